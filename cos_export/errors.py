@@ -1,0 +1,59 @@
+"""The one tree of errors. Each says what happened, where, and what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BundleError",
+    "CaptureError",
+    "CosExportError",
+    "InputError",
+    "NetworkError",
+    "ParityError",
+    "TargetError",
+    "UnavailableError",
+]
+
+
+class CosExportError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Attributes:
+        exit_code: What the command line exits with: 1 a check or a run failed, 2 the input is
+            wrong, 3 a target or a device is missing.
+    """
+
+    exit_code = 2
+
+
+class InputError(CosExportError):
+    """A file, array or option the user gave cannot be used."""
+
+
+class CaptureError(CosExportError):
+    """A PyTorch module holds something that has no spiking equivalent here."""
+
+
+class NetworkError(CosExportError):
+    """A graph is not a network of integrate-and-fire neurons that can be run."""
+
+
+class BundleError(CosExportError):
+    """A bundle on disk is missing, incomplete or altered."""
+
+
+class TargetError(CosExportError):
+    """A target was there, and failed while it ran."""
+
+    exit_code = 1
+
+
+class ParityError(CosExportError):
+    """Two runs that must agree do not."""
+
+    exit_code = 1
+
+
+class UnavailableError(CosExportError):
+    """A target, device or environment is not there."""
+
+    exit_code = 3

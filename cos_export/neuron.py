@@ -1,0 +1,104 @@
+"""The integrate-and-fire neuron over a train of currents, on any torch device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cos_export.network import NeuronSpec
+
+__all__ = ["NeuronTensors", "Run", "integrate_and_fire", "neuron_tensors", "step"]
+
+
+@dataclass(frozen=True)
+class NeuronTensors:
+    """A `NeuronSpec` on a device.
+
+    Shapes are (...), but v_init and silent may carry a batch axis in front when they are set for each sample.
+    """
+
+    threshold: Tensor
+    v_init: Tensor
+    strict: bool
+    v_reset: Tensor | None
+    bias: Tensor | None
+    silent: Tensor | None
+    levels: int | None
+
+
+class Run(NamedTuple):
+    """The spikes (steps, batch, ...) of a layer, of the current's dtype, and its potentials if recorded."""
+
+    spikes: Tensor
+    potentials: Tensor | None
+
+
+def neuron_tensors(spec: NeuronSpec, device: torch.device, dtype: torch.dtype) -> NeuronTensors:
+    """Copies a layer's neurons to `device`; a threshold that is the same everywhere becomes a scalar."""
+
+    def move(array: object) -> Tensor:
+        return torch.as_tensor(array).to(device=device, dtype=dtype)
+
+    threshold = move(spec.threshold)
+    first = threshold.flatten()[0]
+    return NeuronTensors(
+        threshold=first.clone() if bool((threshold == first).all()) else threshold,
+        v_init=move(spec.v_init),
+        strict=spec.condition == ">",
+        v_reset=move(spec.v_reset) if spec.reset == "value" else None,
+        bias=None if spec.bias is None else move(spec.bias),
+        silent=None if spec.silent is None else torch.as_tensor(spec.silent).to(device),
+        levels=spec.levels,
+    )
+
+
+def step(potential: Tensor, current: Tensor, neuron: NeuronTensors) -> tuple[Tensor, Tensor]:
+    """One step of the contract: charge, fire, reset.
+
+    Args:
+        potential: v(t-1), (batch, ...).
+        current: I(t) + beta(t), (batch, ...).
+        neuron: The layer.
+
+    Returns:
+        What each neuron fired, before any is silenced, as 0 or 1 in the potential's dtype; and v(t).
+    """
+    charged = potential + current
+    fired = charged > neuron.threshold if neuron.strict else charged >= neuron.threshold
+    spike = fired.to(charged.dtype)
+    if neuron.v_reset is None:
+        return spike, torch.addcmul(charged, spike, neuron.threshold, value=-1)
+    return spike, torch.where(fired, neuron.v_reset, charged)
+
+
+def integrate_and_fire(
+    currents: Tensor, steps: int, neuron: NeuronTensors, *, record_potentials: bool = False
+) -> Run:
+    """Runs a layer from v_init for `steps` steps.
+
+    Args:
+        currents: I, (steps, batch, ...), or (1, batch, ...) if it is the same at every step.
+        steps: T.
+        neuron: The layer.
+        record_potentials: Whether to keep v(t), after the reset.
+
+    Returns:
+        The spikes that leave the layer, and v(1..T) if asked for.
+    """
+    batch = currents.shape[1:]
+    spikes = torch.empty((steps, *batch), dtype=currents.dtype, device=currents.device)
+    potentials = torch.empty_like(spikes) if record_potentials else None
+    potential = neuron.v_init.expand(batch)
+    for t in range(steps):
+        current = currents[t if len(currents) > 1 else 0]
+        if neuron.bias is not None and t < len(neuron.bias):
+            current = current + neuron.bias[t].reshape(-1, *[1] * (current.ndim - 2))
+        spikes[t], potential = step(potential, current, neuron)
+        if potentials is not None:
+            potentials[t] = potential
+    if neuron.silent is not None:
+        spikes.masked_fill_(neuron.silent, 0.0)
+    return Run(spikes, potentials)

@@ -1,0 +1,23 @@
+"""How long work reports itself: one call per piece done. The command line draws it; the library stays silent."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["Progress", "silent"]
+
+
+class Progress(Protocol):
+    """Called as work goes on.
+
+    Args:
+        stage: What is being done, in a few words; a new name starts a new line.
+        done: Pieces finished.
+        total: Pieces there are.
+    """
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None: ...
+
+
+def silent(stage: str, done: int, total: int, /) -> None:
+    """Reports nothing."""

@@ -1,0 +1,185 @@
+"""The PyTorch reference: a network's synapses on a device, and the walk through its layers.
+
+All steps of a layer are computed before the next layer starts, so a synapse sees one batch of steps x
+samples, and the first one, whose input never changes, is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial, singledispatch
+
+import nir
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cos_export.errors import NetworkError
+from cos_export.graph import Convolution, Shape, convolution, pooling
+from cos_export.network import SpikingNetwork
+from cos_export.neuron import NeuronTensors, neuron_tensors
+
+__all__ = ["NeuronRule", "Program", "clipped_activation", "synapse"]
+
+NeuronRule = Callable[[str, NeuronTensors, Tensor], Tensor]
+"""(layer, its neurons, currents (steps or 1, batch, ...)) -> what leaves the layer (steps or 1, batch, ...)."""
+
+Synapse = Callable[[Tensor], Tensor]
+
+
+class Program:
+    """A network compiled for one device and dtype.
+
+    Args:
+        network: What to run.
+        device: Where.
+        dtype: float32 is the reference; float64 measures its rounding.
+    """
+
+    def __init__(
+        self, network: SpikingNetwork, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.network = network
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.neurons: Mapping[str, NeuronTensors] = {
+            name: neuron_tensors(spec, self.device, dtype) for name, spec in network.neurons.items()
+        }
+        self._synapses = {
+            name: synapse(network.graph.nodes[name], self._move)
+            for name in network.order
+            if name not in network.neurons
+        }
+        self._last_use = {
+            source: name for name in network.order for source in network.predecessors[name]
+        }
+
+    def _move(self, array: object) -> Tensor:
+        return torch.as_tensor(np.asarray(array)).to(device=self.device, dtype=self.dtype)
+
+    def propagate(self, images: Tensor, rule: NeuronRule) -> Tensor:
+        """Walks the network once, layer by layer, and lets `rule` say what each layer sends on.
+
+        A value is dropped as soon as its last reader has run, so memory does not grow with the depth.
+
+        Args:
+            images: (batch, ...) on this program's device and of its dtype.
+            rule: From a layer's currents to its output.
+
+        Returns:
+            What reaches the Output node: (steps or 1, batch, classes).
+        """
+        network = self.network
+        values: dict[str, Tensor] = {}
+        for name in network.order:
+            sources = network.predecessors[name]
+            arriving = images.unsqueeze(0) if not sources else values[sources[0]]
+            for source in sources[1:]:
+                arriving = arriving + values[source]
+            for source in set(sources):
+                if self._last_use[source] == name:
+                    del values[source]
+            if name in self.neurons:
+                values[name] = rule(name, self.neurons[name], arriving)
+            else:
+                steps, batch = arriving.shape[:2]
+                flat = self._synapses[name](arriving.flatten(0, 1))
+                values[name] = flat.unflatten(0, (steps, batch))
+        return values[network.output_name]
+
+
+def clipped_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+    """The artificial neuron that a layer stands for, as a rule: a / theta in [0, 1].
+
+        a / theta = clip(floor(z L / theta + 1/2) / L, 0, 1)      with levels L (QCFS)
+        a / theta = clip(z / theta, 0, 1)                         without
+    """
+    scaled = currents / neuron.threshold
+    if neuron.levels is not None:
+        scaled = torch.floor(currents * neuron.levels / neuron.threshold + 0.5) / neuron.levels
+    return scaled.clamp(0.0, 1.0)
+
+
+@singledispatch
+def synapse(node: nir.NIRNode, move: Callable[[object], Tensor]) -> Synapse:
+    """The function over (samples, ...) that `node` computes, its weights brought over by `move`.
+
+    Raises:
+        NetworkError: The node's type cannot be run.
+    """
+    raise NetworkError(f"A node of type {type(node).__name__} cannot be run in PyTorch.")
+
+
+def _same(values: Tensor) -> Tensor:
+    return values
+
+
+@synapse.register(nir.Input)
+@synapse.register(nir.Output)
+def _(node: nir.NIRNode, move: Callable[[object], Tensor]) -> Synapse:
+    return _same
+
+
+def _even(padding: tuple[tuple[int, int], ...]) -> Shape | None:
+    return tuple(p for p, _ in padding) if all(p == q for p, q in padding) else None
+
+
+def _pad(values: Tensor, geometry: Convolution) -> Tensor:
+    return functional.pad(values, [p for pair in reversed(geometry.padding) for p in pair])
+
+
+@synapse.register(nir.Conv1d)
+@synapse.register(nir.Conv2d)
+def _(node: nir.Conv1d | nir.Conv2d, move: Callable[[object], Tensor]) -> Synapse:
+    weight, bias, geometry = move(node.weight), move(node.bias), convolution(node)
+    apply = functional.conv1d if weight.ndim == 3 else functional.conv2d
+    even = _even(geometry.padding)
+    slide = partial(
+        apply,
+        weight=weight,
+        bias=bias,
+        stride=geometry.stride,
+        padding=even if even is not None else 0,
+        dilation=geometry.dilation,
+        groups=geometry.groups,
+    )
+    if even is not None:
+        return slide
+    return lambda values: slide(_pad(values, geometry))
+
+
+@synapse.register
+def _(node: nir.Affine, move: Callable[[object], Tensor]) -> Synapse:
+    return partial(functional.linear, weight=move(node.weight), bias=move(node.bias))
+
+
+@synapse.register
+def _(node: nir.Linear, move: Callable[[object], Tensor]) -> Synapse:
+    return partial(functional.linear, weight=move(node.weight))
+
+
+@synapse.register
+def _(node: nir.Scale, move: Callable[[object], Tensor]) -> Synapse:
+    return partial(torch.mul, move(node.scale))
+
+
+@synapse.register(nir.SumPool2d)
+@synapse.register(nir.AvgPool2d)
+def _(node: nir.SumPool2d | nir.AvgPool2d, move: Callable[[object], Tensor]) -> Synapse:
+    window = pooling(node)
+    return partial(
+        functional.avg_pool2d,
+        kernel_size=window.kernel,
+        stride=window.stride,
+        padding=window.padding,
+        divisor_override=1 if isinstance(node, nir.SumPool2d) else None,
+    )
+
+
+@synapse.register
+def _(node: nir.Flatten, move: Callable[[object], Tensor]) -> Synapse:
+    start, end = int(node.start_dim), int(node.end_dim)
+    return partial(
+        torch.flatten, start_dim=start + 1 if start >= 0 else start, end_dim=end + 1 if end >= 0 else end
+    )

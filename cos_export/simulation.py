@@ -1,0 +1,214 @@
+"""`simulate`: the PyTorch reference run that every target is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cos_export.device import full_precision, resolve_device
+from cos_export.errors import InputError
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.neuron import NeuronTensors, Run, integrate_and_fire
+from cos_export.progress import Progress, silent
+from cos_export.propagation import Program, clipped_activation
+from cos_export.trace import Trace, concatenate
+
+__all__ = ["Observer", "PerSampleCalibration", "activate", "check_images", "check_steps", "mean_readout", "simulate"]
+
+Observer = Callable[[str, Run], None]
+"""Told what each layer fired: (layer, its run)."""
+
+
+class PerSampleCalibration(Protocol):
+    """A method that spends `rho` extra steps on each sample to set that sample's own states."""
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+
+    @property
+    def rho(self) -> int:
+        """Extra steps per sample."""
+
+    def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
+        """Calibrates on `images` and runs them.
+
+        Args:
+            program: The network on a device.
+            images: (batch, ...).
+            steps: T.
+            observe: To be told of each layer's run.
+
+        Returns:
+            What reaches the Output, (steps or 1, batch, classes), and the states that were set.
+        """
+
+
+def check_images(network: SpikingNetwork, images: ArrayLike | Tensor) -> FloatArray:
+    """`images` as a float32 array (samples, ...) that the network takes.
+
+    Raises:
+        InputError: The shape is not the network's, or a value is not finite.
+    """
+    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"Images must be numbers, and are of type {array.dtype}.")
+    array = np.ascontiguousarray(array, np.float32)
+    if array.shape[1:] != network.input_shape:
+        wanted = ", ".join(map(str, network.input_shape))
+        raise InputError(f"The network takes images of shape (samples, {wanted}), and these have {array.shape}.")
+    if len(array) == 0:
+        raise InputError("There are no images.")
+    if not np.isfinite(array).all():
+        raise InputError("The images hold values that are not finite numbers (nan or inf).")
+    return array
+
+
+def check_steps(steps: int | None, network: SpikingNetwork) -> int:
+    """The number of steps to run: `steps`, or what the network was calibrated for.
+
+    Raises:
+        InputError: Neither is known, or it is below 1.
+    """
+    chosen = network.num_timesteps if steps is None else steps
+    if chosen is None:
+        raise InputError("The network was not calibrated for a number of steps: say how many with steps=.")
+    if chosen < 1:
+        raise InputError(f"The number of steps must be at least 1, and is {chosen}.")
+    return int(chosen)
+
+
+def mean_readout(outputs: Tensor, steps: int) -> Tensor:
+    """The mean of the first t outputs for t = 1..steps: (steps, batch, classes)."""
+    held = outputs.expand(steps, *outputs.shape[1:]) if len(outputs) == 1 else outputs
+    count = torch.arange(1, steps + 1, device=held.device, dtype=held.dtype)
+    return held.cumsum(0) / count.reshape(-1, *[1] * (held.ndim - 1))
+
+
+def simulate(
+    network: SpikingNetwork,
+    images: ArrayLike | Tensor,
+    steps: int | None = None,
+    *,
+    calibration: PerSampleCalibration | None = None,
+    states: SampleStates | None = None,
+    device: str | torch.device = "auto",
+    batch_size: int = 256,
+    record_spikes: bool = True,
+    record_potentials: bool = False,
+    progress: Progress = silent,
+) -> Trace:
+    """Runs a network in PyTorch.
+
+    Args:
+        network: What to run.
+        images: (samples, ...) analog inputs, each held for all steps.
+        steps: T; by default what the network was calibrated for.
+        calibration: A per-sample method, such as `COS(rho=4)`, to run with.
+        states: States of each sample that an earlier calibration has set, in place of `calibration`.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        batch_size: Samples computed at once.
+        record_spikes: Whether to keep every spike. Without, memory does not grow with the depth.
+        record_potentials: Whether to keep every potential after the reset.
+        progress: Told of each batch.
+
+    Returns:
+        The trace, with spikes of shape (steps, samples, ...) by layer.
+
+    Raises:
+        InputError: The images, steps or states do not fit the network.
+        UnavailableError: The device is not there.
+    """
+    array, steps = check_images(network, images), check_steps(steps, network)
+    if calibration is not None and states is not None:
+        raise InputError("Give calibration or states, not both.")
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
+    program = Program(network, resolve_device(device))
+    traces = []
+    with torch.no_grad(), full_precision():
+        for start in range(0, len(array), batch_size):
+            progress(f"simulating {steps} steps", start, len(array))
+            batch = slice(start, min(start + batch_size, len(array)))
+            tensor = torch.from_numpy(array[batch]).to(program.device)
+            recorder = _Recorder(record_spikes, record_potentials)
+            if calibration is not None:
+                outputs, found = calibration.run(program, tensor, steps, recorder)
+            else:
+                found = None if states is None else _part(states, batch)
+                outputs = program.propagate(tensor, _rule(program, steps, found, recorder))
+            traces.append(
+                Trace(
+                    logits=mean_readout(outputs, steps).cpu().numpy(),
+                    spikes=recorder.spikes,
+                    potentials=recorder.potentials,
+                    rho=0 if calibration is None else calibration.rho,
+                    states=found,
+                )
+            )
+    progress(f"simulating {steps} steps", len(array), len(array))
+    return concatenate(traces)
+
+
+def activate(
+    network: SpikingNetwork, images: ArrayLike | Tensor, *, device: str | torch.device = "auto", batch_size: int = 256
+) -> FloatArray:
+    """The logits of the artificial network that the spiking one stands for: (samples, classes).
+
+    Each layer answers with its clipped (and, with levels, quantised) activation in place of spikes.
+    """
+    array, program = check_images(network, images), Program(network, resolve_device(device))
+    with torch.no_grad(), full_precision():
+        parts = [
+            program.propagate(torch.from_numpy(array[i : i + batch_size]).to(program.device), clipped_activation)[0]
+            for i in range(0, len(array), batch_size)
+        ]
+    return torch.cat(parts).cpu().numpy()
+
+
+class _Recorder:
+    """Keeps what the observer is asked to keep, on the host."""
+
+    def __init__(self, spikes: bool, potentials: bool) -> None:
+        self.keep_spikes, self.keep_potentials = spikes, potentials
+        self.spikes: dict[str, NDArray[np.bool_]] = {}
+        self.potentials: dict[str, FloatArray] = {}
+
+    def __call__(self, name: str, run: Run) -> None:
+        if self.keep_spikes:
+            self.spikes[name] = run.spikes.bool().cpu().numpy()
+        if self.keep_potentials and run.potentials is not None:
+            self.potentials[name] = run.potentials.cpu().numpy()
+
+    @property
+    def wants_potentials(self) -> bool:
+        return self.keep_potentials
+
+
+def _part(states: SampleStates, batch: slice) -> SampleStates:
+    return SampleStates(
+        v_init={name: value[batch] for name, value in states.v_init.items()},
+        silent={name: value[batch] for name, value in states.silent.items()},
+    )
+
+
+def _rule(
+    program: Program, steps: int, states: SampleStates | None, recorder: _Recorder
+) -> Callable[[str, NeuronTensors, Tensor], Tensor]:
+    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        if states is not None and name in states.v_init:
+            own = torch.as_tensor(states.v_init[name]).to(program.device)
+            neuron = replace(neuron, v_init=own)
+        if states is not None and name in states.silent:
+            neuron = replace(neuron, silent=torch.as_tensor(states.silent[name]).to(program.device))
+        run = integrate_and_fire(currents, steps, neuron, record_potentials=recorder.wants_potentials)
+        recorder(name, run)
+        return run.spikes
+
+    return rule
