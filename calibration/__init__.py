@@ -1,0 +1,20 @@
+"""The calibration stage: one module per method, and the stage that streams data through them."""
+
+from calibration.cos import COS
+from calibration.half import Half
+from calibration.mean_matching import MeanMatching
+from calibration.srp import SRP
+from calibration.stage import PER_SAMPLE, STATIC, StaticMethod, calibrate, method_names, per_sample_method
+
+__all__ = [
+    "COS",
+    "PER_SAMPLE",
+    "SRP",
+    "STATIC",
+    "Half",
+    "MeanMatching",
+    "StaticMethod",
+    "calibrate",
+    "method_names",
+    "per_sample_method",
+]

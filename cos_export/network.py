@@ -79,7 +79,7 @@ class NeuronSpec:
         return tuple(np.shape(self.threshold))
 
     def bias_per_step(self, steps: int) -> FloatArray | None:
-        """beta for steps 1..`steps`, shape (steps, channels, 1, ...) to be added to a current."""
+        """The bias for steps 1..`steps`, shape (steps, channels, 1, ...) to be added to a current."""
         if self.bias is None:
             return None
         table = np.zeros((steps, self.bias.shape[1]), np.float32)
@@ -136,7 +136,7 @@ class SpikingNetwork:
             names = [name for name, node in self.graph.nodes.items() if isinstance(node, kind)]
             if len(names) != 1:
                 raise NetworkError(
-                    f"A network has one {kind.__name__} node; this graph has {len(names)} ({', '.join(names) or 'none'})."
+                    f"A network has one {kind.__name__} node; this graph has {len(names)} ({', '.join(names)})."
                 )
         spiking = {name for name, node in self.graph.nodes.items() if isinstance(node, nir.IF)}
         if spiking != set(self.neurons):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cos_export.network import NeuronSpec
 
-__all__ = ["NeuronTensors", "Run", "integrate_and_fire", "neuron_tensors", "step"]
+__all__ = ["NeuronTensors", "Run", "current_at", "integrate_and_fire", "neuron_tensors", "step"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,16 @@ class NeuronTensors:
 
 
 class Run(NamedTuple):
-    """The spikes (steps, batch, ...) of a layer, of the current's dtype, and its potentials if recorded."""
+    """What a layer did.
+
+    Attributes:
+        spikes: (steps, batch, ...) of 0 and 1, of the current's dtype.
+        residual: v(T), the potential that is left, (batch, ...).
+        potentials: v(1..T), (steps, batch, ...), if recorded.
+    """
 
     spikes: Tensor
+    residual: Tensor
     potentials: Tensor | None
 
 
@@ -74,6 +81,20 @@ def step(potential: Tensor, current: Tensor, neuron: NeuronTensors) -> tuple[Ten
     return spike, torch.where(fired, neuron.v_reset, charged)
 
 
+def current_at(currents: Tensor, t: int, neuron: NeuronTensors) -> Tensor:
+    """I + beta of the step with index t = 0, 1, ...: (batch, ...).
+
+    Args:
+        currents: (steps, batch, ...), or (1, batch, ...) if the current is the same at every step.
+        t: Which step.
+        neuron: The layer.
+    """
+    current = currents[t if len(currents) > 1 else 0]
+    if neuron.bias is None or t >= len(neuron.bias):
+        return current
+    return current + neuron.bias[t].reshape(-1, *[1] * (current.ndim - 2))
+
+
 def integrate_and_fire(
     currents: Tensor, steps: int, neuron: NeuronTensors, *, record_potentials: bool = False
 ) -> Run:
@@ -93,12 +114,9 @@ def integrate_and_fire(
     potentials = torch.empty_like(spikes) if record_potentials else None
     potential = neuron.v_init.expand(batch)
     for t in range(steps):
-        current = currents[t if len(currents) > 1 else 0]
-        if neuron.bias is not None and t < len(neuron.bias):
-            current = current + neuron.bias[t].reshape(-1, *[1] * (current.ndim - 2))
-        spikes[t], potential = step(potential, current, neuron)
+        spikes[t], potential = step(potential, current_at(currents, t, neuron), neuron)
         if potentials is not None:
             potentials[t] = potential
     if neuron.silent is not None:
         spikes.masked_fill_(neuron.silent, 0.0)
-    return Run(spikes, potentials)
+    return Run(spikes, potential, potentials)

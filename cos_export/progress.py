@@ -8,15 +8,16 @@ __all__ = ["Progress", "silent"]
 
 
 class Progress(Protocol):
-    """Called as work goes on.
+    """A callable that is told how far the work is."""
 
-    Args:
-        stage: What is being done, in a few words; a new name starts a new line.
-        done: Pieces finished.
-        total: Pieces there are.
-    """
+    def __call__(self, stage: str, done: int, total: int, /) -> None:
+        """Called as work goes on.
 
-    def __call__(self, stage: str, done: int, total: int, /) -> None: ...
+        Args:
+            stage: What is being done, in a few words; a new name starts a new line.
+            done: Pieces finished.
+            total: Pieces there are.
+        """
 
 
 def silent(stage: str, done: int, total: int, /) -> None:

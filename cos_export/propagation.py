@@ -85,20 +85,19 @@ class Program:
             else:
                 steps, batch = arriving.shape[:2]
                 flat = self._synapses[name](arriving.flatten(0, 1))
-                values[name] = flat.unflatten(0, (steps, batch))
+                values[name] = flat.reshape(steps, batch, *flat.shape[1:])
         return values[network.output_name]
 
 
 def clipped_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-    """The artificial neuron that a layer stands for, as a rule: a / theta in [0, 1].
+    """The artificial neuron that a layer stands for, as a rule: its activation a / theta in [0, 1].
 
-        a / theta = clip(floor(z L / theta + 1/2) / L, 0, 1)      with levels L (QCFS)
-        a / theta = clip(z / theta, 0, 1)                         without
+    With levels L it is clip(floor(z L / theta + 1/2) / L, 0, 1) (QCFS), without it is clip(z / theta, 0, 1).
     """
-    scaled = currents / neuron.threshold
-    if neuron.levels is not None:
-        scaled = torch.floor(currents * neuron.levels / neuron.threshold + 0.5) / neuron.levels
-    return scaled.clamp(0.0, 1.0)
+    if neuron.levels is None:
+        return (currents / neuron.threshold).clamp(0.0, 1.0)
+    quantised = torch.floor(currents * neuron.levels / neuron.threshold + 0.5) / neuron.levels
+    return quantised.clamp(0.0, 1.0)
 
 
 @singledispatch

@@ -138,11 +138,11 @@ def simulate(
             batch = slice(start, min(start + batch_size, len(array)))
             tensor = torch.from_numpy(array[batch]).to(program.device)
             recorder = _Recorder(record_spikes, record_potentials)
-            if calibration is not None:
-                outputs, found = calibration.run(program, tensor, steps, recorder)
-            else:
-                found = None if states is None else _part(states, batch)
+            found = None if states is None else _part(states, batch)
+            if calibration is None:
                 outputs = program.propagate(tensor, _rule(program, steps, found, recorder))
+            else:
+                outputs, found = calibration.run(program, tensor, steps, recorder)
             traces.append(
                 Trace(
                     logits=mean_readout(outputs, steps).cpu().numpy(),
@@ -183,12 +183,8 @@ class _Recorder:
     def __call__(self, name: str, run: Run) -> None:
         if self.keep_spikes:
             self.spikes[name] = run.spikes.bool().cpu().numpy()
-        if self.keep_potentials and run.potentials is not None:
+        if run.potentials is not None:
             self.potentials[name] = run.potentials.cpu().numpy()
-
-    @property
-    def wants_potentials(self) -> bool:
-        return self.keep_potentials
 
 
 def _part(states: SampleStates, batch: slice) -> SampleStates:
@@ -207,7 +203,7 @@ def _rule(
             neuron = replace(neuron, v_init=own)
         if states is not None and name in states.silent:
             neuron = replace(neuron, silent=torch.as_tensor(states.silent[name]).to(program.device))
-        run = integrate_and_fire(currents, steps, neuron, record_potentials=recorder.wants_potentials)
+        run = integrate_and_fire(currents, steps, neuron, record_potentials=recorder.keep_potentials)
         recorder(name, run)
         return run.spikes
 

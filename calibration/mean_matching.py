@@ -1,0 +1,90 @@
+"""Mean matching: a static initial potential that makes each neuron's mean rate that of the activation it stands for.
+
+Li et al., "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural Networks Calibration", ICML 2021, the
+calibration of the initial potential in its light pipeline, repeated until the layers agree with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cos_export.errors import InputError
+from cos_export.network import SpikingNetwork
+from cos_export.neuron import NeuronTensors, integrate_and_fire
+from cos_export.progress import Progress
+from cos_export.propagation import NeuronRule, Program, clipped_activation
+
+__all__ = ["MeanMatching"]
+
+
+@dataclass(frozen=True)
+class MeanMatching:
+    """Static calibration by the mean over the calibration data.
+
+    Every round runs the spiking network once over the data and shifts all layers at once:
+
+        v_init += T (E[a_ann] - E[a_snn])      a_ann: the layer's activation, a_snn = theta * spikes / T
+
+    v_init is one value per neuron, in the unit of theta, for the T that was calibrated for. Labels are not needed.
+
+    Attributes:
+        rounds: How often.
+    """
+
+    rounds: int = 10
+    name: str = field(default="mean-matching", init=False)
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise InputError(f"Mean matching needs at least one round, not {self.rounds}.")
+
+    def calibrate(
+        self,
+        network: SpikingNetwork,
+        batches: Callable[[], Iterable[Tensor]],
+        steps: int,
+        device: torch.device,
+        progress: Progress,
+    ) -> SpikingNetwork:
+        """Sets v_init; see `calibration.stage.StaticMethod.calibrate`."""
+        program = Program(network, device)
+        wanted = _means(program, batches, clipped_activation)
+        for done in range(self.rounds):
+            progress("mean matching", done, self.rounds)
+            found = _means(Program(network, device), batches, _rates(steps))
+            shifted = {}
+            for name, spec in network.neurons.items():
+                change = steps * spec.threshold * (wanted[name] - found[name]).cpu().numpy()
+                shifted[name] = replace(spec, v_init=(spec.v_init + change).astype(np.float32))
+            network = network.with_neurons(shifted)
+        progress("mean matching", self.rounds, self.rounds)
+        return network
+
+
+def _rates(steps: int) -> NeuronRule:
+    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        return integrate_and_fire(currents, steps, neuron).spikes
+
+    return rule
+
+
+def _means(program: Program, batches: Callable[[], Iterable[Tensor]], rule: NeuronRule) -> dict[str, Tensor]:
+    """The mean over steps and samples of what each layer sends on, in float64."""
+    sums: dict[str, Tensor] = {}
+    count = 0
+
+    def observe(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        sent = rule(name, neuron, currents)
+        total = sent.mean(0).sum(0, dtype=torch.float64)
+        sums[name] = sums[name] + total if name in sums else total
+        return sent
+
+    for images in batches():
+        program.propagate(images.to(program.device), observe)
+        count += len(images)
+    return {name: total / count for name, total in sums.items()}

@@ -1,0 +1,125 @@
+"""The calibration stage: the methods by name, and `calibrate`, which streams the data through one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from calibration.cos import COS
+from calibration.half import Half
+from calibration.mean_matching import MeanMatching
+from calibration.srp import SRP
+from cos_export.device import full_precision, resolve_device
+from cos_export.errors import InputError
+from cos_export.network import SpikingNetwork
+from cos_export.progress import Progress, silent
+from cos_export.simulation import PerSampleCalibration, check_images, check_steps
+
+__all__ = ["PER_SAMPLE", "STATIC", "StaticMethod", "calibrate", "method_names", "per_sample_method"]
+
+
+class StaticMethod(Protocol):
+    """A method that sets one initial potential per neuron, the same for all inputs: rho = 0."""
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+
+    def calibrate(
+        self,
+        network: SpikingNetwork,
+        batches: Callable[[], Iterable[Tensor]],
+        steps: int,
+        device: torch.device,
+        progress: Progress,
+    ) -> SpikingNetwork:
+        """The network with its initial potentials set.
+
+        Args:
+            network: The network, with v_init = theta / 2 where nothing else was set.
+            batches: Starts a new pass over the calibration images, in batches (samples, ...).
+            steps: T to calibrate for.
+            device: Where to compute.
+            progress: Told as it goes on.
+        """
+
+
+STATIC: dict[str, Callable[[], StaticMethod]] = {"half": Half, "mean-matching": MeanMatching}
+"""Static methods by name."""
+
+PER_SAMPLE: dict[str, Callable[[int], PerSampleCalibration]] = {"cos": COS, "srp": SRP}
+"""Per-sample methods by name, each made from its number of extra steps."""
+
+
+def method_names() -> tuple[str, ...]:
+    """Every method, static ones first."""
+    return (*STATIC, *PER_SAMPLE)
+
+
+def per_sample_method(name: str, rho: int) -> PerSampleCalibration | None:
+    """The per-sample method called `name` with `rho` extra steps, or None if `name` is a static method.
+
+    Raises:
+        InputError: There is no such method.
+    """
+    if name in PER_SAMPLE:
+        return PER_SAMPLE[name](rho)
+    if name in STATIC:
+        return None
+    raise InputError(f"There is no calibration method {name!r}. There are {', '.join(method_names())}.")
+
+
+def calibrate(
+    network: SpikingNetwork,
+    images: ArrayLike | Tensor,
+    method: str | StaticMethod = "mean-matching",
+    steps: int | None = None,
+    *,
+    device: str | torch.device = "auto",
+    batch_size: int = 256,
+    progress: Progress = silent,
+) -> SpikingNetwork:
+    """Sets a network's initial potentials by a static method.
+
+    Args:
+        network: The network.
+        images: Calibration images (samples, ...), without labels. They are read in batches.
+        method: A static method, or its name.
+        steps: T to calibrate for: a calibrated potential is the best for that T only.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        batch_size: Samples computed at once; it bounds the memory.
+        progress: Told as the stage goes on.
+
+    Returns:
+        The network with v_init filled in, its method and T recorded.
+
+    Raises:
+        InputError: The method is per sample or unknown, or the images do not fit.
+        UnavailableError: The device is not there.
+    """
+    chosen = _static(method) if isinstance(method, str) else method
+    array, steps = check_images(network, images), check_steps(steps, network)
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
+
+    def batches() -> Iterator[Tensor]:
+        for start in range(0, len(array), batch_size):
+            yield torch.from_numpy(array[start : start + batch_size])
+
+    with torch.no_grad(), full_precision():
+        calibrated = chosen.calibrate(network, batches, steps, resolve_device(device), progress)
+    return replace(calibrated, num_timesteps=steps, method=chosen.name, rho=0)
+
+
+def _static(name: str) -> StaticMethod:
+    if per_sample_method(name, 1) is not None:
+        raise InputError(
+            f"{name!r} calibrates each sample while it runs, so there is nothing to set beforehand: pass "
+            f"calibration=cos_export.{name.upper()}(...) to simulate() or export()."
+        )
+    return STATIC[name]()

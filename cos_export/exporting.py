@@ -1,0 +1,149 @@
+"""`export`: a calibrated network as a bundle, each file checked before the whole is put in place."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cos_export.bundle import BUNDLE_FORMAT, MANIFEST, Bundle, check_destination, replacing_folder, sha256_of
+from cos_export.errors import InputError
+from cos_export.golden import Golden, write_golden
+from cos_export.network import SpikingNetwork
+from cos_export.nir_file import write_nir
+from cos_export.onnx_file import write_onnx
+from cos_export.parity.verification import ParityResult, verify
+from cos_export.progress import Progress, silent
+from cos_export.report import render_report
+from cos_export.simulation import PerSampleCalibration, check_images, check_steps, simulate
+from cos_export.target import Target
+
+__all__ = ["export"]
+
+PACKAGES = ("cos-export", "torch", "numpy", "nir", "onnx", "onnxruntime", "h5py")
+
+
+def export(
+    network: SpikingNetwork,
+    path: str | os.PathLike[str],
+    steps: int | None = None,
+    *,
+    golden: ArrayLike | Tensor,
+    labels: ArrayLike | None = None,
+    calibration: PerSampleCalibration | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    targets: Sequence[Target] = (),
+    device: str = "auto",
+    progress: Progress = silent,
+) -> tuple[Bundle, ParityResult | None]:
+    """Writes a bundle: model.nir, model.onnx, golden.npz, report.html and manifest.json.
+
+    The ONNX graph is run in ONNX Runtime and the NIR file read back before either counts as written. If targets are
+    given, the golden inputs run on them before the bundle is put in place, and the report says what they fired. A
+    failed parity does not stop the export: look at the result's `passed`.
+
+    Args:
+        network: The network, calibrated by a static method, or not at all for a per-sample one.
+        path: The bundle's folder. An earlier bundle there is replaced.
+        steps: T; by default what the network was calibrated for.
+        golden: Inputs (samples, ...) for the golden run.
+        labels: Their classes, if known.
+        calibration: The per-sample method to run with, whose states for the golden inputs go into golden.npz.
+        metrics: More for the manifest, such as accuracies; plain JSON values.
+        targets: Where to verify.
+        device: Where the reference runs.
+        progress: Told as it goes on.
+
+    Returns:
+        The bundle, and the parity of the targets or None if there were none.
+
+    Raises:
+        InputError: The images, labels or steps do not fit, or the folder holds something else.
+    """
+    destination = Path(os.path.abspath(path))
+    check_destination(destination)
+    images, steps = check_images(network, golden), check_steps(steps, network)
+    classes = None if labels is None else _check_labels(labels, len(images))
+    network = replace(network, num_timesteps=steps)
+    if calibration is not None:
+        network = replace(network, method=calibration.name, rho=calibration.rho)
+    reference = simulate(network, images, steps, calibration=calibration, device=device, progress=progress)
+    with replacing_folder(destination) as staging:
+        progress("writing the bundle", 0, 4)
+        write_nir(network, staging / "model.nir")
+        progress("writing the bundle", 1, 4)
+        write_onnx(network, staging / "model.onnx", steps, per_sample=calibration is not None)
+        progress("writing the bundle", 2, 4)
+        write_golden(staging / "golden.npz", Golden(images, reference, classes))
+        progress("writing the bundle", 3, 4)
+        manifest = _manifest(network, steps, len(images), metrics)
+        draft = Bundle(staging, manifest)
+        parity = verify(draft, targets, progress=progress) if targets else None
+        manifest["parity"] = None if parity is None else _summary(parity)
+        (staging / "report.html").write_text(render_report(draft, parity), "utf-8")
+        manifest["files"] = {
+            file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(staging.iterdir())
+        }
+        (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+        progress("writing the bundle", 4, 4)
+    return Bundle(destination, manifest), parity
+
+
+def _check_labels(labels: ArrayLike, count: int) -> NDArray[np.int64]:
+    array = np.asarray(labels)
+    if array.shape != (count,) or array.dtype.kind not in "iu":
+        raise InputError(f"There are {count} golden inputs; their labels must be as many whole numbers.")
+    return array.astype(np.int64)
+
+
+def _manifest(
+    network: SpikingNetwork, steps: int, samples: int, metrics: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "format": BUNDLE_FORMAT,
+        "num_timesteps": steps,
+        "rho": network.rho,
+        "total_timesteps": network.rho + steps,
+        "method": network.method,
+        "numerics": network.numerics,
+        "input_shape": list(network.input_shape),
+        "output_shape": list(network.output_shape),
+        "neurons": network.neuron_count,
+        "golden_samples": samples,
+        "layers": [_layer(network, name) for name in network.layers],
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "metrics": dict(metrics or {}),
+    }
+
+
+def _layer(network: SpikingNetwork, name: str) -> dict[str, Any]:
+    spec = network.neurons[name]
+    offset = spec.v_init / spec.threshold
+    return {
+        "name": name,
+        "shape": list(spec.shape),
+        "threshold_min": float(spec.threshold.min()),
+        "threshold_max": float(spec.threshold.max()),
+        "v_init_min": float(offset.min()),
+        "v_init_mean": float(offset.mean(dtype=np.float64)),
+        "v_init_max": float(offset.max()),
+        "levels": spec.levels,
+    }
+
+
+def _summary(parity: ParityResult) -> dict[str, Any]:
+    """The parity without its tables: those are for `verify --json`."""
+    whole = parity.to_dict()
+    for target in whole["targets"].values():
+        for key in ("layers", "violations", "seconds"):
+            target.pop(key)
+    return whole

@@ -1,0 +1,152 @@
+"""`verify`: runs a bundle's golden inputs on targets and compares every spike with the recorded ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cos_export.bundle import Bundle
+from cos_export.parity.comparison import Comparison, compare
+from cos_export.parity.local import LocalResult, check_local
+from cos_export.progress import Progress, silent
+from cos_export.target import Target
+
+__all__ = ["ParityResult", "TargetParity", "verify"]
+
+
+@dataclass(frozen=True)
+class TargetParity:
+    """What one target did.
+
+    Attributes:
+        name: The target.
+        version: Of what ran it.
+        seconds: How long the run took, start-up included.
+        comparison: End to end, against the recorded reference.
+        local: Against float64, spike by spike.
+        exact: Whether end-to-end equality is required (fixed point) or not (float32).
+    """
+
+    name: str
+    version: str
+    seconds: float
+    comparison: Comparison
+    local: LocalResult
+    exact: bool
+
+    @property
+    def mismatches(self) -> int:
+        """Spikes that differ from the reference, end to end."""
+        return self.comparison.mismatches
+
+    @property
+    def local_violations(self) -> int:
+        """Spikes and logits that float32 rounding cannot explain."""
+        return self.local.violations
+
+    @property
+    def passed(self) -> bool:
+        """No local violation; in fixed point also no mismatch."""
+        return self.local_violations == 0 and not (self.exact and self.mismatches)
+
+
+@dataclass(frozen=True)
+class ParityResult(Mapping[str, TargetParity]):
+    """The parity of every target, by name.
+
+    Attributes:
+        targets: What each did.
+        samples: Golden inputs that were run.
+        steps: T.
+    """
+
+    targets: Mapping[str, TargetParity]
+    samples: int
+    steps: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether every target passed."""
+        return all(target.passed for target in self.targets.values())
+
+    def __getitem__(self, name: str) -> TargetParity:
+        return self.targets[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.targets)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole result as plain numbers, lists and dicts."""
+        return {
+            "passed": self.passed,
+            "samples": self.samples,
+            "steps": self.steps,
+            "targets": {name: _plain(target) for name, target in self.targets.items()},
+        }
+
+
+def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = silent) -> ParityResult:
+    """Runs the golden inputs of a bundle on every target and checks what they fire.
+
+    Args:
+        bundle: What to run.
+        targets: Where to run it.
+        progress: Told as the runs go on.
+
+    Returns:
+        Both figures for each target: mismatches end to end, and local violations.
+
+    Raises:
+        BundleError: The bundle is damaged.
+        UnavailableError: A target cannot run here.
+        TargetError: A target failed while it ran.
+    """
+    golden, network = bundle.golden, bundle.network
+    reference, found = golden.trace, {}
+    for target in targets:
+        started = time.perf_counter()
+        trace = target.run(bundle, golden.images, reference.steps, states=reference.states, progress=progress)
+        found[target.name] = TargetParity(
+            name=target.name,
+            version=target.available().version,
+            seconds=time.perf_counter() - started,
+            comparison=compare(network, reference, trace),
+            local=check_local(network, golden.images, trace, states=reference.states, progress=progress),
+            exact=network.numerics == "int8",
+        )
+    return ParityResult(found, len(golden.images), reference.steps)
+
+
+def _plain(target: TargetParity) -> dict[str, Any]:
+    comparison, local = target.comparison, target.local
+    layers = {
+        name: {
+            "slots_per_step": layer.slots,
+            "reference_spikes": layer.spikes.tolist(),
+            "mismatches": layer.mismatches.tolist(),
+            "local_violations": local.layers[name].violations.tolist(),
+            "near_ties": local.layers[name].near_ties.tolist(),
+            "largest_bound": local.layers[name].largest_bound,
+        }
+        for name, layer in comparison.layers.items()
+    }
+    readout = next(name for name in local.layers if name not in comparison.layers)
+    return {
+        "passed": target.passed,
+        "version": target.version,
+        "seconds": round(target.seconds, 3),
+        "spikes_compared": comparison.compared,
+        "mismatches": target.mismatches,
+        "local_violations": target.local_violations,
+        "readout_violations": local.layers[readout].violations.tolist(),
+        "logit_difference": comparison.logit_difference,
+        "decisions_changed": comparison.decisions_changed,
+        "first_divergence": None if comparison.first is None else asdict(comparison.first),
+        "violations": [asdict(violation) for violation in local.listed],
+        "layers": layers,
+    }

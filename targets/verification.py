@@ -1,0 +1,56 @@
+"""`verify` for users: a bundle's folder and targets by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from cos_export import parity
+from cos_export.bundle import Bundle, load
+from cos_export.errors import InputError, UnavailableError
+from cos_export.progress import Progress, silent
+from cos_export.target import Target
+
+__all__ = ["resolve", "verify"]
+
+
+def resolve(targets: Sequence[str | Target]) -> list[Target]:
+    """Targets by name, each of which can run here.
+
+    Raises:
+        InputError: None are named, or one is unknown.
+        UnavailableError: One or more cannot run here; the message says why, for each.
+    """
+    from targets import get, names
+
+    if not targets:
+        raise InputError(f"Name at least one target of {', '.join(names())}.")
+    resolved = [get(target) if isinstance(target, str) else target for target in targets]
+    states = [(target.name, target.available()) for target in resolved]
+    reasons = [f"{name}: {state.reason}" for name, state in states if not state.ready]
+    if reasons:
+        raise UnavailableError("A target cannot run here. " + " ".join(reasons))
+    return resolved
+
+
+def verify(
+    bundle: Bundle | str | os.PathLike[str], targets: Sequence[str | Target], *, progress: Progress = silent
+) -> parity.ParityResult:
+    """Runs the golden inputs of a bundle on every target and checks what they fire.
+
+    Args:
+        bundle: A bundle or its folder.
+        targets: Targets, or their names.
+        progress: Told as the runs go on.
+
+    Returns:
+        Both figures for each target: mismatches end to end, and local violations.
+
+    Raises:
+        BundleError: The bundle is damaged.
+        InputError: A target is unknown.
+        UnavailableError: A target cannot run here.
+        TargetError: A target failed while it ran.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else load(bundle)
+    return parity.verify(opened, resolve(targets), progress=progress)
