@@ -4,7 +4,15 @@ from calibration.cos import COS
 from calibration.half import Half
 from calibration.mean_matching import MeanMatching
 from calibration.srp import SRP
-from calibration.stage import PER_SAMPLE, STATIC, StaticMethod, calibrate, method_names, per_sample_method
+from calibration.stage import (
+    PER_SAMPLE,
+    STATIC,
+    StaticMethod,
+    calibrate,
+    method_names,
+    needs_data,
+    per_sample_method,
+)
 
 __all__ = [
     "COS",
@@ -16,5 +24,6 @@ __all__ = [
     "StaticMethod",
     "calibrate",
     "method_names",
+    "needs_data",
     "per_sample_method",
 ]

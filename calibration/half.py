@@ -22,6 +22,7 @@ class Half:
     """v_init = theta / 2: the expected error of the spike count is zero for evenly spread currents. No data needed."""
 
     name: str = field(default="half", init=False)
+    needs_data: bool = field(default=False, init=False)
 
     def calibrate(
         self,

@@ -38,6 +38,7 @@ class MeanMatching:
 
     rounds: int = 10
     name: str = field(default="mean-matching", init=False)
+    needs_data: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         if self.rounds < 1:

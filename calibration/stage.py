@@ -20,7 +20,7 @@ from cos_export.network import SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, check_images, check_steps
 
-__all__ = ["PER_SAMPLE", "STATIC", "StaticMethod", "calibrate", "method_names", "per_sample_method"]
+__all__ = ["PER_SAMPLE", "STATIC", "StaticMethod", "calibrate", "method_names", "needs_data", "per_sample_method"]
 
 
 class StaticMethod(Protocol):
@@ -29,6 +29,10 @@ class StaticMethod(Protocol):
     @property
     def name(self) -> str:
         """What the command line calls it."""
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it looks at the calibration images at all."""
 
     def calibrate(
         self,
@@ -59,6 +63,15 @@ PER_SAMPLE: dict[str, Callable[[int], PerSampleCalibration]] = {"cos": COS, "srp
 def method_names() -> tuple[str, ...]:
     """Every method, static ones first."""
     return (*STATIC, *PER_SAMPLE)
+
+
+def needs_data(name: str) -> bool:
+    """Whether the method called `name` needs images to calibrate on before it runs.
+
+    Raises:
+        InputError: There is no such method.
+    """
+    return per_sample_method(name, 1) is None and STATIC[name]().needs_data
 
 
 def per_sample_method(name: str, rho: int) -> PerSampleCalibration | None:

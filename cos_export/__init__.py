@@ -1,0 +1,114 @@
+"""From a trained PyTorch network to calibrated integrate-and-fire neurons, as NIR and ONNX, with proof.
+
+    import cos_export as ce
+    network = ce.capture(model, example_input)
+    network = ce.calibrate(network, images, method="mean-matching", steps=4)
+    trace = ce.simulate(network, images, steps=4)
+    bundle = ce.export(network, "out/", steps=4, golden=images[:64])
+    result = ce.verify(bundle, targets=["onnxruntime", "lava"])
+
+Names are imported when they are first used, so that `import cos_export` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from calibration import COS, SRP, calibrate
+    from cos_export.bundle import Bundle, load
+    from cos_export.capturing import capture, inspect_module
+    from cos_export.datasets import Dataset, load_dataset
+    from cos_export.errors import CosExportError
+    from cos_export.exporting import export
+    from cos_export.network import NeuronSpec, SampleStates, SpikingNetwork
+    from cos_export.nir_file import read_nir, write_nir
+    from cos_export.onnx_file import write_onnx
+    from cos_export.qcfs import QCFS
+    from cos_export.simulation import activate, simulate
+    from cos_export.trace import Trace
+    from cos_export.training import train
+    from targets.verification import verify
+
+__all__ = [
+    "COS",
+    "QCFS",
+    "SRP",
+    "Bundle",
+    "CosExportError",
+    "Dataset",
+    "NeuronSpec",
+    "SampleStates",
+    "SpikingNetwork",
+    "Trace",
+    "activate",
+    "calibrate",
+    "capture",
+    "export",
+    "inspect_module",
+    "load",
+    "load_dataset",
+    "read_nir",
+    "simulate",
+    "train",
+    "verify",
+    "write_nir",
+    "write_onnx",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "COS": "calibration",
+    "QCFS": "cos_export.qcfs",
+    "SRP": "calibration",
+    "Bundle": "cos_export.bundle",
+    "CosExportError": "cos_export.errors",
+    "Dataset": "cos_export.datasets",
+    "NeuronSpec": "cos_export.network",
+    "SampleStates": "cos_export.network",
+    "SpikingNetwork": "cos_export.network",
+    "Trace": "cos_export.trace",
+    "activate": "cos_export.simulation",
+    "calibrate": "calibration",
+    "capture": "cos_export.capturing",
+    "export": "cos_export.exporting",
+    "inspect_module": "cos_export.capturing",
+    "load": "cos_export.bundle",
+    "load_dataset": "cos_export.datasets",
+    "read_nir": "cos_export.nir_file",
+    "simulate": "cos_export.simulation",
+    "train": "cos_export.training",
+    "verify": "targets.verification",
+    "write_nir": "cos_export.nir_file",
+    "write_onnx": "cos_export.onnx_file",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cos_export' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _check_for_shadows() -> None:
+    """Notices a user's own `calibration.py` or `targets.py` that would be imported in place of ours."""
+    home = Path(__file__).resolve().parent.parent
+    for name in ("calibration", "targets"):
+        spec = find_spec(name)
+        found = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+        if found != home / name / "__init__.py":
+            seen = "is not installed beside it" if found is None else f"is hidden by {found}: rename that"
+            raise ImportError(f"cos_export needs its own package {name!r}, which {seen}.")
+
+
+_check_for_shadows()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cos_export.errors import InputError
 from cos_export.network import FloatArray
 
-__all__ = ["Dataset", "Split", "load_dataset"]
+__all__ = ["Dataset", "Split", "is_named", "load_dataset"]
 
 Split = Literal["train", "test"]
 
@@ -57,6 +57,22 @@ class Dataset:
             raise InputError(f"{self.name} has {len(self)} samples: {count} cannot be taken.")
         return Dataset(self.images[:count], self.labels[:count], self.name, self.normalisation)
 
+    def split_at(self, count: int) -> tuple[Dataset, Dataset]:
+        """The first `count` samples, and the others.
+
+        Raises:
+            InputError: One of the two would be empty.
+        """
+        if not 1 <= count < len(self):
+            raise InputError(f"{self.name} has {len(self)} samples and cannot be split after {count}.")
+        rest = Dataset(self.images[count:], self.labels[count:], self.name, self.normalisation)
+        return self.first(count), rest
+
+
+def is_named(spec: str | Path) -> bool:
+    """Whether `spec` is a data set that the package knows, with a training and a test part."""
+    return str(spec) in _NAMED
+
 
 def load_dataset(spec: str | Path, split: Split = "test") -> Dataset:
     """The data set called `spec`, or read from a file.
@@ -71,7 +87,7 @@ def load_dataset(spec: str | Path, split: Split = "test") -> Dataset:
     """
     if split not in ("train", "test"):
         raise InputError(f"split must be 'train' or 'test', and is {split!r}.")
-    if str(spec) in _NAMED:
+    if is_named(spec):
         return _NAMED[str(spec)](split)
     path = Path(spec)
     if path.is_dir():
@@ -109,8 +125,9 @@ def _from_file(path: Path) -> Dataset:
     arrays = _arrays(path)
     missing = [key for key in ("images", "labels") if key not in arrays]
     if missing:
+        held = ", ".join(map(repr, arrays)) or "nothing"
         raise InputError(
-            f"{path} has no {' and no '.join(map(repr, missing))}; it holds {', '.join(map(repr, arrays)) or 'nothing'}. "
+            f"{path} has no {' and no '.join(map(repr, missing))}; it holds {held}. "
             "Save it with numpy.savez(path, images=..., labels=...)."
         )
     images, labels = arrays["images"], arrays["labels"]

@@ -27,12 +27,39 @@ from cos_export.report import render_report
 from cos_export.simulation import PerSampleCalibration, check_images, check_steps, simulate
 from cos_export.target import Target
 
-__all__ = ["export"]
+__all__ = ["export", "export_and_verify"]
 
 PACKAGES = ("cos-export", "torch", "numpy", "nir", "onnx", "onnxruntime", "h5py")
 
 
 def export(
+    network: SpikingNetwork,
+    path: str | os.PathLike[str],
+    steps: int | None = None,
+    *,
+    golden: ArrayLike | Tensor,
+    labels: ArrayLike | None = None,
+    calibration: PerSampleCalibration | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Bundle:
+    """Writes a bundle: `export_and_verify` without targets."""
+    bundle, _ = export_and_verify(
+        network,
+        path,
+        steps,
+        golden=golden,
+        labels=labels,
+        calibration=calibration,
+        metrics=metrics,
+        device=device,
+        progress=progress,
+    )
+    return bundle
+
+
+def export_and_verify(
     network: SpikingNetwork,
     path: str | os.PathLike[str],
     steps: int | None = None,
@@ -69,7 +96,7 @@ def export(
     Raises:
         InputError: The images, labels or steps do not fit, or the folder holds something else.
     """
-    destination = Path(os.path.abspath(path))
+    destination = Path(path).resolve()
     check_destination(destination)
     images, steps = check_images(network, golden), check_steps(steps, network)
     classes = None if labels is None else _check_labels(labels, len(images))
@@ -105,9 +132,7 @@ def _check_labels(labels: ArrayLike, count: int) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _manifest(
-    network: SpikingNetwork, steps: int, samples: int, metrics: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _manifest(network: SpikingNetwork, steps: int, samples: int, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "format": BUNDLE_FORMAT,
         "num_timesteps": steps,

@@ -95,9 +95,7 @@ def current_at(currents: Tensor, t: int, neuron: NeuronTensors) -> Tensor:
     return current + neuron.bias[t].reshape(-1, *[1] * (current.ndim - 2))
 
 
-def integrate_and_fire(
-    currents: Tensor, steps: int, neuron: NeuronTensors, *, record_potentials: bool = False
-) -> Run:
+def integrate_and_fire(currents: Tensor, steps: int, neuron: NeuronTensors, *, record_potentials: bool = False) -> Run:
     """Runs a layer from v_init for `steps` steps.
 
     Args:

@@ -51,9 +51,7 @@ class Program:
             for name in network.order
             if name not in network.neurons
         }
-        self._last_use = {
-            source: name for name in network.order for source in network.predecessors[name]
-        }
+        self._last_use = {source: name for name in network.order for source in network.predecessors[name]}
 
     def _move(self, array: object) -> Tensor:
         return torch.as_tensor(np.asarray(array)).to(device=self.device, dtype=self.dtype)
@@ -179,6 +177,4 @@ def _(node: nir.SumPool2d | nir.AvgPool2d, move: Callable[[object], Tensor]) -> 
 @synapse.register
 def _(node: nir.Flatten, move: Callable[[object], Tensor]) -> Synapse:
     start, end = int(node.start_dim), int(node.end_dim)
-    return partial(
-        torch.flatten, start_dim=start + 1 if start >= 0 else start, end_dim=end + 1 if end >= 0 else end
-    )
+    return partial(torch.flatten, start_dim=start + 1 if start >= 0 else start, end_dim=end + 1 if end >= 0 else end)

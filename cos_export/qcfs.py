@@ -41,7 +41,6 @@ def qcfs(z: Tensor, threshold: Tensor, levels: int) -> Tensor:
 
 @qcfs.register_fake
 def _(z: Tensor, threshold: Tensor, levels: int) -> Tensor:
-    torch._check(threshold.ndim == 0, lambda: f"threshold must have shape (), and has {tuple(threshold.shape)}")
     return torch.empty_like(z)
 
 
@@ -98,8 +97,9 @@ class QCFS(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """The activation of `z`, any shape."""
-        return qcfs(z, self.threshold, self.levels)
+        activation: Tensor = qcfs(z, self.threshold, self.levels)
+        return activation
 
     def extra_repr(self) -> str:
         """What `repr` shows."""
-        return f"levels={self.levels}, threshold={float(self.threshold):.4g}"
+        return f"levels={self.levels}, threshold={float(self.threshold.detach()):.4g}"

@@ -67,9 +67,7 @@ def concatenate(traces: Sequence[Trace]) -> Trace:
     states = None
     if first.states is not None:
         held = [trace.states for trace in traces if trace.states is not None]
-        states = SampleStates(
-            v_init=join([s.v_init for s in held], 0), silent=join([s.silent for s in held], 0)
-        )
+        states = SampleStates(v_init=join([s.v_init for s in held], 0), silent=join([s.silent for s in held], 0))
     return Trace(
         logits=np.concatenate([trace.logits for trace in traces], axis=1),
         spikes=join([trace.spikes for trace in traces], 1),

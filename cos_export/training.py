@@ -121,8 +121,9 @@ def train(
         raise InputError(f"batch_size is {recipe.batch_size}, and {dataset.name} has {len(dataset)} samples.")
     # The global generator drives dropout; it is put back afterwards.
     devices = [where] if where.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=True
+    with (
+        torch.random.fork_rng(devices),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True),
     ):
         torch.manual_seed(recipe.seed)
         model.to(where).train()
@@ -172,9 +173,9 @@ def save_checkpoint(model: nn.Module, path: str | Path, result: TrainingResult, 
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"Weights are written as .safetensors, and {path} ends otherwise.")
-    header = {"model": name, "recipe": json.dumps(asdict(result.recipe), sort_keys=True)}
-    if result.test_accuracy is not None:
-        header["test_accuracy"] = f"{result.test_accuracy:.4f}"
+    trained = {"model": name, "recipe": asdict(result.recipe), "test_accuracy": result.test_accuracy}
+    # One key only: safetensors writes several in an order that changes from run to run.
+    header = {"training": json.dumps(trained, sort_keys=True)}
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -190,9 +191,7 @@ def save_checkpoint(model: nn.Module, path: str | Path, result: TrainingResult, 
     return path
 
 
-def _epochs(
-    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, progress: Progress
-) -> tuple[Epoch, ...]:
+def _epochs(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, progress: Progress) -> tuple[Epoch, ...]:
     # The last, smaller batch is dropped: its noisy batch-norm statistics would weigh as much as a full one's.
     per_epoch = len(images) // recipe.batch_size
     optimizer = _optimizer(model, recipe)
@@ -209,7 +208,7 @@ def _epochs(
         order = torch.randperm(len(images), generator=generator).to(images.device)
         loss_sum = torch.zeros((), device=images.device)
         correct = torch.zeros((), device=images.device)
-        for batch in order[: per_epoch * recipe.batch_size].split(recipe.batch_size):
+        for batch in order[: per_epoch * recipe.batch_size].reshape(per_epoch, recipe.batch_size):
             logits = model(_augment(images[batch], recipe, generator))
             loss = functional.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
@@ -235,9 +234,7 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(
-        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0
-    )
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
 def _augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:

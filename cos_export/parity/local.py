@@ -170,9 +170,7 @@ def _per_step(evaluate: Callable[[Bounded], Bounded], given: Bounded) -> Bounded
     return Bounded(*(part.reshape(steps, batch, *part.shape[1:]) for part in flat))
 
 
-def _own_states(
-    spec: NeuronSpec, name: str, states: SampleStates | None, chunk: slice
-) -> tuple[Tensor, Tensor | None]:
+def _own_states(spec: NeuronSpec, name: str, states: SampleStates | None, chunk: slice) -> tuple[Tensor, Tensor | None]:
     """v(0) in float64 and the silent mask that the layer ran with."""
     v_init, mask = spec.v_init, spec.silent
     if states is not None:
@@ -219,7 +217,7 @@ def _check_layer(
         tally.violations[t] += int(wrong.sum())
         tally.near_ties[t] += int(near.sum())
         tally.largest_bound = max(tally.largest_bound, float((bound / theta).max()))
-        for index in wrong.nonzero()[: LISTED].tolist():
+        for index in wrong.nonzero()[:LISTED].tolist():
             at = tuple(index)
             listed.append(
                 Violation(
@@ -250,8 +248,6 @@ def _check_readout(
         wrong = off > bound
         tally.violations[t] += int(wrong.sum())
         tally.largest_bound = max(tally.largest_bound, float(bound.max()))
-        for index in wrong.nonzero()[: LISTED].tolist():
+        for index in wrong.nonzero()[:LISTED].tolist():
             at = tuple(index)
-            listed.append(
-                Violation(name, steps, first_sample + at[0], at[1:], False, float(off[at]), float(bound[at]))
-            )
+            listed.append(Violation(name, steps, first_sample + at[0], at[1:], False, float(off[at]), float(bound[at])))

@@ -43,7 +43,7 @@ def exact(value: Tensor) -> Bounded:
 
 
 def gamma(operations: int) -> float:
-    """gamma(k) = k u / (1 - k u), the relative error of k roundings in a row."""
+    """The relative error of k roundings in a row: k u / (1 - k u)."""
     return operations * UNIT_ROUNDOFF / (1.0 - operations * UNIT_ROUNDOFF)
 
 
@@ -125,5 +125,3 @@ def _(node: nir.Scale) -> int:
 @terms.register(nir.AvgPool2d)
 def _(node: nir.SumPool2d | nir.AvgPool2d) -> int:
     return int(np.prod(pooling(node).kernel))
-
-

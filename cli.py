@@ -1,0 +1,273 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from cos_export.errors import CosExportError, InputError
+
+app = typer.Typer(
+    name="cos-export",
+    help="From a trained PyTorch network to calibrated integrate-and-fire neurons, as NIR and ONNX, with proof.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelArgument = Annotated[str, typer.Argument(help="A zoo name (digits), or package.module:factory.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="Weights: .safetensors or .pth (weights only).")]
+DataOption = Annotated[str, typer.Option(help="digits, or an .npz with images (N, C, H, W) and labels (N,).")]
+TargetsOption = Annotated[str, typer.Option(help="Comma-separated: pytorch, onnxruntime, lava.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+SamplesOption = Annotated[int | None, typer.Option(min=1, help="How many images to take.")]
+
+
+def main() -> NoReturn:
+    """Runs the command line: exits 0 if done, 1 if a check failed, 2 on wrong input, 3 if a target is missing."""
+    # A polite kill unwinds like Ctrl-C, so that half-written files and worker processes are cleaned up.
+    signal.signal(signal.SIGTERM, _terminate)
+    as_json = "--json" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except CosExportError as error:
+        code = _fail(str(error), error.exit_code, as_json)
+    except click.exceptions.Abort:
+        code = _fail("Interrupted. Nothing was left half-written.", 130, as_json)
+    except KeyboardInterrupt:
+        code = _fail("Interrupted. Nothing was left half-written.", 130, as_json)
+    except click.ClickException as error:
+        if as_json:
+            code = _fail(error.format_message(), 2, as_json)
+        else:
+            error.show()
+            code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@app.command("convert-and-export")
+def convert_and_export(
+    model: ModelArgument,
+    data: DataOption,
+    steps: Annotated[int, typer.Option(min=1, help="T: steps to calibrate for and to deploy at.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; an earlier bundle there is replaced.")],
+    weights: WeightsOption = None,
+    method: Annotated[str, typer.Option(help="half, mean-matching (static); cos, srp (per sample).")] = "mean-matching",
+    rho: Annotated[int, typer.Option(min=1, help="Extra steps per sample of cos and srp.")] = 4,
+    samples: Annotated[int | None, typer.Option(min=1, help="Calibration images; by default up to 1,000.")] = None,
+    golden: Annotated[int, typer.Option(min=1, help="Inputs whose every spike is recorded and compared.")] = 64,
+    targets: TargetsOption = "onnxruntime",
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Convert a network, calibrate it, write NIR and ONNX, run the targets and compare every spike.
+
+    Example: cos-export convert-and-export digits --data digits --steps 4 --targets onnxruntime,lava --out out/digits
+    """
+    from calibration.conversion import convert, data_parts
+    from cos_export.bundle import check_destination
+    from cos_export.device import resolve_device
+    from cos_export.exporting import export_and_verify
+    from cos_export.model_source import load_model
+    from cos_export.terminal import progress_bars, show_conversion
+    from targets.verification import resolve
+
+    # Everything that can be refused is refused before the first second of work.
+    check_destination(out)
+    resolve_device(device)
+    run_on = resolve(_names(targets))
+    parts, loaded = data_parts(data, method, samples), load_model(model, weights)
+    with progress_bars() as progress:
+        done = convert(loaded.module, parts, method, steps, rho=rho, device=device, progress=progress)
+        shown = parts.evaluation.first(min(golden, len(parts.evaluation)))
+        bundle, parity = export_and_verify(
+            done.network,
+            out,
+            steps,
+            golden=shown.images,
+            labels=shown.labels,
+            calibration=done.calibration,
+            metrics={"model": loaded.name, **done.metrics(parts)},
+            targets=run_on,
+            device=device,
+            progress=progress,
+        )
+    if not as_json:
+        show_conversion(Console(), bundle, done.ann_accuracy, done.rows, parity)
+    return _finish({"bundle": str(bundle.path), **bundle.manifest}, as_json, parity is None or parity.passed)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    targets: TargetsOption = "onnxruntime",
+    as_json: JsonOption = False,
+) -> int:
+    """Run a bundle's golden inputs on targets and compare every spike, end to end and locally.
+
+    Example: cos-export verify out/digits --targets onnxruntime,lava
+    """
+    from cos_export.terminal import layer_table, parity_table, progress_bars, violation_lines
+    from targets import verification
+
+    with progress_bars() as progress:
+        result = verification.verify(bundle, _names(targets), progress=progress)
+    if not as_json:
+        console = Console()
+        for target in result.targets.values():
+            console.print(layer_table(target))
+            for line in violation_lines(target):
+                console.print(line, highlight=False)
+        console.print(parity_table(result))
+    return _finish(result.to_dict(), as_json, result.passed)
+
+
+@app.command("run")
+def run_bundle(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    data: DataOption,
+    target: Annotated[str, typer.Option(help="pytorch, onnxruntime or lava.")] = "onnxruntime",
+    samples: SamplesOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Classify images with a bundle on one target and report the accuracy after every step.
+
+    Example: cos-export run out/digits --data digits --target lava --samples 100
+    """
+    from calibration import per_sample_method
+    from cos_export.accuracy import row_of
+    from cos_export.bundle import load
+    from cos_export.datasets import load_dataset
+    from cos_export.simulation import check_images, simulate
+    from cos_export.terminal import accuracy_table, progress_bars
+    from targets.verification import resolve
+
+    opened, [chosen] = load(bundle), resolve([target])
+    dataset = load_dataset(data, "test").first(samples)
+    images = check_images(opened.network, dataset.images)
+    states = None
+    with progress_bars() as progress:
+        calibration = None
+        if opened.network.rho:
+            calibration = per_sample_method(opened.network.method, opened.network.rho)
+        if calibration is not None:
+            # No target pre-simulates: the reference sets each sample's states, and the target runs from them.
+            states = simulate(
+                opened.network,
+                images,
+                opened.steps,
+                calibration=calibration,
+                device=device,
+                record_spikes=False,
+                progress=progress,
+            ).states
+        trace = chosen.run(opened, images, opened.steps, states=states, record_spikes=False, progress=progress)
+    trace = replace(trace, rho=opened.network.rho)
+    row = row_of(opened.network, trace, dataset, range(1, opened.steps + 1))
+    version = chosen.available().version
+    if not as_json:
+        Console().print(accuracy_table(None, [row], f"{version} on {dataset.name}, {len(dataset)} images"))
+    document = {"target": chosen.name, "version": version, "dataset": dataset.name, "samples": len(dataset)}
+    return _finish(document | row.to_dict(), as_json, True)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="A zoo name (digits), or package.module:factory.")],
+    out: Annotated[Path, typer.Option(help="Where to write the weights, as .safetensors.")],
+    data: Annotated[str | None, typer.Option(help="What to train on; by default what the zoo network is for.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="By default the zoo network's recipe.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest of the cycle.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Train a network of QCFS activations and write its weights with the recipe in the header.
+
+    Example: cos-export train digits --out digits.safetensors
+    """
+    from cos_export import zoo
+    from cos_export.datasets import is_named, load_dataset
+    from cos_export.model_source import build_model
+    from cos_export.terminal import progress_bars, training_table
+    from cos_export.training import Recipe, check_checkpoint_destination, save_checkpoint
+    from cos_export.training import train as fit
+
+    check_checkpoint_destination(out)
+    known = zoo.entry(model) if model in zoo.names() else None
+    source = data or (known.dataset if known else None)
+    if source is None:
+        raise InputError("Say what to train on with --data.")
+    recipe = known.recipe if known and known.recipe else Recipe(epochs=30, learning_rate=0.1, batch_size=128)
+    asked = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
+    recipe = replace(recipe, **{name: value for name, value in asked.items() if value is not None})
+    module = build_model(model, seed=recipe.seed)
+    train_data, test_data = load_dataset(source, "train"), load_dataset(source, "test") if is_named(source) else None
+    with progress_bars() as progress:
+        result = fit(module, train_data, recipe, test=test_data, device=device, progress=progress)
+    save_checkpoint(module, out, result, name=model)
+    if not as_json:
+        console = Console()
+        console.print(training_table(result))
+        console.print(f"  {out}", highlight=False, soft_wrap=True)
+    return _finish({"weights": str(out), **asdict(result)}, as_json, True)
+
+
+@app.command("targets")
+def list_targets(
+    install: Annotated[str | None, typer.Option(help="Make the environment of a target: lava.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """List the targets, whether each can run here, and why not.
+
+    Example: cos-export targets --install lava
+    """
+    import targets as registry
+    from cos_export.terminal import progress_bars, target_table
+
+    if install is not None:
+        with progress_bars() as progress:
+            registry.install(install, progress=progress)
+    states = {name: registry.get(name).available() for name in registry.names()}
+    if not as_json:
+        Console().print(target_table(states))
+    return _finish({name: asdict(state) for name, state in states.items()}, as_json, True)
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def _finish(document: dict[str, Any], as_json: bool, passed: bool) -> int:
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    return 0 if passed else 1
+
+
+def _fail(message: str, code: int, as_json: bool) -> int:
+    if as_json:
+        sys.stdout.write(json.dumps({"error": message, "exit_code": code}, indent=2) + "\n")
+    else:
+        Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(message)}", highlight=False, soft_wrap=True)
+    return code
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

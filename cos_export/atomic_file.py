@@ -1,0 +1,44 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cos_export.errors import InputError
+
+__all__ = ["written_whole"]
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Lends a temporary path beside `path`, and moves what was written there into place at the end.
+
+    The move is atomic because both are in one folder. If the body raises, the temporary file is removed
+    and whatever was at `path` stays as it was.
+
+    Args:
+        path: Where the file is to be.
+
+    Yields:
+        Where to write it first. No file is there yet, so the writer's own mode and umask apply.
+
+    Raises:
+        InputError: The folder is not there, `path` is a folder, or the file cannot be written.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{target} cannot be written: there is no folder {target.parent}.")
+    if target.is_dir():
+        raise InputError(f"{target} cannot be written: it is a folder.")
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield draft
+        draft.replace(target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)

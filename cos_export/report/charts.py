@@ -1,0 +1,95 @@
+"""The report's pictures, as SVG text that goes into the page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cos_export.network import SpikingNetwork
+from cos_export.trace import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["accuracy_chart", "firing_rate_chart", "potential_chart"]
+
+COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a6d1d", "#7b2d8b")
+
+
+def accuracy_chart(metrics: Mapping[str, Any]) -> str:
+    """Accuracy by the steps that one input costs, one line per method, the artificial network as a dashed line.
+
+    Args:
+        metrics: The manifest's metrics: `ann_accuracy` and `methods`, each with `rho` and `accuracy` by T.
+    """
+    figure = _figure(6.4, 3.6)
+    axes = figure.subplots()
+    for colour, row in zip(COLOURS, metrics["methods"], strict=False):
+        steps = [int(t) for t in row["accuracy"]]
+        label = row["method"] if row["rho"] == 0 else f"{row['method']} (+{row['rho']} steps per sample)"
+        shares = [100 * value for value in row["accuracy"].values()]
+        axes.plot([t + row["rho"] for t in steps], shares, "o-", color=colour, label=label)
+    axes.axhline(100 * metrics["ann_accuracy"], color="#555", linestyle="--", linewidth=1, label="artificial network")
+    axes.set_xlabel("steps per input, pre-simulation included")
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_xscale("log", base=2)
+    ticks = sorted({int(t) + row["rho"] for row in metrics["methods"] for t in row["accuracy"]})
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def potential_chart(network: SpikingNetwork) -> str:
+    """The initial potentials of each layer in units of its threshold, as histograms."""
+    names = network.layers
+    figure = _figure(6.4, 1.0 + 0.55 * len(names))
+    offsets = {name: (network.neurons[name].v_init / network.neurons[name].threshold).ravel() for name in names}
+    every = np.concatenate(list(offsets.values()))
+    low, high = min(-0.25, float(every.min())), max(1.25, float(every.max()))
+    bins = np.linspace(low, high, 61)
+    for axes, name in zip(figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0], names, strict=True):
+        axes.hist(offsets[name], bins=bins, color=COLOURS[0])
+        axes.axvline(0.5, color="#c8553d", linewidth=1)
+        axes.set_yticks([])
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    axes.set_xlabel("initial potential / threshold (line: one half)")
+    return _svg(figure)
+
+
+def firing_rate_chart(network: SpikingNetwork, trace: Trace) -> str:
+    """The share of neurons that fired, by layer and step, over the golden inputs."""
+    names: Sequence[str] = network.layers
+    rates = np.array([[100 * trace.spikes[name][t].mean() for t in range(trace.steps)] for name in names])
+    figure = _figure(6.4, 1.2 + 0.32 * len(names))
+    axes = figure.subplots()
+    image = axes.imshow(rates, aspect="auto", cmap="YlGn", vmin=0)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xticks(range(trace.steps), [str(t + 1) for t in range(trace.steps)])
+    axes.set_xlabel("step")
+    bright = rates.max(initial=0.0) / 2
+    for (row, column), rate in np.ndenumerate(rates):
+        colour = "white" if rate > bright else "black"
+        axes.text(column, row, f"{rate:.1f}", ha="center", va="center", fontsize=8, color=colour)
+    figure.colorbar(image, ax=axes, label="neurons that fire (%)")
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # A Figure without pyplot has no window, no global state and no display to need.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Figure) -> str:
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "cos-export", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

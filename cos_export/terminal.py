@@ -1,0 +1,194 @@
+"""What people see: a progress bar while work goes on, and tables of what came out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from cos_export.accuracy import AccuracyRow
+from cos_export.bundle import Bundle
+from cos_export.parity import ParityResult, TargetParity
+from cos_export.progress import Progress
+from cos_export.training import TrainingResult
+
+__all__ = [
+    "accuracy_table",
+    "layer_table",
+    "parity_table",
+    "progress_bars",
+    "show_conversion",
+    "target_table", "training_table",
+    "violation_lines",
+]
+
+PATIENCE = 1.0
+"""Seconds of one stage before a console that is no terminal is told of it."""
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """A progress callback that draws on standard error: bars on a terminal, else a line per long stage."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int, /) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+            if done >= total:
+                bars.remove_task(tasks.pop(stage))
+
+        yield report
+
+
+class _Lines:
+    """One line for each stage that took long, when it is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._begun: dict[str, float] = {}
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None:
+        begun = self._begun.setdefault(stage, time.monotonic())
+        if done >= total:
+            seconds = time.monotonic() - begun
+            del self._begun[stage]
+            if seconds >= PATIENCE:
+                self._console.print(f"{stage}: {total} in {seconds:.1f} s", highlight=False)
+                sys.stderr.flush()
+
+
+def accuracy_table(ann: float | None, rows: Sequence[AccuracyRow], title: str) -> Table:
+    """Accuracy by method and step, with the steps that one input costs."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("method")
+    table.add_column("calibrated for")
+    table.add_column("rho", justify="right")
+    at = list(rows[0].accuracy)
+    for t in at:
+        table.add_column(f"T = {t}", justify="right")
+    if ann is not None:
+        table.add_row("ANN (PyTorch)", "", "", *[""] * (len(at) - 1), f"{100 * ann:.1f} %")
+    for row in rows:
+        shares = [f"{100 * row.accuracy[t]:.1f} %" + (f" ({row.rho + t})" if row.rho else "") for t in at]
+        table.add_row(row.method, f"T = {row.num_timesteps}" if row.num_timesteps else "any T", str(row.rho), *shares)
+    if any(row.rho for row in rows):
+        table.caption = "in brackets: T_total = rho + T, the steps that one input costs"
+    return table
+
+
+def parity_table(result: ParityResult) -> Table:
+    """One line for each target."""
+    table = Table(title="Parity", title_justify="left", title_style="bold")
+    for name in ("target", "spikes compared", "differ", "local violations", "logits differ by", "decisions changed"):
+        table.add_column(name, justify="left" if name == "target" else "right")
+    table.add_column("seconds", justify="right")
+    table.add_column("")
+    for target in result.targets.values():
+        table.add_row(
+            target.version or target.name,
+            f"{target.comparison.compared:,}",
+            f"{target.mismatches:,}",
+            f"{target.local_violations:,}",
+            f"{target.comparison.logit_difference:.2g}",
+            str(target.comparison.decisions_changed),
+            f"{target.seconds:.1f}",
+            "[green]passed[/green]" if target.passed else "[bold red]FAILED[/bold red]",
+        )
+    table.caption = f"{result.samples} samples, T = {result.steps}, end to end against the recorded PyTorch run"
+    return table
+
+
+def layer_table(target: TargetParity) -> Table:
+    """Layer by layer: differing spikes at every step, and local violations."""
+    table = Table(title=f"{target.name}: differing spikes by layer and step", title_justify="left", title_style="bold")
+    table.add_column("layer")
+    layers = target.comparison.layers
+    steps = len(next(iter(layers.values())).mismatches) if layers else 0
+    for t in range(steps):
+        table.add_column(f"t = {t + 1}", justify="right")
+    for name in ("local violations", "near ties"):
+        table.add_column(name, justify="right")
+    for name, layer in layers.items():
+        local = target.local.layers[name]
+        counts = [f"{count:,}" for count in layer.mismatches]
+        table.add_row(name, *counts, f"{local.violations.sum():,}", f"{local.near_ties.sum():,}")
+    return table
+
+
+def violation_lines(target: TargetParity) -> list[str]:
+    """Where a target first differs, and the violations that were listed, in words."""
+    lines = []
+    first = target.comparison.first
+    if first is not None:
+        verb = "fired" if first.fired else "did not fire"
+        where = f"layer {first.layer}, step {first.step}, sample {first.sample}, neuron {first.neuron}"
+        lines.append(f"{target.name}: first differs at {where}, which {verb}.")
+    for violation in target.local.listed:
+        where = f"layer {violation.layer}, step {violation.step}, sample {violation.sample}, neuron {violation.neuron}"
+        lines.append(
+            f"{target.name}: local violation at {where}: margin {violation.margin:.3g}, bound {violation.bound:.3g}."
+        )
+    return lines
+
+
+def target_table(states: Mapping[str, Any]) -> Table:
+    """The targets with their versions, and why one cannot run."""
+    table = Table(show_lines=False)
+    for name in ("target", "ready", "version", "why not, and what to do"):
+        table.add_column(name)
+    for name, state in states.items():
+        table.add_row(name, "[green]yes[/green]" if state.ready else "[red]no[/red]", state.version, state.reason)
+    return table
+
+
+def show_conversion(
+    console: Console, bundle: Bundle, ann_accuracy: float, rows: Sequence[AccuracyRow], parity: ParityResult | None
+) -> None:
+    """The closing summary: accuracies, parity, what one input costs, and where the files are."""
+    manifest = bundle.manifest
+    title = f"Accuracy on {manifest['metrics']['dataset']}, {manifest['metrics']['samples']} images"
+    console.print(accuracy_table(ann_accuracy, rows, title))
+    if parity is not None:
+        console.print(parity_table(parity))
+        for target in parity.targets.values():
+            for line in violation_lines(target):
+                console.print(line, highlight=False)
+    steps, rho = manifest["num_timesteps"], manifest["rho"]
+    console.print(f"T = {steps}, rho = {rho}, T_total = {rho + steps} steps per input", highlight=False)
+    for name in sorted(manifest["files"]):
+        console.print(f"  {bundle.path / name}", highlight=False, soft_wrap=True)
+    console.print(f"  {bundle.path / 'manifest.json'}", highlight=False, soft_wrap=True)
+
+
+def training_table(result: TrainingResult) -> Table:
+    """The first, every tenth and the last epoch, and the accuracies at the end."""
+    table = Table(title=f"Training, {result.seconds:.0f} s", title_justify="left", title_style="bold")
+    for name in ("epoch", "loss", "accuracy (augmented)"):
+        table.add_column(name, justify="right")
+    last = len(result.history)
+    for number, epoch in enumerate(result.history, 1):
+        if number in (1, last) or number % 10 == 0:
+            table.add_row(str(number), f"{epoch.loss:.4f}", f"{100 * epoch.accuracy:.1f} %")
+    test = "" if result.test_accuracy is None else f", test accuracy {100 * result.test_accuracy:.2f} %"
+    table.caption = f"training accuracy {100 * result.train_accuracy:.2f} %{test}"
+    return table
