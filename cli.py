@@ -10,7 +10,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -24,6 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
 
 ModelArgument = Annotated[str, typer.Argument(help="A zoo name (digits), or package.module:factory.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="Weights: .safetensors or .pth (weights only).")]
@@ -40,20 +42,16 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     as_json = "--json" in sys.argv
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            code = _fail("Interrupted. Nothing was left half-written.", INTERRUPTED, as_json)
     except CosExportError as error:
         code = _fail(str(error), error.exit_code, as_json)
-    except click.exceptions.Abort:
-        code = _fail("Interrupted. Nothing was left half-written.", 130, as_json)
-    except KeyboardInterrupt:
-        code = _fail("Interrupted. Nothing was left half-written.", 130, as_json)
-    except click.ClickException as error:
-        if as_json:
-            code = _fail(error.format_message(), 2, as_json)
-        else:
-            error.show()
-            code = error.exit_code
-    sys.exit(code if isinstance(code, int) else 0)
+    except (typer.TyperException, typer.Abort) as error:
+        code = _fail(f"{error} See {Path(sys.argv[0]).name} --help.", 2, as_json)
+    except OSError as error:
+        code = _fail(str(error), 1, as_json)
+    sys.exit(code)
 
 
 @app.command("convert-and-export")
@@ -178,7 +176,9 @@ def run_bundle(
     row = row_of(opened.network, trace, dataset, range(1, opened.steps + 1))
     version = chosen.available().version
     if not as_json:
-        Console().print(accuracy_table(None, [row], f"{version} on {dataset.name}, {len(dataset)} images"))
+        Console().print(
+            accuracy_table(None, [row], f"Accuracy (%) of {version} on {dataset.name}, {len(dataset)} images")
+        )
     document = {"target": chosen.name, "version": version, "dataset": dataset.name, "samples": len(dataset)}
     return _finish(document | row.to_dict(), as_json, True)
 
@@ -212,8 +212,13 @@ def train(
     if source is None:
         raise InputError("Say what to train on with --data.")
     recipe = known.recipe if known and known.recipe else Recipe(epochs=30, learning_rate=0.1, batch_size=128)
-    asked = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
-    recipe = replace(recipe, **{name: value for name, value in asked.items() if value is not None})
+    recipe = replace(
+        recipe,
+        epochs=recipe.epochs if epochs is None else epochs,
+        learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
+        batch_size=recipe.batch_size if batch_size is None else batch_size,
+        seed=recipe.seed if seed is None else seed,
+    )
     module = build_model(model, seed=recipe.seed)
     train_data, test_data = load_dataset(source, "train"), load_dataset(source, "test") if is_named(source) else None
     with progress_bars() as progress:

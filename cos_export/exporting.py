@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from cos_export import __version__
 from cos_export.bundle import BUNDLE_FORMAT, MANIFEST, Bundle, check_destination, replacing_folder, sha256_of
 from cos_export.errors import InputError
 from cos_export.golden import Golden, write_golden
@@ -29,7 +30,7 @@ from cos_export.target import Target
 
 __all__ = ["export", "export_and_verify"]
 
-PACKAGES = ("cos-export", "torch", "numpy", "nir", "onnx", "onnxruntime", "h5py")
+PACKAGES = ("torch", "numpy", "nir", "onnx", "onnxruntime", "h5py")
 
 
 def export(
@@ -145,7 +146,11 @@ def _manifest(network: SpikingNetwork, steps: int, samples: int, metrics: Mappin
         "neurons": network.neuron_count,
         "golden_samples": samples,
         "layers": [_layer(network, name) for name in network.layers],
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "versions": {
+            "cos-export": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in PACKAGES},
+        },
         "metrics": dict(metrics or {}),
     }
 

@@ -142,15 +142,19 @@ def convolution(node: nir.Conv1d | nir.Conv2d) -> Convolution:
     """The geometry of a NIR convolution, whatever spelling its fields use.
 
     Raises:
-        NetworkError: "same" padding with a stride, which NIR does not define.
+        NetworkError: "same" padding with a stride, which NIR does not define, or an unknown word.
     """
     axes = np.ndim(node.weight) - 2
     kernel = tuple(int(k) for k in np.shape(node.weight)[2:])
     stride, dilation = _numbers(node.stride, axes), _numbers(node.dilation, axes)
-    spelled = node.padding.decode() if isinstance(node.padding, bytes) else node.padding
+    spelled = node.padding
     if isinstance(spelled, np.ndarray) and spelled.dtype.kind in "OSU":
-        spelled = str(spelled.item())
+        spelled = spelled.item()
+    if isinstance(spelled, bytes):
+        spelled = spelled.decode()
     if isinstance(spelled, str):
+        if spelled not in ("same", "valid"):
+            raise NetworkError(f'padding must be "same", "valid" or numbers, and is {spelled!r}.')
         if spelled == "same" and any(s != 1 for s in stride):
             raise NetworkError(f'padding "same" needs stride 1, here {stride}.')
         total = [d * (k - 1) if spelled == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]

@@ -7,12 +7,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from cos_export import zoo
 from cos_export.errors import InputError
 
-__all__ = ["Model", "load_model"]
+__all__ = ["Model", "build_model", "load_model"]
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,34 @@ def load_model(spec: str, weights: Path | None = None) -> Model:
     Raises:
         InputError: There is no such network, it cannot be made, or the weights do not fit.
     """
-    if spec in zoo.names():
-        module, chosen = zoo.build(spec), weights or zoo.weights_path(spec)
-    elif ":" in spec:
-        module, chosen = _from_factory(spec), weights
-    else:
-        raise InputError(
-            f"There is no network {spec!r}. Give a name from the zoo ({', '.join(zoo.names())}), or a function that "
-            "returns yours, as package.module:factory."
-        )
+    module, chosen = build_model(spec), weights
+    if chosen is None and spec in zoo.names():
+        chosen = zoo.weights_path(spec)
     if chosen is not None:
         zoo.load_weights(module, chosen)
     return Model(module.eval(), spec, chosen)
+
+
+def build_model(spec: str, *, seed: int = 0) -> nn.Module:
+    """The network called `spec` with the weights that it is born with.
+
+    Args:
+        spec: As for `load_model`.
+        seed: Of a zoo network's initial weights; a factory is called with torch's own generator at this seed.
+
+    Raises:
+        InputError: There is no such network, or it cannot be made.
+    """
+    if spec in zoo.names():
+        return zoo.build(spec, seed=seed)
+    if ":" in spec:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _from_factory(spec)
+    raise InputError(
+        f"There is no network {spec!r}. Give a name from the zoo ({', '.join(zoo.names())}), or a function that "
+        "returns yours, as package.module:factory."
+    )
 
 
 def _from_factory(spec: str) -> nn.Module:

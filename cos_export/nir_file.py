@@ -113,7 +113,8 @@ def _portable(network: SpikingNetwork) -> nir.NIRGraph:
         if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
             raise NetworkError(f"Node name {name!r} cannot be kept in a NIR file: rename it, without '/'.")
     return nir.NIRGraph(
-        nodes={name: _portable_node(name, network) for name in network.graph.nodes},
+        # HDF5 lists them by name; in that order equal networks also give equal bytes.
+        nodes={name: _portable_node(name, network) for name in sorted(network.graph.nodes)},
         edges=[(str(source), str(target)) for source, target in network.graph.edges],
         metadata={**others(network.graph.metadata, GRAPH_KEYS), **graph_metadata(network)},
         # NIR's own check is wrong for grouped and non-square convolutions; shapes were checked by ours.

@@ -116,6 +116,11 @@ def _neurons(
     dt: float,
 ) -> NeuronSpec:
     said = read_neuron_metadata(node.metadata)
+    if facts.ours and (said.v_init is None or said.reset is None or said.condition is None):
+        raise NetworkError(
+            "the graph is of our schema, but this node lacks v_init, reset_mechanism or spike_condition. A tool that "
+            "copied the graph has dropped them: use the original file."
+        )
     gain = _spread("r", node.r, shape) * dt
     if not np.all(np.isfinite(gain)) or not np.all(gain > 0):
         raise NetworkError("r * dt must be a positive number.")

@@ -162,9 +162,10 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
             )
         return GraphFacts(dt=None if dt is None else _number("dt", dt))
     for key, value in CONTRACT.items():
-        if key in metadata and metadata[key] != value:
-            raise NetworkError(f"The graph's metadata says {key} = {metadata[key]!r}, and only {value!r} can be run.")
-    numerics = metadata.get("numerics", "float32")
+        found = _word(key, metadata) if isinstance(value, str) else _number(key, metadata.get(key, value))
+        if found not in (None, value):
+            raise NetworkError(f"The graph's metadata says {key} = {found!r}, and only {value!r} can be run.")
+    numerics = _word("numerics", metadata) or "float32"
     if numerics not in ("float32", "int8"):
         raise NetworkError(f'The graph\'s metadata says numerics = {numerics!r}; known are "float32" and "int8".')
     steps = metadata.get("num_timesteps")

@@ -25,7 +25,8 @@ __all__ = [
     "parity_table",
     "progress_bars",
     "show_conversion",
-    "target_table", "training_table",
+    "target_table",
+    "training_table",
     "violation_lines",
 ]
 
@@ -78,43 +79,43 @@ class _Lines:
 
 
 def accuracy_table(ann: float | None, rows: Sequence[AccuracyRow], title: str) -> Table:
-    """Accuracy by method and step, with the steps that one input costs."""
+    """Accuracy in percent by method and step, the artificial network first, with what each input costs."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("method")
-    table.add_column("calibrated for")
-    table.add_column("rho", justify="right")
-    at = list(rows[0].accuracy)
-    for t in at:
-        table.add_column(f"T = {t}", justify="right")
+    for name in ("made for T", "rho", *(f"T = {t}" for t in rows[0].accuracy)):
+        table.add_column(name, justify="right")
     if ann is not None:
-        table.add_row("ANN (PyTorch)", "", "", *[""] * (len(at) - 1), f"{100 * ann:.1f} %")
+        table.add_row("artificial network", "", "", f"{100 * ann:.1f}")
+        table.add_section()
     for row in rows:
-        shares = [f"{100 * row.accuracy[t]:.1f} %" + (f" ({row.rho + t})" if row.rho else "") for t in at]
-        table.add_row(row.method, f"T = {row.num_timesteps}" if row.num_timesteps else "any T", str(row.rho), *shares)
+        # A per-sample method spends rho steps before the first: what one input costs stands beside its accuracy.
+        shares = [f"{100 * share:.1f}" + (f" ({row.rho + t})" if row.rho else "") for t, share in row.accuracy.items()]
+        table.add_row(row.method, str(row.num_timesteps or "any"), str(row.rho), *shares)
     if any(row.rho for row in rows):
-        table.caption = "in brackets: T_total = rho + T, the steps that one input costs"
+        table.caption = "in brackets: T_total = rho + T"
     return table
 
 
 def parity_table(result: ParityResult) -> Table:
     """One line for each target."""
-    table = Table(title="Parity", title_justify="left", title_style="bold")
-    for name in ("target", "spikes compared", "differ", "local violations", "logits differ by", "decisions changed"):
-        table.add_column(name, justify="left" if name == "target" else "right")
-    table.add_column("seconds", justify="right")
-    table.add_column("")
+    table = Table(title="Parity with the recorded PyTorch run", title_justify="left", title_style="bold")
+    table.add_column("target", no_wrap=True)
+    for name in ("spikes", "differ", "violations", "logits off", "decisions", "seconds", ""):
+        table.add_column(name, justify="right")
     for target in result.targets.values():
         table.add_row(
-            target.version or target.name,
+            target.name,
             f"{target.comparison.compared:,}",
             f"{target.mismatches:,}",
             f"{target.local_violations:,}",
-            f"{target.comparison.logit_difference:.2g}",
+            f"{target.comparison.logit_difference:.1e}",
             str(target.comparison.decisions_changed),
             f"{target.seconds:.1f}",
             "[green]passed[/green]" if target.passed else "[bold red]FAILED[/bold red]",
         )
-    table.caption = f"{result.samples} samples, T = {result.steps}, end to end against the recorded PyTorch run"
+    table.caption = (
+        f"{result.samples} samples, T = {result.steps}. A violation is a spike or logit that rounding cannot explain."
+    )
     return table
 
 
@@ -166,7 +167,7 @@ def show_conversion(
 ) -> None:
     """The closing summary: accuracies, parity, what one input costs, and where the files are."""
     manifest = bundle.manifest
-    title = f"Accuracy on {manifest['metrics']['dataset']}, {manifest['metrics']['samples']} images"
+    title = f"Accuracy (%) on {manifest['metrics']['dataset']}, {manifest['metrics']['samples']} images"
     console.print(accuracy_table(ann_accuracy, rows, title))
     if parity is not None:
         console.print(parity_table(parity))

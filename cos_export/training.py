@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +13,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cos_export.atomic_file import written_whole
 from cos_export.datasets import Dataset
 from cos_export.device import resolve_device
 from cos_export.errors import InputError
 from cos_export.progress import Progress, silent
 
-__all__ = ["Epoch", "Recipe", "TrainingResult", "accuracy", "save_checkpoint", "train"]
+__all__ = [
+    "Epoch",
+    "Recipe",
+    "TrainingResult",
+    "accuracy",
+    "check_checkpoint_destination",
+    "save_checkpoint",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,19 @@ def accuracy(
     return correct / len(dataset)
 
 
+def check_checkpoint_destination(path: str | Path) -> None:
+    """Refuses, before any training, a path that `save_checkpoint` could not write to.
+
+    Raises:
+        InputError: It does not end in .safetensors, or its folder does not exist.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"Weights are written as .safetensors, and {path} ends otherwise.")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"{path} cannot be written: its folder does not exist, or it is a folder itself.")
+
+
 def save_checkpoint(model: nn.Module, path: str | Path, result: TrainingResult, *, name: str) -> Path:
     """Writes the weights as safetensors, with the recipe and the accuracy in the file's header.
 
@@ -170,24 +190,14 @@ def save_checkpoint(model: nn.Module, path: str | Path, result: TrainingResult, 
     Raises:
         InputError: The file cannot be written there.
     """
+    check_checkpoint_destination(path)
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise InputError(f"Weights are written as .safetensors, and {path} ends otherwise.")
     trained = {"model": name, "recipe": asdict(result.recipe), "test_accuracy": result.test_accuracy}
     # One key only: safetensors writes several in an order that changes from run to run.
     header = {"training": json.dumps(trained, sort_keys=True)}
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error}") from error
-    os.close(handle)
-    try:
-        save_file(state, temporary, metadata=header)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with written_whole(path) as draft:
+        save_file(state, draft, metadata=header)
     return path
 
 

@@ -1,0 +1,82 @@
+"""The targets by name. A target's module, and what it needs, is imported when it is asked for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, cast
+
+from cos_export.bundle import Bundle
+from cos_export.errors import InputError, UnavailableError
+from cos_export.network import FloatArray, SampleStates
+from cos_export.progress import Progress, silent
+from cos_export.trace import Trace
+from targets.target import Availability, Target
+
+__all__ = ["Availability", "Target", "get", "names"]
+
+_TARGETS: Mapping[str, str] = {
+    "pytorch": "targets.pytorch:PyTorchTarget",
+    "onnxruntime": "targets.onnxruntime:OnnxRuntimeTarget",
+    "lava": "targets.lava:LavaTarget",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every target there is, whether or not it can run here."""
+    return tuple(_TARGETS)
+
+
+def get(name: str, **options: Any) -> Target:
+    """The target called `name`.
+
+    A target whose module cannot be imported is given all the same: its `available()` says why it cannot run.
+
+    Args:
+        name: One of `names()`.
+        options: What the target's class takes, such as `device` for "pytorch".
+
+    Raises:
+        InputError: There is no such target, or it takes no such option.
+    """
+    if name not in _TARGETS:
+        raise InputError(f"There is no target {name!r}. The targets are {', '.join(_TARGETS)}.")
+    module, _, kind = _TARGETS[name].partition(":")
+    try:
+        factory = getattr(import_module(module), kind)
+    except (ImportError, AttributeError) as error:
+        return _Missing(name, f"{error}. Install what is missing to use this target.")
+    taken = inspect.signature(factory).parameters
+    unknown = sorted(set(options) - set(taken))
+    if unknown:
+        raise InputError(
+            f"The target {name!r} takes no {', '.join(unknown)}. It takes {', '.join(taken) or 'no options'}."
+        )
+    return cast(Target, factory(**options))
+
+
+class _Missing:
+    """Stands for a target that cannot be imported."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self._name, self._reason = name, reason
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def available(self) -> Availability:
+        return Availability(ready=False, reason=self._reason)
+
+    def run(
+        self,
+        bundle: Bundle,
+        images: FloatArray,
+        steps: int,
+        *,
+        states: SampleStates | None = None,
+        record_spikes: bool = True,
+        progress: Progress = silent,
+    ) -> Trace:
+        raise UnavailableError(f"The target {self._name!r} cannot run here: {self._reason}")

@@ -12,7 +12,7 @@ from torch import nn
 from cos_export.errors import InputError
 from cos_export.training import Recipe
 from cos_export.zoo import digits
-from cos_export.zoo.weights import load_weights
+from cos_export.zoo.checkpoints import load_weights
 
 __all__ = ["ZooEntry", "build", "entry", "load_weights", "names", "weights_path"]
 

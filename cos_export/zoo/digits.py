@@ -28,9 +28,7 @@ class _Unit(nn.Sequential):
     """Convolution and batch norm; the activation is left to who joins or pools the result."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs)
-        )
+        super().__init__(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs))
 
 
 class DigitsNet(nn.Module):

@@ -1,0 +1,39 @@
+# make demo   the environment, everything installed, and the main job on the embedded network
+# make test   the environment if absent, and the whole test suite
+# make lint   ruff and mypy
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+# The version that the project is tested with. Where pip knows a CPU build under that version it is taken.
+TORCH  ?= torch==2.13.0
+
+.PHONY: demo test lint environment lava clean
+.DELETE_ON_ERROR:
+
+environment: $(VENV)/.complete
+
+$(VENV)/.complete: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+lava: environment
+	$(BIN)/cos-export targets --install lava
+
+demo: lava
+	$(BIN)/cos-export convert-and-export digits --data digits --steps 4 --method mean-matching \
+		--targets onnxruntime,lava --out out/digits
+
+test: lava
+	$(BIN)/python -m pytest
+
+lint: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

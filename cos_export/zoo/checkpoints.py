@@ -1,0 +1,70 @@
+"""Reads trained weights from a file, without unpickling anything, and only if all of them fit."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError  # what torch.load raises; nothing here unpickles
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cos_export.errors import InputError
+
+__all__ = ["load_weights"]
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Loads a state dict into `model`, every key of it or none.
+
+    Args:
+        model: What to load into.
+        path: A `.safetensors` file, or a `.pth` or `.pt` file with a state dict (or a dict that has one under
+            "state_dict"), read with weights_only=True.
+
+    Raises:
+        InputError: The file is not there or cannot be read, or its keys, shapes or values are not the model's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no file of weights {path}.")
+    given, wanted = _state(path), model.state_dict()
+    problems = [f"missing: {key} {tuple(wanted[key].shape)}" for key in wanted if key not in given]
+    problems += [f"unexpected: {key} {tuple(given[key].shape)}" for key in given if key not in wanted]
+    for key in wanted:
+        if key not in given:
+            continue
+        if given[key].shape != wanted[key].shape:
+            problems.append(
+                f"wrong shape: {key} is {tuple(given[key].shape)} in the file and {tuple(wanted[key].shape)} here"
+            )
+        elif not bool(torch.isfinite(given[key]).all()):
+            problems.append(f"not finite: {key} holds nan or inf")
+    if problems:
+        listed = "\n  ".join(problems)
+        raise InputError(f"The weights in {path} do not fit {type(model).__name__}:\n  {listed}")
+    model.load_state_dict(given, strict=True)
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} cannot be read as safetensors: {error}") from error
+    if path.suffix not in (".pth", ".pt"):
+        raise InputError(f"Weights are read from .safetensors, .pth or .pt files, and {path} is none of them.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read as plain weights. It must hold a state dict of tensors and nothing else, for "
+            f"nothing in it is run: torch.save(model.state_dict(), path). ({str(error).splitlines()[0]})"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"{path} holds no state dict of tensors. Save it with torch.save(model.state_dict(), path).")
+    return {str(key): value for key, value in content.items()}

@@ -1,0 +1,160 @@
+"""The job folder, seen from the parent: writes what to run, reads what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cos_export.errors import TargetError
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.simulation import mean_readout
+from cos_export.trace import Trace
+from targets.lava.lowering import LoweredNode
+
+__all__ = ["PROTOCOL", "Backend", "Job", "read_trace", "write_job"]
+
+PROTOCOL = 1
+"""Of the job folder; the worker refuses any other."""
+
+Backend = Literal["batched", "faithful"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that has been written.
+
+    Attributes:
+        folder: Where.
+        segment_prefix: What the names of its shared memory begin with.
+        samples: N.
+        deadline: Seconds it may take.
+    """
+
+    folder: Path
+    segment_prefix: str
+    samples: int
+    deadline: float
+
+
+def write_job(
+    folder: Path,
+    network: SpikingNetwork,
+    nodes: Mapping[str, LoweredNode],
+    *,
+    backend: Backend,
+    steps: int,
+    samples: int,
+    batch: int,
+    record_spikes: bool,
+    deadline: float,
+) -> Job:
+    """Writes a job.
+
+    Args:
+        folder: An empty folder.
+        network: For its wiring and shapes.
+        nodes: Its nodes as lowered, in topological order.
+        backend: "batched" or "faithful".
+        steps: T.
+        samples: N.
+        batch: Samples held at once by the batched back end.
+        record_spikes: Whether every spike is wanted.
+        deadline: Seconds it may take.
+    """
+    entries = []
+    for index, (name, node) in enumerate(nodes.items()):
+        files = {}
+        for key, array in node.arrays.items():
+            files[key] = f"{index}_{key}.npy"
+            np.save(folder / files[key], array, allow_pickle=False)
+        entries.append(
+            {
+                "name": name,
+                "kind": node.kind,
+                "inputs": list(network.predecessors[name]),
+                "shape": list(network.shapes[name]),
+                "arrays": files,
+                **node.settings,
+            }
+        )
+    job = Job(folder, f"cosl_{secrets.token_hex(4)}_", samples, deadline)
+    document = {
+        "protocol": PROTOCOL,
+        "backend": backend,
+        "steps": steps,
+        "samples": samples,
+        "batch": batch,
+        "record_spikes": record_spikes,
+        "parent": os.getpid(),
+        "segment_prefix": job.segment_prefix,
+        "deadline": deadline,
+        "nodes": entries,
+    }
+    (folder / "job.json").write_text(json.dumps(document), encoding="utf-8")
+    return job
+
+
+def read_result(folder: Path) -> Mapping[str, Any] | None:
+    """What result.json says, or None if the worker has written none.
+
+    Raises:
+        TargetError: It is not what this version of the protocol has.
+    """
+    try:
+        text = (folder / "result.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    result = json.loads(text)
+    if result.get("protocol") != PROTOCOL:
+        raise TargetError(
+            f"The Lava worker answered in version {result.get('protocol')} of the protocol, and version {PROTOCOL} "
+            "was expected: the installation of cos-export is mixed up. Install it anew."
+        )
+    return dict(result)
+
+
+def read_trace(
+    job: Job, network: SpikingNetwork, steps: int, *, record_spikes: bool, states: SampleStates | None
+) -> Trace:
+    """The trace of a job that is done.
+
+    Raises:
+        TargetError: A result is missing or has the wrong shape.
+    """
+    shape = (steps, job.samples, *network.output_shape)
+    outputs: FloatArray = _load(job.folder / "outputs.npy", shape, np.float32)
+    logits = mean_readout(torch.from_numpy(outputs), steps).numpy()
+    spikes: dict[str, NDArray[np.bool_]] = {}
+    if record_spikes:
+        for index, name in enumerate(network.order):
+            if name in network.neurons:
+                spikes[name] = _unpack(job, index, steps, network.neurons[name].shape)
+    return Trace(logits=logits, spikes=spikes, states=states)
+
+
+def _unpack(job: Job, index: int, steps: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    count = int(np.prod(shape))
+    packed = _load(job.folder / f"spikes_{index}.npy", (steps, job.samples, -(-count // 8)), np.uint8)
+    return np.unpackbits(packed, axis=-1, count=count).view(np.bool_).reshape(steps, job.samples, *shape)
+
+
+def _load(path: Path, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise TargetError(f"The Lava worker is done, and its result {path.name} cannot be read: {error}") from error
+    if array.shape != shape or array.dtype != dtype:
+        raise TargetError(
+            f"The Lava worker's result {path.name} has shape {array.shape} and type {array.dtype}; "
+            f"{shape} and {np.dtype(dtype)} were expected."
+        )
+    return np.asarray(array)

@@ -1,0 +1,164 @@
+"""The target `lava`: the Lava simulator in a process and an environment of its own."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cos_export.bundle import Bundle
+from cos_export.errors import InputError, UnavailableError
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.progress import Progress, silent
+from cos_export.simulation import check_images, check_steps
+from cos_export.trace import Trace
+from targets.lava.environment import find
+from targets.lava.job import Backend, read_trace, write_job
+from targets.lava.lowering import lower, multiply_accumulates
+from targets.lava.process_group import uninterrupted
+from targets.lava.supervisor import supervise
+from targets.target import Availability
+
+__all__ = ["LavaTarget", "run_network"]
+
+_STARTING_SECONDS = 120.0
+_WORK_PER_SECOND: dict[Backend, float] = {"batched": 1e8, "faithful": 2e6}
+"""Multiplications, at about a twentieth of what was measured on two busy cores."""
+
+_STEP_SECONDS = 0.02
+"""For each process and each of Lava's steps, likewise."""
+
+_SMALLEST_BATCH, _LARGEST_BATCH, _BATCH_VALUES = 16, 256, 2**20
+
+
+@dataclass(frozen=True)
+class LavaTarget:
+    """Runs networks in Lava.
+
+    Attributes:
+        backend: "batched", one Lava process for each layer, for any number of samples; or "faithful", Lava's
+            own synapse processes and one sample at a time, as neuromorphic hardware would have it, for a few.
+        deadline: Seconds that a run may take; by default plenty for what there is to compute.
+        batch_size: Samples that the batched back end computes at once; by default as memory allows.
+    """
+
+    backend: Backend = "batched"
+    deadline: float | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.backend not in ("batched", "faithful"):
+            raise InputError(f'backend must be "batched" or "faithful", and is {self.backend!r}.')
+        if self.deadline is not None and not (math.isfinite(self.deadline) and self.deadline > 0):
+            raise InputError(f"deadline must be a positive number of seconds, and is {self.deadline}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, and is {self.batch_size}.")
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+        return "lava"
+
+    def available(self) -> Availability:
+        """Whether Lava is installed; nothing is run to find out."""
+        try:
+            environment = find()
+        except UnavailableError as error:
+            return Availability(ready=False, reason=str(error))
+        python = f" (Python {environment.python_version})" if environment.python_version else ""
+        return Availability(ready=True, version=f"lava-nc {environment.lava_version}{python}")
+
+    def run(
+        self,
+        bundle: Bundle,
+        images: FloatArray,
+        steps: int,
+        *,
+        states: SampleStates | None = None,
+        record_spikes: bool = True,
+        progress: Progress = silent,
+    ) -> Trace:
+        """Runs a batch: see `targets.target.Target.run`."""
+        return run_network(
+            bundle.network,
+            images,
+            steps,
+            states=states,
+            record_spikes=record_spikes,
+            progress=progress,
+            options=self,
+        )
+
+
+def run_network(
+    network: SpikingNetwork,
+    images: ArrayLike,
+    steps: int | None = None,
+    *,
+    states: SampleStates | None = None,
+    record_spikes: bool = True,
+    progress: Progress = silent,
+    options: LavaTarget | None = None,
+) -> Trace:
+    """Runs a network in Lava.
+
+    Args:
+        network: What to run.
+        images: (samples, ...) analog inputs, each held for all steps.
+        steps: T; by default what the network was calibrated for.
+        states: What a per-sample method has set for these samples.
+        record_spikes: Whether to return every spike.
+        progress: Told of the samples done.
+        options: Back end, deadline and batch size.
+
+    Returns:
+        The trace, with spikes of shape (steps, samples, ...) by layer.
+
+    Raises:
+        UnavailableError: Lava is not installed, or its Python does not start.
+        InputError: The images, steps or states do not fit the network.
+        NetworkError: A node of the network cannot be run in Lava.
+        TargetError: Lava failed, died, or was not done by the deadline.
+    """
+    chosen = options or LavaTarget()
+    array, steps = check_images(network, images), check_steps(steps, network)
+    environment = find()
+    nodes = lower(network, array, steps, states)
+    folder = Path(tempfile.mkdtemp(prefix="cos-export-lava-"))
+    try:
+        job = write_job(
+            folder,
+            network,
+            nodes,
+            backend=chosen.backend,
+            steps=steps,
+            samples=len(array),
+            batch=chosen.batch_size or _batch_size(network, len(array)),
+            record_spikes=record_spikes,
+            deadline=chosen.deadline or _deadline(network, len(array), steps, chosen.backend),
+        )
+        supervise(environment, job, progress)
+        return read_trace(job, network, steps, record_spikes=record_spikes, states=states)
+    finally:
+        with uninterrupted():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _batch_size(network: SpikingNetwork, samples: int) -> int:
+    """As many samples as keep the largest layer near a million values, in groups of nearly equal size."""
+    largest = max(int(np.prod(shape)) for shape in network.shapes.values())
+    most = min(max(_BATCH_VALUES // largest, _SMALLEST_BATCH), _LARGEST_BATCH)
+    groups = math.ceil(samples / most)
+    return math.ceil(samples / groups)
+
+
+def _deadline(network: SpikingNetwork, samples: int, steps: int, backend: Backend) -> float:
+    """Seconds within which even a busy machine should be done."""
+    work = multiply_accumulates(network) * samples * steps / _WORK_PER_SECOND[backend]
+    turns = _STEP_SECONDS * len(network.order) * steps * samples
+    return _STARTING_SECONDS + work + turns

@@ -1,0 +1,188 @@
+"""From a network to a job's nodes: plain settings and float32 arrays, no NIR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Any
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from cos_export.errors import InputError, NetworkError
+from cos_export.graph import convolution, pooling
+from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
+
+__all__ = ["LoweredNode", "lower", "multiply_accumulates"]
+
+
+@dataclass(frozen=True)
+class LoweredNode:
+    """A node as the worker reads it.
+
+    Attributes:
+        kind: "input", "output", "neuron", "convolution", "linear", "scale", "pool" or "flatten".
+        settings: What JSON can hold.
+        arrays: Weights, thresholds and states.
+    """
+
+    kind: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def lower(
+    network: SpikingNetwork, images: FloatArray, steps: int, states: SampleStates | None = None
+) -> dict[str, LoweredNode]:
+    """The nodes of a network in topological order, by name.
+
+    Args:
+        network: What to run.
+        images: (samples, ...), held for all steps.
+        steps: T.
+        states: Initial potentials and silent masks of each sample, in place of the network's.
+
+    Raises:
+        NetworkError: A node of the network cannot be run in Lava.
+        InputError: The states do not fit the network or the images.
+    """
+    held = states or SampleStates()
+    _check_states(network, held, len(images))
+    lowered: dict[str, LoweredNode] = {}
+    for name in network.order:
+        node = network.graph.nodes[name]
+        if isinstance(node, nir.Input):
+            lowered[name] = LoweredNode("input", arrays={"images": images})
+        elif isinstance(node, nir.IF):
+            lowered[name] = _neurons(network.neurons[name], steps, held, name)
+        else:
+            try:
+                lowered[name] = lower_synapse(node)
+            except NetworkError as error:
+                raise NetworkError(f"Node {name!r} ({type(node).__name__}): {error}") from None
+    return lowered
+
+
+def _check_states(network: SpikingNetwork, states: SampleStates, samples: int) -> None:
+    given: list[tuple[str, Mapping[str, NDArray[Any]]]] = [("v_init", states.v_init), ("silent", states.silent)]
+    for key, arrays in given:
+        for name, array in arrays.items():
+            if name not in network.neurons:
+                raise InputError(f"The states hold {key} of {name!r}, which is no layer of neurons of the network.")
+            wanted = (samples, *network.neurons[name].shape)
+            if np.shape(array) != wanted:
+                raise InputError(f"{key} of {name!r} must have shape {wanted}, and has {np.shape(array)}.")
+        if key == "v_init" and not all(np.isfinite(array).all() for array in arrays.values()):
+            raise InputError("The states hold initial potentials that are not finite numbers.")
+
+
+def _neurons(spec: NeuronSpec, steps: int, states: SampleStates, name: str) -> LoweredNode:
+    arrays: dict[str, NDArray[Any]] = {
+        "threshold": _single(spec.threshold),
+        "v_init": _single(states.v_init.get(name, spec.v_init)),
+    }
+    if spec.reset == "value":
+        arrays["v_reset"] = _single(spec.v_reset)
+    bias = spec.bias_per_step(steps)
+    if bias is not None:
+        arrays["bias"] = bias.reshape(steps, -1)
+    silent = states.silent.get(name, spec.silent)
+    if silent is not None:
+        arrays["silent"] = np.asarray(silent, np.bool_)
+    own = {"v_init": states.v_init, "silent": states.silent}
+    settings = {
+        "condition": spec.condition,
+        "reset": spec.reset,
+        "per_sample": [key for key, arrays_by_layer in own.items() if name in arrays_by_layer],
+    }
+    return LoweredNode("neuron", settings, arrays)
+
+
+def _single(array: object) -> FloatArray:
+    return np.ascontiguousarray(array, np.float32)
+
+
+@singledispatch
+def lower_synapse(node: nir.NIRNode) -> LoweredNode:
+    """A node that holds no neurons.
+
+    Raises:
+        NetworkError: Nodes of its type cannot be run.
+    """
+    raise NetworkError(f"a node of type {type(node).__name__} cannot be run in Lava.")
+
+
+@lower_synapse.register
+def _(node: nir.Output) -> LoweredNode:
+    return LoweredNode("output")
+
+
+@lower_synapse.register(nir.Conv1d)
+@lower_synapse.register(nir.Conv2d)
+def _(node: nir.Conv1d | nir.Conv2d) -> LoweredNode:
+    geometry = convolution(node)
+    settings = {
+        "stride": list(geometry.stride),
+        "padding": [list(pair) for pair in geometry.padding],
+        "dilation": list(geometry.dilation),
+        "groups": geometry.groups,
+    }
+    return LoweredNode("convolution", settings, _weights(node.weight, node.bias))
+
+
+@lower_synapse.register
+def _(node: nir.Affine) -> LoweredNode:
+    return LoweredNode("linear", {}, _weights(node.weight, node.bias))
+
+
+@lower_synapse.register
+def _(node: nir.Linear) -> LoweredNode:
+    return LoweredNode("linear", {}, _weights(node.weight, None))
+
+
+def _weights(weight: object, bias: object) -> dict[str, NDArray[Any]]:
+    arrays = {"weight": _single(weight)}
+    if bias is not None:
+        # A bias may be one number for all channels.
+        arrays["bias"] = np.array(np.broadcast_to(_single(bias), (len(arrays["weight"]),)))
+    return {**arrays}
+
+
+@lower_synapse.register
+def _(node: nir.Scale) -> LoweredNode:
+    return LoweredNode("scale", {}, {"scale": _single(node.scale)})
+
+
+@lower_synapse.register(nir.SumPool2d)
+@lower_synapse.register(nir.AvgPool2d)
+def _(node: nir.SumPool2d | nir.AvgPool2d) -> LoweredNode:
+    window = pooling(node)
+    divisor = 1 if isinstance(node, nir.SumPool2d) else window.kernel[0] * window.kernel[1]
+    settings = {
+        "kernel": list(window.kernel),
+        "stride": list(window.stride),
+        "padding": list(window.padding),
+        "divisor": divisor,
+    }
+    return LoweredNode("pool", settings)
+
+
+@lower_synapse.register
+def _(node: nir.Flatten) -> LoweredNode:
+    return LoweredNode("flatten")
+
+
+def multiply_accumulates(network: SpikingNetwork) -> int:
+    """Multiplications that one sample needs for one step, each synapse counted once."""
+    total = 0
+    for name in network.order:
+        node, shape = network.graph.nodes[name], network.shapes[name]
+        per_output = 1
+        if isinstance(node, nir.Conv1d | nir.Conv2d | nir.Affine | nir.Linear):
+            per_output = int(np.prod(np.shape(node.weight)[1:]))
+        elif isinstance(node, nir.SumPool2d | nir.AvgPool2d):
+            per_output = int(np.prod(pooling(node).kernel))
+        total += per_output * int(np.prod(shape))
+    return total

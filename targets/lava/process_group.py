@@ -1,0 +1,112 @@
+"""Ends a worker's process group, and frees what a dead one has left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+__all__ = ["end_group", "has_ended", "members", "remove_segments", "uninterrupted"]
+
+_SEGMENT_FOLDER = Path("/dev/shm")
+_POLL = 0.02
+
+
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process has ended, without taking its place in the process table away.
+
+    While it keeps that place no other process can have its number, so its group can safely be signalled.
+    """
+    if process.returncode is not None:
+        return True
+    if not hasattr(os, "waitid"):
+        return process.poll() is not None
+    status = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return status is not None
+
+
+def members(group: int) -> list[int]:
+    """The living processes of a process group; zombies, which hold nothing, are not counted."""
+    found = []
+    if not Path("/proc/self/stat").exists():
+        return _unlisted(group)
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # It has ended meanwhile.
+            continue
+        if int(its_group) == group and state not in "ZX":
+            found.append(int(folder.name))
+    return found
+
+
+def _unlisted(group: int) -> list[int]:
+    """The group itself, if it has any member, where the system does not list processes in /proc."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return []
+    return [group]
+
+
+def end_group(process: subprocess.Popen[bytes], *, at_once: bool) -> None:
+    """Ends a process that leads its own group, and all others of it.
+
+    First they may end by themselves, then they are asked to (SIGTERM, on which Python's resource tracker,
+    which ignores it, frees the shared memory of the others), and then they are killed.
+
+    Args:
+        process: The leader.
+        at_once: Whether to leave the first out.
+    """
+    patience = [(signal.SIGTERM, 3.0), (signal.SIGKILL, 10.0)]
+    if not at_once:
+        _gone(process.pid, 2.0)
+    for number, seconds in patience:
+        if not members(process.pid):
+            break
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        _gone(process.pid, seconds)
+    process.wait()
+
+
+def _gone(group: int, seconds: float) -> None:
+    limit = time.monotonic() + seconds
+    while members(group) and time.monotonic() < limit:
+        time.sleep(_POLL)
+
+
+def remove_segments(prefix: str) -> None:
+    """Removes the shared memory and semaphores whose names begin with a job's prefix (Linux)."""
+    if not _SEGMENT_FOLDER.is_dir():
+        return
+    for segment in _SEGMENT_FOLDER.iterdir():
+        if segment.name.startswith((prefix, f"sem.{prefix}")):
+            segment.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Puts off Ctrl-C until the block is done. Only a program's main thread is ever interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupts: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+
+    previous = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous if previous is not None else signal.default_int_handler)
+    if interrupts:
+        raise KeyboardInterrupt

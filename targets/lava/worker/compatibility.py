@@ -1,0 +1,60 @@
+"""Lets lava-nc 0.10.0, which is written for Python 3.10 and numpy 1, be imported on later ones.
+
+Two things stand in the way. A dataclass of Lava's compiler has an instance of another dataclass as a
+default, which Python 3.11 refuses unless that other one can be hashed. And Lava's reshaping ports name an
+argument of `numpy.reshape` that numpy 2.4 no longer has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["import_lava"]
+
+_BLOCKED_MODULE, _UNHASHABLE = "lava.magma.compiler.var_model", "ByteEncoder"
+
+
+@contextmanager
+def _hashable_default() -> Iterator[None]:
+    """While it lasts, the one dataclass that Lava uses as a default is made hashable."""
+    ordinary: Callable[..., Any] = dataclasses.dataclass
+
+    @functools.wraps(ordinary)
+    def dataclass(cls: type | None = None, /, **options: Any) -> Any:
+        def decorate(decorated: type) -> Any:
+            blocked = (decorated.__module__, decorated.__name__) == (_BLOCKED_MODULE, _UNHASHABLE)
+            return ordinary(decorated, **({**options, "unsafe_hash": True} if blocked else options))
+
+        return decorate if cls is None else decorate(cls)
+
+    dataclasses.dataclass = dataclass
+    try:
+        yield
+    finally:
+        dataclasses.dataclass = ordinary
+
+
+def _positional_reshape() -> None:
+    """Gives the shape to `numpy.reshape` by place, which every numpy takes."""
+    import numpy as np
+    from lava.magma.core.process.ports.ports import ReshapePort
+
+    def reshaping(shape: tuple[int, ...]) -> Callable[[Any], Any]:
+        return lambda values: np.reshape(values, shape)
+
+    ReshapePort.get_transform_func_fwd = lambda self: reshaping(self.shape)
+    ReshapePort.get_transform_func_bwd = lambda self: reshaping(self.old_shape)
+
+
+def import_lava() -> None:
+    """Imports Lava, made to fit the running Python and numpy. Call it before any other import of Lava."""
+    if sys.version_info >= (3, 11) and _BLOCKED_MODULE not in sys.modules:
+        with _hashable_default():
+            importlib.import_module(_BLOCKED_MODULE)
+    _positional_reshape()

@@ -1,0 +1,194 @@
+"""Builds the Lava network of the faithful back end: stock synapses, our neurons, one sample at a time.
+
+Each synapse delivers one step late, so all that meets in one port must have come through equally many:
+shorter ways are made longer by synapses that only delay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import stock
+from job import Job, JobError, Node
+from stages import constant_current, cut
+
+if TYPE_CHECKING:
+    from lava.magma.core.process.ports.ports import AbstractPort
+    from lava.magma.core.process.process import AbstractProcess
+
+__all__ = ["build"]
+
+
+def _reshaped(port: AbstractPort, shape: tuple[int, ...]) -> AbstractPort:
+    """The port's elements in their order, as `shape`."""
+    return port if tuple(port.shape) == shape else port.reshape(shape)
+
+
+@dataclass(frozen=True)
+class _Wire:
+    """What leaves a process, on its way to a port.
+
+    Attributes:
+        source: Where it leaves.
+        shape: Of what it carries, in the network's layout.
+        delay: Synapses behind it.
+        binary: Whether it carries unit spikes only.
+        reshapes: The shapes that Flatten nodes have given it since, each as (before, after).
+    """
+
+    source: AbstractPort
+    shape: tuple[int, ...]
+    delay: int
+    binary: bool
+    reshapes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+
+    def port(self) -> AbstractPort:
+        """The port to connect, through virtual ports that reorder its elements."""
+        port = _reshaped(self.source, stock.lava_shape(self.reshapes[0][0] if self.reshapes else self.shape))
+        for before, after in self.reshapes:
+            if len(before) > 1:
+                port = port.transpose([2, 1, 0])
+            if len(after) == 1:
+                port = port.reshape(after)
+            else:
+                port = port.reshape(after if len(after) == 3 else (after[0], 1, after[1])).transpose([2, 1, 0])
+        return port
+
+
+class _Builder:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._nodes = {node.name: node for node in job.nodes}
+        self._wires: dict[str, list[_Wire]] = {}
+        self._stages = {stage.node.name: stage for stage in cut(job.nodes)}
+        heard = {source.name for stage in self._stages.values() for source in stage.sources}
+        self._unheard = [node for node in job.nodes if node.kind == "neuron" and node.name not in heard]
+
+    def build(self) -> tuple[AbstractProcess, int]:
+        makers: dict[str, Callable[[Node], list[_Wire]]] = {
+            "input": self._input,
+            "neuron": self._neuron,
+            "convolution": self._convolution,
+            "pool": self._pool,
+            "linear": self._linear,
+            "scale": self._scale,
+            "flatten": self._flatten,
+        }
+        readout = next(node for node in self._job.nodes if node.kind == "output")
+        for node in self._job.nodes:
+            if node is not readout:
+                self._wires[node.name] = makers[node.kind](node)
+        delay, process = self._accumulator(readout)
+        latest = max([delay, *(wire.delay for wires in self._wires.values() for wire in wires)])
+        return process, self._job.samples * self._job.steps + latest
+
+    def _arriving(self, node: Node) -> list[_Wire]:
+        """What is added at a node, all equally late."""
+        wires = [wire for name in node.inputs for wire in self._wires[name]]
+        ways = [(id(wire.source), wire.reshapes) for wire in wires]
+        if len(set(ways)) < len(ways):
+            raise JobError(
+                f"Node {node.name!r} adds the same input twice, which Lava's ports cannot do. "
+                'Use the "batched" back end, or double a weight.'
+            )
+        latest = max(wire.delay for wire in wires)
+        return [self._delayed(wire, latest - wire.delay) for wire in wires]
+
+    def _delayed(self, wire: _Wire, steps: int) -> _Wire:
+        from lava.proc.conv.process import Conv
+
+        if not steps:
+            return wire
+        port: AbstractPort = wire.port()
+        width = int(np.prod(wire.shape))
+        for _ in range(steps):
+            delay = Conv(**stock.identity(wire.shape), num_message_bits=0 if wire.binary else 16)
+            _reshaped(port, (width, 1, 1)).connect(delay.s_in)
+            port = delay.a_out
+        return _Wire(port, wire.shape, wire.delay + steps, wire.binary)
+
+    def _synapse(self, node: Node, process: AbstractProcess, shape: tuple[int, ...]) -> list[_Wire]:
+        """Connects what arrives at a node to its process."""
+        arriving = self._arriving(node)
+        for wire in arriving:
+            _reshaped(wire.port(), process.s_in.shape).connect(process.s_in)
+        return [_Wire(process.a_out, shape, arriving[0].delay + 1, False)]
+
+    def _bits(self, node: Node) -> int:
+        """0 if unit spikes arrive, which Lava's synapses then take as such; else the input is graded."""
+        wires = [wire for name in node.inputs for wire in self._wires[name]]
+        return 0 if len(wires) == 1 and wires[0].binary else 16
+
+    def _in_shape(self, node: Node) -> tuple[int, ...]:
+        return self._nodes[node.inputs[0]].shape
+
+    def _input(self, node: Node) -> list[_Wire]:
+        from lava.proc.io.source import RingBuffer
+
+        images = np.asarray(node.array("images"), np.float64)
+        held = np.stack([stock.to_lava(image) for image in images], axis=-1).repeat(self._job.steps, axis=-1)
+        return [_Wire(RingBuffer(data=held).s_out, node.shape, 0, False)]
+
+    def _neuron_process(self, node: Node, unheard: tuple[tuple[int, ...], ...] = ()) -> tuple[int, AbstractProcess]:
+        from processes.faithful.neuron_process import neuron_process
+
+        arriving = self._arriving(node)
+        constant = constant_current(self._stages[node.name], self._job)
+        delay = arriving[0].delay
+        process = neuron_process(self._job, node, delay, constant, unheard)
+        for wire in arriving:
+            wire.port().connect(process.a_in)
+        return delay, process
+
+    def _neuron(self, node: Node) -> list[_Wire]:
+        delay, process = self._neuron_process(node)
+        return [_Wire(process.s_out, node.shape, delay, True)]
+
+    def _accumulator(self, node: Node) -> tuple[int, AbstractProcess]:
+        delay, process = self._neuron_process(node, tuple(other.shape for other in self._unheard))
+        for place, other in enumerate(self._unheard):
+            self._wires[other.name][0].source.connect(getattr(process, f"unheard_{place}"))
+        return delay, process
+
+    def _convolution(self, node: Node) -> list[_Wire]:
+        from lava.proc.conv.process import Conv
+
+        process = Conv(**stock.convolution(node, self._in_shape(node)), num_message_bits=self._bits(node))
+        return self._synapse(node, process, node.shape)
+
+    def _pool(self, node: Node) -> list[_Wire]:
+        from lava.proc.conv.process import Conv
+
+        process = Conv(**stock.pool(node, self._in_shape(node)), num_message_bits=self._bits(node))
+        return self._synapse(node, process, node.shape)
+
+    def _linear(self, node: Node) -> list[_Wire]:
+        from lava.proc.dense.process import Dense
+
+        weight = np.asarray(node.array("weight"), np.float64)
+        return self._synapse(node, Dense(weights=weight, num_message_bits=self._bits(node)), node.shape)
+
+    def _scale(self, node: Node) -> list[_Wire]:
+        from lava.proc.sparse.process import Sparse
+        from scipy.sparse import diags
+
+        factors = stock.to_lava(np.asarray(node.array("scale"), np.float64)).ravel()
+        process = Sparse(weights=diags(factors).tocsr(), num_message_bits=16)
+        return self._synapse(node, process, node.shape)
+
+    def _flatten(self, node: Node) -> list[_Wire]:
+        wires = [wire for name in node.inputs for wire in self._wires[name]]
+        before = self._in_shape(node)
+        return [replace(wire, shape=node.shape, reshapes=(*wire.reshapes, (before, node.shape))) for wire in wires]
+
+
+def build(job: Job) -> tuple[AbstractProcess, int]:
+    """The readout's process, connected to all others, and the number of Lava's steps to run.
+
+    Raises:
+        JobError: A node cannot be written as Lava's processes.
+    """
+    return _Builder(job).build()

@@ -1,0 +1,120 @@
+"""Sees to it that a worker leaves nothing behind, however it or its parent dies.
+
+Lava splits a network over processes that wait for each other through shared memory. If one of them dies,
+the others wait for ever, and if the first one is killed, they and their memory stay. So
+
+* every segment and semaphore of the job has a name that begins with the job's prefix;
+* every child is killed by the kernel when the worker's main process dies;
+* a thread of the worker watches for the death of its parent, and clears up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import sys
+import threading
+import time
+from multiprocessing import process, shared_memory
+from pathlib import Path
+from typing import NoReturn
+
+from job import Job
+
+__all__ = ["Guardian", "name_segments", "tie_children"]
+
+_PR_SET_PDEATHSIG = 1
+_SEGMENT_FOLDER = Path("/dev/shm")
+_RANDOM_CHARACTERS = 8
+_MARGIN = 15.0
+"""Seconds past the deadline at which the worker gives up itself. Its parent should long have ended it."""
+
+
+def name_segments(prefix: str) -> None:
+    """Makes the names of all shared memory and semaphores of this process and its children begin with `prefix`.
+
+    Sockets go to the current folder, the job's: a relative path stays below the length that a socket's
+    address may have, wherever the folder is.
+    """
+    shared_memory._SHM_NAME_PREFIX = f"/{prefix}"
+    shared_memory._SHM_SAFE_NAME_LENGTH = len(prefix) + 1 + _RANDOM_CHARACTERS
+    sockets = Path("sockets")
+    sockets.mkdir(exist_ok=True)
+    process.current_process()._config.update(semprefix=f"/{prefix}", tempdir=str(sockets))
+
+
+def tie_children() -> None:
+    """From now on every forked child is killed when this process dies (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # It died before the call above.
+            os._exit(1)
+
+    os.register_at_fork(after_in_child=tie)
+
+
+class Guardian(threading.Thread):
+    """Watches the parent through standard input, which closes when it dies, and by its process number.
+
+    Either alone may fail: a sibling may have inherited the other end of the pipe.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(name="guardian", daemon=True)
+        self._job, self._folder, self._main = job, Path.cwd(), os.getpid()
+
+    def run(self) -> None:
+        """Waits until nobody waits for the result any more, then clears up."""
+        limit = time.monotonic() + self._job.deadline + _MARGIN
+        while time.monotonic() < limit and os.getppid() == self._job.parent:
+            if select.select([0], [], [], 0.5)[0] and not os.read(0, 1024):
+                break
+        self._clear_up()
+
+    def _clear_up(self) -> NoReturn:
+        def refuse() -> NoReturn:
+            raise SystemExit("the job's parent is gone")
+
+        # The main thread may be about to create another segment: from here on it cannot.
+        shared_memory._make_filename = refuse
+        for _ in range(50):
+            others = self._others()
+            for number in others:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            if not others:
+                break
+            time.sleep(0.02)
+        if _SEGMENT_FOLDER.is_dir():
+            for segment in _SEGMENT_FOLDER.iterdir():
+                if segment.name.startswith((self._job.segment_prefix, f"sem.{self._job.segment_prefix}")):
+                    segment.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os._exit(1)
+
+    def _others(self) -> list[int]:
+        """The living processes of this process's group but itself and Python's own resource tracker.
+
+        The tracker ends by itself, and frees what it knows of, when the last of the others is gone.
+        """
+        from multiprocessing import resource_tracker
+
+        tracker = getattr(resource_tracker._resource_tracker, "_pid", None)
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                state, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            except OSError:  # It ended meanwhile.
+                continue
+            number = int(folder.name)
+            if int(group) == self._main and state not in "ZX" and number not in (self._main, tracker):
+                found.append(number)
+        return found

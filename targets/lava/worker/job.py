@@ -1,0 +1,158 @@
+"""The protocol: a job in a folder of JSON and plain arrays, and its result beside it.
+
+The worker's current folder is the job's, so every file is named without a path. This module needs only
+the standard library until an array is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = [
+    "JOB_FILE",
+    "PROGRESS_FILE",
+    "PROTOCOL",
+    "RESULT_FILE",
+    "Job",
+    "JobError",
+    "Node",
+    "read_job",
+    "write_result",
+]
+
+PROTOCOL = 1
+"""Of the job folder. A change that an older worker would misread takes the next number."""
+
+JOB_FILE, RESULT_FILE, PROGRESS_FILE = "job.json", "result.json", "progress.npy"
+
+
+class JobError(Exception):
+    """The job cannot be read or run as it is written."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the network.
+
+    Attributes:
+        index: Its place in the job, which names its result files.
+        name: In the network.
+        kind: "input", "output", "neuron", or a synapse: see `operations.create`.
+        inputs: The nodes that feed it; several are added.
+        shape: Of its output, without the batch axis.
+        settings: Whatever else the job says of it.
+        arrays: File names by what they hold.
+    """
+
+    index: int
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    settings: Mapping[str, Any]
+    arrays: Mapping[str, str]
+
+    def array(self, key: str) -> np.ndarray | None:
+        """The array `key`, mapped into memory, or None if the node has none.
+
+        Raises:
+            JobError: The file is not a plain .npy array.
+        """
+        import numpy as np
+
+        if key not in self.arrays:
+            return None
+        try:
+            return np.load(self.arrays[key], mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise JobError(f"Node {self.name!r}: its array {key!r} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        backend: "batched" or "faithful".
+        steps: T.
+        samples: N.
+        batch: Samples that one group of the batched back end holds.
+        record_spikes: Whether to write every spike.
+        nodes: In topological order.
+        parent: The process that waits for the result, or None if nobody does.
+        segment_prefix: What the names of this job's shared memory begin with.
+        deadline: Seconds after which the worker gives up by itself.
+    """
+
+    backend: str
+    steps: int
+    samples: int
+    batch: int
+    record_spikes: bool
+    nodes: tuple[Node, ...]
+    parent: int | None
+    segment_prefix: str
+    deadline: float
+
+
+def _node(index: int, entry: Mapping[str, Any]) -> Node:
+    known = ("name", "kind", "inputs", "shape", "arrays")
+    arrays = dict(entry["arrays"])
+    for file in arrays.values():
+        if Path(file).name != file:
+            raise JobError(f"Node {entry['name']!r} names the file {file!r}, which is not in the job's folder.")
+    return Node(
+        index=index,
+        name=entry["name"],
+        kind=entry["kind"],
+        inputs=tuple(entry["inputs"]),
+        shape=tuple(entry["shape"]),
+        settings={key: value for key, value in entry.items() if key not in known},
+        arrays=arrays,
+    )
+
+
+def read_job() -> Job:
+    """Reads job.json of the current folder.
+
+    Raises:
+        JobError: It is missing, is not JSON, lacks an entry, or is of another version of the protocol.
+    """
+    try:
+        document = json.loads(Path(JOB_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise JobError(f"The job in {Path.cwd()} cannot be read: {error}") from error
+    version = document.get("protocol") if isinstance(document, dict) else None
+    if version != PROTOCOL:
+        raise JobError(
+            f"The job follows version {version} of the protocol, and this worker version {PROTOCOL}: "
+            "they come from different installations of cos-export."
+        )
+    try:
+        return Job(
+            backend=document["backend"],
+            steps=int(document["steps"]),
+            samples=int(document["samples"]),
+            batch=int(document["batch"]),
+            record_spikes=bool(document["record_spikes"]),
+            nodes=tuple(_node(index, entry) for index, entry in enumerate(document["nodes"])),
+            parent=document["parent"],
+            segment_prefix=document["segment_prefix"],
+            deadline=float(document["deadline"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise JobError(f"The job in {Path.cwd()} is malformed: {type(error).__name__}: {error}") from error
+
+
+def write_result(result: Mapping[str, Any]) -> None:
+    """Writes result.json of the current folder, whole or not at all."""
+    partial = Path(RESULT_FILE + ".partial")
+    partial.write_text(json.dumps({"protocol": PROTOCOL, **result}), encoding="utf-8")
+    partial.replace(RESULT_FILE)

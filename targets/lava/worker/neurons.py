@@ -1,0 +1,119 @@
+"""The integrate-and-fire neurons of a stage, and the files that a stage writes."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from job import Job, Node
+
+__all__ = ["Neurons", "Outputs", "Spikes"]
+
+
+class Neurons:
+    """A layer of neurons over a batch.
+
+        m(t) = v(t-1) + I(t) + beta(t)                charge
+        s(t) = 1 if m(t) >= theta else 0              fire (or m > theta, if the layer is strict)
+        v(t) = m(t) - theta s(t)                      soft reset (or v_reset where s(t) = 1)
+        v(0) = v_init
+
+    Where a neuron is silent its spikes are dropped, and its potential goes on.
+
+    Args:
+        node: The layer.
+        batch: Samples held at once.
+        dtype: Of the potentials.
+    """
+
+    def __init__(self, node: Node, batch: int, dtype: np.dtype | type) -> None:
+        self._node, self._dtype = node, np.dtype(dtype)
+        self._per_sample = frozenset(node.settings["per_sample"])
+        threshold = self._static("threshold")
+        uniform = bool((threshold == threshold.flat[0]).all())
+        self._threshold = self._dtype.type(threshold.flat[0]) if uniform else threshold
+        self._strict = node.settings["condition"] == ">"
+        self._reset = self._static("v_reset") if node.settings["reset"] == "value" else None
+        table = node.array("bias")
+        self._bias = None if table is None else np.asarray(table, self._dtype)
+        self._potential = np.zeros((batch, *node.shape), self._dtype)
+        self._silent: np.ndarray | None = None
+
+    def _static(self, key: str) -> np.ndarray:
+        array = self._node.array(key)
+        if array is None or array.shape != self._node.shape:
+            found = "none" if array is None else array.shape
+            raise ValueError(f"Node {self._node.name!r}: {key} must have shape {self._node.shape}, and has {found}.")
+        return np.asarray(array, self._dtype)
+
+    def _of_samples(self, key: str, first: int, count: int) -> np.ndarray | None:
+        array = self._node.array(key)
+        if array is None:
+            return None
+        return array[first : first + count] if key in self._per_sample else array
+
+    def begin(self, first: int, count: int) -> None:
+        """Puts samples `first` .. `first + count - 1` at v_init. What lies past them in the batch is of no meaning."""
+        self._potential[:count] = self._of_samples("v_init", first, count)
+        silent = self._of_samples("silent", first, count)
+        if silent is None:
+            self._silent = None
+        else:
+            self._silent = np.zeros(self._potential.shape, bool)
+            self._silent[:count] = silent
+
+    def step(self, t: int, current: np.ndarray) -> np.ndarray:
+        """One step.
+
+        Args:
+            t: The step, counted from 0.
+            current: I(t), (batch, ...).
+
+        Returns:
+            The spikes that leave the layer, (batch, ...) of booleans.
+        """
+        potential = self._potential
+        if self._bias is not None and t < len(self._bias):
+            current = current + self._bias[t].reshape(-1, *[1] * (potential.ndim - 2))
+        np.add(potential, current, out=potential)
+        fired = potential > self._threshold if self._strict else potential >= self._threshold
+        if self._reset is None:
+            potential -= fired * self._threshold
+        else:
+            np.copyto(potential, self._reset, where=fired)
+        return fired if self._silent is None else fired & ~self._silent
+
+
+def _new_file(path: str, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.ndarray:
+    """A .npy file in memory. Its space is taken now: a full disk is an error here, and a crash later."""
+    mapped = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with Path(path).open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, Path(path).stat().st_size)
+    return mapped
+
+
+class Spikes:
+    """Writes a layer's spikes to spikes_<index>.npy: (steps, samples, ceil(neurons / 8)), eight neurons to a byte."""
+
+    def __init__(self, job: Job, node: Node) -> None:
+        width = -(-math.prod(node.shape) // 8)
+        self._file = _new_file(f"spikes_{node.index}.npy", np.uint8, (job.steps, job.samples, width))
+
+    def write(self, t: int, first: int, count: int, spikes: np.ndarray) -> None:
+        """Keeps what samples `first` .. fired at step `t`: the first `count` rows of `spikes`."""
+        rows = spikes[:count].reshape(count, -1)
+        self._file[t, first : first + count] = np.packbits(rows, axis=1)
+
+
+class Outputs:
+    """Writes what reaches the Output at each step to outputs.npy, (steps, samples, ...) of float32."""
+
+    def __init__(self, job: Job, node: Node) -> None:
+        self._file = _new_file("outputs.npy", np.float32, (job.steps, job.samples, *node.shape))
+
+    def write(self, t: int, first: int, count: int, outputs: np.ndarray) -> None:
+        """Keeps the readout's input of step `t` for samples `first` .., the first `count` rows of `outputs`."""
+        self._file[t, first : first + count] = outputs[:count]

@@ -1,0 +1,1 @@
+"""Processes of Lava, one folder for each back end."""

@@ -1,0 +1,1 @@
+"""The processes of the faithful back end, and nothing else: Lava runs all that lies here."""

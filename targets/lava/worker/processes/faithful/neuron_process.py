@@ -1,0 +1,78 @@
+"""The Lava processes of the faithful back end: the layer of neurons and the readout.
+
+Lava runs every module that lies beside a process of one's own, once for each process of the network, so
+this folder holds nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from arrival import Arrival
+from job import Job, Node
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort, PyOutPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort, OutPort
+from lava.magma.core.process.process import AbstractProcess
+from lava_ports import with_in_ports
+from stock import from_lava, lava_shape, to_lava
+
+
+class NeuronProcess(AbstractProcess):
+    """A layer of neurons, or the readout, behind stock synapses.
+
+    Args:
+        job: What to run.
+        node: The layer, or the Output.
+        delay: Synapses between the Input and this layer, each of which costs one step.
+        constant: What the biases of the synapses in front add to each step's current.
+        unheard: Shapes of layers whose spikes nothing needs; they come here so that Lava finds them.
+    """
+
+    def __init__(
+        self,
+        *,
+        job: Job,
+        node: Node,
+        delay: int,
+        constant: np.ndarray,
+        unheard: tuple[tuple[int, ...], ...] = (),
+    ) -> None:
+        super().__init__(job=job, node=node, delay=delay, constant=constant, unheard=len(unheard))
+        self.a_in = InPort(shape=lava_shape(node.shape))
+        self.s_out = OutPort(shape=lava_shape(node.shape))
+        for place, shape in enumerate(unheard):
+            setattr(self, f"unheard_{place}", InPort(shape=lava_shape(shape)))
+
+
+class NeuronModel(PyLoihiProcessModel):
+    """Holds still until the first current has come through, and starts anew for each sample."""
+
+    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, float)
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, float)
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        node: Node = proc_params["node"]
+        self._shape = node.shape
+        self._arrival = Arrival(proc_params["job"], node, proc_params["delay"], proc_params["constant"])
+        self._unheard = range(proc_params["unheard"])
+
+    def run_spk(self) -> None:
+        """One step."""
+        current = from_lava(self.a_in.recv(), self._shape)
+        for place in self._unheard:
+            getattr(self, f"unheard_{place}").recv()
+        spikes = self._arrival.step(self.time_step, current)
+        self.s_out.send(to_lava(spikes.astype(float)))
+
+
+def neuron_process(
+    job: Job, node: Node, delay: int, constant: np.ndarray, unheard: tuple[tuple[int, ...], ...] = ()
+) -> NeuronProcess:
+    """A `NeuronProcess` with one more port for each of `unheard`."""
+    names = [f"unheard_{place}" for place in range(len(unheard))]
+    made = with_in_ports(NeuronProcess, NeuronModel, names, float)
+    return made(job=job, node=node, delay=delay, constant=constant, unheard=unheard)

@@ -1,0 +1,204 @@
+"""A bundle's ONNX graph in ONNX Runtime, on any execution provider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from cos_export.bundle import Bundle
+from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
+from cos_export.network import FloatArray, SampleStates
+from cos_export.onnx_file import without_spikes
+from cos_export.progress import Progress, silent
+from cos_export.simulation import check_images, check_steps
+from cos_export.trace import Trace, concatenate
+from targets.target import Availability
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["OnnxRuntimeTarget"]
+
+_EXACT: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+"""Options that keep float32 at full precision, which the rounding bound on spikes relies on."""
+
+_Key = tuple[Path, int, int, bool]
+
+
+class OnnxRuntimeTarget:
+    """ONNX Runtime.
+
+    A session is kept for each file and reused while the file stays as it is. If spikes are not asked for, what
+    collects them is taken out of the graph first.
+
+    Args:
+        providers: Execution providers in order of preference, by default the CPU's. One that cannot be used
+            is an error: nothing falls back to another.
+        threads: Threads within an operator, by default as many as there are cores.
+        batch_size: Samples computed at once.
+
+    Raises:
+        InputError: `threads` or `batch_size` is below 1.
+    """
+
+    def __init__(
+        self, providers: Sequence[str] | None = None, threads: int | None = None, batch_size: int = 64
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
+        if threads is not None and threads < 1:
+            raise InputError(f"threads must be at least 1, and is {threads}.")
+        asked = (providers,) if isinstance(providers, str) else providers
+        self.providers = tuple(asked) if asked else ("CPUExecutionProvider",)
+        self.threads = threads
+        self.batch_size = batch_size
+        self._sessions: dict[_Key, onnxruntime.InferenceSession] = {}
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+        return "onnxruntime"
+
+    def available(self) -> Availability:
+        """Whether ONNX Runtime is installed and has the providers."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            return Availability(ready=False, reason=f"{error}. Install onnxruntime to use this target.")
+        there = onnxruntime.get_available_providers()
+        version = f"onnxruntime {onnxruntime.__version__} ({', '.join(there)})"
+        missing = [provider for provider in self.providers if provider not in there]
+        if missing:
+            reason = f"This ONNX Runtime has no {', '.join(missing)}. It has {', '.join(there)}."
+            return Availability(ready=False, version=version, reason=reason)
+        return Availability(ready=True, version=version)
+
+    def run(
+        self,
+        bundle: Bundle,
+        images: FloatArray,
+        steps: int,
+        *,
+        states: SampleStates | None = None,
+        record_spikes: bool = True,
+        progress: Progress = silent,
+    ) -> Trace:
+        """Runs a batch; arguments and result as `Target.run` says.
+
+        Fewer steps than the graph has are cut from a whole run.
+
+        Raises:
+            InputError: The images, steps or states do not fit the graph.
+            BundleError: The bundle has no readable ONNX graph.
+            UnavailableError: ONNX Runtime or a provider is not there.
+            TargetError: ONNX Runtime failed.
+        """
+        array, steps = check_images(bundle.network, images), check_steps(steps, bundle.network)
+        session = self._session(bundle.onnx_path, record_spikes)
+        outputs = [output.name for output in session.get_outputs()]
+        known = int(session.get_outputs()[0].shape[0])
+        if steps > known:
+            raise InputError(
+                f"The bundle's ONNX graph has {known} steps, and {steps} were asked for. "
+                f"Export it again with --steps {steps}."
+            )
+        feeds = {"images": array, **_feeds(session, states, len(array))}
+        traces = []
+        for start in range(0, len(array), self.batch_size):
+            progress("running in ONNX Runtime", start, len(array))
+            part = {name: value[start : start + self.batch_size] for name, value in feeds.items()}
+            try:
+                found = dict(zip(outputs, session.run(outputs, part), strict=True))
+            except Exception as error:
+                # ONNX Runtime's errors have no other common base.
+                raise TargetError(f"ONNX Runtime failed: {error}") from error
+            logits = found.pop("logits")[:steps]
+            spikes = {name.removeprefix("spikes/"): value[:steps] for name, value in found.items()}
+            traces.append(Trace(logits=logits, spikes=spikes, states=_part(states, start, self.batch_size)))
+        progress("running in ONNX Runtime", len(array), len(array))
+        return concatenate(traces)
+
+    def _session(self, path: Path, record_spikes: bool) -> onnxruntime.InferenceSession:
+        available = self.available()
+        if not available.ready:
+            raise UnavailableError(available.reason)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise BundleError(f"The bundle has no ONNX graph at {path}: {error}") from error
+        key = (path.resolve(), status.st_mtime_ns, status.st_size, record_spikes)
+        if key not in self._sessions:
+            # Sessions of an earlier state of this file would only hold memory.
+            self._sessions = {
+                old: held for old, held in self._sessions.items() if old[:3] == key[:3] or old[0] != key[0]
+            }
+            self._sessions[key] = self._open(path, record_spikes)
+        return self._sessions[key]
+
+    def _open(self, path: Path, record_spikes: bool) -> onnxruntime.InferenceSession:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads or 0
+        # Level 2 warns of each initializer that a run may override, which are meant to be so.
+        options.log_severity_level = 3
+        providers = [(provider, _EXACT.get(provider, {})) for provider in self.providers]
+        try:
+            source = path.read_bytes()
+            if not record_spikes:
+                source = without_spikes(onnx.load_model_from_string(source)).SerializeToString()
+        except Exception as error:
+            # The same of protobuf's.
+            raise BundleError(f"{path} is no ONNX graph: {error}") from error
+        try:
+            session = onnxruntime.InferenceSession(source, options, providers=providers)
+        except Exception as error:
+            raise TargetError(f"ONNX Runtime cannot load {path}: {error}") from error
+        # A provider whose libraries do not load is left out with no more than a warning.
+        session.disable_fallback()
+        lost = [provider for provider in self.providers if provider not in session.get_providers()]
+        if lost:
+            raise UnavailableError(
+                f"{', '.join(lost)} is part of this ONNX Runtime, but could not be started: its libraries or device "
+                "are missing."
+            )
+        return session
+
+
+def _feeds(session: Any, states: SampleStates | None, samples: int) -> dict[str, Any]:
+    """What overrides the graph's own states, one array (samples, ...) each."""
+    if states is None:
+        return {}
+    there = {entry.name: tuple(entry.shape[1:]) for entry in session.get_overridable_initializers()}
+    feeds: dict[str, Any] = {}
+    for kind, values, dtype in (("v_init", states.v_init, np.float32), ("silent", states.silent, np.bool_)):
+        for layer, value in values.items():
+            name = f"{kind}/{layer}"
+            if name not in there:
+                layers = sorted(known.partition("/")[2] for known in there if known.startswith(f"{kind}/"))
+                raise InputError(
+                    f"The bundle's ONNX graph has no {kind} for layer {layer!r}; it has one for "
+                    f"{', '.join(map(repr, layers)) or 'no layer'}. A method that sets states per sample needs a graph "
+                    "that was exported for it."
+                )
+            array = np.ascontiguousarray(value, dtype)
+            if array.shape != (samples, *there[name]):
+                raise InputError(
+                    f"{kind} of layer {layer!r} must have shape {(samples, *there[name])}, and has {array.shape}."
+                )
+            feeds[name] = array
+    return feeds
+
+
+def _part(states: SampleStates | None, start: int, size: int) -> SampleStates | None:
+    if states is None:
+        return None
+    batch = slice(start, start + size)
+    return SampleStates(
+        v_init={name: value[batch] for name, value in states.v_init.items()},
+        silent={name: value[batch] for name, value in states.silent.items()},
+    )

@@ -1,0 +1,73 @@
+"""The reference: a bundle's network run by `simulate`."""
+
+from __future__ import annotations
+
+import torch
+
+from cos_export.bundle import Bundle
+from cos_export.device import resolve_device
+from cos_export.errors import CosExportError, TargetError
+from cos_export.network import FloatArray, SampleStates
+from cos_export.progress import Progress, silent
+from cos_export.simulation import simulate
+from cos_export.trace import Trace
+from targets.target import Availability
+
+__all__ = ["PyTorchTarget"]
+
+
+class PyTorchTarget:
+    """PyTorch on the CPU or a CUDA device.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        batch_size: Samples computed at once.
+    """
+
+    def __init__(self, device: str = "auto", batch_size: int = 256) -> None:
+        self.device = device
+        self.batch_size = batch_size
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+        return "pytorch"
+
+    def available(self) -> Availability:
+        """Whether the device is there."""
+        try:
+            device = resolve_device(self.device)
+        except CosExportError as error:
+            return Availability(ready=False, version=f"torch {torch.__version__}", reason=str(error))
+        return Availability(ready=True, version=f"torch {torch.__version__} ({device})")
+
+    def run(
+        self,
+        bundle: Bundle,
+        images: FloatArray,
+        steps: int,
+        *,
+        states: SampleStates | None = None,
+        record_spikes: bool = True,
+        progress: Progress = silent,
+    ) -> Trace:
+        """Runs a batch; arguments and result as `Target.run` says.
+
+        Raises:
+            InputError: The images, steps or states do not fit the network.
+            UnavailableError: The device is not there.
+            TargetError: PyTorch failed, as when memory runs out.
+        """
+        try:
+            return simulate(
+                bundle.network,
+                images,
+                steps,
+                states=states,
+                device=self.device,
+                batch_size=self.batch_size,
+                record_spikes=record_spikes,
+                progress=progress,
+            )
+        except (RuntimeError, MemoryError) as error:
+            raise TargetError(f"PyTorch failed on {self.device}: {error}") from error

@@ -1,0 +1,261 @@
+"""The unrolled graph against `simulate`, with numbers that float32 adds exactly: not one spike may differ."""
+
+from dataclasses import replace
+
+import nir
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import random_networks as build
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+
+from cos_export.network import NeuronSpec, SampleStates, SpikingNetwork
+from cos_export.onnx_file import build_model, without_spikes, write_onnx
+from cos_export.simulation import simulate
+
+
+def _session(model):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _run(session, images, feeds=None):
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"images": images, **(feeds or {})}), strict=True))
+
+
+def _assert_equal(network, model, images, steps, *, feeds=None, states=None, exact=True):
+    found = _run(_session(model), images, feeds)
+    wanted = simulate(network, images, steps, states=states, device="cpu")
+    assert found["logits"].shape == wanted.logits.shape
+    for name in network.layers:
+        assert found[f"spikes/{name}"].dtype == np.bool_
+        assert found[f"spikes/{name}"].shape == wanted.spikes[name].shape
+        assert not (found[f"spikes/{name}"] != wanted.spikes[name]).any(), name
+    if exact:
+        np.testing.assert_array_equal(found["logits"], wanted.logits)
+    else:
+        np.testing.assert_allclose(found["logits"], wanted.logits, rtol=1e-5, atol=1e-5)
+    assert any(wanted.spikes[name].any() for name in network.layers)
+    return wanted
+
+
+_RNG = np.random.default_rng(0)
+
+_SYNAPSES = {
+    "stride": ((2, 9, 10), build.conv2d(_RNG, 2, 4, stride=2, padding=1)),
+    "uneven stride and padding": ((2, 9, 10), build.conv2d(_RNG, 2, 4, (3, 2), stride=(1, 2), padding=(2, 0))),
+    "same": ((2, 7, 8), build.conv2d(_RNG, 2, 4, (3, 3), padding="same")),
+    "uneven same": ((2, 7, 8), build.conv2d(_RNG, 2, 4, (2, 4), padding="same")),
+    "valid": ((2, 7, 8), build.conv2d(_RNG, 2, 4, (2, 3), padding="valid")),
+    "dilation": ((2, 9, 9), build.conv2d(_RNG, 2, 4, dilation=(2, 3), padding=2)),
+    "groups": ((4, 6, 6), build.conv2d(_RNG, 4, 8, groups=2)),
+    "depthwise": ((4, 6, 6), build.conv2d(_RNG, 4, 4, groups=4)),
+    "conv1d": ((3, 12), build.conv1d(_RNG, 3, 4, 5, stride=2, padding=2)),
+    "conv1d same, dilated, grouped": ((4, 12), build.conv1d(_RNG, 4, 4, 4, padding="same", dilation=2, groups=2)),
+    "affine": ((7,), build.affine(_RNG, 7, 9)),
+    "linear": ((7,), nir.Linear(build.dyadic(_RNG, 9, 7))),
+    "scale": ((3, 4, 5), nir.Scale(build.dyadic(_RNG, 3, 4, 5, low=1))),
+    "sum pool": ((3, 8, 6), build.pool(nir.SumPool2d)),
+    "sum pool of 3": ((3, 9, 9), build.pool(nir.SumPool2d, 3)),
+    "overlapping, padded sum pool": ((3, 7, 8), build.pool(nir.SumPool2d, (3, 2), 1, 1)),
+    "average pool": ((3, 8, 6), build.pool(nir.AvgPool2d)),
+    "average pool of 3": ((3, 9, 9), build.pool(nir.AvgPool2d, 3)),
+    "overlapping, padded average pool": ((3, 7, 8), build.pool(nir.AvgPool2d, 3, 2, 1)),
+    "partial flatten": ((3, 4, 5), nir.Flatten(None, 1, -1)),
+    "flatten of the front": ((3, 4, 5), nir.Flatten(None, -3, -2)),
+}
+
+
+@pytest.mark.parametrize("case", _SYNAPSES)
+def test_every_synapse(case):
+    """Once fed by the constant input and once by spikes."""
+    shape, node = _SYNAPSES[case]
+    rng = np.random.default_rng(1)
+    network = build.sequential(rng, shape, [node, build.IF])
+    _assert_equal(network, build_model(network, 3), build.images(network, 3), 3)
+    network = build.sequential(rng, shape, [build.IF, node, build.IF])
+    _assert_equal(network, build_model(network, 3), build.images(network, 3), 3)
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_every_number_of_steps_and_any_batch_from_one_file(steps):
+    network = build.residual(np.random.default_rng(2))
+    model = build_model(network, steps)
+    for batch in (1, 5):
+        _assert_equal(network, model, build.images(network, batch), steps)
+
+
+@pytest.mark.parametrize("condition", [">=", ">"])
+@pytest.mark.parametrize("reset", ["subtract", "value"])
+@pytest.mark.parametrize("extra", [{}, {"silenced": True}, {"bias_steps": 1}, {"silenced": True, "bias_steps": 1}])
+def test_every_kind_of_neuron(condition, reset, extra):
+    network = build.residual(np.random.default_rng(3), condition=condition, reset=reset, **extra)
+    images = build.images(network, 4)
+    wanted = _assert_equal(network, build_model(network, 5), images, 5)
+    if condition == ">=" and not extra:
+        # Ties happen, so the two comparisons do differ.
+        strict = {name: replace(spec, condition=">") for name, spec in network.neurons.items()}
+        other = simulate(network.with_neurons(strict), images, 5)
+        assert any((other.spikes[name] != wanted.spikes[name]).any() for name in network.layers)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), steps=st.integers(1, 6), batch=st.integers(1, 4), per_sample=st.booleans())
+def test_random_networks(seed, steps, batch, per_sample):
+    network = build.random_network(seed)
+    found = _run(_session(build_model(network, steps, per_sample=per_sample)), build.images(network, batch, seed))
+    wanted = simulate(network, build.images(network, batch, seed), steps, device="cpu")
+    for name in network.layers:
+        assert np.array_equal(found[f"spikes/{name}"], wanted.spikes[name])
+    np.testing.assert_array_equal(found["logits"], wanted.logits)
+
+
+def test_a_uniform_threshold_is_one_number():
+    rng = np.random.default_rng(4)
+    network = build.sequential(rng, (2, 5, 5), [build.conv2d(rng, 2, 3), build.IF, build.IF])
+    ones = np.ones((3, 5, 5), np.float32)
+    each = build.dyadic(rng, 3, 5, 5, low=2, high=8, unit=0.25)
+    network = network.with_neurons({"if1": NeuronSpec(ones, ones / 2), "if2": NeuronSpec(each, each / 2)})
+    model = build_model(network, 3)
+    arrays = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
+    assert arrays["threshold/if1"].shape == ()
+    np.testing.assert_array_equal(arrays["threshold/if2"], each)
+    np.testing.assert_array_equal(arrays["v_init/if2"], each[None] / 2)
+    _assert_equal(network, model, build.images(network, 2), 3)
+
+
+# --- states of each sample -------------------------------------------------------------------------------
+
+
+def _states(network, batch, seed=0, silent=True):
+    rng = np.random.default_rng(seed)
+    shapes = {name: (batch, *spec.shape) for name, spec in network.neurons.items()}
+    return SampleStates(
+        v_init={name: build.dyadic(rng, *shape, low=-16, high=16) for name, shape in shapes.items()},
+        silent={name: rng.random(shape) < 0.4 for name, shape in shapes.items()} if silent else {},
+    )
+
+
+def _feeds(states):
+    return {f"v_init/{k}": v for k, v in states.v_init.items()} | {f"silent/{k}": v for k, v in states.silent.items()}
+
+
+def test_states_of_each_sample_override():
+    network = build.residual(np.random.default_rng(5))
+    model, images, states = build_model(network, 4, per_sample=True), build.images(network, 5), _states(network, 5)
+    plain = _assert_equal(network, model, images, 4)
+    fed = _assert_equal(network, model, images, 4, feeds=_feeds(states), states=states)
+    assert not np.array_equal(plain.logits, fed.logits)
+
+
+def test_one_layers_states_override_while_the_others_stay():
+    """Runtimes share buffers between axes of one name: a batch beside a default of 1 must not confuse them."""
+    rng = np.random.default_rng(6)
+    layers = [build.conv2d(rng, 2, 4), build.IF, build.conv2d(rng, 4, 4), build.IF, build.conv2d(rng, 4, 4), build.IF]
+    network = build.sequential(rng, (2, 8, 8), layers)
+    model, images = build_model(network, 4), build.images(network, 6)
+    whole = _states(network, 6, silent=False)
+    for name in network.layers:
+        states = SampleStates(v_init={name: whole.v_init[name]})
+        _assert_equal(network, model, images, 4, feeds=_feeds(states), states=states)
+
+
+def test_a_mask_of_the_layer_may_be_fed_without_per_sample():
+    network = build.residual(np.random.default_rng(7), silenced=True)
+    model, states = build_model(network, 4), _states(network, 3)
+    _assert_equal(network, model, build.images(network, 3), 4, feeds=_feeds(states), states=states)
+
+
+def test_what_may_be_fed():
+    network = build.residual(np.random.default_rng(8))
+    plain = {entry.name for entry in _session(build_model(network, 2)).get_overridable_initializers()}
+    assert plain == {"v_init/if1", "v_init/if2"}
+    session = _session(build_model(network, 2, per_sample=True))
+    assert {entry.name for entry in session.get_overridable_initializers()} - plain == {"silent/if1", "silent/if2"}
+    assert [entry.name for entry in session.get_inputs()] == ["images"]
+
+
+# --- the graph itself ------------------------------------------------------------------------------------
+
+
+def test_what_the_constant_input_feeds_is_computed_once():
+    network = build.residual(np.random.default_rng(9))
+    model = build_model(network, 4)
+    names = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    assert sorted(names) == sorted(
+        ["conv1/current", "analog/current"]
+        + [f"{name}/t{t}/current" for name in ("conv2", "shortcut") for t in range(1, 5)]
+    )
+    assert "if1/t3/charge" in {node.name for node in model.graph.node}
+
+
+def test_pruning_takes_out_what_only_spikes_need():
+    network = build.residual(np.random.default_rng(10), silenced=True)
+    model = build_model(network, 4)
+    before = model.SerializeToString()
+    pruned = without_spikes(model)
+    assert model.SerializeToString() == before
+    assert [output.name for output in pruned.graph.output] == ["logits"]
+    assert len(pruned.graph.node) < len(model.graph.node)
+    assert not [node for node in pruned.graph.node if node.op_type in ("And", "Concat") and node.output[0] != "logits"]
+    onnx.checker.check_model(pruned, full_check=True)
+    images = build.images(network, 3)
+    np.testing.assert_array_equal(_run(_session(pruned), images)["logits"], _run(_session(model), images)["logits"])
+
+
+def test_onnx_reference_evaluator_agrees():
+    network = build.residual(np.random.default_rng(11), silenced=True, bias_steps=1)
+    model, images = build_model(network, 3), build.images(network, 2)
+    evaluator = ReferenceEvaluator(model)
+    arrays = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
+    defaults = {entry.name: arrays[entry.name] for entry in model.graph.input if entry.name in arrays}
+    found = dict(zip(evaluator.output_names, evaluator.run(None, {"images": images, **defaults}), strict=True))
+    wanted = simulate(network, images, 3)
+    np.testing.assert_array_equal(found["logits"], wanted.logits)
+    for name in network.layers:
+        np.testing.assert_array_equal(found[f"spikes/{name}"], wanted.spikes[name])
+
+
+def test_names_that_look_like_ours_do_not_collide():
+    rng = np.random.default_rng(12)
+    network = build.sequential(rng, (2, 5, 5), [build.conv2d(rng, 2, 3), build.IF])
+    new = {"conv2d0": "v_init", "if1": "bias", "readout": "threshold", "input": "logits", "output": "images"}
+    graph = network.graph
+    renamed = nir.NIRGraph(
+        {new.get(name, name): node for name, node in graph.nodes.items()},
+        [(new.get(a, a), new.get(b, b)) for a, b in graph.edges],
+        type_check=False,
+    )
+    spec = replace(network.neurons["if1"], bias=build.dyadic(rng, 2, 3))
+    network = SpikingNetwork(renamed, {"bias": spec})
+    model = build_model(network, 3)
+    onnx.checker.check_model(model, full_check=True)
+    _assert_equal(network, model, build.images(network, 2), 3)
+
+
+def test_metadata_and_versions(tmp_path):
+    network = replace(build.residual(np.random.default_rng(13)), method="static", rho=0)
+    write_onnx(network, tmp_path / "model.onnx", 3)
+    model = onnx.load(tmp_path / "model.onnx")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["schema"] == "cos-export/1"
+    assert (metadata["steps"], metadata["num_timesteps"], metadata["rho"]) == ("3", "4", "0")
+    assert (metadata["method"], metadata["numerics"], metadata["readout"]) == ("static", "float32", "mean")
+    assert metadata["producer"].startswith("cos-export")
+    assert 8 <= model.ir_version <= 10
+    assert model.opset_import[0].version in (17, 18)
+    dimensions = [entry.dim_param or entry.dim_value for entry in model.graph.output[0].type.tensor_type.shape.dim]
+    assert dimensions == [3, "batch", 3]
+
+
+def test_written_bytes_are_the_same_each_time(tmp_path):
+    network = build.random_network(14)
+    for name in ("one", "two"):
+        write_onnx(network, tmp_path / name, 2)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

@@ -1,0 +1,105 @@
+"""The activation, its gradient, and that it stays one node."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cos_export.errors import InputError
+from cos_export.qcfs import QCFS, qcfs
+
+
+def formula(z, threshold, levels):
+    return threshold * torch.clamp(torch.floor(z * levels / threshold + 0.5) / levels, 0, 1)
+
+
+def surrogate(z, threshold, levels):
+    """The same function for autograd: the floor's rounding error enters as a constant."""
+    clipped = torch.clamp(z / threshold, 0, 1)
+    rounded = torch.floor(clipped * levels + 0.5) / levels
+    return threshold * (clipped + (rounded - clipped).detach())
+
+
+@given(
+    st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=20),
+    st.floats(0.125, 16, width=32),
+    st.integers(1, 16),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_activation_is_the_published_formula(values, threshold, levels):
+    z, scale = torch.tensor(values), torch.tensor(threshold)
+    assert torch.equal(qcfs(z, scale, levels), formula(z, scale, levels))
+
+
+def test_a_pre_activation_on_the_edge_of_a_step_goes_up():
+    steps = QCFS(4, threshold=2.0)(torch.tensor([-0.25, 0.2, 0.25, 0.75, 1.75, 9.0]))
+    assert steps.tolist() == [0.0, 0.0, 0.5, 1.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("levels", [1, 4, 7])
+def test_gradients_are_those_of_the_straight_through_surrogate(levels):
+    z = torch.cat(
+        [
+            torch.linspace(-3, 6, 91, dtype=torch.float64),
+            torch.tensor([0.0, 2.5], dtype=torch.float64),
+        ]
+    )
+    weight = torch.rand(len(z), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for function in (qcfs, surrogate):
+        x = z.clone().requires_grad_()
+        threshold = torch.tensor(2.5, dtype=torch.float64, requires_grad=True)
+        (function(x, threshold, levels) * weight).sum().backward()
+        gradients.append((x.grad, threshold.grad))
+    (ours_z, ours_threshold), (theirs_z, theirs_threshold) = gradients
+    assert torch.allclose(ours_z, theirs_z, rtol=1e-12)
+    assert torch.allclose(ours_threshold, theirs_threshold, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("z", "expected"), [(-1.0, 0.0), (0.6, 0.25 - 0.3), (5.0, 1.0)])
+def test_the_threshold_gradient_in_each_region(z, expected):
+    layer = QCFS(4, threshold=2.0)
+    layer(torch.tensor([z])).sum().backward()
+    assert layer.threshold.grad.item() == pytest.approx(expected)
+
+
+def test_no_gradient_is_computed_where_none_is_needed():
+    layer = QCFS(4)
+    layer.threshold.requires_grad_(False)
+    z = torch.ones(3, requires_grad=True)
+    layer(z).sum().backward()
+    assert layer.threshold.grad is None
+    assert z.grad.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_it_stays_one_node_under_export():
+    program = torch.export.export(torch.nn.Sequential(QCFS(4)), (torch.rand(2, 3),))
+    assert [str(n.target) for n in program.graph.nodes if n.op == "call_function"] == ["cos_export.qcfs.default"]
+
+
+def test_the_operator_passes_torch_own_checks():
+    arguments = (torch.randn(3, 4, requires_grad=True), torch.tensor(1.5, requires_grad=True), 4)
+    torch.library.opcheck(qcfs, arguments)
+
+
+def test_state_dict_holds_the_threshold_alone():
+    layer = QCFS(levels=8, threshold=3.0)
+    assert {k: v.item() for k, v in layer.state_dict().items()} == {"threshold": 3.0}
+    assert layer.threshold.shape == ()
+    assert layer.levels == 8
+    assert repr(layer) == "QCFS(levels=8, threshold=3)"
+
+
+def test_the_default_threshold_is_eight():
+    assert QCFS().threshold.item() == 8.0
+
+
+@pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_threshold_that_is_not_positive_is_refused(threshold):
+    with pytest.raises(InputError, match="positive number"):
+        QCFS(4, threshold=threshold)
+
+
+def test_less_than_one_level_is_refused():
+    with pytest.raises(InputError, match="at least 1 level"):
+        QCFS(0)

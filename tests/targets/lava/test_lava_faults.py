@@ -1,0 +1,243 @@
+"""Every way in which a run may die: what is said, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from random_networks import IF, affine, images, sequential
+
+from cos_export.errors import TargetError, UnavailableError
+from cos_export.network import SpikingNetwork
+from targets.lava import LavaTarget, run_network
+from targets.lava.environment import LavaEnvironment
+from targets.lava.job import Job
+from targets.lava.supervisor import WORKER, supervise
+
+MANY_STEPS = 200_000
+"""A run that would take minutes."""
+
+_TESTS = Path(__file__).parents[2]
+_PARENT = f"""
+import sys
+sys.path[:0] = [{str(_TESTS.parent)!r}]
+sys.path.append({str(_TESTS)!r})
+from targets.lava import run_network
+from test_lava_faults import MANY_STEPS, small_network, two_images
+run_network(small_network(), two_images(), MANY_STEPS, record_spikes=False)
+"""
+
+
+def small_network() -> SpikingNetwork:
+    """Two layers of neurons and a readout: three processes."""
+    rng = np.random.default_rng(0)
+    return sequential(rng, (4,), [affine(rng, 4, 5), IF, affine(rng, 5, 5), IF])
+
+
+def two_images() -> Any:
+    """Two samples."""
+    return images(small_network(), 2)
+
+
+@pytest.fixture
+def nothing_left(tmp_path: Path, worker_traces: SimpleNamespace) -> Iterator[SimpleNamespace]:
+    """Checks, after a test that notes down the job's prefix and process group, that nothing of either is left."""
+    noted = SimpleNamespace(prefixes=[], groups=[])
+    yield noted
+    assert noted.prefixes, "the test noted no prefix"
+    limit = time.monotonic() + 15.0
+    while time.monotonic() < limit:
+        processes = [number for group in noted.groups for number in worker_traces.members(group)]
+        segments = worker_traces.segments(tmp_path, noted.prefixes)
+        folders = list(tmp_path.glob("cos-export-lava-*"))
+        if not (processes or segments or folders):
+            return
+        time.sleep(0.05)
+    assert not processes
+    assert not segments
+    assert not folders
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    return None
+
+
+def _spoil(job: Job, name: str, key: str, array: np.ndarray) -> None:
+    document = json.loads((job.folder / "job.json").read_text())
+    file = next(node["arrays"][key] for node in document["nodes"] if node["name"] == name)
+    np.save(job.folder / file, array)
+
+
+def test_a_model_that_cannot_be_made(
+    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+) -> None:
+    job = written_job(small_network(), two_images())
+    nothing_left.prefixes.append(job.segment_prefix)
+    _spoil(job, "if1", "threshold", np.ones(3, np.float32))
+    with pytest.raises(
+        TargetError, match=r"(?s)threshold must have shape \(5,\), and has \(3,\).*Traceback.*neurons.py"
+    ):
+        supervise(lava_environment, job, _silent)
+
+
+def test_a_step_that_raises(
+    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+) -> None:
+    job = written_job(small_network(), two_images(), steps=50)
+    nothing_left.prefixes.append(job.segment_prefix)
+    _spoil(job, "affine2", "weight", np.ones((5, 6), np.float32))
+    with pytest.raises(TargetError, match=r"(?s)ValueError: matmul.*ends:.*run_spk.*operations.py"):
+        supervise(lava_environment, job, _silent)
+
+
+@pytest.mark.parametrize("backend", ["batched", "faithful"])
+def test_a_deadline(
+    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace, backend: Any
+) -> None:
+    # The faithful back end holds the input of every step, so it gets fewer.
+    steps = MANY_STEPS if backend == "batched" else MANY_STEPS // 10
+    job = written_job(small_network(), two_images(), steps=steps, backend=backend, deadline=3.0)
+    nothing_left.prefixes.append(job.segment_prefix)
+    began = time.monotonic()
+    with pytest.raises(TargetError, match=r"not done within 3 s: 0 of 2 samples were. Allow it more with deadline="):
+        supervise(lava_environment, job, _silent)
+    assert time.monotonic() - began < 20.0
+
+
+def _kill(folder: Path, traces: SimpleNamespace, noted: SimpleNamespace, choose: Callable[[int], int]) -> None:
+    def wait_and_kill() -> None:
+        group = traces.leader_of(folder)
+        noted.groups.append(group)
+        noted.prefixes.extend(traces.prefixes(folder))
+        os.kill(choose(group), signal.SIGKILL)
+
+    threading.Thread(target=wait_and_kill, daemon=True).start()
+
+
+@pytest.mark.parametrize(
+    ("of_the_network", "message"),
+    [(True, "A process of the network ended.*killed by SIGKILL"), (False, "The Lava worker was killed by SIGKILL")],
+    ids=["child", "main"],
+)
+def test_a_process_that_is_killed(
+    lava_environment: LavaEnvironment,
+    temporary_folder: Path,
+    worker_traces: SimpleNamespace,
+    nothing_left: SimpleNamespace,
+    of_the_network: bool,
+    message: str,
+) -> None:
+    def choose(group: int) -> int:
+        return max(worker_traces.members(group)) if of_the_network else group
+
+    _kill(temporary_folder, worker_traces, nothing_left, choose)
+    with pytest.raises(TargetError, match=message):
+        run_network(small_network(), two_images(), MANY_STEPS, record_spikes=False, options=LavaTarget(deadline=60.0))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_parent_that_is_ended(
+    lava_environment: LavaEnvironment,
+    temporary_folder: Path,
+    worker_traces: SimpleNamespace,
+    nothing_left: SimpleNamespace,
+    number: signal.Signals,
+) -> None:
+    path = {"PYTHONPATH": str(Path(__file__).parent)}
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT], env={**os.environ, **path}, stderr=subprocess.PIPE)
+    try:
+        nothing_left.groups.append(worker_traces.leader_of(temporary_folder))
+        nothing_left.prefixes.extend(worker_traces.prefixes(temporary_folder))
+        parent.send_signal(number)
+        said = parent.communicate(timeout=30)[1].decode()
+    finally:
+        parent.kill()
+    assert parent.returncode == -number
+    assert ("KeyboardInterrupt" in said) == (number == signal.SIGINT)
+
+
+def test_another_version_of_the_protocol(
+    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+) -> None:
+    job = written_job(small_network(), two_images())
+    nothing_left.prefixes.append(job.segment_prefix)
+    document = json.loads((job.folder / "job.json").read_text())
+    (job.folder / "job.json").write_text(json.dumps({**document, "protocol": 99}))
+    with pytest.raises(TargetError, match="follows version 99 of the protocol, and this worker version 1: they come"):
+        supervise(lava_environment, job, _silent)
+
+
+def test_a_job_that_cannot_be_read(
+    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+) -> None:
+    job = written_job(small_network(), two_images())
+    nothing_left.prefixes.append(job.segment_prefix)
+    (job.folder / "job.json").write_text("{")
+    with pytest.raises(TargetError, match=r"The job in .* cannot be read: Expecting property name"):
+        supervise(lava_environment, job, _silent)
+
+
+def test_a_job_folder_that_is_gone(lava_environment: LavaEnvironment, tmp_path: Path) -> None:
+    job = Job(tmp_path / "gone", "cosl_test_", 1, 30.0)
+    with pytest.raises(TargetError, match=r"(?s)ended with exit code 2 before.*folder cannot be opened.*gone"):
+        supervise(lava_environment, job, _silent)
+
+
+def test_an_array_that_is_missing_at_compile_time(
+    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+) -> None:
+    job = written_job(small_network(), two_images(), backend="faithful")
+    nothing_left.prefixes.append(job.segment_prefix)
+    next(job.folder.glob("*_weight.npy")).unlink()
+    with pytest.raises(TargetError, match=r"Node 'affine\d': its array 'weight' cannot be read"):
+        supervise(lava_environment, job, _silent)
+
+
+def test_progress_that_raises(
+    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+) -> None:
+    job = written_job(small_network(), two_images(), steps=MANY_STEPS)
+    nothing_left.prefixes.append(job.segment_prefix)
+
+    def progress(stage: str, done: int, total: int) -> None:
+        raise RuntimeError("the caller's own")
+
+    with pytest.raises(RuntimeError, match="the caller's own"):
+        supervise(lava_environment, job, progress)
+
+
+def _environment(tmp_path: Path, program: str) -> LavaEnvironment:
+    python = tmp_path / "python"
+    python.write_text(program)
+    python.chmod(0o755)
+    return LavaEnvironment(tmp_path, python, "0.10.0", "")
+
+
+def test_a_python_that_is_no_program(written_job: Callable[..., Job], tmp_path: Path) -> None:
+    job = written_job(small_network(), two_images())
+    with pytest.raises(UnavailableError, match=r"cannot be started: .*cos-export targets --install lava"):
+        supervise(_environment(tmp_path, "\0"), job, _silent)
+
+
+def test_a_python_that_fails(written_job: Callable[..., Job], tmp_path: Path) -> None:
+    job = written_job(small_network(), two_images())
+    with pytest.raises(TargetError, match=r"(?s)ended with exit code 3 before it was done.*last words:.*no lava here"):
+        supervise(_environment(tmp_path, "#!/bin/sh\necho no lava here >&2\nexit 3\n"), job, _silent)
+
+
+def test_a_missing_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COS_EXPORT_LAVA_ENV", str(tmp_path / "none"))
+    with pytest.raises(UnavailableError, match=r"no environment at .*none\. Install it with"):
+        run_network(small_network(), two_images(), 1)
+    assert WORKER.is_dir()

@@ -1,0 +1,252 @@
+"""Both back ends against the PyTorch reference: every number is dyadic, so not one spike may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+from random_networks import (
+    IF,
+    affine,
+    conv1d,
+    conv2d,
+    dyadic,
+    flatten,
+    images,
+    neurons,
+    pool,
+    random_network,
+    residual,
+    sequential,
+    spiking_node,
+)
+
+from cos_export.errors import InputError, NetworkError
+from cos_export.network import SampleStates, SpikingNetwork
+from cos_export.simulation import simulate
+from cos_export.trace import Trace
+from targets.lava import LavaTarget, run_network
+
+pytestmark = pytest.mark.usefixtures("lava_environment")
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def _graph(nodes: dict[str, Any], specs: dict[str, Any], *ways: str) -> SpikingNetwork:
+    """A network whose ways are written as "input > conv > if"."""
+    edges = []
+    for way in ways:
+        names = way.split(" > ")
+        edges += list(pairwise(names))
+    spiking = {name: spiking_node(spec) for name, spec in specs.items()}
+    return SpikingNetwork(nir.NIRGraph({**nodes, **spiking}, edges, type_check=False), specs)
+
+
+def _ends(shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    return {"input": nir.Input(np.array(shape)), "output": nir.Output(np.array([classes]))}
+
+
+def convolutions() -> SpikingNetwork:
+    rng = _rng()
+    layers = [
+        conv2d(rng, 2, 4, (3, 2), stride=(2, 1), padding=(1, 2)),
+        IF,
+        conv2d(rng, 4, 6, (2, 4), padding="same", groups=2),
+        IF,
+        conv2d(rng, 6, 4, (2, 2), padding=1, dilation=(2, 1)),
+        IF,
+    ]
+    return sequential(rng, (2, 7, 6), layers)
+
+
+def pooling() -> SpikingNetwork:
+    """A bias goes through the pooling that follows it, whose border holds zeros."""
+    rng = _rng()
+    layers = [conv2d(rng, 2, 3), IF, conv2d(rng, 3, 4), pool(nir.SumPool2d, 2, 2, 1), IF, pool(nir.AvgPool2d, 2), IF]
+    return sequential(rng, (2, 6, 6), layers)
+
+
+def one_axis() -> SpikingNetwork:
+    rng = _rng()
+    layers = [conv1d(rng, 2, 4, stride=2), IF, conv1d(rng, 4, 4, 2, padding="same", groups=2), IF]
+    return sequential(rng, (2, 9), layers)
+
+
+def dense_only() -> SpikingNetwork:
+    rng = _rng()
+    return sequential(rng, (6,), [affine(rng, 6, 9), IF, nir.Linear(dyadic(rng, 5, 9)), IF])
+
+
+def scaled() -> SpikingNetwork:
+    rng = _rng()
+    layers = [conv2d(rng, 2, 3), IF, nir.Scale(dyadic(rng, 3, 4, 5)), IF, flatten(), nir.Scale(dyadic(rng, 60)), IF]
+    return sequential(rng, (2, 4, 5), layers)
+
+
+def uneven_ways() -> SpikingNetwork:
+    """One layer is reached through none, one, two and three synapses, and a flat one twice through different ways."""
+    rng = _rng()
+    shape = (3, 4, 4)
+    specs = {"if1": neurons(rng, shape), "if2": neurons(rng, shape), "if3": neurons(rng, (48,))}
+    nodes = {
+        **_ends((2, 4, 4), 3),
+        "conv1": conv2d(rng, 2, 3),
+        "conv2": conv2d(rng, 3, 3),
+        "conv3": conv2d(rng, 3, 3),
+        "short": conv2d(rng, 3, 3, (1, 1), padding=0),
+        "flatten": flatten(),
+        "flatten2": flatten(),
+        "mix": affine(rng, 48, 48),
+        "readout": affine(rng, 48, 3),
+        "analog": affine(rng, 32, 3),
+        "flatten3": flatten(),
+    }
+    return _graph(
+        nodes,
+        specs,
+        "input > conv1 > if1 > conv2 > conv3 > if2",
+        "if1 > if2",
+        "if1 > short > if2",
+        "if2 > flatten > mix > if3 > readout > output",
+        "if1 > flatten2 > if3",
+        "input > flatten3 > analog > output",
+    )
+
+
+def unheard_layers() -> SpikingNetwork:
+    """Two layers that nothing hears, which fire all the same; and a readout that is fed by neurons alone."""
+    rng = _rng()
+    specs = {"if1": neurons(rng, (4,)), "if2": neurons(rng, (2, 2, 2)), "if3": neurons(rng, (3,))}
+    nodes = {
+        **_ends((2, 2, 2), 4),
+        "flatten": flatten(),
+        "dense1": affine(rng, 8, 4),
+        "dense2": affine(rng, 4, 3),
+    }
+    return _graph(nodes, specs, "input > flatten > dense1 > if1 > output", "input > if2", "if1 > dense2 > if3")
+
+
+def partly_flattened() -> SpikingNetwork:
+    rng = _rng()
+    specs = {"if1": neurons(rng, (2, 3, 4)), "if2": neurons(rng, (2, 12)), "if3": neurons(rng, (24,))}
+    nodes = {
+        **_ends((2, 3, 4), 3),
+        "rows": nir.Flatten(None, 1, 2),
+        "conv": conv1d(rng, 2, 2),
+        "flatten": flatten(),
+        "readout": affine(rng, 24, 3),
+    }
+    return _graph(nodes, specs, "input > if1 > rows > conv > if2 > flatten > if3 > readout > output")
+
+
+def no_neurons() -> SpikingNetwork:
+    rng = _rng()
+    return _graph({**_ends((4,), 2), "dense": affine(rng, 4, 2)}, {}, "input > dense > output")
+
+
+def every_option() -> SpikingNetwork:
+    rng = _rng()
+    layers = [conv2d(rng, 2, 3), IF, conv2d(rng, 3, 3, stride=2), IF]
+    return sequential(rng, (2, 5, 5), layers, condition=">", reset="value", bias_steps=3, silenced=True)
+
+
+ALIKE = (convolutions, pooling, scaled, uneven_ways, unheard_layers, partly_flattened, every_option)
+"""What the faithful back end is tried on, too, which takes longer."""
+
+CASES = [("batched", make) for make in (*ALIKE, one_axis, dense_only, no_neurons)]
+CASES += [("faithful", make) for make in ALIKE]
+
+
+def _assert_same(found: Trace, wanted: Trace) -> None:
+    assert found.spikes.keys() == wanted.spikes.keys()
+    for name, spikes in wanted.spikes.items():
+        assert found.spikes[name].dtype == np.bool_
+        np.testing.assert_array_equal(found.spikes[name], spikes, err_msg=name)
+    assert found.logits.dtype == np.float32
+    np.testing.assert_array_equal(found.logits, wanted.logits)
+
+
+@pytest.mark.parametrize(("backend", "make"), CASES, ids=lambda part: getattr(part, "__name__", part))
+def test_every_spike_is_that_of_the_reference(backend: Any, make: Callable[[], SpikingNetwork]) -> None:
+    network = make()
+    batch = images(network, 3, seed=1)
+    wanted = simulate(network, batch, 4, device="cpu")
+    for name, spikes in wanted.spikes.items():
+        assert 0 < spikes.mean() < 1, f"{name} would prove nothing"
+    _assert_same(run_network(network, batch, 4, options=LavaTarget(backend, batch_size=2)), wanted)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_networks_in_groups_of_samples(seed: int) -> None:
+    """From one step to eight, and samples that fill their last group or do not."""
+    network = random_network(100 + seed)
+    steps, samples = (1, 2, 3, 5, 6, 8)[seed], (5, 6, 7, 1, 9, 4)[seed]
+    batch = images(network, samples, seed)
+    found = run_network(network, batch, steps, options=LavaTarget(batch_size=3))
+    _assert_same(found, simulate(network, batch, steps, device="cpu"))
+
+
+@pytest.mark.parametrize("backend", ["batched", "faithful"])
+def test_states_of_each_sample_take_the_place_of_the_networks(backend: Any) -> None:
+    network, rng = residual(_rng(), silenced=True), np.random.default_rng(5)
+    batch = images(network, 3)
+    states = SampleStates(
+        v_init={name: dyadic(rng, 3, *spec.shape) for name, spec in network.neurons.items()},
+        silent={"if1": rng.random((3, *network.neurons["if1"].shape)) < 0.4},
+    )
+    wanted = simulate(network, batch, 3, states=states, device="cpu")
+    found = run_network(network, batch, 3, states=states, options=LavaTarget(backend, batch_size=2))
+    _assert_same(found, wanted)
+    assert found.states is states
+
+
+def test_spikes_are_left_out_and_progress_is_told_up_to_the_last_sample() -> None:
+    network, told = dense_only(), []
+    batch = images(network, 4)
+    found = run_network(
+        network,
+        batch,
+        2,
+        record_spikes=False,
+        progress=lambda stage, done, total: told.append((stage, done, total)),
+        options=LavaTarget(batch_size=2),
+    )
+    assert not found.spikes
+    np.testing.assert_array_equal(found.logits, simulate(network, batch, 2, device="cpu").logits)
+    assert told[0] == ("running in Lava", 0, 4)
+    assert told[-1] == ("running in Lava", 4, 4)
+
+
+def test_a_target_runs_a_bundles_network() -> None:
+    class Bundle:
+        network = dense_only()
+
+    batch = images(Bundle.network, 2)
+    trace = LavaTarget().run(Bundle(), batch, 2)  # type: ignore[arg-type]
+    _assert_same(trace, simulate(Bundle.network, batch, 2, device="cpu"))
+
+
+def test_states_that_do_not_fit_are_named() -> None:
+    network = residual(_rng())
+    batch = images(network, 2)
+    with pytest.raises(InputError, match=r"v_init of 'if1' must have shape \(2, 4, 6, 5\), and has \(1, 4, 6, 5\)"):
+        run_network(network, batch, 1, states=SampleStates(v_init={"if1": np.zeros((1, 4, 6, 5), np.float32)}))
+    with pytest.raises(InputError, match="silent of 'conv1', which is no layer of neurons"):
+        run_network(network, batch, 1, states=SampleStates(silent={"conv1": np.zeros((2, 4, 6, 5), bool)}))
+    with pytest.raises(InputError, match="not finite"):
+        bad = np.full((2, 4, 6, 5), np.nan, np.float32)
+        run_network(network, batch, 1, states=SampleStates(v_init={"if1": bad}))
+
+
+def test_a_node_that_lava_cannot_run_is_named() -> None:
+    network = dense_only()
+    name = next(name for name in network.order if name.startswith("linear"))
+    network.graph.nodes[name] = nir.CubaLI(*[np.ones(5)] * 5) if hasattr(nir, "CubaLI") else nir.Delay(np.ones(5))
+    with pytest.raises(NetworkError, match=f"Node {name!r} .* cannot be run in Lava"):
+        run_network(network, images(network, 1), 1)
