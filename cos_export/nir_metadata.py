@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cos_export import __version__
 from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
 
@@ -93,10 +93,7 @@ class NeuronFacts:
 
 def producer() -> str:
     """The name and version of this package, as written into files."""
-    try:
-        return f"cos-export {version('cos-export')}"
-    except PackageNotFoundError:
-        return "cos-export 0 (not installed)"
+    return f"cos-export {__version__}"
 
 
 def graph_metadata(network: SpikingNetwork) -> dict[str, str | int | float]:

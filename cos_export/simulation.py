@@ -19,7 +19,16 @@ from cos_export.progress import Progress, silent
 from cos_export.propagation import Program, clipped_activation
 from cos_export.trace import Trace, concatenate
 
-__all__ = ["Observer", "PerSampleCalibration", "activate", "check_images", "check_steps", "mean_readout", "simulate"]
+__all__ = [
+    "Observer",
+    "PerSampleCalibration",
+    "activate",
+    "check_images",
+    "check_states",
+    "check_steps",
+    "mean_readout",
+    "simulate",
+]
 
 Observer = Callable[[str, Run], None]
 """Told what each layer fired: (layer, its run)."""
@@ -84,6 +93,21 @@ def check_steps(steps: int | None, network: SpikingNetwork) -> int:
     return int(chosen)
 
 
+def check_states(network: SpikingNetwork, states: SampleStates, samples: int) -> None:
+    """Refuses states that are not those of `samples` samples of this network.
+
+    Raises:
+        InputError: A layer is not the network's, or an array has another shape than (samples, ...).
+    """
+    for kind, arrays in (("v_init", states.v_init), ("silent", states.silent)):
+        for name, array in arrays.items():
+            if name not in network.neurons:
+                raise InputError(f"The states hold {kind} of a layer {name!r}, which the network does not have.")
+            wanted = (samples, *network.neurons[name].shape)
+            if np.shape(array) != wanted:
+                raise InputError(f"{kind} of layer {name!r} must have shape {wanted}, and has {np.shape(array)}.")
+
+
 def mean_readout(outputs: Tensor, steps: int) -> Tensor:
     """The mean of the first t outputs for t = 1..steps: (steps, batch, classes)."""
     held = outputs.expand(steps, *outputs.shape[1:]) if len(outputs) == 1 else outputs
@@ -130,6 +154,8 @@ def simulate(
         raise InputError("Give calibration or states, not both.")
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
+    if states is not None:
+        check_states(network, states, len(array))
     program = Program(network, resolve_device(device))
     traces = []
     with torch.no_grad(), full_precision():

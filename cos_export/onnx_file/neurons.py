@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from onnx import TensorProto
@@ -41,10 +42,12 @@ def unroll_neurons(
         spec: Its neurons.
         currents: One value (batch, ...) for each step, or one for all.
         steps: T.
-        per_sample: Whether to add a silent mask to override even if the layer has none.
+        per_sample: Whether a run may override the potentials and a silent mask, which the layer then always has.
     """
     threshold = builder.constant(f"threshold/{name}", _threshold(spec), reserved=True)
-    potential = builder.overridable(f"v_init/{name}", np.asarray(spec.v_init, np.float32)[np.newaxis])
+    # Overridable only where a run will: runtimes warn of initializers that are inputs, and compilers refuse them.
+    hold = builder.overridable if per_sample else partial(builder.constant, reserved=True)
+    potential = hold(f"v_init/{name}", np.asarray(spec.v_init, np.float32)[np.newaxis])
     silencer = _silencer(builder, name, spec, per_sample)
     beta = _bias(builder, name, spec, steps)
     unit = bool((spec.threshold == 1).all())
@@ -90,7 +93,8 @@ def _silencer(builder: GraphBuilder, name: str, spec: NeuronSpec, per_sample: bo
     if spec.silent is None and not per_sample:
         return None
     silent = np.zeros(spec.shape, np.bool_) if spec.silent is None else np.asarray(spec.silent, np.bool_)
-    mask = builder.overridable(f"silent/{name}", silent[np.newaxis])
+    hold = builder.overridable if per_sample else partial(builder.constant, reserved=True)
+    mask = hold(f"silent/{name}", silent[np.newaxis])
     speaks = builder.add("Not", [mask], f"{name}/speaks")
     return builder.add("Cast", [speaks], f"{name}/speaks_float", to=TensorProto.FLOAT), speaks
 

@@ -35,7 +35,7 @@ def write_onnx(
         network: What to write.
         path: The file; one that is there is replaced.
         steps: T.
-        per_sample: Whether every layer gets a silent mask to override, for methods that set states per sample.
+        per_sample: Whether a run may override every layer's potentials and silent mask, as per-sample methods do.
 
     Returns:
         How well the file agreed with `simulate`.

@@ -27,8 +27,10 @@ def has_ended(process: subprocess.Popen[bytes]) -> bool:
         return True
     if not hasattr(os, "waitid"):
         return process.poll() is not None
-    status = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    return status is not None
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # Another part of the program has collected it.
+        return True
 
 
 def members(group: int) -> list[int]:

@@ -159,25 +159,25 @@ def test_one_layers_states_override_while_the_others_stay():
     rng = np.random.default_rng(6)
     layers = [build.conv2d(rng, 2, 4), build.IF, build.conv2d(rng, 4, 4), build.IF, build.conv2d(rng, 4, 4), build.IF]
     network = build.sequential(rng, (2, 8, 8), layers)
-    model, images = build_model(network, 4), build.images(network, 6)
+    model, images = build_model(network, 4, per_sample=True), build.images(network, 6)
     whole = _states(network, 6, silent=False)
     for name in network.layers:
         states = SampleStates(v_init={name: whole.v_init[name]})
         _assert_equal(network, model, images, 4, feeds=_feeds(states), states=states)
 
 
-def test_a_mask_of_the_layer_may_be_fed_without_per_sample():
+def test_a_mask_of_the_layer_itself_is_overridden_too():
     network = build.residual(np.random.default_rng(7), silenced=True)
-    model, states = build_model(network, 4), _states(network, 3)
+    model, states = build_model(network, 4, per_sample=True), _states(network, 3)
     _assert_equal(network, model, build.images(network, 3), 4, feeds=_feeds(states), states=states)
 
 
 def test_what_may_be_fed():
     network = build.residual(np.random.default_rng(8))
-    plain = {entry.name for entry in _session(build_model(network, 2)).get_overridable_initializers()}
-    assert plain == {"v_init/if1", "v_init/if2"}
+    assert not _session(build_model(network, 2)).get_overridable_initializers()
     session = _session(build_model(network, 2, per_sample=True))
-    assert {entry.name for entry in session.get_overridable_initializers()} - plain == {"silent/if1", "silent/if2"}
+    fed = {entry.name for entry in session.get_overridable_initializers()}
+    assert fed == {"v_init/if1", "v_init/if2", "silent/if1", "silent/if2"}
     assert [entry.name for entry in session.get_inputs()] == ["images"]
 
 

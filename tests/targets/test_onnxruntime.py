@@ -92,13 +92,19 @@ def test_states_of_each_sample(per_sample, network):
     ("states", "message"),
     [
         (SampleStates(v_init={"if9": np.zeros((2, 4, 6, 5))}), r"no v_init for layer 'if9'.*'if1', 'if2'"),
-        (SampleStates(silent={"if1": np.zeros((2, 4, 6, 5), bool)}), r"no silent for layer 'if1'.*no layer"),
         (SampleStates(v_init={"if1": np.zeros((4, 6, 5))}), r"must have shape \(2, 4, 6, 5\), and has \(4, 6, 5\)"),
         (SampleStates(v_init={"if1": np.zeros((3, 4, 6, 5))}), r"must have shape \(2, 4, 6, 5\)"),
     ],
 )
-def test_states_that_do_not_fit(bundle, network, states, message):
+def test_states_that_do_not_fit(per_sample, network, states, message):
     with pytest.raises(InputError, match=message):
+        OnnxRuntimeTarget(threads=1).run(per_sample, build.images(network, 2), 4, states=states)
+
+
+@pytest.mark.parametrize("kind", ["v_init", "silent"])
+def test_a_static_graph_takes_no_states(bundle, network, kind):
+    states = SampleStates(**{kind: {"if1": np.zeros((2, 4, 6, 5), np.float32 if kind == "v_init" else bool)}})
+    with pytest.raises(InputError, match=rf"no {kind} for layer 'if1'.*no layer"):
         OnnxRuntimeTarget(threads=1).run(bundle, build.images(network, 2), 4, states=states)
 
 

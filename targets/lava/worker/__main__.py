@@ -17,7 +17,7 @@ import time
 import traceback
 from importlib import metadata
 
-from guardian import Guardian, name_segments, tie_children
+from guardian import LAST_ACT, Guardian, name_segments, tie_children
 from job import PROGRESS_FILE, JobError, read_job, write_result
 
 
@@ -81,6 +81,7 @@ def main() -> None:
 
         message = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
         fail(message, "" if isinstance(error, JobError) else getattr(error, "trace", traceback.format_exc()))
+    LAST_ACT.acquire()
     os._exit(0)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+from guardian import LAST_ACT
 from job import write_result
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Monitor", "fail", "report_to", "run_network"]
 
 _INTERVAL = 0.05
-_reporting = threading.Lock()
 
 
 def fail(message: str, traceback: str = "") -> NoReturn:
@@ -31,8 +31,10 @@ def fail(message: str, traceback: str = "") -> NoReturn:
     At once, since Lava's threads and exit handlers may wait for processes that are dead. Its children are
     killed with this process, and its memory is freed by the resource tracker and the parent.
     """
-    with _reporting:
+    LAST_ACT.acquire()
+    try:
         write_result({"status": "failed", "message": message, "traceback": traceback})
+    finally:
         os._exit(1)
 
 

@@ -25,7 +25,10 @@ from typing import NoReturn
 
 from job import Job
 
-__all__ = ["Guardian", "name_segments", "tie_children"]
+__all__ = ["LAST_ACT", "Guardian", "name_segments", "tie_children"]
+
+LAST_ACT = threading.Lock()
+"""Taken, and never given back, by the thread that is to end this process: what it has to do first is not cut short."""
 
 _PR_SET_PDEATHSIG = 1
 _SEGMENT_FOLDER = Path("/dev/shm")
@@ -77,14 +80,12 @@ class Guardian(threading.Thread):
         while time.monotonic() < limit and os.getppid() == self._job.parent:
             if select.select([0], [], [], 0.5)[0] and not os.read(0, 1024):
                 break
+        LAST_ACT.acquire()
         self._clear_up()
 
     def _clear_up(self) -> NoReturn:
-        def refuse() -> NoReturn:
-            raise SystemExit("the job's parent is gone")
-
-        # The main thread may be about to create another segment: from here on it cannot.
-        shared_memory._make_filename = refuse
+        # The main thread may be about to create another segment: from here on it waits for ever instead.
+        shared_memory._make_filename = LAST_ACT.acquire
         for _ in range(50):
             others = self._others()
             for number in others:
