@@ -47,8 +47,8 @@ def main() -> NoReturn:
             code = _fail("Interrupted. Nothing was left half-written.", INTERRUPTED, as_json)
     except CosExportError as error:
         code = _fail(str(error), error.exit_code, as_json)
-    except (typer.TyperException, typer.Abort) as error:
-        code = _fail(f"{error} See {Path(sys.argv[0]).name} --help.", 2, as_json)
+    except typer.TyperException as error:
+        code = _fail(f"{error.format_message()} See cos-export --help.", 2, as_json)
     except OSError as error:
         code = _fail(str(error), 1, as_json)
     sys.exit(code)
@@ -188,6 +188,9 @@ def train(
     model: Annotated[str, typer.Argument(help="A zoo name (digits), or package.module:factory.")],
     out: Annotated[Path, typer.Option(help="Where to write the weights, as .safetensors.")],
     data: Annotated[str | None, typer.Option(help="What to train on; by default what the zoo network is for.")] = None,
+    test_data: Annotated[
+        str | None, typer.Option(help="What to measure on; of a named data set its test part.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="By default the zoo network's recipe.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The highest of the cycle.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
@@ -219,10 +222,11 @@ def train(
         batch_size=recipe.batch_size if batch_size is None else batch_size,
         seed=recipe.seed if seed is None else seed,
     )
-    module = build_model(model, seed=recipe.seed)
-    train_data, test_data = load_dataset(source, "train"), load_dataset(source, "test") if is_named(source) else None
+    module, fitted = build_model(model, seed=recipe.seed), load_dataset(source, "train")
+    measured = test_data or (source if is_named(source) else None)
+    test = None if measured is None else load_dataset(measured, "test")
     with progress_bars() as progress:
-        result = fit(module, train_data, recipe, test=test_data, device=device, progress=progress)
+        result = fit(module, fitted, recipe, test=test, device=device, progress=progress)
     save_checkpoint(module, out, result, name=model)
     if not as_json:
         console = Console()

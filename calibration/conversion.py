@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from calibration.stage import calibrate, needs_data, per_sample_method
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
@@ -87,6 +88,26 @@ def data_parts(spec: str, method: str, samples: int | None = None) -> DataParts:
     return DataParts(*whole.split_at(min(samples or CALIBRATION_SAMPLES, len(whole) // 2)))
 
 
+def _check_takes(module: nn.Module, dataset: Dataset) -> None:
+    """Runs one image, so that a misfit is named before it is a traceback from deep inside the module."""
+    shape = tuple(dataset.images.shape[1:])
+    try:
+        with torch.no_grad():
+            logits = module(torch.from_numpy(dataset.images[:1]))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise InputError(
+            f"{type(module).__name__} does not take images of shape {shape} from {dataset.name}: {error}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"{type(module).__name__} must return logits (batch, classes), and returned {found}.")
+    if logits.shape[1] < dataset.classes:
+        raise InputError(
+            f"{type(module).__name__} knows {logits.shape[1]} classes, and {dataset.name} has labels up to "
+            f"{dataset.classes - 1}."
+        )
+
+
 def convert(
     module: nn.Module,
     parts: DataParts,
@@ -113,6 +134,7 @@ def convert(
         InputError: The images do not fit, or there is no such method.
     """
     calibration, evaluation = per_sample_method(method, rho), parts.evaluation
+    _check_takes(module, evaluation)
     ann = accuracy(module, evaluation, device=device)
     progress("capturing the network", 0, 1)
     network = capture(module, evaluation.images[:2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,10 @@ __all__ = [
 ]
 
 PATIENCE = 1.0
-"""Seconds of one stage before a console that is no terminal is told of it."""
+"""Seconds that a stage must take for a console that is no terminal to be told of its end."""
+
+INTERVAL = 10.0
+"""Seconds between two lines about one stage on such a console."""
 
 
 @contextmanager
@@ -62,20 +64,23 @@ def progress_bars() -> Iterator[Progress]:
 
 
 class _Lines:
-    """One line for each stage that took long, when it is done."""
+    """A line now and then for each stage that takes long, and one when it is done."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._begun: dict[str, float] = {}
+        self._told: dict[str, float] = {}
 
     def __call__(self, stage: str, done: int, total: int, /) -> None:
-        begun = self._begun.setdefault(stage, time.monotonic())
+        now = time.monotonic()
+        begun, told = self._begun.setdefault(stage, now), self._told.setdefault(stage, now)
         if done >= total:
-            seconds = time.monotonic() - begun
-            del self._begun[stage]
-            if seconds >= PATIENCE:
-                self._console.print(f"{stage}: {total} in {seconds:.1f} s", highlight=False)
-                sys.stderr.flush()
+            del self._begun[stage], self._told[stage]
+            if now - begun >= PATIENCE:
+                self._console.print(f"{stage}: {total} in {now - begun:.1f} s", highlight=False)
+        elif now - told >= INTERVAL:
+            self._told[stage] = now
+            self._console.print(f"{stage}: {done} of {total} after {now - begun:.0f} s", highlight=False)
 
 
 def accuracy_table(ann: float | None, rows: Sequence[AccuracyRow], title: str) -> Table:

@@ -133,11 +133,12 @@ def train(
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True),
     ):
         torch.manual_seed(recipe.seed)
-        model.to(where).train()
+        # Convolutions with channels last train several times as fast on a CPU, and no slower elsewhere.
+        model.to(where, memory_format=torch.channels_last).train()
         try:
             history = _epochs(model, images, labels, recipe, progress)
         finally:
-            model.cpu().eval()
+            model.to("cpu", memory_format=torch.contiguous_format).eval()
     return TrainingResult(
         history=history,
         train_accuracy=accuracy(model, dataset, device=where),
@@ -219,7 +220,8 @@ def _epochs(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, pr
         loss_sum = torch.zeros((), device=images.device)
         correct = torch.zeros((), device=images.device)
         for batch in order[: per_epoch * recipe.batch_size].reshape(per_epoch, recipe.batch_size):
-            logits = model(_augment(images[batch], recipe, generator))
+            shown = _augment(images[batch], recipe, generator)
+            logits = model(shown.contiguous(memory_format=torch.channels_last) if shown.ndim == 4 else shown)
             loss = functional.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from cos_export.capturing.findings import Finding, blockers, explain
+from cos_export.capturing.findings import Finding, explain
 from cos_export.capturing.tracing import check_example, trace
 from cos_export.capturing.walk import walk
 from cos_export.errors import CaptureError
@@ -44,9 +44,9 @@ def capture(model: nn.Module, example_input: ArrayLike | Tensor) -> SpikingNetwo
     if isinstance(traced, Finding):
         raise CaptureError(explain(name, [traced]))
     walked = walk(traced)
-    if blockers(walked.findings) or walked.output is None:
+    if walked.network is None:
         raise CaptureError(explain(name, walked.findings))
-    return walked.builder.finish(walked.output)
+    return walked.network
 
 
 def inspect_module(model: nn.Module, example_input: ArrayLike | Tensor) -> list[Finding]:

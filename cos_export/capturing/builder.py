@@ -199,7 +199,7 @@ def _pointwise(shape: Shape, gain: DoubleArray, offset: DoubleArray) -> Synapse:
 
 
 def _check_finite(synapse: Synapse) -> None:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         finite = all(np.isfinite(a.astype(np.float32)).all() for a in (synapse.weight, synapse.bias))
     if not finite:
         raise Unsupported(

@@ -23,8 +23,10 @@ def batch_norm_gain(
 
     gain = weight / sqrt(variance + epsilon),   offset = bias - gain * mean
     """
-    gain = (np.ones_like(mean) if weight is None else weight) / np.sqrt(variance + epsilon)
-    return gain, (np.zeros_like(mean) if bias is None else bias) - gain * mean
+    # A variance of zero without epsilon gives inf, which whoever takes the gain refuses.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = (np.ones_like(mean) if weight is None else weight) / np.sqrt(variance + epsilon)
+        return gain, (np.zeros_like(mean) if bias is None else bias) - gain * mean
 
 
 def apply_gain(

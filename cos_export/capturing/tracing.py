@@ -22,6 +22,8 @@ from cos_export.errors import InputError
 
 __all__ = ["Traced", "check_example", "module_path", "source_line", "trace"]
 
+# Not 1, which torch.export takes for a constant, and no size that a forward is likely to spell out.
+_BATCH = 3
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent.parent)
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .*\n\s*(?P<code>.*)')
@@ -36,18 +38,18 @@ class Traced:
         module: The copy that was traced, in eval mode.
         constants: Parameters, buffers and other tensors, by the placeholders that stand for them.
         input: The placeholder of the input.
-        batch: The batch axis as shapes spell it, or None if the module works for one batch size only.
+        batch: The batch axis as shapes spell it: a symbol, or a number if forward asks for it as len(x) does.
     """
 
     graph: fx.Graph
     module: nn.Module
     constants: dict[fx.Node, Tensor]
     input: fx.Node
-    batch: str | None
+    batch: str
 
 
 def check_example(example: ArrayLike | Tensor) -> Tensor:
-    """One sample, twice: a batch of one would let `torch.export` take the batch size for a constant.
+    """One sample, three times: a model that works for this batch size works for any.
 
     Raises:
         InputError: The example is not one float32 tensor (batch, ...) of a shape that NIR knows.
@@ -64,7 +66,7 @@ def check_example(example: ArrayLike | Tensor) -> Tensor:
             "The example input must be (batch, channels, height, width), (batch, channels, length) or "
             f"(batch, features), and has shape {tuple(tensor.shape)}."
         )
-    return tensor[:1].expand(2, *tensor.shape[1:]).clone()
+    return tensor[:1].expand(_BATCH, *tensor.shape[1:]).clone()
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
@@ -103,7 +105,7 @@ def trace(model: nn.Module, example: Tensor) -> Traced | Finding:
             "forward",
             _line_of(error),
             "",
-            f"it fails on the example's first sample given twice, shape {tuple(example.shape)} ({_summary(error)})",
+            f"it fails on {_BATCH} copies of the example's first sample, {tuple(example.shape)} ({_summary(error)})",
             "give an example of the shape the model takes; it must take one tensor and any batch size",
         )
     try:
@@ -135,13 +137,12 @@ def _traced(program: ExportedProgram, module: nn.Module) -> Traced:
         held = program.state_dict.get(str(spec.target), program.constants.get(str(spec.target)))
         if isinstance(held, Tensor):
             constants[node] = held
-    size = inputs[0].meta["val"].shape[0]
     return Traced(
         graph=program.graph,
         module=module,
         constants=constants,
         input=inputs[0],
-        batch=None if isinstance(size, int) else str(size),
+        batch=str(inputs[0].meta["val"].shape[0]),
     )
 
 

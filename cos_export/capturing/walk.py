@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator as python_operator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,12 +12,13 @@ from torch import Tensor, fx
 # Imported for what they register.
 from cos_export.capturing import arithmetic, pooling, reshaping, synapses  # noqa: F401
 from cos_export.capturing.builder import Builder
-from cos_export.capturing.findings import Finding, Unsupported
+from cos_export.capturing.findings import Finding, Unsupported, blockers
 from cos_export.capturing.operators import OPERATORS, Call, Converted
 from cos_export.capturing.refusals import refusal
 from cos_export.capturing.tracing import Traced, module_path, source_line
 from cos_export.capturing.values import Value
 from cos_export.graph import Shape
+from cos_export.network import SpikingNetwork
 
 __all__ = ["Walk", "walk"]
 
@@ -31,13 +31,11 @@ class Walk:
 
     Attributes:
         findings: One for each operation on something that depends on the input, and for the model as a whole.
-        builder: The graph, complete if no finding blocks.
-        output: What the module returns, if that is one value.
+        network: The spiking network, or None if a finding blocks.
     """
 
     findings: list[Finding]
-    builder: Builder
-    output: Value | None
+    network: SpikingNetwork | None
 
 
 def walk(traced: Traced) -> Walk:
@@ -58,13 +56,6 @@ class _Walker:
         self.root: dict[fx.Node, fx.Node] = {}
 
     def run(self) -> Walk:
-        if self.traced.batch is None:
-            size = self.traced.input.meta["val"].shape[0]
-            self._block_model(
-                "forward",
-                f"it works for a batch of {size} only",
-                "use x.shape[0] or -1 for the batch axis wherever a shape is written, as in x.flatten(1)",
-            )
         output: Value | None = None
         for node in self.traced.graph.nodes:
             if node.op == "call_function":
@@ -77,7 +68,16 @@ class _Walker:
                 "it has no QCFS activation, so nothing in it would spike",
                 "use cos_export.QCFS for its activations and train with it",
             )
-        return Walk(self.findings, self.builder, output)
+        return Walk(self.findings, self._finish(output))
+
+    def _finish(self, output: Value | None) -> SpikingNetwork | None:
+        if output is None or blockers(self.findings):
+            return None
+        try:
+            return self.builder.finish(output)
+        except Unsupported as error:
+            self._block_model("output", error.reason, error.fix)
+            return None
 
     def _call(self, node: fx.Node) -> None:
         read = [argument for argument in node.all_input_nodes if argument in self.values]
@@ -89,7 +89,7 @@ class _Walker:
         if str(node.target).startswith(_BOOKKEEPING) and not isinstance(result, Tensor):
             return
         self.root[node] = self.root.get(read[0], read[0]) if self._shares_memory(node) else node
-        if any(self.values[argument].lost for argument in read):
+        if any(self.values[argument].lost for argument in read) and str(node.target) in OPERATORS:
             self._add(node, "nothing yet: it was not checked, for its input cannot be converted")
             self.values[node] = self._stand_in(result)
             return
@@ -237,12 +237,10 @@ class _Walker:
         if not isinstance(result, Tensor) or result.ndim < 2:
             return None
         batch, *rest = result.shape
-        expected = self.traced.batch
-        if expected is None:
-            expected = str(self.traced.input.meta["val"].shape[0])
-        if str(batch) != expected or not all(isinstance(n, int) for n in rest) or math.prod(rest) == 0:
+        sizes = [str(n) for n in rest]
+        if str(batch) != self.traced.batch or not all(n.isdigit() for n in sizes) or "0" in sizes:
             return None
-        return tuple(rest)
+        return tuple(int(n) for n in sizes)
 
     def _name(self, node: fx.Node) -> str:
         """The module's path if the module is this operation, else the path and the operation."""

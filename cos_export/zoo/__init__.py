@@ -11,7 +11,7 @@ from torch import nn
 
 from cos_export.errors import InputError
 from cos_export.training import Recipe
-from cos_export.zoo import digits
+from cos_export.zoo import digits, resnet
 from cos_export.zoo.checkpoints import load_weights
 
 __all__ = ["ZooEntry", "build", "entry", "load_weights", "names", "weights_path"]
@@ -26,18 +26,19 @@ class ZooEntry:
     Attributes:
         build: From the number of levels L to the network.
         input_shape: Of one sample, (channels, height, width).
-        dataset: The data set that it is for, as `load_dataset` names it.
+        dataset: The data set that it is for, as `load_dataset` names it, or None if the package has none.
         recipe: How the shipped weights were trained, or None if none are shipped.
     """
 
     build: Callable[[int], nn.Module]
     input_shape: tuple[int, ...]
-    dataset: str
+    dataset: str | None
     recipe: Recipe | None
 
 
 _ENTRIES: Mapping[str, ZooEntry] = {
     "digits": ZooEntry(digits.DigitsNet, (1, 8, 8), "digits", digits.RECIPE),
+    "resnet20": ZooEntry(resnet.resnet20, (3, 32, 32), None, resnet.RESNET20_RECIPE),
 }
 
 

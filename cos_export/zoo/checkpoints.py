@@ -60,8 +60,8 @@ def _state(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path} cannot be read as plain weights. It must hold a state dict of tensors and nothing else, for "
-            f"nothing in it is run: torch.save(model.state_dict(), path). ({str(error).splitlines()[0]})"
+            f"{path} cannot be read as plain weights ({type(error).__name__}). It must hold a state dict of tensors "
+            "and nothing else, for nothing in it is run: torch.save(model.state_dict(), path)."
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]

@@ -109,18 +109,28 @@ def install(progress: Progress = silent) -> LavaEnvironment:
         InputError: The folder is in use for something else.
     """
     root = location()
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(root.with_name(root.name + ".lock")):
-        try:
-            return find()
-        except UnavailableError:
-            _remove_incomplete(root)
-        try:
-            _make(root, progress)
-        except BaseException:
-            shutil.rmtree(root, ignore_errors=True)
-            raise
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(root.with_name(root.name + ".lock")):
+            return _install_locked(root, progress)
+    except OSError as error:
+        raise UnavailableError(
+            f"Lava's environment cannot be made at {root}: {error}. Name a folder that can be written in "
+            f"{LOCATION_VARIABLE}."
+        ) from error
+
+
+def _install_locked(root: Path, progress: Progress) -> LavaEnvironment:
+    try:
         return find()
+    except UnavailableError:
+        _remove_incomplete(root)
+    try:
+        _make(root, progress)
+    except BaseException:
+        shutil.rmtree(root, ignore_errors=True)
+        raise
+    return find()
 
 
 @contextmanager

@@ -167,7 +167,9 @@ def test_the_report_says_what_is_in_the_bundle(tmp_path: Path) -> None:
     ]
     metrics = {"dataset": "<noise>", "samples": 9, "ann_accuracy": 0.9, "methods": rows}
     targets = [get("onnxruntime")]
-    bundle, _ = export_and_verify(two_layers(seed=1), tmp_path / "out", 2, golden=IMAGES, metrics=metrics, targets=targets)
+    bundle, _ = export_and_verify(
+        two_layers(seed=1), tmp_path / "out", 2, golden=IMAGES, metrics=metrics, targets=targets
+    )
     page = bundle.report_path.read_text()
     assert "&lt;noise&gt;" in page and "<noise>" not in page
     assert "81.2" in page and page.count("<svg") == 3 and "onnxruntime" in page

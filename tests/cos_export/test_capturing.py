@@ -124,9 +124,7 @@ def test_convolution_1d(options):
 
 
 def test_a_multilayer_perceptron():
-    network = prove(
-        nn.Sequential(nn.Linear(6, 12, bias=False), nn.BatchNorm1d(12), QCFS(4), nn.Linear(12, 3)), (6,)
-    )
+    network = prove(nn.Sequential(nn.Linear(6, 12, bias=False), nn.BatchNorm1d(12), QCFS(4), nn.Linear(12, 3)), (6,))
     assert kinds(network) == ["Input", "Affine", "IF", "Affine", "Output"]
 
 
@@ -155,9 +153,7 @@ def test_nodes_are_plain_nir():
 
 
 def test_the_threshold_and_the_pool_divisor_are_in_the_next_weights():
-    model = nn.Sequential(
-        nn.Conv2d(1, 2, 3), QCFS(4, threshold=2.0), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 2)
-    )
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), QCFS(4, threshold=2.0), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 2))
     graph = capture(model, torch.rand(1, 1, 6, 6)).graph
     np.testing.assert_array_equal(graph.nodes["layer_4"].weight, model[4].weight.detach().numpy() * np.float32(0.5))
     np.testing.assert_array_equal(graph.nodes["layer_4"].bias, model[4].bias.detach().numpy())
@@ -419,9 +415,7 @@ def test_what_changes_nothing_vanishes():
 
 
 def test_one_module_in_two_places_becomes_two_layers():
-    network = prove(
-        Net(lambda m, x: m.a(m.conv(m.a(m.conv(x)))), conv=nn.Conv2d(4, 4, 3, padding=1), a=QCFS(4))
-    )
+    network = prove(Net(lambda m, x: m.a(m.conv(m.a(m.conv(x)))), conv=nn.Conv2d(4, 4, 3, padding=1), a=QCFS(4)))
     assert {"a", "a_1", "conv", "conv_1"} <= set(network.graph.nodes)
 
 
@@ -439,9 +433,7 @@ def test_names_are_identifiers_and_no_keywords():
             return self.output(act(linear(x)))
 
     network = prove(Named(), (6,))
-    assert set(network.graph.nodes) == {
-        *("input", "input_1", "if_", "layer_1_0", "layer_1_1", "output_1", "output")
-    }
+    assert set(network.graph.nodes) == {*("input", "input_1", "if_", "layer_1_0", "layer_1_1", "output_1", "output")}
 
 
 def test_nested_modules_and_computed_weights():

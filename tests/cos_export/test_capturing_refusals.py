@@ -60,10 +60,21 @@ def test_other_activations(layer):
 
 
 def test_a_functional_activation_is_found_at_its_line():
-    finding = one(Net(lambda m, x: F.relu(x)))
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.a = nn.Linear(6, 4), QCFS(4)
+
+        def forward(self, x):
+            x = self.a(self.linear(x))
+            return F.relu(x)
+
+    finding = one(Functional(), (2, 6))
     assert (finding.module, finding.op) == ("", "relu")
-    assert finding.line.startswith(__file__)
-    assert "F.relu(x)" in finding.line
+    file, number, code = finding.line.split(":", 2)
+    assert file == __file__
+    assert int(number) > 1
+    assert code == " return F.relu(x)"
 
 
 REFUSED = {
@@ -92,7 +103,7 @@ REFUSED = {
     ),
     "uneven windows": (lambda m, x: F.adaptive_avg_pool2d(x, 3), "adaptive_avg_pool2d", "divides"),
     "mean over channels": (lambda m, x: x.mean(1), "mean", "(2, 3)"),
-    "split axes": (lambda m, x: x.reshape(-1, 4, 64), "reshape", "x.flatten(1)"),
+    "split axes": (lambda m, x: x.reshape(-1, 2, 2, 64), "reshape", "x.flatten(1)"),
     "another dtype": (lambda m, x: x.double().float(), "to", "float32"),
     "sum over the batch": (lambda m, x: x + x.sum(0, keepdim=True), "sum", "known are"),
     "mean over the batch": (lambda m, x: x - x.mean(0, keepdim=True), "mean", "(2, 3)"),
@@ -102,17 +113,12 @@ REFUSED = {
         "batch_norm",
         "track_running_stats",
     ),
-    "a weight from the input": (
-        lambda m, x: F.conv2d(x, x.mean((0, 2, 3), keepdim=True).expand(4, 4, 1, 1)),
-        "conv2d",
-        "same for every input",
-    ),
 }
 
 
 @pytest.mark.parametrize(("between", "op", "fix"), REFUSED.values(), ids=REFUSED)
 def test_refusals(between, op, fix):
-    found = [f for f in blockers(Net(between)) if f.op == op]
+    found = [f for f in inspect_module(Net(between), torch.rand(1, 2, 8, 8)) if f.op == op and f.blocker]
     assert found
     assert fix in found[0].fix
     assert found[0].module == ""
@@ -152,7 +158,7 @@ def test_all_blockers_are_named_at_once():
         relu2=nn.ReLU(),
     )
     assert [f.module for f in blockers(model)] == ["relu1", "pool", "norm", "relu2"]
-    with pytest.raises(CaptureError, match="Net cannot be turned into a spiking network. 4 things must change"):
+    with pytest.raises(CaptureError, match=r"Net cannot be turned .* 4 things must change"):
         capture(model, torch.rand(1, 2, 8, 8))
 
 
@@ -168,12 +174,13 @@ def test_what_follows_a_lost_batch_axis_is_not_blamed():
             self.linear, self.a, self.last = nn.Linear(6, 4), QCFS(4), nn.Linear(4, 4)
 
         def forward(self, x):
-            return torch.sigmoid(self.last(self.a(self.linear(x)).flatten(0).reshape(-1, 4)))
+            flat = self.a(self.linear(x)).flatten(0)
+            return self.last(torch.sigmoid(flat + flat).reshape(-1, 4))
 
     findings = inspect_module(Mixed(), torch.rand(2, 6))
-    assert [f.op for f in findings if f.blocker] == ["flatten"]
+    assert [f.op for f in findings if f.blocker] == ["flatten", "sigmoid"]
     assert "keep the batch axis" in next(f.blocker for f in findings if f.blocker)
-    assert "not checked" in findings[-1].becomes
+    assert [f.op for f in findings if "not checked" in f.becomes] == ["add", "reshape"]
 
 
 @pytest.mark.parametrize("threshold", [0.0, -0.5, float("nan")])
@@ -189,6 +196,20 @@ def test_weights_that_are_not_finite():
     model = Net(lambda m, x: x)
     model.head.weight.data[0, 0] = float("nan")
     assert one(model).module == "head"
+
+
+def test_a_factor_that_no_weight_can_hold():
+    class Huge(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.a = nn.Linear(6, 4), QCFS(4)
+
+        def forward(self, x):
+            return self.a(self.linear(x)) * 1e30 * 1e30
+
+    finding = one(Huge(), (2, 6))
+    assert finding.op == "output"
+    assert "not finite in float32" in finding.blocker
 
 
 def test_a_batch_norm_that_makes_weights_infinite():
@@ -248,7 +269,7 @@ def test_several_inputs():
 def test_an_example_of_the_wrong_shape():
     finding = one(nn.Sequential(nn.Linear(5, 4), QCFS(4)), (2, 6))
     assert finding.op == "forward"
-    assert "fails on the example" in finding.blocker
+    assert "fails on 3 copies of the example" in finding.blocker
 
 
 def test_a_batch_size_written_into_the_model():
@@ -260,7 +281,10 @@ def test_a_batch_size_written_into_the_model():
         def forward(self, x):
             return self.last(self.a(self.linear(x)).view(2, 4))
 
-    assert any("batch" in f.blocker for f in blockers(Fixed(), (2, 6)))
+    finding = one(Fixed(), (2, 6))
+    assert finding.op == "forward"
+    assert finding.line.endswith("view(2, 4))")
+    assert "any batch size" in finding.fix
 
 
 def test_control_flow_that_depends_on_values():

@@ -41,7 +41,7 @@ def test_spikes_of_a_convolution_with_batch_norm_count_the_activation():
     conv.bias.data = torch.randint(-8, 8, conv.bias.shape) / 16
     norm = nn.BatchNorm2d(4, eps=0.0)
     norm.running_var.fill_(0.25)
-    norm.running_mean.fill_(0.5)
+    norm.running_mean.fill_(-0.5)
     model = nn.Sequential(conv, norm, act, nn.Flatten(), nn.Linear(64, 2)).eval()
     x = torch.randint(0, 16, (3, 1, 6, 6)) / 16
     with torch.no_grad():

@@ -14,7 +14,7 @@ class Arrival:
 
     Every synapse sends what it received one step before. So at Lava's step k = 1, 2, ... this layer gets
     the current of step (k - 1 - delay) mod T of sample (k - 1 - delay) div T. Before that it holds still:
-    it integrates no bias and sends no spike.
+    it integrates no bias and sends no spike. Potentials are float64, as all that Lava's synapses send.
 
     Args:
         job: What to run.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -34,8 +35,9 @@ def fail(message: str, traceback: str = "") -> NoReturn:
     LAST_ACT.acquire()
     try:
         write_result({"status": "failed", "message": message, "traceback": traceback})
-    finally:
-        os._exit(1)
+    except OSError as error:
+        sys.stderr.write(f"{message}\nThis could not be written as the job's result: {error}\n")
+    os._exit(1)
 
 
 class Monitor(threading.Thread):

@@ -126,11 +126,9 @@ class _Builder:
         return self._nodes[node.inputs[0]].shape
 
     def _input(self, node: Node) -> list[_Wire]:
-        from lava.proc.io.source import RingBuffer
+        from processes.faithful.source_process import SourceProcess
 
-        images = np.asarray(node.array("images"), np.float64)
-        held = np.stack([stock.to_lava(image) for image in images], axis=-1).repeat(self._job.steps, axis=-1)
-        return [_Wire(RingBuffer(data=held).s_out, node.shape, 0, False)]
+        return [_Wire(SourceProcess(job=self._job, node=node).s_out, node.shape, 0, False)]
 
     def _neuron_process(self, node: Node, unheard: tuple[tuple[int, ...], ...] = ()) -> tuple[int, AbstractProcess]:
         from processes.faithful.neuron_process import neuron_process

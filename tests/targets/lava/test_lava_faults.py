@@ -23,6 +23,7 @@ from cos_export.network import SpikingNetwork
 from targets.lava import LavaTarget, run_network
 from targets.lava.environment import LavaEnvironment
 from targets.lava.job import Job
+from targets.lava.process_group import members
 from targets.lava.supervisor import WORKER, supervise
 
 MANY_STEPS = 200_000
@@ -101,49 +102,71 @@ def test_a_step_that_raises(
         supervise(lava_environment, job, _silent)
 
 
-@pytest.mark.parametrize("backend", ["batched", "faithful"])
 def test_a_deadline(
-    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace, backend: Any
+    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
 ) -> None:
-    # The faithful back end holds the input of every step, so it gets fewer.
-    steps = MANY_STEPS if backend == "batched" else MANY_STEPS // 10
-    job = written_job(small_network(), two_images(), steps=steps, backend=backend, deadline=3.0)
+    job = written_job(small_network(), two_images(), steps=MANY_STEPS, backend="faithful", deadline=3.0)
     nothing_left.prefixes.append(job.segment_prefix)
     began = time.monotonic()
-    with pytest.raises(TargetError, match=r"not done within 3 s: 0 of 2 samples were. Allow it more with deadline="):
+    with pytest.raises(TargetError, match=r"not done within 3 s: 0 of 2 samples were\. Allow it more with deadline="):
         supervise(lava_environment, job, _silent)
     assert time.monotonic() - began < 20.0
 
 
-def _kill(folder: Path, traces: SimpleNamespace, noted: SimpleNamespace, choose: Callable[[int], int]) -> None:
-    def wait_and_kill() -> None:
+def _when_it_runs(folder: Path, traces: SimpleNamespace, noted: SimpleNamespace, act: Callable[[int], None]) -> None:
+    """Does something to a worker's process group once its network runs, while this thread waits for the result."""
+
+    def wait_and_act() -> None:
         group = traces.leader_of(folder)
         noted.groups.append(group)
         noted.prefixes.extend(traces.prefixes(folder))
-        os.kill(choose(group), signal.SIGKILL)
+        act(group)
 
-    threading.Thread(target=wait_and_kill, daemon=True).start()
+    threading.Thread(target=wait_and_act, daemon=True).start()
+
+
+def _newest(group: int) -> int:
+    """A process of the network: those are started last."""
+    return max(members(group))
 
 
 @pytest.mark.parametrize(
-    ("of_the_network", "message"),
-    [(True, "A process of the network ended.*killed by SIGKILL"), (False, "The Lava worker was killed by SIGKILL")],
-    ids=["child", "main"],
+    ("kill", "message"),
+    [
+        (lambda group: os.kill(_newest(group), signal.SIGKILL), "A process of the network ended.*killed by SIGKILL"),
+        (lambda group: os.kill(group, signal.SIGKILL), "The Lava worker was killed by SIGKILL"),
+        (lambda group: os.killpg(group, signal.SIGKILL), "The Lava worker was killed by SIGKILL"),
+    ],
+    ids=["child", "main", "all"],
 )
 def test_a_process_that_is_killed(
     lava_environment: LavaEnvironment,
     temporary_folder: Path,
     worker_traces: SimpleNamespace,
     nothing_left: SimpleNamespace,
-    of_the_network: bool,
+    kill: Callable[[int], None],
     message: str,
 ) -> None:
-    def choose(group: int) -> int:
-        return max(worker_traces.members(group)) if of_the_network else group
-
-    _kill(temporary_folder, worker_traces, nothing_left, choose)
+    """If all are killed at once, not even Python's resource tracker is left to free the shared memory."""
+    _when_it_runs(temporary_folder, worker_traces, nothing_left, kill)
     with pytest.raises(TargetError, match=message):
         run_network(small_network(), two_images(), MANY_STEPS, record_spikes=False, options=LavaTarget(deadline=60.0))
+
+
+def test_a_process_that_hangs(
+    lava_environment: LavaEnvironment,
+    temporary_folder: Path,
+    worker_traces: SimpleNamespace,
+    nothing_left: SimpleNamespace,
+) -> None:
+    """A stopped process ends on no polite signal."""
+
+    def stop(group: int) -> None:
+        os.kill(_newest(group), signal.SIGSTOP)
+
+    _when_it_runs(temporary_folder, worker_traces, nothing_left, stop)
+    with pytest.raises(TargetError, match="not done within 6 s"):
+        run_network(small_network(), two_images(), MANY_STEPS, record_spikes=False, options=LavaTarget(deadline=6.0))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)

@@ -43,14 +43,14 @@ def convolutions(draw: st.DrawFn) -> tuple[nir.Conv2d, np.ndarray]:
     return node, dyadic(rng, draw(st.integers(1, 3)), weight.shape[1] * groups, 9, 8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(convolutions())
 def test_convolution_is_that_of_torch(worker_modules: SimpleNamespace, drawn: tuple[nir.Conv2d, np.ndarray]) -> None:
     node, values = drawn
     np.testing.assert_array_equal(_computed(worker_modules, node, values), _reference(node, values))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(convolutions())
 def test_the_arguments_for_lava_mean_the_same_convolution(
     worker_modules: SimpleNamespace, drawn: tuple[nir.Conv2d, np.ndarray]

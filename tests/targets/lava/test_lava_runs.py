@@ -25,7 +25,7 @@ from random_networks import (
     spiking_node,
 )
 
-from cos_export.errors import InputError, NetworkError
+from cos_export.errors import InputError, NetworkError, TargetError
 from cos_export.network import SampleStates, SpikingNetwork
 from cos_export.simulation import simulate
 from cos_export.trace import Trace
@@ -250,3 +250,14 @@ def test_a_node_that_lava_cannot_run_is_named() -> None:
     network.graph.nodes[name] = nir.CubaLI(*[np.ones(5)] * 5) if hasattr(nir, "CubaLI") else nir.Delay(np.ones(5))
     with pytest.raises(NetworkError, match=f"Node {name!r} .* cannot be run in Lava"):
         run_network(network, images(network, 1), 1)
+
+
+def test_the_same_way_twice_is_run_by_one_back_end_and_named_by_the_other() -> None:
+    rng = _rng()
+    nodes = {**_ends((2, 2, 2), 3), "flat1": flatten(), "flat2": flatten(), "readout": affine(rng, 8, 3)}
+    specs = {"if1": neurons(rng, (8,))}
+    network = _graph(nodes, specs, "input > flat1 > if1 > readout > output", "input > flat2 > if1")
+    batch = images(network, 2)
+    _assert_same(run_network(network, batch, 3), simulate(network, batch, 3, device="cpu"))
+    with pytest.raises(TargetError, match="Node 'if1' adds the same input twice"):
+        run_network(network, batch, 3, options=LavaTarget("faithful"))

@@ -107,6 +107,13 @@ def test_a_folder_of_somebody_else_is_left_alone(root: Path) -> None:
     assert (root / "thesis.txt").read_text() == "do not delete"
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("COS_EXPORT_LAVA_ENV", str(tmp_path / "file" / "lava"))
+    with pytest.raises(UnavailableError, match=r"cannot be made at .*file/lava.*Name a folder"):
+        install()
+
+
 def test_an_installation_without_network_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried where an earlier one was interrupted, and quotes what pip says."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:

@@ -1,7 +1,7 @@
-"""The Lava processes of the faithful back end: the layer of neurons and the readout.
+"""The Lava process of the faithful back end for a layer of neurons and for the readout.
 
 Lava runs every module that lies beside a process of one's own, once for each process of the network, so
-this folder holds nothing else.
+this folder holds nothing but processes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""The Lava process that holds the images, one after the other, each for all steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from job import Job, Node
+from lava.magma.core.decorator import implements, requires, tag
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyOutPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import OutPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+from stock import lava_shape, to_lava
+
+
+class SourceProcess(AbstractProcess):
+    """Sends image (k - 1) div T at Lava's step k = 1, 2, ..., and the last one for as long as it is asked.
+
+    Lava's own buffer would have to hold every image T times.
+
+    Args:
+        job: What to run.
+        node: The Input.
+    """
+
+    def __init__(self, *, job: Job, node: Node) -> None:
+        super().__init__(job=job, node=node)
+        self.s_out = OutPort(shape=lava_shape(node.shape))
+
+
+@implements(proc=SourceProcess, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("floating_pt")
+class SourceModel(PyLoihiProcessModel):
+    """Reads an image from the job's folder when its turn comes."""
+
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, float)
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        self._job: Job = proc_params["job"]
+        self._images = proc_params["node"].array("images")
+        self._image = np.zeros(0)
+
+    def run_spk(self) -> None:
+        """One step."""
+        sample, t = divmod(self.time_step - 1, self._job.steps)
+        if t == 0 and sample < self._job.samples:
+            self._image = to_lava(np.asarray(self._images[sample], float))
+        self.s_out.send(self._image)

@@ -1,0 +1,127 @@
+"""Data sets by name and from files."""
+
+import numpy as np
+import pytest
+
+from cos_export.datasets import Dataset, is_named, load_dataset
+from cos_export.errors import InputError
+
+IMAGES = np.arange(2 * 1 * 2 * 2, dtype=np.uint8).reshape(2, 1, 2, 2)
+
+
+def archive(tmp_path, **arrays):
+    path = tmp_path / "set.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_digits_are_split_for_good():
+    train, test = load_dataset("digits", "train"), load_dataset("digits")
+    assert (len(train), len(test)) == (1297, 500)
+    assert train.images.shape[1:] == test.images.shape[1:] == (1, 8, 8)
+    for part in (train, test):
+        assert part.images.dtype == np.float32
+        assert part.labels.dtype == np.int64
+        assert part.images.min() == 0.0
+        assert part.images.max() == 1.0
+        assert part.classes == 10
+        assert np.ptp(np.bincount(part.labels)) <= 7
+    assert test.labels[:8].tolist() == load_dataset("digits", "test").labels[:8].tolist()
+
+
+def test_the_parts_of_digits_are_all_of_it_without_overlap():
+    sklearn = pytest.importorskip("sklearn.datasets")
+    whole = sklearn.load_digits()
+    train, test = load_dataset("digits", "train"), load_dataset("digits")
+    ours = np.concatenate([train.images, test.images]).reshape(1797, 64) * 16
+    order, expected = np.lexsort(ours.T), np.lexsort(whole.data.T)
+    np.testing.assert_array_equal(ours[order], whole.data[expected])
+    assert len({image.tobytes() for image in train.images} & {image.tobytes() for image in test.images}) == 0
+
+
+def test_the_split_of_digits_has_not_moved():
+    labels = load_dataset("digits").labels
+    assert labels[:10].tolist() == [0, 7, 9, 1, 2, 3, 0, 5, 8, 4]
+
+
+def test_names():
+    assert is_named("digits")
+    assert not is_named("digits.npz")
+
+
+def test_bytes_are_scaled_and_floats_are_taken_as_they_are(tmp_path):
+    scaled = load_dataset(archive(tmp_path, images=IMAGES, labels=np.array([3, 1])))
+    np.testing.assert_array_equal(scaled.images, IMAGES.astype(np.float32) / np.float32(255))
+    assert scaled.labels.tolist() == [3, 1]
+    assert (scaled.name, scaled.classes) == ("set.npz", 4)
+    assert "255" in scaled.normalisation
+    floats = IMAGES.astype(np.float64) - 3.5
+    plain = load_dataset(str(archive(tmp_path, images=floats, labels=np.array([0, 1], np.uint8))))
+    np.testing.assert_array_equal(plain.images, floats)
+    assert plain.images.dtype == np.float32
+
+
+def test_other_arrays_in_the_file_are_no_trouble(tmp_path):
+    path = archive(tmp_path, images=IMAGES, labels=np.array([0, 1]), notes=np.array([{"a": 1}], dtype=object))
+    assert len(load_dataset(path)) == 2
+
+
+def test_first_and_split():
+    whole = Dataset(np.zeros((5, 1, 2, 2), np.float32), np.arange(5), "five", "none")
+    assert whole.first(None) is whole
+    assert whole.first(2).labels.tolist() == [0, 1]
+    left, right = whole.split_at(3)
+    assert (left.labels.tolist(), right.labels.tolist()) == ([0, 1, 2], [3, 4])
+    for count in (0, 6):
+        with pytest.raises(InputError, match="five has 5 samples"):
+            whole.first(count)
+    for count in (0, 5):
+        with pytest.raises(InputError, match="cannot be split"):
+            whole.split_at(count)
+
+
+ODD = {
+    "no labels": ({"images": IMAGES}, "has no 'labels'; it holds 'images'"),
+    "nothing": ({}, "has no 'images' and no 'labels'; it holds nothing"),
+    "no channels": ({"images": IMAGES[:, 0], "labels": [0, 1]}, "images\\[:, None\\]"),
+    "labels by class": ({"images": IMAGES, "labels": np.eye(2, dtype=int)}, "must be \\(samples,\\)"),
+    "lengths": ({"images": IMAGES, "labels": [0, 1, 2]}, "2 images and 3 labels"),
+    "empty": ({"images": IMAGES[:0], "labels": np.zeros(0, int)}, "no samples"),
+    "float labels": ({"images": IMAGES, "labels": [0.0, 1.0]}, "class numbers"),
+    "negative labels": ({"images": IMAGES, "labels": [0, -1]}, "class numbers"),
+    "wide integers": ({"images": IMAGES.astype(np.int32), "labels": [0, 1]}, "uint8 or of a float type"),
+    "nan": ({"images": IMAGES * np.nan, "labels": [0, 1]}, "not finite"),
+    "objects": ({"images": IMAGES.astype(object), "labels": [0, 1]}, "Python objects is refused"),
+}
+
+
+@pytest.mark.parametrize(("arrays", "message"), ODD.values(), ids=ODD)
+def test_files_that_do_not_hold_what_they_should(tmp_path, arrays, message):
+    with pytest.raises(InputError, match=message):
+        load_dataset(archive(tmp_path, **arrays))
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 cut off"])
+def test_files_that_are_no_archive(tmp_path, content):
+    path = tmp_path / "bad.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"not an \.npz archive"):
+        load_dataset(path)
+
+
+def test_a_single_array(tmp_path):
+    np.save(tmp_path / "one.npy", IMAGES)
+    with pytest.raises(InputError, match="is a single array"):
+        load_dataset(tmp_path / "one.npy")
+
+
+def test_a_folder_and_a_name_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="not supported yet"):
+        load_dataset(tmp_path)
+    with pytest.raises(InputError, match="'mnist' is neither a data set \\(digits\\) nor an existing file"):
+        load_dataset("mnist")
+
+
+def test_a_split_that_is_not_there():
+    with pytest.raises(InputError, match="'train' or 'test'"):
+        load_dataset("digits", "validation")

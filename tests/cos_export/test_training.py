@@ -1,0 +1,134 @@
+"""Training: it learns, it repeats itself, and it keeps its recipe."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from cos_export import zoo
+from cos_export.datasets import Dataset
+from cos_export.errors import InputError
+from cos_export.qcfs import QCFS
+from cos_export.training import Recipe, _augment, accuracy, save_checkpoint, train
+
+RECIPE = Recipe(epochs=8, learning_rate=0.05, batch_size=16, shift=1, label_smoothing=0.05)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Bright left halves against bright right halves."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 96)
+    images = generator.random((96, 1, 6, 6), np.float32) * 0.5
+    images[labels == 0, :, :, :3] += 0.5
+    images[labels == 1, :, :, 3:] += 0.5
+    return Dataset(images, labels, "halves", "none")
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), QCFS(4, 2.0), nn.Dropout(0.1), nn.Flatten(), nn.Linear(144, 2)
+    )
+
+
+def test_it_learns_and_reports(data):
+    told = []
+    net = model()
+    result = train(net, data, RECIPE, test=data, device="cpu", progress=lambda *a: told.append(a))
+    assert result.test_accuracy == result.train_accuracy == accuracy(net, data, device="cpu")
+    assert result.test_accuracy > 0.95
+    assert len(result.history) == 8
+    assert result.history[-1].loss < result.history[0].loss
+    assert told[0] == ("training", 0, 8)
+    assert told[-1] == ("training", 8, 8)
+    assert not net.training
+    assert net[2].threshold.item() != 2.0
+
+
+def test_a_seed_gives_the_same_weights_and_leaves_the_global_generator_alone(data):
+    states = []
+    for seed in (1, 1, 2):
+        net = model()
+        before = torch.get_rng_state()
+        train(net, data, replace(RECIPE, seed=seed, epochs=2), device="cpu")
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append(net.state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not torch.equal(states[0]["5.weight"], states[2]["5.weight"])
+
+
+def test_a_loss_that_is_no_number_stops_it(data):
+    with pytest.raises(InputError, match="lower learning rate"):
+        train(model(), data, replace(RECIPE, learning_rate=1e30), device="cpu")
+
+
+def test_a_batch_larger_than_the_data(data):
+    with pytest.raises(InputError, match="halves has 96 samples"):
+        train(model(), data, replace(RECIPE, batch_size=97), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"shift": -1},
+        {"label_smoothing": 1.0},
+        {"momentum": -0.1},
+        {"weight_decay": -1.0},
+    ],
+    ids=str,
+)
+def test_recipes_that_make_no_sense(change):
+    with pytest.raises(InputError, match=next(iter(change))):
+        replace(RECIPE, **change)
+
+
+def test_augmentation_moves_whole_images():
+    images = torch.arange(1.0, 1 + 4 * 2 * 5 * 5).reshape(4, 2, 5, 5)
+    moved = _augment(images, replace(RECIPE, shift=2), torch.Generator().manual_seed(3))
+    assert moved.shape == images.shape
+    padded = nn.functional.pad(images, [2] * 4)
+    for sample in range(4):
+        candidates = [padded[sample, :, i : i + 5, j : j + 5] for i in range(5) for j in range(5)]
+        assert any(torch.equal(moved[sample], candidate) for candidate in candidates)
+
+
+def test_augmentation_mirrors_some_images():
+    images = torch.rand(32, 1, 3, 3)
+    seen = _augment(images, replace(RECIPE, shift=0, flip=True), torch.Generator().manual_seed(0))
+    mirrored = [torch.equal(a, b.flip(2)) and not torch.equal(a, b) for a, b in zip(seen, images, strict=True)]
+    assert 0 < sum(mirrored) < 32
+    assert all(m or torch.equal(a, b) for m, a, b in zip(mirrored, seen, images, strict=True))
+
+
+def test_a_checkpoint_holds_weights_and_recipe_and_repeats_to_the_byte(data, tmp_path):
+    net = model()
+    result = train(net, data, replace(RECIPE, epochs=1), test=data, device="cpu")
+    path = save_checkpoint(net, tmp_path / "net.safetensors", result, name="halves")
+    with safe_open(path, "pt") as file:
+        held = json.loads(file.metadata()["training"])
+    assert Recipe(**held["recipe"]) == result.recipe
+    assert (held["model"], held["test_accuracy"]) == ("halves", result.test_accuracy)
+    other = model()
+    zoo.load_weights(other, path)
+    assert torch.equal(other[5].weight, net[5].weight)
+    first = path.read_bytes()
+    save_checkpoint(net, path, result, name="halves")
+    assert path.read_bytes() == first
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_a_checkpoint_that_cannot_be_written(data, tmp_path):
+    net = model()
+    result = train(net, data, replace(RECIPE, epochs=1), device="cpu")
+    with pytest.raises(InputError, match="ends otherwise"):
+        save_checkpoint(net, tmp_path / "net.pth", result, name="halves")
+    with pytest.raises(InputError, match="cannot be written"):
+        save_checkpoint(net, tmp_path / "nowhere" / "net.safetensors", result, name="halves")

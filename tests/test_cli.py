@@ -1,0 +1,252 @@
+"""The command line as a user meets it: exit codes, two streams, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import numpy as np
+import pytest
+
+import cli
+
+COMMAND = [sys.executable, "-m", "cos_export"]
+
+USER_MODULE = """
+import torch
+from torch import nn
+from cos_export import QCFS
+
+def good():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), QCFS(4, 1.0), nn.Flatten(), nn.Linear(256, 10))
+
+def bad():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 10))
+
+def not_a_module():
+    return 3
+"""
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> Done:
+    """The command in this process, which has torch imported already."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        contextlib.chdir(cwd or "."),
+        mock.patch.object(sys, "argv", ["cos-export", *map(str, arguments)]),
+        mock.patch.object(sys, "path", list(sys.path)),
+        mock.patch.dict(os.environ, {"COLUMNS": "400"}),
+        pytest.raises(SystemExit) as stopped,
+    ):
+        sys.modules.pop("mine", None)  # another test's module of that name
+        cli.main()
+    assert isinstance(stopped.value.code, int)
+    return Done(stopped.value.code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the digits network, made once, by a process of its own."""
+    folder = tmp_path_factory.mktemp("cli") / "digits"
+    arguments = ["convert-and-export", "digits", "--data", "digits", "--steps", "2", "--method", "half"]
+    arguments += ["--golden", "16", "--targets", "onnxruntime", "--out", str(folder), "--json"]
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["bundle"] == str(folder)
+    assert document["metrics"]["ann_accuracy"] >= 0.98
+    assert document["parity"]["targets"]["onnxruntime"]["local_violations"] == 0
+    return folder
+
+
+def test_verify_and_its_table(bundle: Path) -> None:
+    done = run("verify", bundle, "--targets", "pytorch,onnxruntime")
+    assert done.returncode == 0
+    assert "passed" in done.stdout and "FAILED" not in done.stdout
+    as_json = run("verify", bundle, "--targets", "pytorch", "--json")
+    document = json.loads(as_json.stdout)
+    assert document["passed"] and document["targets"]["pytorch"]["mismatches"] == 0
+
+
+def test_run_reports_every_step(bundle: Path) -> None:
+    done = run("run", bundle, "--data", "digits", "--samples", "100", "--json")
+    document = json.loads(done.stdout)
+    assert done.returncode == 0 and document["samples"] == 100
+    assert list(document["accuracy"]) == ["1", "2"] and min(document["accuracy"].values()) > 0.9
+
+
+def test_a_users_own_network_and_data(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(USER_MODULE)
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", images=rng.random((40, 1, 8, 8), np.float32), labels=rng.integers(0, 10, 40))
+    done = run(
+        *("convert-and-export", "mine:good", "--data", "data.npz", "--steps", "3", "--golden", "8"),
+        *("--targets", "onnxruntime,pytorch", "--out", "out", "--json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    metrics = json.loads(done.stdout)["metrics"]
+    assert (metrics["calibration_samples"], metrics["samples"]) == (20, 20), "the two parts must not overlap"
+    assert metrics["captured_ann_accuracy"] == metrics["ann_accuracy"]
+    per_sample = run(
+        *("convert-and-export", "mine:good", "--data", "data.npz", "--steps", "3", "--method", "cos", "--rho", "2"),
+        *("--golden", "8", "--out", "out", "--json"),
+        cwd=tmp_path,
+    )
+    document = json.loads(per_sample.stdout)
+    assert (document["rho"], document["total_timesteps"], document["metrics"]["samples"]) == (2, 5, 40)
+    again = run("run", "out", "--data", "data.npz", "--json", cwd=tmp_path)
+    assert again.returncode == 0 and json.loads(again.stdout)["rho"] == 2
+    assert json.loads(again.stdout)["accuracy"]["3"] == document["metrics"]["methods"][1]["accuracy"]["3"]
+
+
+WRONG = {
+    "no such network": (["nothing"], 2, "There is no network 'nothing'"),
+    "no such module": (["nowhere:factory"], 2, "'nowhere:factory' cannot be imported"),
+    "no such function": (["mine:missing"], 2, "has no attribute 'missing'"),
+    "no module made": (["mine:not_a_module"], 2, "returned a int"),
+    "unsupported operations": (["mine:bad"], 2, "sigmoid"),
+    "no such weights": (["digits", "--weights", "w.safetensors"], 2, "There is no file of weights w.safetensors"),
+    "no such data": (["digits", "--data", "gone.npz"], 2, "gone.npz"),
+    "wrong shape": (["digits", "--data", "wide.npz"], 2, "does not take images of shape (1, 16, 16)"),
+    "no such method": (["digits", "--method", "best"], 2, "There is no calibration method 'best'"),
+    "no such target": (["digits", "--targets", "loihi"], 2, "loihi"),
+    "no such device": (["digits", "--device", "tpu"], 2, "'tpu' is no device"),
+    "absent device": (["digits", "--device", "cuda:7"], 3, "'cuda:7' is not on this machine"),
+    "zero steps": (["digits", "--steps", "0"], 2, "steps"),
+    "a folder with other files": (["digits", "--out", "other"], 2, "no bundle, and will not be replaced"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_named_and_leaves_nothing(tmp_path: Path, case: str) -> None:
+    arguments, code, message = WRONG[case]
+    (tmp_path / "mine.py").write_text(USER_MODULE)
+    np.savez(tmp_path / "wide.npz", images=np.zeros((4, 1, 16, 16), np.float32), labels=np.zeros(4, np.int64))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    defaults = {"--data": "digits", "--steps": "1", "--out": "out", "--method": "half"}
+    given = [a for name, value in defaults.items() if name not in arguments for a in (name, value)]
+    before = sorted(path.name for path in tmp_path.rglob("*") if "__pycache__" not in path.parts)
+    done = run("convert-and-export", *arguments, *given, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert sorted(p.name for p in tmp_path.rglob("*") if "__pycache__" not in p.parts) == before
+
+
+def test_unsupported_operations_are_all_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(USER_MODULE)
+    done = run(
+        *("convert-and-export", "mine:bad", "--data", "digits", "--steps", "1", "--out", "out", "--json"), cwd=tmp_path
+    )
+    error = json.loads(done.stdout)
+    assert error["exit_code"] == 2 and done.returncode == 2
+    assert "sigmoid" in error["error"] and "max_pool" in error["error"]
+
+
+def test_a_damaged_bundle_is_named(bundle: Path, tmp_path: Path) -> None:
+    done = run("verify", tmp_path, "--json")
+    assert done.returncode == 2 and "is no bundle" in json.loads(done.stdout)["error"]
+
+
+def test_a_failed_parity_exits_1(bundle: Path, tmp_path: Path) -> None:
+    """A planted fault: the ONNX graph of another threshold, with the manifest made to agree."""
+    import shutil
+
+    import onnx
+    from onnx import numpy_helper
+
+    from cos_export.bundle import sha256_of
+
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    model = onnx.load(broken / "model.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name == "threshold/act2":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.1), tensor.name))
+    onnx.save(model, broken / "model.onnx")
+    manifest = json.loads((broken / "manifest.json").read_text())
+    manifest["files"]["model.onnx"]["sha256"] = sha256_of(broken / "model.onnx")
+    (broken / "manifest.json").write_text(json.dumps(manifest))
+    done = run("verify", broken, "--json")
+    result = json.loads(done.stdout)["targets"]["onnxruntime"]
+    assert done.returncode == 1 and not result["passed"]
+    violated = {name for name, layer in result["layers"].items() if sum(layer["local_violations"])}
+    assert violated == {"act2"}
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_export_leaves_nothing(tmp_path: Path, signal_number: int) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "convert-and-export", "digits", "--data", "digits", "--steps", "32", "--out", "out"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(6)
+    process.send_signal(signal_number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Interrupted" in error and "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_writes_weights_that_convert(tmp_path: Path) -> None:
+    out = tmp_path / "weights.safetensors"
+    done = run("train", "digits", "--out", out, "--epochs", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert len(document["history"]) == 1 and document["recipe"]["epochs"] == 1
+    converted = run(
+        *("convert-and-export", "digits", "--weights", out, "--data", "digits", "--steps", "1", "--method", "half"),
+        *("--golden", "4", "--out", tmp_path / "out", "--json"),
+    )
+    metrics = json.loads(converted.stdout)["metrics"]
+    assert metrics["ann_accuracy"] == pytest.approx(document["test_accuracy"])
+
+
+def test_train_refuses_before_it_trains(tmp_path: Path) -> None:
+    for out, message in (("w.bin", "written as .safetensors"), ("no/w.safetensors", "folder does not exist")):
+        done = run("train", "digits", "--out", tmp_path / out)
+        assert done.returncode == 2 and message in done.stderr
+
+
+def test_targets_are_listed() -> None:
+    done = run("targets", "--json")
+    document = json.loads(done.stdout)
+    assert done.returncode == 0 and list(document) == ["pytorch", "onnxruntime", "lava"]
+    assert document["onnxruntime"]["ready"] and document["onnxruntime"]["version"].startswith("onnxruntime")
+
+
+def test_help_has_an_example_for_every_command() -> None:
+    for command in ("convert-and-export", "verify", "run", "train", "targets"):
+        done = run(command, "--help")
+        assert done.returncode == 0 and f"cos-export {command}" in " ".join(done.stdout.split()), command
+
+
+def test_a_file_that_hides_our_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "calibration.py").write_text("VALUE = 1\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "import cos_export"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert str(tmp_path / "calibration.py") in done.stderr and "is hidden by" in done.stderr
