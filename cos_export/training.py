@@ -134,11 +134,11 @@ def train(
     ):
         torch.manual_seed(recipe.seed)
         # Convolutions with channels last train several times as fast on a CPU, and no slower elsewhere.
-        model.to(where, memory_format=torch.channels_last).train()
+        _lay_out(model.to(where).train(), torch.channels_last)
         try:
             history = _epochs(model, images, labels, recipe, progress)
         finally:
-            model.to("cpu", memory_format=torch.contiguous_format).eval()
+            _lay_out(model.cpu().eval(), torch.contiguous_format)
     return TrainingResult(
         history=history,
         train_accuracy=accuracy(model, dataset, device=where),
@@ -247,6 +247,12 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+
+
+def _lay_out(model: nn.Module, memory_format: torch.memory_format) -> None:
+    for weight in model.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=memory_format)
 
 
 def _augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:

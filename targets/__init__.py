@@ -14,7 +14,7 @@ from cos_export.progress import Progress, silent
 from cos_export.trace import Trace
 from targets.target import Availability, Target
 
-__all__ = ["Availability", "Target", "get", "names"]
+__all__ = ["Availability", "Target", "get", "install", "names"]
 
 _TARGETS: Mapping[str, str] = {
     "pytorch": "targets.pytorch:PyTorchTarget",
@@ -54,6 +54,28 @@ def get(name: str, **options: Any) -> Target:
             f"The target {name!r} takes no {', '.join(unknown)}. It takes {', '.join(taken) or 'no options'}."
         )
     return cast(Target, factory(**options))
+
+
+_INSTALLERS: Mapping[str, str] = {"lava": "targets.lava.environment:install"}
+"""Targets that live in an environment of their own, and what makes it."""
+
+
+def install(name: str, *, progress: Progress = silent) -> None:
+    """Makes the environment of the target called `name`; if it is there, nothing is done.
+
+    Args:
+        name: A target with an environment of its own.
+        progress: Told as it goes on.
+
+    Raises:
+        InputError: There is no such target, or it has no environment of its own.
+        UnavailableError: The environment cannot be made, for want of a network say.
+    """
+    if name not in _INSTALLERS:
+        get(name)
+        raise InputError(f"The target {name!r} has no environment of its own. Those with one: {', '.join(_INSTALLERS)}.")
+    module, _, function = _INSTALLERS[name].partition(":")
+    getattr(import_module(module), function)(progress=progress)
 
 
 class _Missing:

@@ -66,3 +66,10 @@ def _environment():
     from pathlib import Path
 
     return {**os.environ, "PYTHONPATH": str(Path(targets.__file__).parents[1])}
+
+
+def test_install_names_what_it_can_install():
+    with pytest.raises(InputError, match=r"'onnxruntime' has no environment of its own. Those with one: lava"):
+        targets.install("onnxruntime")
+    with pytest.raises(InputError, match="no target 'loihi'"):
+        targets.install("loihi")

@@ -182,11 +182,11 @@ def test_every_spike_is_that_of_the_reference(backend: Any, make: Callable[[], S
     _assert_same(run_network(network, batch, 4, options=LavaTarget(backend, batch_size=2)), wanted)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_networks_in_groups_of_samples(seed: int) -> None:
     """From one step to eight, and samples that fill their last group or do not."""
     network = random_network(100 + seed)
-    steps, samples = (1, 2, 3, 5, 6, 8)[seed], (5, 6, 7, 1, 9, 4)[seed]
+    steps, samples = (1, 2, 5, 8)[seed], (5, 6, 1, 7)[seed]
     batch = images(network, samples, seed)
     found = run_network(network, batch, steps, options=LavaTarget(batch_size=3))
     _assert_same(found, simulate(network, batch, steps, device="cpu"))
