@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -83,14 +84,26 @@ class _Lines:
             self._console.print(f"{stage}: {done} of {total} after {now - begun:.0f} s", highlight=False)
 
 
+def _table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
 def accuracy_table(ann: float | None, rows: Sequence[AccuracyRow], title: str) -> Table:
     """Accuracy in percent by method and step, the artificial network first, with what each input costs."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = _table(title)
     table.add_column("method")
     for name in ("made for T", "rho", *(f"T = {t}" for t in rows[0].accuracy)):
         table.add_column(name, justify="right")
     if ann is not None:
-        table.add_row("artificial network", "", "", f"{100 * ann:.1f}")
+        table.add_row("ANN", "", "", f"{100 * ann:.1f}")
         table.add_section()
     for row in rows:
         # A per-sample method spends rho steps before the first: what one input costs stands beside its accuracy.
@@ -103,9 +116,9 @@ def accuracy_table(ann: float | None, rows: Sequence[AccuracyRow], title: str) -
 
 def parity_table(result: ParityResult) -> Table:
     """One line for each target."""
-    table = Table(title="Parity with the recorded PyTorch run", title_justify="left", title_style="bold")
+    table = _table("Parity with the recorded PyTorch run")
     table.add_column("target", no_wrap=True)
-    for name in ("spikes", "differ", "violations", "logits off", "decisions", "seconds", ""):
+    for name in ("spikes", "differ", "violations", "logits off", "decisions", ""):
         table.add_column(name, justify="right")
     for target in result.targets.values():
         table.add_row(
@@ -115,7 +128,6 @@ def parity_table(result: ParityResult) -> Table:
             f"{target.local_violations:,}",
             f"{target.comparison.logit_difference:.1e}",
             str(target.comparison.decisions_changed),
-            f"{target.seconds:.1f}",
             "[green]passed[/green]" if target.passed else "[bold red]FAILED[/bold red]",
         )
     table.caption = (
@@ -126,7 +138,7 @@ def parity_table(result: ParityResult) -> Table:
 
 def layer_table(target: TargetParity) -> Table:
     """Layer by layer: differing spikes at every step, and local violations."""
-    table = Table(title=f"{target.name}: differing spikes by layer and step", title_justify="left", title_style="bold")
+    table = _table(f"{target.name}: differing spikes by layer and step")
     table.add_column("layer")
     layers = target.comparison.layers
     steps = len(next(iter(layers.values())).mismatches) if layers else 0
@@ -159,7 +171,7 @@ def violation_lines(target: TargetParity) -> list[str]:
 
 def target_table(states: Mapping[str, Any]) -> Table:
     """The targets with their versions, and why one cannot run."""
-    table = Table(show_lines=False)
+    table = _table("Targets")
     for name in ("target", "ready", "version", "why not, and what to do"):
         table.add_column(name)
     for name, state in states.items():
@@ -188,7 +200,7 @@ def show_conversion(
 
 def training_table(result: TrainingResult) -> Table:
     """The first, every tenth and the last epoch, and the accuracies at the end."""
-    table = Table(title=f"Training, {result.seconds:.0f} s", title_justify="left", title_style="bold")
+    table = _table(f"Training, {result.seconds:.0f} s")
     for name in ("epoch", "loss", "accuracy (augmented)"):
         table.add_column(name, justify="right")
     last = len(result.history)
