@@ -35,3 +35,17 @@ def two_layers(seed: int, theta: tuple[float, float] = (1.0, 0.75)) -> SpikingNe
     }
     names = list(nodes)
     return SpikingNetwork(nir.NIRGraph(nodes, list(pairwise(names))), specs)
+
+
+def one_neuron(theta: float) -> SpikingNetwork:
+    """The input itself is the current of one neuron, whose spikes are the readout."""
+    spec = layer((1,), theta)
+    one = np.ones((1, 1), np.float32)
+    nodes = {
+        "input": nir.Input({"input": np.array([1])}),
+        "synapse": nir.Linear(one),
+        "neuron": nir.IF(r=np.ones(1, np.float32), v_threshold=spec.threshold),
+        "head": nir.Linear(one),
+        "output": nir.Output({"output": np.array([1])}),
+    }
+    return SpikingNetwork(nir.NIRGraph(nodes, list(pairwise(nodes))), {"neuron": spec})

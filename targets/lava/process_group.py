@@ -96,19 +96,26 @@ def remove_segments(prefix: str) -> None:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Puts off Ctrl-C until the block is done. Only a program's main thread is ever interrupted."""
+    """Puts off Ctrl-C, and a SIGTERM that the program handles, until the block is done.
+
+    Only a program's main thread is ever interrupted.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    interrupts: list[int] = []
+    put_off: list[tuple[int, FrameType | None]] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
-        interrupts.append(number)
+        put_off.append((number, frame))
 
-    previous = signal.signal(signal.SIGINT, remember)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handled:
+        signal.signal(number, remember)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous if previous is not None else signal.default_int_handler)
-    if interrupts:
-        raise KeyboardInterrupt
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+    for number, frame in put_off:
+        handled[signal.Signals(number)](number, frame)

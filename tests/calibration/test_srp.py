@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scalar_reference import run, srp_spikes
-from small_networks import two_layers
+from small_networks import one_neuron, two_layers
 
 from calibration.srp import SRP
 from cos_export.errors import InputError
@@ -29,6 +31,19 @@ def test_two_layers_neuron_by_neuron(tau: int, steps: int) -> None:
         for j in range(6):
             wanted = [0] * steps if silent[j] else run(currents[:, j].tolist(), theta[1], theta[1] / 2).spikes
             assert trace.spikes["second"][:, sample, j].astype(int).tolist() == wanted
+
+
+def dyadic(low: float, high: float) -> st.SearchStrategy[float]:
+    return st.integers(int(low * 64), int(high * 64)).map(lambda n: n / 64)
+
+
+@settings(max_examples=150, deadline=None)
+@given(dyadic(-2, 2), dyadic(0.25, 2), st.integers(1, 8), st.integers(1, 8))
+def test_one_neuron_is_the_scalar_reference(current: float, theta: float, tau: int, steps: int) -> None:
+    network = one_neuron(theta)
+    trace = simulate(network, np.full((1, 1), current, np.float32), steps, calibration=SRP(tau=tau))
+    wanted = srp_spikes([current] * max(tau, steps), theta, tau, steps)
+    assert trace.spikes["neuron"].ravel().astype(int).tolist() == wanted
 
 
 def _constant_currents(network, images: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
