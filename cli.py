@@ -61,7 +61,7 @@ def convert_and_export(
     steps: Annotated[int, typer.Option(min=1, help="T: steps to calibrate for and to deploy at.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle; an earlier bundle there is replaced.")],
     weights: WeightsOption = None,
-    method: Annotated[str, typer.Option(help="half, mean-matching (static); cos, srp (per sample).")] = "mean-matching",
+    method: Annotated[str, typer.Option(help="half, mean-matching, static; per sample: cos, srp.")] = "mean-matching",
     rho: Annotated[int, typer.Option(min=1, help="Extra steps per sample of cos and srp.")] = 4,
     samples: Annotated[int | None, typer.Option(min=1, help="Calibration images; by default up to 1,000.")] = None,
     golden: Annotated[int, typer.Option(min=1, help="Inputs whose every spike is recorded and compared.")] = 64,

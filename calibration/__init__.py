@@ -13,6 +13,7 @@ from calibration.stage import (
     needs_data,
     per_sample_method,
 )
+from calibration.static import Static
 
 __all__ = [
     "COS",
@@ -21,6 +22,7 @@ __all__ = [
     "STATIC",
     "Half",
     "MeanMatching",
+    "Static",
     "StaticMethod",
     "calibrate",
     "method_names",

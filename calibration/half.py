@@ -5,12 +5,11 @@ Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
+from calibration.data import CalibrationData
 from cos_export.network import SpikingNetwork, half_potentials
 from cos_export.progress import Progress
 
@@ -27,7 +26,7 @@ class Half:
     def calibrate(
         self,
         network: SpikingNetwork,
-        batches: Callable[[], Iterable[Tensor]],
+        data: CalibrationData,
         steps: int,
         device: torch.device,
         progress: Progress,

@@ -6,13 +6,13 @@ calibration of the initial potential in its light pipeline, repeated until the l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from calibration.data import CalibrationData
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.neuron import NeuronTensors, integrate_and_fire
@@ -47,17 +47,17 @@ class MeanMatching:
     def calibrate(
         self,
         network: SpikingNetwork,
-        batches: Callable[[], Iterable[Tensor]],
+        data: CalibrationData,
         steps: int,
         device: torch.device,
         progress: Progress,
     ) -> SpikingNetwork:
         """Sets v_init; see `calibration.stage.StaticMethod.calibrate`."""
         program = Program(network, device)
-        wanted = _means(program, batches, clipped_activation)
+        wanted = _means(program, data, clipped_activation)
         for done in range(self.rounds):
             progress("mean matching", done, self.rounds)
-            found = _means(Program(network, device), batches, _rates(steps))
+            found = _means(Program(network, device), data, _rates(steps))
             shifted = {}
             for name, spec in network.neurons.items():
                 change = steps * spec.threshold * (wanted[name] - found[name]).cpu().numpy()
@@ -74,7 +74,7 @@ def _rates(steps: int) -> NeuronRule:
     return rule
 
 
-def _means(program: Program, batches: Callable[[], Iterable[Tensor]], rule: NeuronRule) -> dict[str, Tensor]:
+def _means(program: Program, data: CalibrationData, rule: NeuronRule) -> dict[str, Tensor]:
     """The mean over steps and samples of what each layer sends on, in float64."""
     sums: dict[str, Tensor] = {}
     count = 0
@@ -85,7 +85,7 @@ def _means(program: Program, batches: Callable[[], Iterable[Tensor]], rule: Neur
         sums[name] = sums[name] + total if name in sums else total
         return sent
 
-    for images in batches():
+    for images in data.ordered():
         program.propagate(images.to(program.device), observe)
         count += len(images)
     return {name: total / count for name, total in sums.items()}

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from calibration.cos import COS
+from calibration.data import CalibrationData, calibration_data
 from calibration.half import Half
 from calibration.mean_matching import MeanMatching
 from calibration.srp import SRP
+from calibration.static import Static
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.progress import Progress, silent
-from cos_export.simulation import PerSampleCalibration, check_images, check_steps
+from cos_export.simulation import PerSampleCalibration, check_steps
 
 __all__ = ["PER_SAMPLE", "STATIC", "StaticMethod", "calibrate", "method_names", "needs_data", "per_sample_method"]
 
@@ -37,7 +40,7 @@ class StaticMethod(Protocol):
     def calibrate(
         self,
         network: SpikingNetwork,
-        batches: Callable[[], Iterable[Tensor]],
+        data: CalibrationData,
         steps: int,
         device: torch.device,
         progress: Progress,
@@ -46,14 +49,14 @@ class StaticMethod(Protocol):
 
         Args:
             network: The network, with v_init = theta / 2 where nothing else was set.
-            batches: Starts a new pass over the calibration images, in batches (samples, ...).
+            data: The calibration images.
             steps: T to calibrate for.
             device: Where to compute.
             progress: Told as it goes on.
         """
 
 
-STATIC: dict[str, Callable[[], StaticMethod]] = {"half": Half, "mean-matching": MeanMatching}
+STATIC: dict[str, Callable[[], StaticMethod]] = {"half": Half, "mean-matching": MeanMatching, "static": Static}
 """Static methods by name."""
 
 PER_SAMPLE: dict[str, Callable[[int], PerSampleCalibration]] = {"cos": COS, "srp": SRP}
@@ -89,7 +92,7 @@ def per_sample_method(name: str, rho: int) -> PerSampleCalibration | None:
 
 def calibrate(
     network: SpikingNetwork,
-    images: ArrayLike | Tensor,
+    images: ArrayLike | Tensor | Dataset[object],
     method: str | StaticMethod = "mean-matching",
     steps: int | None = None,
     *,
@@ -101,7 +104,8 @@ def calibrate(
 
     Args:
         network: The network.
-        images: Calibration images (samples, ...), without labels. They are read in batches.
+        images: Calibration images (samples, ...), without labels, or a torch data set of them. They are read in
+            batches.
         method: A static method, or its name.
         steps: T to calibrate for: a calibrated potential is the best for that T only.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -116,16 +120,9 @@ def calibrate(
         UnavailableError: The device is not there.
     """
     chosen = _static(method) if isinstance(method, str) else method
-    array, steps = check_images(network, images), check_steps(steps, network)
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
-
-    def batches() -> Iterator[Tensor]:
-        for start in range(0, len(array), batch_size):
-            yield torch.from_numpy(array[start : start + batch_size])
-
+    data, steps = calibration_data(network, images, batch_size), check_steps(steps, network)
     with torch.no_grad(), full_precision():
-        calibrated = chosen.calibrate(network, batches, steps, resolve_device(device), progress)
+        calibrated = chosen.calibrate(network, data, steps, resolve_device(device), progress)
     return replace(calibrated, num_timesteps=steps, method=chosen.name, rho=0)
 
 

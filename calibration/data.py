@@ -1,0 +1,75 @@
+"""The calibration images: read in batches, in order or shuffled, from an array or a torch data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cos_export.errors import InputError
+from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.simulation import check_images
+
+__all__ = ["CalibrationData", "calibration_data"]
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """Images without labels, of which only a batch is in memory at once if they come from a data set.
+
+    Attributes:
+        images: (samples, ...) float32, or a data set whose items are images or start with one.
+        batch_size: Samples computed at once by methods that only read statistics.
+        network: What the images are for; each batch is checked against its input shape.
+    """
+
+    images: FloatArray | Dataset[object]
+    batch_size: int
+    network: SpikingNetwork
+
+    def __len__(self) -> int:
+        return len(self.images)  # type: ignore[arg-type]
+
+    def ordered(self) -> Iterator[Tensor]:
+        """One pass, in order, `batch_size` images at a time."""
+        return self._batches(np.arange(len(self)), self.batch_size)
+
+    def shuffled(self, size: int, generator: np.random.Generator) -> Iterator[Tensor]:
+        """Batches of `size` images for ever, each pass in a new order; fewer if there are fewer images."""
+        size = min(size, len(self))
+        whole = len(self) // size * size
+        while True:
+            yield from self._batches(generator.permutation(len(self))[:whole], size)
+
+    def _batches(self, order: np.ndarray[tuple[int], np.dtype[np.int64]], size: int) -> Iterator[Tensor]:
+        for start in range(0, len(order), size):
+            yield self._take(order[start : start + size])
+
+    def _take(self, chosen: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+        if isinstance(self.images, np.ndarray):
+            return torch.from_numpy(self.images[chosen])
+        items = [self.images[int(index)] for index in chosen]
+        pictures = [np.asarray(item[0] if isinstance(item, (tuple, list)) else item) for item in items]
+        return torch.from_numpy(check_images(self.network, np.stack(pictures)))
+
+
+def calibration_data(
+    network: SpikingNetwork, images: ArrayLike | Tensor | Dataset[object], batch_size: int
+) -> CalibrationData:
+    """Images for a calibration of `network`.
+
+    Raises:
+        InputError: They do not fit the network, there are none, or batch_size is below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
+    if isinstance(images, Dataset):
+        if not hasattr(images, "__len__") or len(images) == 0:
+            raise InputError("The calibration data set must have a length, and at least one item.")
+        return CalibrationData(images, batch_size, network)
+    return CalibrationData(check_images(network, images), batch_size, network)
