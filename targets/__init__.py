@@ -11,8 +11,8 @@ from cos_export.bundle import Bundle
 from cos_export.errors import InputError, UnavailableError
 from cos_export.network import FloatArray, SampleStates
 from cos_export.progress import Progress, silent
+from cos_export.target import Availability, Target
 from cos_export.trace import Trace
-from targets.target import Availability, Target
 
 __all__ = ["Availability", "Target", "get", "install", "names"]
 
@@ -73,7 +73,9 @@ def install(name: str, *, progress: Progress = silent) -> None:
     """
     if name not in _INSTALLERS:
         get(name)
-        raise InputError(f"The target {name!r} has no environment of its own. Those with one: {', '.join(_INSTALLERS)}.")
+        raise InputError(
+            f"The target {name!r} has no environment of its own. Those with one: {', '.join(_INSTALLERS)}."
+        )
     module, _, function = _INSTALLERS[name].partition(":")
     getattr(import_module(module), function)(progress=progress)
 

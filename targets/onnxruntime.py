@@ -15,8 +15,8 @@ from cos_export.network import FloatArray, SampleStates
 from cos_export.onnx_file import without_spikes
 from cos_export.progress import Progress, silent
 from cos_export.simulation import check_images, check_steps
+from cos_export.target import Availability
 from cos_export.trace import Trace, concatenate
-from targets.target import Availability
 
 if TYPE_CHECKING:
     import onnxruntime

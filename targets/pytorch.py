@@ -10,8 +10,8 @@ from cos_export.errors import CosExportError, TargetError
 from cos_export.network import FloatArray, SampleStates
 from cos_export.progress import Progress, silent
 from cos_export.simulation import simulate
+from cos_export.target import Availability
 from cos_export.trace import Trace
-from targets.target import Availability
 
 __all__ = ["PyTorchTarget"]
 

@@ -16,13 +16,13 @@ from cos_export.errors import InputError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation import check_images, check_steps
+from cos_export.target import Availability
 from cos_export.trace import Trace
 from targets.lava.environment import find
 from targets.lava.job import Backend, read_trace, write_job
 from targets.lava.lowering import lower, multiply_accumulates
 from targets.lava.process_group import uninterrupted
 from targets.lava.supervisor import supervise
-from targets.target import Availability
 
 __all__ = ["LavaTarget", "run_network"]
 
