@@ -83,7 +83,7 @@ class LavaTarget:
         record_spikes: bool = True,
         progress: Progress = silent,
     ) -> Trace:
-        """Runs a batch: see `targets.target.Target.run`."""
+        """Runs a batch: see `cos_export.target.Target.run`."""
         return run_network(
             bundle.network,
             images,

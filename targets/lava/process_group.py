@@ -117,5 +117,5 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in handled.items():
             signal.signal(number, handler)
-    for number, frame in put_off:
-        handled[signal.Signals(number)](number, frame)
+    for caught, frame in put_off:
+        handled[signal.Signals(caught)](caught, frame)

@@ -69,7 +69,7 @@ def _environment():
 
 
 def test_install_names_what_it_can_install():
-    with pytest.raises(InputError, match=r"'onnxruntime' has no environment of its own. Those with one: lava"):
+    with pytest.raises(InputError, match=r"'onnxruntime' has no environment of its own. These have: lava"):
         targets.install("onnxruntime")
     with pytest.raises(InputError, match="no target 'loihi'"):
         targets.install("loihi")
