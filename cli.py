@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -15,6 +16,23 @@ from rich.console import Console
 from rich.markup import escape
 
 from cos_export.errors import CosExportError, InputError
+from cos_export.terminal.options import (
+    ClassesOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    LevelsOption,
+    MaxPooling,
+    MaxPoolOption,
+    MeanOption,
+    ModelArgument,
+    SamplesOption,
+    StdOption,
+    TargetsOption,
+    WeightsOption,
+    names,
+    numbers,
+)
 
 app = typer.Typer(
     name="cos-export",
@@ -24,16 +42,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
-
-ModelArgument = Annotated[str, typer.Argument(help="A zoo name (digits), or package.module:factory.")]
-WeightsOption = Annotated[Path | None, typer.Option(help="Weights: .safetensors or .pth (weights only).")]
-DataOption = Annotated[str, typer.Option(help="digits, or an .npz with images (N, C, H, W) and labels (N,).")]
-TargetsOption = Annotated[str, typer.Option(help="Comma-separated: pytorch, onnxruntime, lava.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-SamplesOption = Annotated[int | None, typer.Option(min=1, help="How many images to take.")]
 
 
 def main() -> NoReturn:
@@ -66,6 +77,13 @@ def convert_and_export(
     samples: Annotated[int | None, typer.Option(min=1, help="Calibration images; by default up to 1,000.")] = None,
     golden: Annotated[int, typer.Option(min=1, help="Inputs whose every spike is recorded and compared.")] = 64,
     targets: TargetsOption = "onnxruntime",
+    levels: LevelsOption = None,
+    classes: ClassesOption = None,
+    max_pool: MaxPoolOption = MaxPooling.refuse,
+    thresholds: Annotated[str, typer.Option(help="Of plain ReLUs: mmse, percentile or maximum.")] = "mmse",
+    per_channel: Annotated[bool, typer.Option("--per-channel", help="A threshold for each channel of a ReLU.")] = False,
+    mean: MeanOption = None,
+    std: StdOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
@@ -73,21 +91,28 @@ def convert_and_export(
 
     Example: cos-export convert-and-export digits --data digits --steps 4 --targets onnxruntime,lava --out out/digits
     """
-    from calibration.conversion import convert, data_parts
+    from calibration import needs_data
+    from calibration.conversion import Choices, convert, data_parts
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
     from cos_export.exporting import export_and_verify
     from cos_export.model_source import load_model
-    from cos_export.terminal import progress_bars, show_conversion
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.tables import show_conversion
     from targets.verification import resolve
 
     # Everything that can be refused is refused before the first second of work.
     check_destination(out)
     resolve_device(device)
-    run_on = resolve(_names(targets))
-    parts, loaded = data_parts(data, method, samples), load_model(model, weights)
+    needs_data(method)
+    run_on = resolve(names(targets))
+    loaded = load_model(model, weights, levels=levels, classes=classes)
+    choices = Choices(
+        method, steps, rho, samples, levels, max_pool.value, thresholds, per_channel=per_channel, device=device
+    )
+    parts = data_parts(loaded.module, data, choices, mean=numbers("--mean", mean), std=numbers("--std", std))
     with progress_bars() as progress:
-        done = convert(loaded.module, parts, method, steps, rho=rho, device=device, progress=progress)
+        done = convert(loaded.module, parts, choices, progress=progress)
         shown = parts.evaluation.first(min(golden, len(parts.evaluation)))
         bundle, parity = export_and_verify(
             done.network,
@@ -96,7 +121,7 @@ def convert_and_export(
             golden=shown.images,
             labels=shown.labels,
             calibration=done.calibration,
-            metrics={"model": loaded.name, **done.metrics(parts)},
+            metrics={"model": loaded.name, **done.metrics(parts, choices)},
             targets=run_on,
             device=device,
             progress=progress,
@@ -104,6 +129,41 @@ def convert_and_export(
     if not as_json:
         show_conversion(Console(), bundle, done.ann_accuracy, done.rows, parity)
     return _finish({"bundle": str(bundle.path), **bundle.manifest}, as_json, parity is None or parity.passed)
+
+
+@app.command()
+def check(
+    model: ModelArgument,
+    weights: WeightsOption = None,
+    input_shape: Annotated[str | None, typer.Option(help="Of one image, as 3,32,32; zoo networks know theirs.")] = None,
+    levels: LevelsOption = None,
+    classes: ClassesOption = None,
+    max_pool: MaxPoolOption = MaxPooling.refuse,
+    as_json: JsonOption = False,
+) -> int:
+    """List every operation of a network, what it becomes, and all that stands in the way, each with its fix.
+
+    Example: cos-export check my_package.models:make_network --input-shape 3,32,32
+    """
+    import numpy as np
+
+    from cos_export import zoo
+    from cos_export.capturing import check_model
+    from cos_export.model_source import build_model
+    from cos_export.terminal.check_table import check_table
+
+    module = build_model(model, levels=levels, classes=classes)
+    if weights is not None:
+        zoo.load_weights(module, weights)
+    shape = numbers("--input-shape", input_shape)
+    if shape is None and model not in zoo.names():
+        raise InputError("Say the shape of one image, as --input-shape 3,32,32.")
+    size = [int(n) for n in shape] if shape is not None else list(zoo.entry(model).input_shape)
+    example = np.zeros((2, *size), np.float32)
+    result = check_model(module.eval(), example, levels=levels, max_pool=max_pool.value, assume_thresholds=True)
+    if not as_json:
+        Console().print(check_table(result, model))
+    return _finish(result.to_dict(), as_json, result.passed)
 
 
 @app.command()
@@ -116,11 +176,12 @@ def verify(
 
     Example: cos-export verify out/digits --targets onnxruntime,lava
     """
-    from cos_export.terminal import layer_table, parity_table, progress_bars, violation_lines
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.tables import layer_table, parity_table, violation_lines
     from targets import verification
 
     with progress_bars() as progress:
-        result = verification.verify(bundle, _names(targets), progress=progress)
+        result = verification.verify(bundle, names(targets), progress=progress)
     if not as_json:
         console = Console()
         for target in result.targets.values():
@@ -137,6 +198,8 @@ def run_bundle(
     data: DataOption,
     target: Annotated[str, typer.Option(help="pytorch, onnxruntime or lava.")] = "onnxruntime",
     samples: SamplesOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
@@ -149,11 +212,13 @@ def run_bundle(
     from cos_export.bundle import load
     from cos_export.datasets import load_dataset
     from cos_export.simulation import check_images, simulate
-    from cos_export.terminal import accuracy_table, progress_bars
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.tables import accuracy_table
     from targets.verification import resolve
 
     opened, [chosen] = load(bundle), resolve([target])
-    dataset = load_dataset(data, "test").first(samples)
+    read = partial(load_dataset, mean=numbers("--mean", mean), std=numbers("--std", std))
+    dataset = read(data, "test").first(samples)
     images = check_images(opened.network, dataset.images)
     states = None
     with progress_bars() as progress:
@@ -185,28 +250,42 @@ def run_bundle(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="A zoo name (digits), or package.module:factory.")],
-    out: Annotated[Path, typer.Option(help="Where to write the weights, as .safetensors.")],
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="Where to write the weights, as .safetensors; a .png is drawn beside it.")],
     data: Annotated[str | None, typer.Option(help="What to train on; by default what the zoo network is for.")] = None,
-    test_data: Annotated[
-        str | None, typer.Option(help="What to measure on; of a named data set its test part.")
-    ] = None,
+    test_data: Annotated[str | None, typer.Option(help="To measure on; of a named data set its test part.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
+    levels: LevelsOption = None,
+    classes: ClassesOption = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="By default the zoo network's recipe.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest of the cycle.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest that is reached.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="one-cycle or cosine.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, or mixed on CUDA.")] = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
     """Train a network of QCFS activations and write its weights with the recipe in the header.
+
+    Killed at any moment, the same command goes on from the last whole epoch, to the same weights.
 
     Example: cos-export train digits --out digits.safetensors
     """
     from cos_export import zoo
     from cos_export.datasets import is_named, load_dataset
     from cos_export.model_source import build_model
-    from cos_export.terminal import progress_bars, training_table
-    from cos_export.training import Recipe, check_checkpoint_destination, save_checkpoint
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.tables import training_table
+    from cos_export.training import (
+        Recipe,
+        check_checkpoint_destination,
+        save_checkpoint,
+        save_learning_curve,
+        state_path,
+    )
     from cos_export.training import train as fit
 
     check_checkpoint_destination(out)
@@ -215,24 +294,35 @@ def train(
     if source is None:
         raise InputError("Say what to train on with --data.")
     recipe = known.recipe if known and known.recipe else Recipe(epochs=30, learning_rate=0.1, batch_size=128)
-    recipe = replace(
-        recipe,
-        epochs=recipe.epochs if epochs is None else epochs,
-        learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
-        batch_size=recipe.batch_size if batch_size is None else batch_size,
-        seed=recipe.seed if seed is None else seed,
+    asked = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "seed": seed,
+        "schedule": schedule,
+        "precision": precision,
+    }
+    recipe = Recipe(**asdict(recipe) | {name: value for name, value in asked.items() if value is not None})
+    read = partial(load_dataset, mean=numbers("--mean", mean), std=numbers("--std", std))
+    module, fitted = (
+        build_model(model, seed=recipe.seed, levels=levels, classes=classes),
+        read(source, "train"),
     )
-    module, fitted = build_model(model, seed=recipe.seed), load_dataset(source, "train")
+    if weights is not None:
+        zoo.load_weights(module, weights)
     measured = test_data or (source if is_named(source) else None)
-    test = None if measured is None else load_dataset(measured, "test")
+    test = None if measured is None else read(measured, "test")
     with progress_bars() as progress:
-        result = fit(module, fitted, recipe, test=test, device=device, progress=progress)
-    save_checkpoint(module, out, result, name=model)
+        result = fit(module, fitted, recipe, test=test, device=device, resume=state_path(out), progress=progress)
+    start = None if weights is None else {"weights": weights.name}
+    save_checkpoint(module, out, result, name=model, start=start)
+    curve = save_learning_curve(out.with_suffix(".png"), result)
     if not as_json:
         console = Console()
         console.print(training_table(result))
-        console.print(f"  {out}", highlight=False, soft_wrap=True)
-    return _finish({"weights": str(out), **asdict(result)}, as_json, True)
+        for path in (out, curve):
+            console.print(f"  {path}", highlight=False, soft_wrap=True)
+    return _finish({"weights": str(out), "curve": str(curve), **asdict(result)}, as_json, True)
 
 
 @app.command("targets")
@@ -245,7 +335,8 @@ def list_targets(
     Example: cos-export targets --install lava
     """
     import targets as registry
-    from cos_export.terminal import progress_bars, target_table
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.tables import target_table
 
     if install is not None:
         with progress_bars() as progress:
@@ -254,10 +345,6 @@ def list_targets(
     if not as_json:
         Console().print(target_table(states))
     return _finish({name: asdict(state) for name, state in states.items()}, as_json, True)
-
-
-def _names(listed: str) -> list[str]:
-    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 def _finish(document: dict[str, Any], as_json: bool, passed: bool) -> int:

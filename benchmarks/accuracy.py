@@ -26,7 +26,7 @@ from cos_export.datasets import Dataset, load_dataset
 from cos_export.model_source import load_model
 from cos_export.network import SpikingNetwork
 from cos_export.report.charts import accuracy_chart
-from cos_export.terminal import progress_bars
+from cos_export.terminal.progress_bars import progress_bars
 from cos_export.training import accuracy
 
 

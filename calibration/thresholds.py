@@ -4,7 +4,7 @@ A neuron of threshold theta stands for clip(z, 0, theta), and tells T + 1 values
 positive activations of a layer, or of a channel, over the calibration images:
 
     maximum      theta = max a                                            Diehl et al., IJCNN 2015
-    percentile   theta = the p-th percentile of a                         Rueckauer et al., Frontiers in Neuroscience 2017
+    percentile   theta = the p-th percentile of a                         Rueckauer et al., Frontiers Neurosci. 2017
     mmse         theta = argmin over the grid of E[(Q(a; theta) - a)^2]   SNNC: Li et al., ICML 2021
                  Q(a; theta) = theta / T * clip(floor(a T / theta + 1/2), 0, T)
                  grid: k / 100 * max a for k = 1..100

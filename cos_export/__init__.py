@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from calibration import COS, SRP, calibrate
+    from calibration.thresholds import relu_thresholds
     from cos_export.bundle import Bundle, load
-    from cos_export.capturing import capture, inspect_module
+    from cos_export.capturing import CheckResult, Finding, capture, check_model, inspect_module
     from cos_export.datasets import Dataset, load_dataset
     from cos_export.errors import CosExportError
     from cos_export.exporting import export
@@ -38,8 +39,10 @@ __all__ = [
     "QCFS",
     "SRP",
     "Bundle",
+    "CheckResult",
     "CosExportError",
     "Dataset",
+    "Finding",
     "NeuronSpec",
     "SampleStates",
     "SpikingNetwork",
@@ -47,11 +50,13 @@ __all__ = [
     "activate",
     "calibrate",
     "capture",
+    "check_model",
     "export",
     "inspect_module",
     "load",
     "load_dataset",
     "read_nir",
+    "relu_thresholds",
     "simulate",
     "train",
     "verify",
@@ -66,8 +71,10 @@ _HOMES = {
     "QCFS": "cos_export.qcfs",
     "SRP": "calibration",
     "Bundle": "cos_export.bundle",
+    "CheckResult": "cos_export.capturing",
     "CosExportError": "cos_export.errors",
     "Dataset": "cos_export.datasets",
+    "Finding": "cos_export.capturing",
     "NeuronSpec": "cos_export.network",
     "SampleStates": "cos_export.network",
     "SpikingNetwork": "cos_export.network",
@@ -75,11 +82,13 @@ _HOMES = {
     "activate": "cos_export.simulation",
     "calibrate": "calibration",
     "capture": "cos_export.capturing",
+    "check_model": "cos_export.capturing",
     "export": "cos_export.exporting",
     "inspect_module": "cos_export.capturing",
     "load": "cos_export.bundle",
     "load_dataset": "cos_export.datasets",
     "read_nir": "cos_export.nir_file",
+    "relu_thresholds": "calibration.thresholds",
     "simulate": "cos_export.simulation",
     "train": "cos_export.training",
     "verify": "targets.verification",

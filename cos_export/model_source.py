@@ -15,6 +15,18 @@ from cos_export.errors import InputError
 
 __all__ = ["Model", "build_model", "load_model"]
 
+_SHIPPED_LEVELS = 4
+
+# What torch.export.load (torch 2.13) does with a .pt2: weights and constants that the archive marks as pickled
+# go through torch.load(weights_only=False) or pickle.loads, sample inputs fall back to the former, and expressions of
+# its JSON are evaluated as Python by sympy; operators are looked up by any dotted name under torch.
+_NO_PT2 = (
+    "{0!r} is refused: loading a .pt2 can run code that is stored in the file (torch.export.load unpickles parts of it "
+    "and evaluates its expressions), and nothing a file holds is run here. Give the function that builds the network "
+    "as package.module:factory, and its weights with --weights, saved as .safetensors or by "
+    "torch.save(model.state_dict(), path)."
+)
+
 
 @dataclass(frozen=True)
 class Model:
@@ -31,38 +43,55 @@ class Model:
     weights: Path | None
 
 
-def load_model(spec: str, weights: Path | None = None) -> Model:
+def load_model(
+    spec: str, weights: Path | None = None, *, levels: int | None = None, classes: int | None = None
+) -> Model:
     """The network called `spec`.
 
     Args:
         spec: A name from the zoo, or `package.module:factory`: a function without arguments (or a module class)
-            that returns the network. Modules in the current folder are found.
+            that returns the network. Modules in the current folder are found. A .pt2 file of torch.export is refused:
+            loading one can run code that it holds.
         weights: A file with its weights. A zoo network without one gets the weights that are shipped.
+        levels: L of a zoo network's activations, that it was trained with; 4 by default.
+        classes: Of a zoo network's readout; by default those of the data set that it is meant for.
 
     Raises:
         InputError: There is no such network, it cannot be made, or the weights do not fit.
     """
-    module, chosen = build_model(spec), weights
+    module, chosen = build_model(spec, levels=levels, classes=classes), weights
     if chosen is None and spec in zoo.names():
         chosen = zoo.weights_path(spec)
+        if levels not in (None, _SHIPPED_LEVELS):
+            raise InputError(
+                f"The weights that are shipped for {spec!r} were trained with L = {_SHIPPED_LEVELS}, and levels is "
+                f"{levels}. Leave it out, or give weights that were trained with it."
+            )
     if chosen is not None:
         zoo.load_weights(module, chosen)
     return Model(module.eval(), spec, chosen)
 
 
-def build_model(spec: str, *, seed: int = 0) -> nn.Module:
+def build_model(spec: str, *, seed: int = 0, levels: int | None = None, classes: int | None = None) -> nn.Module:
     """The network called `spec` with the weights that it is born with.
 
     Args:
         spec: As for `load_model`.
         seed: Of a zoo network's initial weights; a factory is called with torch's own generator at this seed.
+        levels: As for `load_model`.
+        classes: As for `load_model`.
 
     Raises:
         InputError: There is no such network, or it cannot be made.
     """
     if spec in zoo.names():
-        return zoo.build(spec, seed=seed)
+        return zoo.build(spec, levels=_SHIPPED_LEVELS if levels is None else levels, classes=classes, seed=seed)
+    if Path(spec).suffix == ".pt2":
+        raise InputError(_NO_PT2.format(spec))
     if ":" in spec:
+        for name, given in (("levels", levels), ("classes", classes)):
+            if given is not None:
+                raise InputError(f"{name} can be chosen for zoo networks only. Set it in the function {spec!r} names.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return _from_factory(spec)

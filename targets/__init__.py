@@ -73,9 +73,7 @@ def install(name: str, *, progress: Progress = silent) -> None:
     """
     if name not in _INSTALLERS:
         get(name)
-        raise InputError(
-            f"The target {name!r} has no environment of its own. These have: {', '.join(_INSTALLERS)}."
-        )
+        raise InputError(f"The target {name!r} has no environment of its own. These have: {', '.join(_INSTALLERS)}.")
     module, _, function = _INSTALLERS[name].partition(":")
     getattr(import_module(module), function)(progress=progress)
 

@@ -33,6 +33,12 @@ def good():
 def bad():
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 10))
 
+def relu():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10)
+    )
+
 def not_a_module():
     return 3
 """
@@ -162,6 +168,35 @@ def test_unsupported_operations_are_all_named(tmp_path: Path) -> None:
     assert "sigmoid" in error["error"] and "max_pool" in error["error"]
 
 
+def test_check_lists_everything_and_exits_1_on_a_blocker(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(USER_MODULE)
+    done = run("check", "digits", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["passed"]
+    blocked = run("check", "mine:bad", "--input-shape", "1,8,8", cwd=tmp_path)
+    assert blocked.returncode == 1 and "sigmoid" in blocked.stdout and "max_pool2d" in blocked.stdout
+    unknown = run("check", "mine:bad", cwd=tmp_path)
+    assert unknown.returncode == 2 and "--input-shape 3,32,32" in unknown.stderr
+    wrong = run("check", "mine:bad", "--input-shape", "1,eight,8", cwd=tmp_path)
+    assert wrong.returncode == 2 and "takes numbers" in wrong.stderr
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_relu_network_converts_with_thresholds_from_data(tmp_path: Path, per_channel: bool) -> None:
+    (tmp_path / "mine.py").write_text(USER_MODULE)
+    arguments = ["convert-and-export", "mine:relu", "--data", "digits", "--steps", "8", "--method", "cos"]
+    arguments += ["--samples", "50", "--golden", "8", "--out", "out", "--json"]
+    refused = run(*arguments, cwd=tmp_path)
+    assert refused.returncode == 2 and "max_pool" in json.loads(refused.stdout)["error"]
+    options = ["--max-pool", "average", "--thresholds", "percentile", *(["--per-channel"] if per_channel else [])]
+    done = run(*arguments, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    metrics = json.loads(done.stdout)["metrics"]
+    assert metrics["calibration_samples"] == 50
+    found = metrics["relu_thresholds"]
+    assert (found["method"], found["per_channel"]) == ("percentile", per_channel)
+    assert np.shape(found["values"]["1"]) == ((4,) if per_channel else ())
+
+
 def test_a_damaged_bundle_is_named(bundle: Path, tmp_path: Path) -> None:
     done = run("verify", tmp_path, "--json")
     assert done.returncode == 2 and "is no bundle" in json.loads(done.stdout)["error"]
@@ -238,7 +273,7 @@ def test_targets_are_listed() -> None:
 
 
 def test_help_has_an_example_for_every_command() -> None:
-    for command in ("convert-and-export", "verify", "run", "train", "targets"):
+    for command in ("convert-and-export", "check", "verify", "run", "train", "targets"):
         done = run(command, "--help")
         assert done.returncode == 0 and f"cos-export {command}" in " ".join(done.stdout.split()), command
 

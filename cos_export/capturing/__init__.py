@@ -2,33 +2,55 @@
 
 The module is traced with `torch.export`, and its graph is walked once. Every wire from a spiking node carries
 unit spikes, so the threshold theta of a layer is a factor that waits until a synapse takes it into its weights;
-the divisor of an average pooling waits likewise. Where no synapse follows (a residual's identity path, an
-addition, the output), one is made that carries the factor alone.
+the divisor of an average pooling waits likewise, and so do the places of channels that were joined, cut or
+re-ordered. Where no synapse follows (a residual's identity path, an addition, the output), one is made that
+carries what waits, alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from cos_export.capturing.checking import CheckResult, check_model, inspect_module
 from cos_export.capturing.findings import Finding, explain
-from cos_export.capturing.tracing import check_example, trace
+from cos_export.capturing.options import MaxPool, check_options
+from cos_export.capturing.preparing import prepare
+from cos_export.capturing.rectifiers import check_keys
+from cos_export.capturing.tracing import check_example
 from cos_export.capturing.walk import walk
 from cos_export.errors import CaptureError
 from cos_export.network import SpikingNetwork
 
-__all__ = ["Finding", "capture", "inspect_module"]
+__all__ = ["CheckResult", "Finding", "capture", "check_model", "inspect_module"]
 
 
-def capture(model: nn.Module, example_input: ArrayLike | Tensor) -> SpikingNetwork:
-    """The spiking network of a module whose activations are `QCFS`, with theta = lambda and v(0) = theta / 2.
+def capture(
+    model: nn.Module,
+    example_input: ArrayLike | Tensor,
+    *,
+    levels: int | None = None,
+    thresholds: Mapping[str, ArrayLike] | None = None,
+    max_pool: MaxPool = "refuse",
+) -> SpikingNetwork:
+    """The spiking network of a module whose activations are QCFS or ReLU, with v(0) = theta / 2.
 
-    For each layer `cos_export.simulation.activate` computes on it what the module computes in eval mode.
-    Weights are folded in float64 and rounded to float32 once.
+    A `QCFS`, ours or one that computes the same, has theta = lambda; a ReLU with an upper bound b has theta = b; any
+    other ReLU has the threshold that `thresholds` holds for it, and is clipped there. For each layer
+    `cos_export.simulation.activate` computes on the network what the module computes in eval mode, as long as no
+    ReLU exceeds its threshold. Weights are folded in float64 and rounded to float32 once.
 
     Args:
         model: From one float32 tensor (batch, ...) to logits (batch, classes). It is left untouched.
         example_input: One input of the right shape, (batch, ...), any batch size; its values do not matter.
+        levels: L of quantised activations of the user's own whose attributes do not say it; it only names them,
+            for L is always checked against what they compute.
+        thresholds: For each ReLU, by its module's path ("layer1.0.relu", and "layer1.0.relu@1" for its second
+            call), one threshold or one for each channel, as `cos_export.relu_thresholds` finds them.
+        max_pool: "refuse" max pooling, or replace it by the "average" over the same windows: another function, so
+            the network wants fine-tuning with it.
 
     Returns:
         The network, not calibrated.
@@ -36,32 +58,14 @@ def capture(model: nn.Module, example_input: ArrayLike | Tensor) -> SpikingNetwo
     Raises:
         CaptureError: The module holds what has no spiking equivalent. The message lists all of it, with the
             path of each submodule, the source line, and what to do.
-        InputError: The example is not one float32 tensor.
+        InputError: The example is not one float32 tensor, or an option is out of range.
     """
-    example = check_example(example_input)
-    name = type(model).__name__
-    traced = trace(model, example)
+    options = check_options(levels, thresholds, max_pool)
+    name, traced = type(model).__name__, prepare(model, check_example(example_input), options)
     if isinstance(traced, Finding):
         raise CaptureError(explain(name, [traced]))
-    walked = walk(traced)
+    check_keys(traced, options)
+    walked = walk(traced, options)
     if walked.network is None:
         raise CaptureError(explain(name, walked.findings))
     return walked.network
-
-
-def inspect_module(model: nn.Module, example_input: ArrayLike | Tensor) -> list[Finding]:
-    """What `capture` would make of each operation of a module, by the same code.
-
-    Args:
-        model: As for `capture`.
-        example_input: As for `capture`.
-
-    Returns:
-        A finding for each operation, converted or not, in the order in which they run. `capture` succeeds if and
-        only if none has a blocker.
-
-    Raises:
-        InputError: The example is not one float32 tensor.
-    """
-    traced = trace(model, check_example(example_input))
-    return [traced] if isinstance(traced, Finding) else walk(traced).findings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.operators import Call, Converted, operator
 from cos_export.capturing.values import Value
@@ -21,11 +23,14 @@ def _subtract(call: Call) -> Converted:
 
 def _sum(call: Call, factor: float, verb: str) -> Converted:
     left, right = call.arguments["self"], call.arguments["other"]
+    if isinstance(left, Value) and not isinstance(right, Tensor | Value) and right == 0:
+        # Python's sum() starts from it.
+        return Converted(left, "nothing")
     if not isinstance(left, Value) or not isinstance(right, Value):
         raise Unsupported(
             f"a constant is {verb}", "put it into the bias of the convolution, linear layer or batch norm before it"
         )
-    if left.shape != right.shape:
+    if left.shape != right.shape or left.split != right.split:
         raise Unsupported(
             f"values of shapes {left.shape} and {right.shape} (without the batch axis) are {verb} by broadcasting",
             "bring both to one shape first, as a projected shortcut does",
@@ -47,7 +52,7 @@ def _multiply(call: Call) -> Converted:
 
 @operator("aten.div.Tensor", "aten.div_.Tensor", "aten.div.Scalar", "aten.div_.Scalar")
 def _divide(call: Call) -> Converted:
-    value, divisor = call.signal("self"), call.number("other")
+    value, divisor = call.signal("self", split=True), call.number("other")
     if divisor == 0:
         raise Unsupported("it divides by zero", "divide by another number")
     return Converted(value.times(1.0 / divisor), f"a factor 1/{divisor:.4g} in the weights that follow")
@@ -73,7 +78,7 @@ def _dropout(call: Call) -> Converted:
             "it drops values at random even in eval mode",
             "use nn.Dropout, or F.dropout(x, training=self.training)",
         )
-    return Converted(call.first_signal(), "nothing")
+    return Converted(call.first_signal(split=True), "nothing")
 
 
 @operator(
@@ -91,7 +96,7 @@ def _dropout(call: Call) -> Converted:
     "aten.expand.default",
 )
 def _nothing(call: Call) -> Converted:
-    value = call.first_signal()
+    value = call.first_signal(split=True)
     if value.shape != call.shape:
         raise Unsupported(f"it repeats {value.shape} to {call.shape}", "keep the shape as it is")
     return Converted(value, "nothing")

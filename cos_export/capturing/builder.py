@@ -6,15 +6,15 @@ import keyword
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import nir
 import numpy as np
 
 from cos_export.capturing.findings import Unsupported
-from cos_export.capturing.folding import DoubleArray, apply_gain, channel_weight
-from cos_export.capturing.values import Term, Value
+from cos_export.capturing.folding import DoubleArray, apply_gain, channel_weight, wired_weight
+from cos_export.capturing.values import Term, Value, pack, ratio, vector
 from cos_export.graph import Shape
 from cos_export.network import NeuronSpec, SpikingNetwork
 
@@ -71,10 +71,10 @@ class Builder:
         self._nodes: dict[str, nir.NIRNode | Synapse] = {}
         self._edges: list[tuple[str, str]] = []
         self._neurons: dict[str, NeuronSpec] = {}
-        self._scaled: dict[Term, str] = {}
+        self._carriers: dict[Term, str] = {}
         self._unknown = 0
         self._nodes["input"] = nir.Input({"input": np.array(input_shape)})
-        self.input = Value(input_shape, (Term("input", 1.0),))
+        self.input = Value(input_shape, (Term("input", input_shape[0]),))
 
     @property
     def layer_count(self) -> int:
@@ -84,61 +84,100 @@ class Builder:
     def unknown(self, shape: Shape) -> Value:
         """A stand-in for what could not be converted, so that the walk can go on and find what else is wrong."""
         self._unknown += 1
-        return Value(shape, (Term(f"?{self._unknown}", 1.0),))
+        return Value(shape, (Term(f"?{self._unknown}", shape[0]),))
 
-    def synapse(self, wanted: str, value: Value, synapse: Synapse) -> tuple[str, Value]:
+    def synapse(self, wanted: str, value: Value, synapse: Synapse) -> tuple[tuple[str, ...], Value]:
         """Adds a synapse that takes `value`, whose pending scale goes into the weights.
 
+        Where `value` is put together from channels of several nodes, each gets a synapse of its own with the part
+        of the weights that reads it, the first of them the bias: their sum is what the one synapse gives.
+
         Returns:
-            The node's name, and what it gives.
+            The nodes' names, and what they give together.
 
         Raises:
             Unsupported: A weight is not a finite float32 number.
         """
-        sources, scale = self._common_scale(value)
-        synapse.weight = synapse.weight * scale
-        _check_finite(synapse)
-        name = self._add(wanted, synapse, sources)
-        return name, Value(synapse.output_shape, (Term(name, 1.0),))
+        if synapse.groups > 1 and any(term.index is not None for term in value.terms):
+            # The groups need not match the parts, so the channels are brought together first.
+            value = Value(value.shape, tuple(Term(name, value.channels) for name in self._unit_sources(value)))
+        names, bias = [], synapse.bias
+        for sources, term in self._parts(value):
+            part = replace(
+                synapse,
+                weight=wired_weight(synapse.weight, term, synapse.groups),
+                bias=bias,
+                input_shape=(term.width, *value.spatial),
+            )
+            _check_finite(part)
+            names.append(self._add(wanted, part, sources))
+            bias = np.zeros_like(bias)
+        channels = synapse.output_shape[0]
+        return tuple(names), Value(synapse.output_shape, tuple(Term(name, channels) for name in names))
 
-    def fold_gain(self, name: str, gain: DoubleArray, offset: DoubleArray) -> None:
-        """Replaces the synapse `name` by gain * (its output) + offset, per channel.
+    def fold_gain(self, names: tuple[str, ...], gain: DoubleArray, offset: DoubleArray) -> None:
+        """Replaces the synapses `names` by gain * (the sum of their outputs) + offset, per channel.
 
         Raises:
             Unsupported: A weight is no longer a finite float32 number.
         """
-        synapse = self._nodes[name]
-        if isinstance(synapse, Synapse):
-            synapse.weight, synapse.bias = apply_gain(synapse.weight, synapse.bias, gain, offset)
-            _check_finite(synapse)
+        for name in names:
+            synapse = self._nodes[name]
+            if isinstance(synapse, Synapse):
+                synapse.weight, synapse.bias = apply_gain(synapse.weight, synapse.bias, gain, offset)
+                _check_finite(synapse)
+            offset = np.zeros_like(offset)
 
-    def channel_gain(self, wanted: str, value: Value, gain: DoubleArray, offset: DoubleArray) -> tuple[str, Value]:
+    def channel_gain(
+        self, wanted: str, value: Value, gain: DoubleArray, offset: DoubleArray
+    ) -> tuple[tuple[str, ...], Value]:
         """Adds the synapse that multiplies each channel by its gain and adds its offset."""
-        return self.synapse(wanted, value, _pointwise(value.shape, gain, offset))
+        return self.synapse(wanted, value, _pointwise(value.shape, channel_weight(gain, value.shape), offset))
 
-    def unweighted(self, wanted: str, value: Value, shape: Shape, make: Callable[[], nir.NIRNode]) -> tuple[str, Value]:
-        """Adds a node without weights (pooling, flatten), one for each pending scale, which stays pending.
+    def unweighted(
+        self, wanted: str, value: Value, shape: Shape, make: Callable[[Shape], nir.NIRNode], spread: int = 1
+    ) -> tuple[str, Value]:
+        """Adds a node without weights (pooling, flatten) for each way in which channels are pending, which they stay.
+
+        Args:
+            wanted: The name to give it.
+            value: What it takes.
+            shape: Of the result.
+            make: The node for an input of a shape.
+            spread: Channels of the result for each of `value`.
 
         Returns:
             The first node's name, and the value of `shape` that they give together.
         """
-        by_scale: dict[float, list[str]] = {}
+        alike: dict[Term, list[str]] = {}
         for term in value.terms:
-            by_scale.setdefault(term.scale, []).append(term.source)
+            alike.setdefault(replace(term, source=""), []).append(term.source)
         terms = []
-        for scale, sources in by_scale.items():
-            node = make()
-            _set_types(node, value.shape, shape)
-            terms.append(Term(self._add(wanted, node, sources), scale))
+        for term, sources in alike.items():
+            taken = (term.width, *value.spatial)
+            node, after = make(taken), term.spread(spread)
+            _set_types(node, taken, (after.width, *shape[1:]))
+            terms.append(replace(after, source=self._add(wanted, node, sources)))
         return terms[0].source, Value(shape, tuple(terms))
 
-    def neurons(self, wanted: str, value: Value, threshold: float, levels: int) -> tuple[str, Value]:
-        """Adds a layer of neurons with theta = `threshold` and v(0) = theta / 2."""
-        theta = np.full(value.shape, threshold, np.float32)
+    def neurons(
+        self, wanted: str, value: Value, threshold: float | DoubleArray, levels: int | None
+    ) -> tuple[str, Value]:
+        """Adds a layer of neurons with theta = `threshold` and v(0) = theta / 2.
+
+        Args:
+            wanted: The name to give it.
+            value: The current.
+            threshold: One number, or one for each channel.
+            levels: L of the activation that the layer stands for, or None for a clipped ReLU.
+        """
+        rounded = vector(pack(np.atleast_1d(np.asarray(threshold, np.float32)).astype(np.float64)), value.channels)
+        column = rounded.reshape(-1, *[1] * len(value.spatial))
+        theta = np.broadcast_to(column, value.shape).astype(np.float32)
         node = nir.IF(r=np.ones_like(theta), v_threshold=theta, v_reset=np.zeros_like(theta))
         name = self._add(wanted, node, self._unit_sources(value))
         self._neurons[name] = NeuronSpec(threshold=theta, v_init=theta / np.float32(2), levels=levels)
-        return name, Value(value.shape, (Term(name, float(np.float32(threshold))),))
+        return name, Value(value.shape, (Term(name, value.channels, pack(rounded)),))
 
     def finish(self, output: Value) -> SpikingNetwork:
         """The network whose readout is `output`."""
@@ -168,34 +207,49 @@ class Builder:
             name = f"{base}_{count}"
         return name
 
-    def _common_scale(self, value: Value) -> tuple[list[str], float]:
-        """Sources whose sum, times the scale, is `value`: terms of a rarer scale get a synapse of their own."""
-        common = Counter(term.scale for term in value.terms).most_common(1)[0][0]
-        if common == 0.0 and any(term.scale for term in value.terms):
-            common = 1.0
-        return [
-            term.source
-            if term.scale == common
-            else self._scaled_source(Term(term.source, term.scale / common), value.shape)
-            for term in value.terms
-        ], common
+    def _parts(self, value: Value) -> list[tuple[list[str], Term]]:
+        """The wires that make up `value`, those together that one synapse can take: (sources, what to do to them).
+
+        Whole wires share a synapse; those of a rarer scale get a 1x1 synapse before it that evens it out.
+        """
+        whole = [term for term in value.terms if term.index is None]
+        parts: dict[Term, list[str]] = {}
+        if whole:
+            count = Counter(term.scale for term in whole)
+            # Of equally frequent scales none at all: what a carrier makes of a spike has other readers, too.
+            common = max(count, key=lambda scale: (count[scale], scale == 1.0))
+            # What is added to nothing at all cannot be brought to that scale.
+            if not vector(common, value.channels).all() and any(term.scale != common for term in whole):
+                common = 1.0
+            parts[Term("", value.channels, common)] = [
+                term.source
+                if term.scale == common
+                else self._placed(replace(term, scale=ratio(term.scale, common, value.channels)), value.shape)
+                for term in whole
+            ]
+        for term in value.terms:
+            if term.index is not None:
+                parts.setdefault(replace(term, source=""), []).append(term.source)
+        return [(sources, term) for term, sources in parts.items()]
 
     def _unit_sources(self, value: Value) -> list[str]:
-        return [term.source if term.scale == 1.0 else self._scaled_source(term, value.shape) for term in value.terms]
+        return [term.source if term.unit else self._placed(term, value.shape) for term in value.terms]
 
-    def _scaled_source(self, term: Term, shape: Shape) -> str:
-        """The synapse that carries a pending scale where nothing else can, such as a residual's identity path."""
-        if term not in self._scaled:
-            gain = np.full(shape[0], term.scale)
-            synapse = _pointwise(shape, gain, np.zeros(shape[0]))
+    def _placed(self, term: Term, shape: Shape) -> str:
+        """The synapse that carries what is pending where nothing else can, such as a residual's identity path."""
+        if term not in self._carriers:
+            weight = wired_weight(channel_weight(np.ones(shape[0]), shape), term, 1)
+            synapse = _pointwise(shape, weight, np.zeros(shape[0]), taken=term.width)
             _check_finite(synapse)
-            self._scaled[term] = self._add(f"{term.source}_scaled", synapse, [term.source])
-        return self._scaled[term]
+            suffix = "scaled" if term.index is None else "placed"
+            self._carriers[term] = self._add(f"{term.source}_{suffix}", synapse, [term.source])
+        return self._carriers[term]
 
 
-def _pointwise(shape: Shape, gain: DoubleArray, offset: DoubleArray) -> Synapse:
+def _pointwise(shape: Shape, weight: DoubleArray, offset: DoubleArray, taken: int | None = None) -> Synapse:
     axes = len(shape) - 1
-    return Synapse(channel_weight(gain, shape), offset, shape, shape, (1,) * axes, (0,) * axes, (1,) * axes)
+    source = (shape[0] if taken is None else taken, *shape[1:])
+    return Synapse(weight, offset, source, shape, (1,) * axes, (0,) * axes, (1,) * axes)
 
 
 def _check_finite(synapse: Synapse) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-__all__ = ["Finding", "Unsupported", "blockers", "explain"]
+__all__ = ["Finding", "Unsupported", "alike", "also", "blockers", "explain"]
+
+_FEW = 3
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Finding:
         becomes: What it is turned into; empty if it blocks.
         blocker: Why it has no spiking equivalent, or None if it has one.
         fix: What to do about the blocker.
+        warning: What to know although it converts, or None.
     """
 
     module: str
@@ -27,16 +30,24 @@ class Finding:
     becomes: str
     blocker: str | None = None
     fix: str | None = None
+    warning: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """The same as plain JSON."""
+        return asdict(self)
 
     def __str__(self) -> str:
         where = self.module or "the model itself"
         if self.blocker is None:
-            return f"{where}: {self.op} -> {self.becomes}"
-        lines = [f"{where}: {self.op}: {self.blocker}"]
-        if self.line is not None:
-            lines.append(f"    in  {self.line}")
-        if self.fix is not None:
-            lines.append(f"    fix {self.fix}")
+            lines = [f"{where}: {self.op} -> {self.becomes}"]
+        else:
+            lines = [f"{where}: {self.op}: {self.blocker}"]
+            if self.line is not None:
+                lines.append(f"    in  {self.line}")
+            if self.fix is not None:
+                lines.append(f"    fix {self.fix}")
+        if self.warning is not None:
+            lines.append(f"    warning {self.warning}")
         return "\n".join(lines)
 
 
@@ -59,9 +70,27 @@ def blockers(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.blocker is not None]
 
 
+def alike(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """The findings in groups that say the same of the same operation, in the order of the first of each."""
+    groups: dict[tuple[str, str | None, str | None], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.op.rstrip("_"), finding.blocker, finding.warning), []).append(finding)
+    return list(groups.values())
+
+
+def also(group: Sequence[Finding]) -> str:
+    """Where else the first finding of a group applies."""
+    return "also " + ", ".join(dict.fromkeys(finding.module or "the model itself" for finding in group[1:]))
+
+
 def explain(model: str, findings: Sequence[Finding]) -> str:
-    """All blockers as one message."""
+    """All blockers as one message. What is said more than a few times is said once, with all places."""
     found = blockers(findings)
     count = "One thing" if len(found) == 1 else f"{len(found)} things"
-    listed = "\n".join(f"  {finding}" for finding in found)
-    return f"{model} cannot be turned into a spiking network. {count} must change:\n{listed}"
+    lines = [f"{model} cannot be turned into a spiking network. {count} must change:"]
+    for group in alike(found):
+        if len(group) > _FEW:
+            lines += [f"  {group[0]}", f"    {also(group)}"]
+        else:
+            lines += [f"  {finding}" for finding in group]
+    return "\n".join(lines)

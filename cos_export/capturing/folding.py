@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cos_export.capturing.values import Term, vector
 from cos_export.graph import Shape
 
-__all__ = ["DoubleArray", "apply_gain", "batch_norm_gain", "channel_weight", "window_weight"]
+__all__ = ["DoubleArray", "apply_gain", "batch_norm_gain", "channel_weight", "window_weight", "wired_weight"]
 
 DoubleArray = NDArray[np.float64]
 
@@ -47,3 +48,35 @@ def channel_weight(gain: DoubleArray, shape: Shape) -> DoubleArray:
 def window_weight(channels: int, size: int) -> DoubleArray:
     """The dense kernel (channels, channels, size) that sums `size` neighbours of each channel."""
     return np.repeat(np.eye(channels)[:, :, None], size, axis=2)
+
+
+def wired_weight(weight: DoubleArray, term: Term, groups: int) -> DoubleArray:
+    """The weight that does to a term's source what `weight` does to the term.
+
+    With the term's channels c = 0, 1, ... and the source's channels j,
+
+        wired[o, j, ...] = sum over c with index[c] = j of weight[o, c, ...] * scale[c]
+
+    Args:
+        weight: (out, in / groups, ...).
+        term: Its index must be None if groups > 1.
+        groups: Of channels.
+
+    Returns:
+        (out, width / groups, ...).
+    """
+    if isinstance(term.scale, float):
+        scaled = weight if term.scale == 1.0 else weight * term.scale
+    else:
+        factors = vector(term.scale, term.channels).reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
+        scaled = (weight.reshape(groups, -1, *weight.shape[1:]) * factors).reshape(weight.shape)
+    if term.index is None:
+        return scaled
+    picks = term.picks()
+    used = np.flatnonzero(picks >= 0)
+    wired = np.zeros((len(weight), term.width, *weight.shape[2:]))
+    if len(np.unique(picks[used])) == len(used):
+        wired[:, picks[used]] = scaled[:, used]
+    else:
+        np.add.at(wired.swapaxes(0, 1), picks[used], scaled[:, used].swapaxes(0, 1))
+    return wired

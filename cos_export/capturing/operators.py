@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from cos_export.capturing.builder import Builder
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.folding import DoubleArray
+from cos_export.capturing.options import Options
 from cos_export.capturing.values import Value
 from cos_export.graph import Shape
 
@@ -23,14 +25,16 @@ class Converted:
     """What an operation became.
 
     Attributes:
-        value: Its result.
+        value: Its result, or its results where it has several.
         becomes: The same in words.
-        synapse: The node whose weights a following batch norm may be folded into, if nothing else reads it.
+        synapses: The nodes whose weights a following batch norm may be folded into, if nothing else reads their sum.
+        warning: What to know although it converts.
     """
 
-    value: Value
+    value: Value | tuple[Value, ...]
     becomes: str
-    synapse: str | None = None
+    synapses: tuple[str, ...] = ()
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,38 +44,58 @@ class Call:
     Attributes:
         arguments: By the names of the operator's schema, defaults filled in: a `Value` for what depends on the
             input, a tensor for what does not, else what stands in the graph.
-        shape: The result's shape without the batch axis.
+        shapes: The shape of each result without the batch axis.
+        node: The call in the graph of the module.
         name: What a node made of it should be called.
+        key: What the user calls it if it is a ReLU, else "".
         builder: The graph so far.
-        only_reader_of: The synapse whose output this call is the only one to read, or None.
+        options: What the user chose.
+        only_reader_of: The synapses whose sum this call is the only one to read, or none.
     """
 
     arguments: Mapping[str, Any]
-    shape: Shape
+    shapes: tuple[Shape, ...]
+    node: fx.Node
     name: str
+    key: str
     builder: Builder
-    only_reader_of: str | None
+    options: Options
+    only_reader_of: tuple[str, ...]
 
-    def signal(self, key: str) -> Value:
+    @property
+    def shape(self) -> Shape:
+        """The shape of the first result without the batch axis."""
+        return self.shapes[0]
+
+    def signal(self, key: str, *, split: bool = False) -> Value:
         """An argument that depends on the input.
 
+        Args:
+            key: Which.
+            split: Whether its channels may be spread over several axes.
+
         Raises:
-            Unsupported: It does not.
+            Unsupported: It does not, or its channels are.
         """
         value = self.arguments[key]
         if not isinstance(value, Value):
             raise Unsupported(
                 f"its argument {key!r} does not depend on the input", "give the layer's output there, not a constant"
             )
+        if value.split != 1 and not split:
+            raise Unsupported(
+                f"the channels of its input are spread over {value.split} axes, {value.shape} without the batch axis",
+                "reshape back to (batch, channels, height, width) before it",
+            )
         return value
 
-    def first_signal(self) -> Value:
+    def first_signal(self, *, split: bool = False) -> Value:
         """The first argument, which some operators call "input" and others "self".
 
         Raises:
-            Unsupported: It does not depend on the input.
+            Unsupported: It does not depend on the input, or its channels are spread over several axes.
         """
-        return self.signal(next(iter(self.arguments)))
+        return self.signal(next(iter(self.arguments)), split=split)
 
     def constant(self, key: str) -> DoubleArray | None:
         """A tensor argument that does not depend on the input, in float64; None where it is left out.

@@ -12,6 +12,7 @@ from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.folding import window_weight
 from cos_export.capturing.operators import Call, Converted, operator
 from cos_export.capturing.reshaping import reshaped
+from cos_export.capturing.synapses import listed
 from cos_export.capturing.values import Value
 from cos_export.graph import Shape
 
@@ -37,7 +38,7 @@ def _average_pooling(call: Call) -> Converted:
             "use ceil_mode=False, or a kernel and stride that divide the size",
         )
     divisor = call.arguments.get("divisor_override") or prod(kernel)
-    return _window_sum(call, value, kernel, stride, padding, 1.0 / divisor)
+    return Converted(*_window_sum(call, value, kernel, stride, padding, 1.0 / divisor))
 
 
 @operator("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default")
@@ -53,7 +54,7 @@ def _adaptive_pooling(call: Call) -> Converted:
     kernel = tuple(before // after for before, after in sizes)
     if prod(kernel) == 1:
         return Converted(value, "nothing, for the size stays the same")
-    return _window_sum(call, value, kernel, kernel, (0,) * len(kernel), 1.0 / prod(kernel))
+    return Converted(*_window_sum(call, value, kernel, kernel, (0,) * len(kernel), 1.0 / prod(kernel)))
 
 
 @operator("aten.mean.dim")
@@ -68,11 +69,9 @@ def _mean(call: Call) -> Converted:
             "average over height and width: x.mean((2, 3))",
         )
     kernel = tuple(n if axis + 2 in averaged else 1 for axis, n in enumerate(value.shape[1:]))
-    pooled = _window_sum(call, value, kernel, kernel, (0,) * len(kernel), 1.0 / prod(kernel))
-    flat = reshaped(call, pooled.value)
-    return Converted(
-        flat.value, pooled.becomes if flat.value is pooled.value else f"{pooled.becomes} and {flat.becomes}"
-    )
+    pooled, words = _window_sum(call, value, kernel, kernel, (0,) * len(kernel), 1.0 / prod(kernel))
+    result, becomes = reshaped(call, pooled)
+    return Converted(result, words if result is pooled else f"{words} and {becomes}")
 
 
 def _spatial_axes(value: Value) -> int:
@@ -84,7 +83,9 @@ def _spatial_axes(value: Value) -> int:
     return len(value.shape) - 1
 
 
-def _window_sum(call: Call, value: Value, kernel: Shape, stride: Shape, padding: Shape, factor: float) -> Converted:
+def _window_sum(
+    call: Call, value: Value, kernel: Shape, stride: Shape, padding: Shape, factor: float
+) -> tuple[Value, str]:
     channels = value.shape[0]
     sizes = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(value.shape[1:], kernel, stride, padding, strict=True))
     shape = (channels, *sizes)
@@ -93,9 +94,9 @@ def _window_sum(call: Call, value: Value, kernel: Shape, stride: Shape, padding:
             call.name,
             value,
             shape,
-            lambda: nir.SumPool2d(np.array(kernel), np.array(stride), np.array(padding)),
+            lambda _: nir.SumPool2d(np.array(kernel), np.array(stride), np.array(padding)),
         )
-        return Converted(result.times(factor), f"SumPool2d {name!r}, its divisor folded into what follows")
+        return result.times(factor), f"SumPool2d {name!r}, its divisor folded into what follows"
     # NIR pools over two axes only; over one, a convolution with ones does the same.
     synapse = Synapse(
         window_weight(channels, kernel[0]) * factor,
@@ -106,5 +107,5 @@ def _window_sum(call: Call, value: Value, kernel: Shape, stride: Shape, padding:
         padding,
         (1,),
     )
-    name, result = call.builder.synapse(call.name, value, synapse)
-    return Converted(result, f"Conv1d {name!r} that averages")
+    names, result = call.builder.synapse(call.name, value, synapse)
+    return result, f"Conv1d {listed(names)} that averages"

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 __all__ = ["refusal"]
 
 _ACTIVATION = (
-    "an activation that is not a staircase with a threshold has no integrate-and-fire neuron that stands for it",
-    "use cos_export.QCFS(levels=4) in its place and train (or fine-tune) with it",
+    "no integrate-and-fire neuron stands for this activation: one does for a ReLU and for a staircase",
+    "use nn.ReLU, or cos_export.QCFS(levels=4), in its place and train (or fine-tune) with it",
 )
 _MAX_POOL = (
     "the maximum of spike trains is not a sum of spikes",
-    "replace it with average pooling (nn.AvgPool2d) and train with it",
+    'replace it with average pooling (nn.AvgPool2d) and fine-tune; max_pool="average" does so at capture',
 )
 _NORM = (
     "it normalises by statistics of each sample, which no fixed weight can do",
@@ -30,7 +30,7 @@ _MATMUL = (
     "a matrix product outside a layer has no synapse that stands for it",
     "use nn.Linear for constant weights; attention cannot be converted",
 )
-_JOIN = ("it joins values along an axis", "add them instead, each behind a convolution of its own")
+_JOIN = ("it joins values along a new axis", "join them along the channels: torch.cat(..., 1)")
 _CUT = ("it takes a part of a value or re-orders its axes", "keep (channels, height, width) whole until the flatten")
 _RECURRENT = ("it is recurrent", "use a feed-forward network: Conv1d over time, for one")
 _OTHER_CONV = ("this convolution has no NIR node", "use Conv1d or Conv2d")
@@ -63,10 +63,9 @@ _REFUSALS: dict[str, tuple[str, str]] = dict(
         *_all("softmax log_softmax", _SOFTMAX),
         *_all("pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad2d", _PAD),
         *_all("matmul mm bmm addmm einsum scaled_dot_product_attention", _MATMUL),
-        *_all("cat concat stack hstack", _JOIN),
+        *_all("stack vstack dstack", _JOIN),
         *_all(
-            "slice select split split_with_sizes chunk unbind index index_select narrow transpose permute movedim t "
-            "flip roll channel_shuffle pixel_shuffle getitem",
+            "select unbind index index_select narrow movedim t flip roll pixel_shuffle pixel_unshuffle getitem",
             _CUT,
         ),
         *_all("lstm gru rnn_tanh rnn_relu", _RECURRENT),
@@ -84,6 +83,7 @@ def refusal(op: str) -> tuple[str, str]:
         op.rstrip("_"),
         (
             "it has no spiking equivalent here",
-            "known are Conv1d, Conv2d, Linear, BatchNorm, QCFS, average pooling, flatten, addition and dropout",
+            "known are Conv1d, Conv2d, Linear, BatchNorm, QCFS, ReLU, average pooling, flatten, addition, dropout and "
+            "concatenation of channels",
         ),
     )

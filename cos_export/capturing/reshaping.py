@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import nir
@@ -29,18 +30,22 @@ __all__ = ["reshaped"]
     "aten.unflatten.int",
 )
 def _reshape(call: Call) -> Converted:
-    return reshaped(call, call.first_signal())
+    return Converted(*reshaped(call, call.first_signal(split=True)))
 
 
-def reshaped(call: Call, value: Value) -> Converted:
-    """`value` in the shape of the call's result, which keeps the order of the elements.
+def reshaped(call: Call, value: Value) -> tuple[Value, str]:
+    """`value` in the shape of the call's result, which keeps the order of the elements, and what that takes.
 
     Raises:
-        Unsupported: It does more than merge neighbouring axes into one.
+        Unsupported: It does more than merge neighbouring axes into one, or spread channels over several.
     """
     if value.shape == call.shape:
-        return Converted(value, "nothing, for the shape stays the same")
-    merged = _merged_axes(value.shape, call.shape)
+        return value, "nothing, for the shape stays the same"
+    split = len(call.shape) - len(value.spatial)
+    if split >= 1 and call.shape[split:] == value.spatial:
+        words = "nothing, for the channels are on one axis again" if split == 1 else "channels over several axes"
+        return replace(value, shape=call.shape, split=split), words
+    merged = _merged_axes(value.shape, call.shape) if value.split == 1 else None
     if merged is None:
         raise Unsupported(
             f"it turns shape {value.shape} into {call.shape} (without the batch axis)",
@@ -53,9 +58,10 @@ def reshaped(call: Call, value: Value) -> Converted:
         call.name,
         value,
         call.shape,
-        lambda: nir.Flatten({"input": np.array(value.shape)}, start_dim=first - rank, end_dim=last - rank),
+        lambda taken: nir.Flatten({"input": np.array(taken)}, start_dim=first - rank, end_dim=last - rank),
+        spread=prod(value.shape[1 : last + 1]) if first == 0 else 1,
     )
-    return Converted(result, f"Flatten {name!r}")
+    return result, f"Flatten {name!r}"
 
 
 def _merged_axes(before: Shape, after: Shape) -> tuple[int, int] | None:

@@ -12,7 +12,14 @@ from cos_export.capturing.folding import batch_norm_gain
 from cos_export.capturing.operators import Call, Converted, operator
 from cos_export.graph import Shape
 
-__all__: list[str] = []
+__all__ = ["listed"]
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """The nodes that one operation became, in words."""
+    if len(names) == 1:
+        return repr(names[0])
+    return f"{names[0]!r} and {len(names) - 1} more, one for each part"
 
 
 @operator("aten.conv1d.default", "aten.conv2d.default", "aten.conv1d.padding", "aten.conv2d.padding")
@@ -35,8 +42,8 @@ def _convolution(call: Call) -> Converted:
         dilation=dilation,
         groups=int(call.arguments["groups"]),
     )
-    name, result = call.builder.synapse(call.name, value, synapse)
-    return Converted(result, f"Conv{axes}d {name!r}", synapse=name)
+    names, result = call.builder.synapse(call.name, value, synapse)
+    return Converted(result, f"Conv{axes}d {listed(names)}", synapses=names)
 
 
 def _padding(call: Call, kernel: Shape, dilation: Shape) -> Shape | Literal["same"]:
@@ -59,8 +66,8 @@ def _linear(call: Call) -> Converted:
             "flatten before it, or use a convolution with a kernel of 1",
         )
     bias = np.zeros(len(weight)) if bias is None else bias
-    name, result = call.builder.synapse(call.name, value, Synapse(weight, bias, value.shape, call.shape))
-    return Converted(result, f"Affine {name!r}", synapse=name)
+    names, result = call.builder.synapse(call.name, value, Synapse(weight, bias, value.shape, call.shape))
+    return Converted(result, f"Affine {listed(names)}", synapses=names)
 
 
 @operator("aten.batch_norm.default")
@@ -78,11 +85,11 @@ def _batch_norm(call: Call) -> Converted:
         call.weight("running_var"),
         float(call.arguments["eps"]),
     )
-    if call.only_reader_of is not None:
+    if call.only_reader_of:
         call.builder.fold_gain(call.only_reader_of, gain, offset)
-        return Converted(value, f"folded into {call.only_reader_of!r}", synapse=call.only_reader_of)
-    name, result = call.builder.channel_gain(call.name, value, gain, offset)
-    return Converted(result, f"a synapse {name!r} with a gain for each channel", synapse=name)
+        return Converted(value, f"folded into {listed(call.only_reader_of)}", synapses=call.only_reader_of)
+    names, result = call.builder.channel_gain(call.name, value, gain, offset)
+    return Converted(result, f"a gain for each channel in synapse {listed(names)}", synapses=names)
 
 
 @operator("cos_export.qcfs.default")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import re
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,24 @@ from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
 
 from cos_export.capturing.findings import Finding
+from cos_export.capturing.recognition import Recognition, swap_activations
 from cos_export.errors import InputError
 
-__all__ = ["Traced", "check_example", "module_path", "source_line", "trace"]
+__all__ = [
+    "REPLACED",
+    "Traced",
+    "check_example",
+    "module_path",
+    "named_arguments",
+    "operation",
+    "operation_path",
+    "source_line",
+    "summary",
+    "trace",
+]
+
+REPLACED = "cos_export_replaced"
+"""In a node's meta: the operation that stood there before it was replaced."""
 
 # Not 1, which torch.export takes for a constant, and no size that a forward is likely to spell out.
 _BATCH = 3
@@ -39,6 +58,7 @@ class Traced:
         constants: Parameters, buffers and other tensors, by the placeholders that stand for them.
         input: The placeholder of the input.
         batch: The batch axis as shapes spell it: a symbol, or a number if forward asks for it as len(x) does.
+        recognition: The user's own activations that were taken for QCFS, or nearly.
     """
 
     graph: fx.Graph
@@ -46,6 +66,7 @@ class Traced:
     constants: dict[fx.Node, Tensor]
     input: fx.Node
     batch: str
+    recognition: Recognition
 
 
 def check_example(example: ArrayLike | Tensor) -> Tensor:
@@ -78,17 +99,18 @@ def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
-def trace(model: nn.Module, example: Tensor) -> Traced | Finding:
+def trace(model: nn.Module, example: Tensor, levels: int | None = None) -> Traced | Finding:
     """Traces a copy of `model` in eval mode, or says why that is not possible.
 
     Args:
         model: Left as it is.
         example: From `check_example`.
+        levels: L of the user's own quantised activations that do not say it.
     """
     try:
         module = copy.deepcopy(model).cpu().eval()
     except Exception as error:  # noqa: BLE001 - a module may hold anything
-        return Finding("", "copy", None, "", f"it cannot be copied ({_summary(error)})", "keep no graph tensors in it")
+        return Finding("", "copy", None, "", f"it cannot be copied ({summary(error)})", "keep no graph tensors in it")
     odd = sorted(
         f"{name} ({str(tensor.dtype).removeprefix('torch.')})"
         for name, tensor in module.state_dict().items()
@@ -105,12 +127,12 @@ def trace(model: nn.Module, example: Tensor) -> Traced | Finding:
             "forward",
             _line_of(error),
             "",
-            f"it fails on {_BATCH} copies of the example's first sample, {tuple(example.shape)} ({_summary(error)})",
+            f"it fails on {_BATCH} copies of the example's first sample, {tuple(example.shape)} ({summary(error)})",
             "give an example of the shape the model takes; it must take one tensor and any batch size",
         )
+    recognition = swap_activations(module, levels)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with _quiet(), torch.no_grad():
             program = export(module, (example,), dynamic_shapes=({0: Dim.AUTO},))
     except Exception as error:  # noqa: BLE001 - torch.export raises whatever it meets
         return Finding(
@@ -118,14 +140,27 @@ def trace(model: nn.Module, example: Tensor) -> Traced | Finding:
             "torch.export",
             _line_of(error),
             "",
-            f"the model cannot be traced ({_summary(error)})",
+            f"the model cannot be traced ({summary(error)})",
             "forward must do the same for every input: no Python branches or loops that depend on values of a tensor, "
-            "no .item(), no NumPy",
+            "no .item(), no NumPy, no sparse tensors, no TorchScript",
         )
-    return _traced(program, module)
+    return _traced(program, module, recognition)
 
 
-def _traced(program: ExportedProgram, module: nn.Module) -> Traced:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps torch.export from printing graphs and warnings: what is wrong is told in a finding."""
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def _traced(program: ExportedProgram, module: nn.Module, recognition: Recognition) -> Traced:
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     constants: dict[fx.Node, Tensor] = {}
     inputs = []
@@ -143,7 +178,38 @@ def _traced(program: ExportedProgram, module: nn.Module) -> Traced:
         constants=constants,
         input=inputs[0],
         batch=str(inputs[0].meta["val"].shape[0]),
+        recognition=recognition,
     )
+
+
+def operation(node: fx.Node) -> str:
+    """What PyTorch calls the operation: "conv2d" for aten.conv2d.default; of a replaced one, what it was."""
+    if REPLACED in node.meta:
+        return str(node.meta[REPLACED])
+    parts = str(node.target).split(".")
+    return parts[1] if len(parts) > 2 else getattr(node.target, "__name__", parts[0])
+
+
+def operation_path(traced: Traced, node: fx.Node) -> tuple[str, bool]:
+    """The path of the submodule that a node comes from, and whether that module is this operation alone."""
+    path = module_path(node)
+    if not path:
+        return path, False
+    try:
+        return path, not any(True for _ in traced.module.get_submodule(path).children())
+    except AttributeError:
+        # A program that was exported before keeps the paths, and no longer the modules: their types must do.
+        _, kind = next(reversed(node.meta["nn_module_stack"].values()))
+        return path, str(getattr(kind, "__module__", kind)).startswith("torch.nn.")
+
+
+def named_arguments(node: fx.Node) -> dict[str, Any]:
+    """A call's arguments by the names of the operator's schema, defaults filled in; none if it has no schema."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return {}
+    given = {entry.name: value for entry, value in zip(schema.arguments, node.args, strict=False)} | dict(node.kwargs)
+    return {entry.name: given.get(entry.name, entry.default_value) for entry in schema.arguments}
 
 
 def module_path(node: fx.Node) -> str:
@@ -171,6 +237,7 @@ def _line_of(error: BaseException) -> str | None:
     return f"{own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else None
 
 
-def _summary(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
+    """An exception in one line."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -10,12 +10,24 @@ import torch
 from torch import Tensor, fx
 
 # Imported for what they register.
-from cos_export.capturing import arithmetic, pooling, reshaping, synapses  # noqa: F401
+from cos_export.capturing import arithmetic, max_pooling, pooling, reshaping, rewiring, synapses  # noqa: F401
 from cos_export.capturing.builder import Builder
 from cos_export.capturing.findings import Finding, Unsupported, blockers
+from cos_export.capturing.memory import Memory, mutates
 from cos_export.capturing.operators import OPERATORS, Call, Converted
+from cos_export.capturing.options import Options
+from cos_export.capturing.rectifiers import rectifier_keys
 from cos_export.capturing.refusals import refusal
-from cos_export.capturing.tracing import Traced, module_path, source_line
+from cos_export.capturing.tracing import (
+    REPLACED,
+    Traced,
+    module_path,
+    named_arguments,
+    operation,
+    operation_path,
+    source_line,
+    summary,
+)
 from cos_export.capturing.values import Value
 from cos_export.graph import Shape
 from cos_export.network import SpikingNetwork
@@ -38,22 +50,25 @@ class Walk:
     network: SpikingNetwork | None
 
 
-def walk(traced: Traced) -> Walk:
+def walk(traced: Traced, options: Options) -> Walk:
     """Converts `traced`, going on past what cannot be converted, so that all of it is found."""
-    return _Walker(traced).run()
+    return _Walker(traced, options).run()
 
 
 class _Walker:
-    def __init__(self, traced: Traced) -> None:
+    def __init__(self, traced: Traced, options: Options) -> None:
         self.traced = traced
+        self.options = options
+        self.keys = rectifier_keys(traced)
         self.builder = Builder(tuple(traced.input.meta["val"].shape[1:]))
         self.constants = dict(traced.constants)
         self.values: dict[fx.Node, Value] = {traced.input: self.builder.input}
-        self.synapse_of: dict[fx.Node, str] = {}
+        # The results of an operation that has several, such as chunk.
+        self.parts: dict[fx.Node, tuple[Value, ...]] = {}
+        self.synapses_of: dict[fx.Node, tuple[str, ...]] = {}
+        self.blamed: set[str] = set()
         self.findings: list[Finding] = []
-        self.rank = {node: i for i, node in enumerate(traced.graph.nodes)}
-        # In-place operators and views: nodes that share memory have the same root.
-        self.root: dict[fx.Node, fx.Node] = {}
+        self.memory = Memory(traced.graph.nodes)
 
     def run(self) -> Walk:
         output: Value | None = None
@@ -62,11 +77,11 @@ class _Walker:
                 self._call(node)
             elif node.op == "output":
                 output = self._output(node)
-        if self.builder.layer_count == 0 and not any(f.op == "qcfs" for f in self.findings):
+        if self.builder.layer_count == 0 and not blockers(self.findings):
             self._block_model(
                 "model",
-                "it has no QCFS activation, so nothing in it would spike",
-                "use cos_export.QCFS for its activations and train with it",
+                "it has no QCFS activation and no ReLU, so nothing in it would spike",
+                "use cos_export.QCFS or nn.ReLU for its activations and train with it",
             )
         return Walk(self.findings, self._finish(output))
 
@@ -88,52 +103,90 @@ class _Walker:
             return
         if str(node.target).startswith(_BOOKKEEPING) and not isinstance(result, Tensor):
             return
-        self.root[node] = self.root.get(read[0], read[0]) if self._shares_memory(node) else node
+        self.memory.add(node, read[0])
         if any(self.values[argument].lost for argument in read) and str(node.target) in OPERATORS:
             self._add(node, "nothing yet: it was not checked, for its input cannot be converted")
             self.values[node] = self._stand_in(result)
             return
         if node.target is python_operator.getitem:
-            # The operator that returned several values has been refused already.
-            self.values[node] = self._stand_in(result)
+            # The operator that returned several values has been converted, or refused, already.
+            several = self.parts.get(read[0])
+            self.values[node] = several[node.args[1]] if several else self._stand_in(result)  # type: ignore[index]
             return
         try:
             converted = self._convert(node, result)
         except Unsupported as error:
-            self._add(node, "", error.reason, error.fix)
+            self._refuse(node, error)
             self.values[node] = self._stand_in(result)
             return
-        self.values[node] = converted.value
-        if converted.synapse is not None:
-            self.synapse_of[node] = converted.synapse
-        self._add(node, converted.becomes)
+        if isinstance(converted.value, Value):
+            self.values[node] = converted.value
+        else:
+            # Read by nothing but getitem; the value stands in for the whole.
+            self.values[node], self.parts[node] = converted.value[0], converted.value
+        if converted.synapses:
+            self.synapses_of[node] = converted.synapses
+        self._add(node, self._with_note(node, converted.becomes), warning=converted.warning)
+
+    def _with_note(self, node: fx.Node, becomes: str) -> str:
+        note = self.traced.recognition.notes.get(module_path(node))
+        return becomes if note is None else f"{becomes}: {note}"
+
+    def _refuse(self, node: fx.Node, error: Unsupported) -> None:
+        path = module_path(node)
+        suspicion = self.traced.recognition.suspects.get(path)
+        if suspicion is None:
+            self._add(node, "", error.reason, error.fix)
+        elif path not in self.blamed:
+            # One finding for the module, and not one for each operation that it is made of.
+            self.blamed.add(path)
+            self._add(
+                node,
+                "",
+                suspicion,
+                "use cos_export.QCFS in its place; if it can also spike by itself, switch that off (T = 0)",
+            )
 
     def _convert(self, node: fx.Node, result: Any) -> Converted:
         convert = OPERATORS.get(str(node.target))
         if convert is None:
-            raise Unsupported(*refusal(_op(node)))
-        shape = self._sample_shape(result)
-        if shape is None:
-            given = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise Unsupported(*refusal(operation(node)))
+        several = isinstance(result, list | tuple)
+        results = list(result) if several else [result]
+        shapes = [self._sample_shape(one) for one in results]
+        known = tuple(shape for shape in shapes if shape is not None)
+        if len(known) < len(shapes) or not known:
+            odd = results[shapes.index(None)] if None in shapes else result
+            given = tuple(odd.shape) if isinstance(odd, Tensor) else type(odd).__name__
             raise Unsupported(
                 f"its result {given} does not keep the batch axis in front, so samples would be mixed",
                 "leave axis 0 alone: flatten with x.flatten(1), average over (2, 3)",
             )
-        if result.dtype != torch.float32:
-            raise Unsupported(f"its result is of type {result.dtype}", "compute in float32 throughout")
-        self._check_in_place(node)
-        converted = convert(
-            Call(
-                arguments=self._arguments(node),
-                shape=shape,
-                name=self._name(node),
-                builder=self.builder,
-                only_reader_of=self._only_read_synapse(node),
-            )
+        if results[0].dtype != torch.float32:
+            raise Unsupported(f"its result is of type {results[0].dtype}", "compute in float32 throughout")
+        self.memory.check(node)
+        call = Call(
+            arguments=self._arguments(node),
+            shapes=known,
+            node=node,
+            name=self._name(node),
+            key=self.keys.get(node, ""),
+            builder=self.builder,
+            options=self.options,
+            only_reader_of=self._only_read_synapses(node),
         )
-        if converted.value.shape != shape:
+        try:
+            converted = convert(call)
+        except Unsupported:
+            raise
+        except Exception as error:
+            # Whatever it was, all other findings must still be told.
+            raise Unsupported(f"its conversion failed ({summary(error)})", "report this model") from error
+        given_back = (converted.value,) if isinstance(converted.value, Value) else converted.value
+        if tuple(value.shape for value in given_back) != known:
             raise Unsupported(
-                f"it gives {shape}, and what it would become gives {converted.value.shape}", "report this model"
+                f"it gives {known}, and what it would become gives {[value.shape for value in given_back]}",
+                "report this model",
             )
         return converted
 
@@ -143,56 +196,26 @@ class _Walker:
         def held(argument: fx.Node) -> Any:
             return self.values.get(argument, self.constants.get(argument, argument))
 
-        schema = node.target._schema.arguments  # type: ignore[union-attr]
-        given: dict[str, Any] = {entry.name: value for entry, value in zip(schema, node.args, strict=False)}
-        mapped = fx.node.map_arg({**given, **node.kwargs}, held)
-        return {entry.name: mapped.get(entry.name, entry.default_value) for entry in schema}
+        mapped: dict[str, Any] = fx.node.map_arg(named_arguments(node), held)
+        return mapped
 
-    def _only_read_synapse(self, node: fx.Node) -> str | None:
-        """The synapse that feeds `node` and nothing else, through what changes nothing."""
+    def _only_read_synapses(self, node: fx.Node) -> tuple[str, ...]:
+        """The synapses whose sum feeds `node` and nothing else, through what changes nothing."""
         read = node.args[0] if node.args else None
         while isinstance(read, fx.Node) and len(read.users) == 1:
-            if read in self.synapse_of:
-                name = self.synapse_of[read]
+            if read in self.synapses_of:
+                names = self.synapses_of[read]
                 terms = self.values[read].terms
-                return name if [(t.source, t.scale) for t in terms] == [(name, 1.0)] else None
+                return names if [term.source for term in terms if term.unit] == list(names) else ()
             before = read.args[0] if read.args else None
             if not isinstance(before, fx.Node) or self.values.get(read) is not self.values.get(before):
-                return None
+                return ()
             read = before
-        return None
-
-    def _check_in_place(self, node: fx.Node) -> None:
-        """Refuses to overwrite what is read again: the graph would go on with the old value.
-
-        Raises:
-            Unsupported: A later operation reads the overwritten memory other than through the result.
-        """
-        if not _mutates(node):
-            return
-        for other, root in self.root.items():
-            if other is not node and root is self.root[node]:
-                self._refuse_later_reader(other, node)
-        self._refuse_later_reader(self.root[node], node)
-
-    def _refuse_later_reader(self, memory: fx.Node, node: fx.Node) -> None:
-        if memory is not node and any(self.rank[user] > self.rank[node] for user in memory.users):
-            raise Unsupported(
-                "it overwrites in place what is read again later", f"use {_op(node).rstrip('_')} that is not in place"
-            )
-
-    def _shares_memory(self, node: fx.Node) -> bool:
-        schema = getattr(node.target, "_schema", None)
-        if _mutates(node):
-            return True
-        # reshape, contiguous, dropout and to() return their input itself when there is nothing to do.
-        sharing = ("reshape", "contiguous", "dropout", "flatten", "to", "feature_dropout")
-        aliased = schema is not None and any(entry.alias_info is not None for entry in schema.returns)
-        return aliased or _op(node) in sharing
+        return ()
 
     def _constant(self, node: fx.Node) -> None:
         """Computes what does not depend on the input, such as a weight that is normalised in forward."""
-        if _mutates(node):
+        if mutates(node):
             self._add(
                 node,
                 "",
@@ -244,24 +267,24 @@ class _Walker:
 
     def _name(self, node: fx.Node) -> str:
         """The module's path if the module is this operation, else the path and the operation."""
-        path = module_path(node)
-        if path and not any(True for _ in self.traced.module.get_submodule(path).children()):
+        path, whole = operation_path(self.traced, node)
+        if whole:
             return path
-        return f"{path}_{_op(node)}" if path else _op(node)
+        return f"{path}_{operation(node)}" if path else operation(node)
 
-    def _add(self, node: fx.Node, becomes: str, blocker: str | None = None, fix: str | None = None) -> None:
-        self.findings.append(Finding(module_path(node), _op(node), source_line(node), becomes, blocker, fix))
+    def _add(
+        self,
+        node: fx.Node,
+        becomes: str,
+        blocker: str | None = None,
+        fix: str | None = None,
+        warning: str | None = None,
+    ) -> None:
+        if REPLACED in node.meta and blocker is None:
+            warning = max_pooling.WARNING
+        self.findings.append(
+            Finding(module_path(node), operation(node), source_line(node), becomes, blocker, fix, warning)
+        )
 
     def _block_model(self, op: str, blocker: str, fix: str) -> None:
         self.findings.append(Finding("", op, None, "", blocker, fix))
-
-
-def _op(node: fx.Node) -> str:
-    """What PyTorch calls the operation: "conv2d" for aten.conv2d.default."""
-    parts = str(node.target).split(".")
-    return parts[1] if len(parts) > 2 else getattr(node.target, "__name__", parts[0])
-
-
-def _mutates(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return bool(schema is not None and schema.is_mutable)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from cos_export.errors import InputError
 from cos_export.training import Recipe
-from cos_export.zoo import digits, resnet
+from cos_export.zoo import digits, resnet, vgg
 from cos_export.zoo.checkpoints import load_weights
 
 __all__ = ["ZooEntry", "build", "entry", "load_weights", "names", "weights_path"]
@@ -24,21 +25,32 @@ class ZooEntry:
     """A network of the zoo.
 
     Attributes:
-        build: From the number of levels L to the network.
+        build: From the number of levels L and of classes to the network.
         input_shape: Of one sample, (channels, height, width).
         dataset: The data set that it is for, as `load_dataset` names it, or None if the package has none.
-        recipe: How the shipped weights were trained, or None if none are shipped.
+        recipe: How it is trained, the shipped weights where there are some; or None if nothing is known of it.
+        classes: Of the readout, unless others are asked for.
     """
 
-    build: Callable[[int], nn.Module]
+    build: Callable[[int, int], nn.Module]
     input_shape: tuple[int, ...]
     dataset: str | None
     recipe: Recipe | None
+    classes: int = 10
 
+
+_CIFAR, _IMAGENET = (3, 32, 32), (3, 224, 224)
 
 _ENTRIES: Mapping[str, ZooEntry] = {
     "digits": ZooEntry(digits.DigitsNet, (1, 8, 8), "digits", digits.RECIPE),
-    "resnet20": ZooEntry(resnet.resnet20, (3, 32, 32), None, resnet.RESNET20_RECIPE),
+    "resnet20": ZooEntry(resnet.resnet20, _CIFAR, None, resnet.RESNET20_RECIPE),
+    "vgg9": ZooEntry(vgg.vgg9, _CIFAR, None, vgg.VGG9_RECIPE),
+    "vgg16": ZooEntry(vgg.vgg16, _CIFAR, None, vgg.VGG16_RECIPE),
+    "resnet18": ZooEntry(resnet.resnet18, _CIFAR, None, resnet.RESNET_RECIPE),
+    "resnet34": ZooEntry(resnet.resnet34, _CIFAR, None, resnet.RESNET_RECIPE),
+    "vgg16-imagenet": ZooEntry(partial(vgg.vgg16, side=224), _IMAGENET, None, None, 1000),
+    "resnet18-imagenet": ZooEntry(partial(resnet.resnet18, large=True), _IMAGENET, None, None, 1000),
+    "resnet34-imagenet": ZooEntry(partial(resnet.resnet34, large=True), _IMAGENET, None, None, 1000),
 }
 
 
@@ -58,21 +70,25 @@ def entry(name: str) -> ZooEntry:
     return _ENTRIES[name]
 
 
-def build(name: str, *, levels: int = 4, seed: int = 0) -> nn.Module:
+def build(name: str, *, levels: int = 4, classes: int | None = None, seed: int = 0) -> nn.Module:
     """The network called `name`, untrained and in eval mode.
 
     Args:
         name: One of `names()`.
         levels: L of every QCFS activation.
+        classes: Of the readout; by default those of the data set that the network is meant for.
         seed: Of the initial weights; the global generator is left as it was.
 
     Raises:
-        InputError: There is no such network, or L is below 1.
+        InputError: There is no such network, L is below 1, or there are fewer than 2 classes.
     """
     found = entry(name)
+    classes = found.classes if classes is None else classes
+    if classes < 2:
+        raise InputError(f"A network needs at least 2 classes, and classes is {classes}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return found.build(levels).eval()
+        return found.build(levels, classes).eval()
 
 
 def weights_path(name: str) -> Path:

@@ -15,9 +15,15 @@ from cos_export.errors import InputError
 
 __all__ = ["load_weights"]
 
+_THRESHOLD_NAMES = ("up", "thresh")
+"""What published QCFS and COS checkpoints call `threshold`. There it has shape (1,), and here ()."""
+
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Loads a state dict into `model`, every key of it or none.
+
+    The thresholds of published QCFS and COS checkpoints (`….up`, `….thresh`) are taken for `….threshold`, and the
+    prefix `module.` that data-parallel training leaves is dropped.
 
     Args:
         model: What to load into.
@@ -30,7 +36,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no file of weights {path}.")
-    given, wanted = _state(path), model.state_dict()
+    wanted = model.state_dict()
+    given = _renamed(_state(path), wanted)
     problems = [f"missing: {key} {tuple(wanted[key].shape)}" for key in wanted if key not in given]
     problems += [f"unexpected: {key} {tuple(given[key].shape)}" for key in given if key not in wanted]
     for key in wanted:
@@ -42,10 +49,38 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             )
         elif not bool(torch.isfinite(given[key]).all()):
             problems.append(f"not finite: {key} holds nan or inf")
+        elif key.rpartition(".")[2] == "threshold" and not bool((given[key] > 0).all()):
+            problems.append(f"not positive: the threshold {key} is {float(given[key].min())}")
     if problems:
-        listed = "\n  ".join(problems)
+        listed = "\n  ".join([*_other_classes(given, wanted), *problems])
         raise InputError(f"The weights in {path} do not fit {type(model).__name__}:\n  {listed}")
     model.load_state_dict(given, strict=True)
+
+
+def _renamed(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with the model's names and shapes of thresholds, where it has them under others."""
+    if given and all(key.startswith("module.") for key in given) and not any(k.startswith("module.") for k in wanted):
+        given = {key.removeprefix("module."): value for key, value in given.items()}
+    state = {}
+    for key, value in given.items():
+        owner, _, last = key.rpartition(".")
+        ours = f"{owner}.threshold" if owner else "threshold"
+        name = ours if last in _THRESHOLD_NAMES and key not in wanted and ours in wanted and ours not in given else key
+        if name.rpartition(".")[2] == "threshold" and name in wanted and value.numel() == wanted[name].numel() == 1:
+            value = value.reshape(wanted[name].shape)
+        state[name] = value
+    return state
+
+
+def _other_classes(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """A line that says so if the readout, the last matrix of the model, has another number of rows in the file."""
+    last = next((key for key in reversed(wanted) if wanted[key].ndim == 2), None)
+    if last is None or last not in given or given[last].ndim != 2:
+        return []
+    theirs, ours = given[last].shape, wanted[last].shape
+    if theirs[0] == ours[0] or theirs[1] != ours[1]:
+        return []
+    return [f"The file has {theirs[0]} classes and the network {ours[0]}: build it with classes={theirs[0]}."]
 
 
 def _state(path: Path) -> dict[str, Tensor]:

@@ -38,9 +38,10 @@ class DigitsNet(nn.Module):
 
     Args:
         levels: L of every activation.
+        classes: Of the readout.
     """
 
-    def __init__(self, levels: int = 4) -> None:
+    def __init__(self, levels: int = 4, classes: int = 10) -> None:
         super().__init__()
         self.conv1, self.act1 = _Unit(1, 32, 3), QCFS(levels, _THRESHOLD)
         self.conv2, self.act2 = _Unit(32, 32, 3), QCFS(levels, _THRESHOLD)
@@ -50,10 +51,10 @@ class DigitsNet(nn.Module):
         self.shortcut = _Unit(32, 64, 1)
         self.pool2 = nn.AvgPool2d(2)
         self.conv5, self.act5 = _Unit(64, 64, 3), QCFS(levels, _THRESHOLD)
-        self.head = nn.Linear(64 * 2 * 2, 10)
+        self.head = nn.Linear(64 * 2 * 2, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (samples, 10) of images (samples, 1, 8, 8)."""
+        """Logits (samples, classes) of images (samples, 1, 8, 8)."""
         x = self.act1(self.conv1(images))
         x = self.pool1(self.act2(self.conv2(x)))
         x = self.act4(self.conv4(self.act3(self.conv3(x))) + self.shortcut(x))

@@ -1,16 +1,19 @@
-"""Residual networks for CIFAR (He et al., CVPR 2016, section 4.2) with QCFS activations.
+"""Residual networks (He et al., CVPR 2016) with QCFS activations.
 
-Modules are named as in the published QCFS and COS checkpoints, so that those load.
+Modules are named as in the published QCFS and COS checkpoints, so that those load: `conv1.{0,1,2}`,
+`conv{2,3,...}_x.{block}.residual_function.{0..4}`, `.shortcut.{0,1}`, `.relu`, and `fc`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from cos_export.qcfs import QCFS
 from cos_export.training import Recipe
 
-__all__ = ["RESNET20_RECIPE", "CifarResNet", "resnet20"]
+__all__ = ["RESNET20_RECIPE", "RESNET_RECIPE", "ResNet", "resnet18", "resnet20", "resnet34"]
 
 RESNET20_RECIPE = Recipe(
     epochs=16,
@@ -23,6 +26,18 @@ RESNET20_RECIPE = Recipe(
     flip=True,
 )
 """What ResNet-20's weights were trained with."""
+
+RESNET_RECIPE = Recipe(
+    epochs=100,
+    learning_rate=0.1,
+    batch_size=128,
+    weight_decay=5e-4,
+    label_smoothing=0.05,
+    shift=4,
+    flip=True,
+    precision="mixed",
+)
+"""To start from with the wide networks, on a CUDA device. No weights were trained with it."""
 
 _THRESHOLD = 2.0
 # Batch norm hands each activation values of about unit variance: two standard deviations are one threshold.
@@ -50,29 +65,43 @@ class _Block(nn.Module):
         return activated
 
 
-class CifarResNet(nn.Module):
-    """A residual network for 3 x 32 x 32 images: 3 stages of 16, 32 and 64 channels.
+class ResNet(nn.Module):
+    """A residual network: a first convolution, stages of blocks, an average over what is left, and a linear layer.
+
+    Every stage but the first halves height and width in its first block.
 
     Args:
-        blocks: Blocks in each stage; 3 make ResNet-20.
+        blocks: Blocks in each stage.
+        widths: Channels of each stage; the first convolution has the first of them.
         classes: Of the readout.
         levels: L of every activation.
+        large: Whether images are large, as ImageNet's 224 x 224: the first convolution is 7 x 7 with stride 2, and
+            an average pooling of 3 x 3 with stride 2 follows it, where He et al. have a maximum.
     """
 
-    def __init__(self, blocks: int, classes: int = 10, levels: int = 4) -> None:
+    def __init__(
+        self, blocks: Sequence[int], widths: Sequence[int], classes: int = 10, levels: int = 4, *, large: bool = False
+    ) -> None:
         super().__init__()
+        kernel, stride = (7, 2) if large else (3, 1)
         self.conv1 = nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), QCFS(levels, _THRESHOLD)
+            nn.Conv2d(3, widths[0], kernel, stride, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            QCFS(levels, _THRESHOLD),
         )
-        self.conv2_x = _stage(16, 16, 1, blocks, levels)
-        self.conv3_x = _stage(16, 32, 2, blocks, levels)
-        self.conv4_x = _stage(32, 64, 2, blocks, levels)
+        self.pool = nn.AvgPool2d(3, 2, padding=1) if large else nn.Identity()
+        inputs, self._stages = widths[0], len(blocks)
+        for i, (count, width) in enumerate(zip(blocks, widths, strict=True)):
+            self.add_module(f"conv{i + 2}_x", _stage(inputs, width, 1 if i == 0 else 2, count, levels))
+            inputs = width
         self.avg_pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(64, classes)
+        self.fc = nn.Linear(inputs, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (samples, classes) of images (samples, 3, 32, 32)."""
-        x = self.conv4_x(self.conv3_x(self.conv2_x(self.conv1(images))))
+        """Logits (samples, classes) of images (samples, 3, height, width)."""
+        x = self.pool(self.conv1(images))
+        for i in range(self._stages):
+            x = self.get_submodule(f"conv{i + 2}_x")(x)
         logits: Tensor = self.fc(self.avg_pool(x).flatten(1))
         return logits
 
@@ -82,6 +111,16 @@ def _stage(inputs: int, outputs: int, stride: int, blocks: int, levels: int) -> 
     return nn.Sequential(first, *(_Block(outputs, outputs, 1, levels) for _ in range(blocks - 1)))
 
 
-def resnet20(levels: int) -> CifarResNet:
-    """ResNet-20 for CIFAR-10: 19 convolutions and a linear layer, 270,000 parameters."""
-    return CifarResNet(3, levels=levels)
+def resnet20(levels: int = 4, classes: int = 10) -> ResNet:
+    """ResNet-20 for CIFAR: 19 convolutions and a linear layer, 270,000 parameters."""
+    return ResNet((3, 3, 3), (16, 32, 64), classes, levels)
+
+
+def resnet18(levels: int = 4, classes: int = 10, *, large: bool = False) -> ResNet:
+    """ResNet-18: 17 convolutions and a linear layer, 11 million parameters."""
+    return ResNet((2, 2, 2, 2), (64, 128, 256, 512), classes, levels, large=large)
+
+
+def resnet34(levels: int = 4, classes: int = 10, *, large: bool = False) -> ResNet:
+    """ResNet-34: 33 convolutions and a linear layer, 21 million parameters."""
+    return ResNet((3, 4, 6, 3), (64, 128, 256, 512), classes, levels, large=large)

@@ -49,7 +49,7 @@ def one(model, shape=(2, 2, 8, 8)):
     return found[0]
 
 
-ACTIVATIONS = [nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.LeakyReLU(), nn.GELU(), nn.SiLU(), nn.Sigmoid()]
+ACTIVATIONS = [nn.ReLU(), nn.ReLU(inplace=True), nn.Hardtanh(-1, 6), nn.LeakyReLU(), nn.GELU(), nn.SiLU(), nn.Sigmoid()]
 
 
 @pytest.mark.parametrize("layer", [*ACTIVATIONS, nn.Tanh(), nn.Hardtanh(), nn.ELU(), nn.PReLU()], ids=repr)
@@ -84,8 +84,8 @@ REFUSED = {
     "group norm": (lambda m, x: F.group_norm(x, 2), "group_norm", "BatchNorm"),
     "softmax": (lambda m, x: F.softmax(x, 1), "softmax", "remove it"),
     "pad": (lambda m, x: F.pad(x, (1, 1, 1, 1)), "pad", "padding="),
-    "concatenation": (lambda m, x: torch.cat([x, x], 1), "cat", "add them"),
-    "slice": (lambda m, x: x[:, :2], "slice", "flatten"),
+    "stack": (lambda m, x: torch.stack([x, x], 1), "stack", "torch.cat(..., 1)"),
+    "crop": (lambda m, x: x[:, :, :2], "slice", "stride"),
     "permutation": (lambda m, x: x.permute(0, 2, 3, 1), "permute", "flatten"),
     "resize": (lambda m, x: F.interpolate(x, scale_factor=2), "upsample_nearest2d", "strides"),
     "gate": (lambda m, x: x * x.mean((2, 3), keepdim=True), "mul", "gate"),

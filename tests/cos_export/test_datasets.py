@@ -115,13 +115,50 @@ def test_a_single_array(tmp_path):
         load_dataset(tmp_path / "one.npy")
 
 
-def test_a_folder_and_a_name_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="not supported yet"):
+def test_an_empty_folder_and_a_name_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="has no images"):
         load_dataset(tmp_path)
-    with pytest.raises(InputError, match="'mnist' is neither a data set \\(digits\\) nor an existing file"):
+    with pytest.raises(InputError, match="'mnist' is neither a data set \\(digits\\) nor an existing file or folder"):
         load_dataset("mnist")
 
 
 def test_a_split_that_is_not_there():
     with pytest.raises(InputError, match="'train' or 'test'"):
         load_dataset("digits", "validation")
+
+
+def test_normalisation_by_channel_is_done_and_said(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), np.uint8)
+    path = archive(tmp_path, images=images, labels=np.arange(5))
+    mean, std = (0.5, 0.25, 0.1), (0.2, 0.5, 1.0)
+    plain, scaled = load_dataset(path), load_dataset(path, mean=mean, std=std)
+    expected = (plain.images - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    np.testing.assert_allclose(scaled.images, expected, rtol=1e-5, atol=1e-6)
+    assert scaled.images.dtype == np.float32
+    assert scaled.normalisation == "pixels 0..255 divided by 255, less 0.5 / 0.25 / 0.1, divided by 0.2 / 0.5 / 1"
+    assert scaled.first(2).normalisation == scaled.normalisation
+    np.testing.assert_allclose(load_dataset(path, mean=0.5).images, plain.images - 0.5)
+    np.testing.assert_allclose(load_dataset("digits", std=2.0).images * 2, load_dataset("digits").images)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": (0.5, 0.5)}, "mean has 2 values, and the images of digits"),
+        ({"std": 0.0}, "std must be positive"),
+        ({"std": float("nan")}, "std must be finite"),
+        ({"mean": float("inf")}, "mean must be finite"),
+        ({"mean": [[0.5]]}, "mean has 1 values"),
+        ({"size": (8, 8)}, "Only folders of images are resized"),
+    ],
+    ids=str,
+)
+def test_normalisation_that_does_not_suit(options, message):
+    with pytest.raises(InputError, match=message):
+        load_dataset("digits", **options)
+
+
+def test_class_names_go_along():
+    named = Dataset(np.zeros((4, 1, 2, 2), np.float32), np.array([0, 1, 0, 1]), "four", "none", ("cat", "dog", "owl"))
+    assert named.classes == 3
+    assert all(part.class_names == ("cat", "dog", "owl") for part in (named.first(2), *named.split_at(1)))

@@ -63,6 +63,48 @@ def test_the_threshold_gradient_in_each_region(z, expected):
     assert layer.threshold.grad.item() == pytest.approx(expected)
 
 
+def plain_gradients(gradient, z, threshold, activation):
+    """The equations of the docstring, with masks."""
+    inside = (z >= 0) & (z <= threshold)
+    slope = torch.where(inside, (activation - z) / threshold, (z > threshold).to(z.dtype))
+    return gradient * inside, (gradient * slope).sum()
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (3, 5), (64, 8, 8, 8), (300, 16, 12, 12), (2, 300_000)], ids=str)
+@pytest.mark.parametrize("layout", ["same", "other", "expanded"])
+def test_gradients_in_blocks_are_those_of_the_plain_formula(shape, layout):
+    generator = torch.Generator().manual_seed(0)
+    threshold = torch.tensor(1.937)
+    z, gradient = (2 * torch.randn(shape, generator=generator) for _ in range(2))
+    if z.numel() > 4:
+        z.view(-1)[:5] = torch.tensor([0.0, -0.0, 1.937, torch.nextafter(threshold, threshold + 1).item(), -1e-30])
+    if len(shape) == 4:
+        z = z.contiguous(memory_format=torch.channels_last)
+        gradient = gradient.contiguous(
+            memory_format=torch.channels_last if layout == "same" else torch.contiguous_format
+        )
+    if layout == "expanded":
+        gradient = torch.ones(()).expand(shape)
+    x, scale = z.clone().requires_grad_(), threshold.clone().requires_grad_()
+    activation = qcfs(x, scale, 4)
+    activation.backward(gradient)
+    for_z, for_threshold = plain_gradients(gradient, z, threshold, activation.detach())
+    assert torch.equal(x.grad, for_z)
+    assert scale.grad.shape == ()
+    assert scale.grad.item() == pytest.approx(for_threshold.item(), rel=1e-4, abs=1e-3)
+
+
+def test_in_mixed_precision_it_stays_float32():
+    layer = QCFS(4, threshold=2.0)
+    z = torch.tensor([0.2499, 0.25, 1.0], requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        activation = layer(z.to(torch.bfloat16))
+    assert activation.dtype == torch.float32
+    activation.sum().backward()
+    assert z.grad.tolist() == [1.0, 1.0, 1.0]
+    assert layer.threshold.grad.dtype == torch.float32
+
+
 def test_no_gradient_is_computed_where_none_is_needed():
     layer = QCFS(4)
     layer.threshold.requires_grad_(False)

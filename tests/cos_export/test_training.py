@@ -13,7 +13,8 @@ from cos_export import zoo
 from cos_export.datasets import Dataset
 from cos_export.errors import InputError
 from cos_export.qcfs import QCFS
-from cos_export.training import Recipe, _augment, accuracy, save_checkpoint, train
+from cos_export.training import Recipe, accuracy, learning_rate, save_checkpoint, save_learning_curve, train
+from cos_export.training.augmentation import augment
 
 RECIPE = Recipe(epochs=8, learning_rate=0.05, batch_size=16, shift=1, label_smoothing=0.05)
 
@@ -45,6 +46,9 @@ def test_it_learns_and_reports(data):
     assert len(result.history) == 8
     assert result.history[-1].loss < result.history[0].loss
     assert told[0] == ("training", 0, 8)
+    assert told[1:3] == [("epoch 1 of 8", 0, 6), ("epoch 1 of 8", 1, 6)]
+    last = [call for call in told if call[0].startswith("epoch 8 of 8 (before it: loss ")]
+    assert last[-1][1:] == (6, 6)
     assert told[-1] == ("training", 8, 8)
     assert not net.training
     assert net[2].threshold.item() != 2.0
@@ -92,7 +96,7 @@ def test_recipes_that_make_no_sense(change):
 
 def test_augmentation_moves_whole_images():
     images = torch.arange(1.0, 1 + 4 * 2 * 5 * 5).reshape(4, 2, 5, 5)
-    moved = _augment(images, replace(RECIPE, shift=2), torch.Generator().manual_seed(3))
+    moved = augment(images, replace(RECIPE, shift=2), torch.Generator().manual_seed(3))
     assert moved.shape == images.shape
     padded = nn.functional.pad(images, [2] * 4)
     for sample in range(4):
@@ -102,7 +106,7 @@ def test_augmentation_moves_whole_images():
 
 def test_augmentation_mirrors_some_images():
     images = torch.rand(32, 1, 3, 3)
-    seen = _augment(images, replace(RECIPE, shift=0, flip=True), torch.Generator().manual_seed(0))
+    seen = augment(images, replace(RECIPE, shift=0, flip=True), torch.Generator().manual_seed(0))
     mirrored = [torch.equal(a, b.flip(2)) and not torch.equal(a, b) for a, b in zip(seen, images, strict=True)]
     assert 0 < sum(mirrored) < 32
     assert all(m or torch.equal(a, b) for m, a, b in zip(mirrored, seen, images, strict=True))
@@ -132,3 +136,53 @@ def test_a_checkpoint_that_cannot_be_written(data, tmp_path):
         save_checkpoint(net, tmp_path / "net.pth", result, name="halves")
     with pytest.raises(InputError, match="cannot be written"):
         save_checkpoint(net, tmp_path / "nowhere" / "net.safetensors", result, name="halves")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 24, 4000])
+def test_one_cycle_is_that_of_torch_to_the_bit(steps):
+    recipe = replace(RECIPE, learning_rate=0.15)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.15, total_steps=steps + 1, cycle_momentum=False)
+    for step in range(steps):
+        assert learning_rate(recipe, step, steps) == optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        cycle.step()
+
+
+def test_the_cosine_falls_from_the_learning_rate_towards_zero():
+    recipe = replace(RECIPE, schedule="cosine", learning_rate=0.2)
+    rates = [learning_rate(recipe, step, 10) for step in range(10)]
+    assert rates[0] == 0.2
+    assert rates[5] == pytest.approx(0.1)
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.01
+
+
+@pytest.mark.parametrize("change", [{"schedule": "linear"}, {"precision": "float16"}, {"learning_rate": float("nan")}])
+def test_recipes_of_unknown_words(change):
+    with pytest.raises(InputError, match=next(iter(change))):
+        replace(RECIPE, **change)
+
+
+def test_a_recipe_is_written_down_without_late_fields_at_their_defaults():
+    assert not {"schedule", "precision"} & set(RECIPE.to_dict())
+    late = replace(RECIPE, schedule="cosine", precision="mixed")
+    for recipe in (RECIPE, late):
+        assert Recipe(**json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_the_learning_curve_is_a_picture(data, tmp_path):
+    result = train(model(), data, replace(RECIPE, epochs=2), test=data, device="cpu")
+    path = save_learning_curve(tmp_path / "net.png", result)
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert save_learning_curve(path, result).read_bytes() == content
+    save_learning_curve(path, replace(result, history=result.history[:1], test_accuracy=None))
+    with pytest.raises(InputError, match="ends otherwise"):
+        save_learning_curve(tmp_path / "net.jpg", result)
+
+
+def test_the_shipped_digits_say_the_recipe_that_the_package_writes():
+    with safe_open(zoo.weights_path("digits"), "pt") as file:
+        held = json.loads(file.metadata()["training"])
+    assert held["recipe"] == zoo.entry("digits").recipe.to_dict()

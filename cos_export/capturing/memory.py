@@ -1,0 +1,67 @@
+"""Which tensors of a traced graph share memory, and whether an in-place operation spoils what is read later."""
+
+from __future__ import annotations
+
+import operator as python_operator
+from collections.abc import Iterable
+
+from torch import fx
+
+from cos_export.capturing.findings import Unsupported
+from cos_export.capturing.tracing import operation
+
+__all__ = ["Memory", "mutates"]
+
+_SHARING = ("reshape", "contiguous", "dropout", "flatten", "to", "feature_dropout")
+"""They return their input itself when there is nothing to do."""
+
+
+class Memory:
+    """The memory that the nodes seen so far write to.
+
+    Args:
+        nodes: All nodes of the graph, in order.
+    """
+
+    def __init__(self, nodes: Iterable[fx.Node]) -> None:
+        self._rank = {node: i for i, node in enumerate(nodes)}
+        # Nodes that share memory have the same root.
+        self._root: dict[fx.Node, fx.Node] = {}
+
+    def add(self, node: fx.Node, read: fx.Node) -> None:
+        """Notes a node, and `read`, the first of what it reads."""
+        self._root[node] = self._root.get(read, read) if _shares(node) else node
+
+    def check(self, node: fx.Node) -> None:
+        """Refuses to overwrite what is read again: the graph would go on with the old value.
+
+        Raises:
+            Unsupported: A later operation reads the overwritten memory other than through the result.
+        """
+        if not mutates(node):
+            return
+        for other, root in self._root.items():
+            if other is not node and root is self._root[node]:
+                self._refuse_later_reader(other, node)
+        self._refuse_later_reader(self._root[node], node)
+
+    def _refuse_later_reader(self, memory: fx.Node, node: fx.Node) -> None:
+        if memory is not node and any(self._rank[user] > self._rank[node] for user in memory.users):
+            raise Unsupported(
+                "it overwrites in place what is read again later",
+                f"use {operation(node).rstrip('_')} that is not in place",
+            )
+
+
+def mutates(node: fx.Node) -> bool:
+    """Whether the operation writes to one of its arguments."""
+    schema = getattr(node.target, "_schema", None)
+    return bool(schema is not None and schema.is_mutable)
+
+
+def _shares(node: fx.Node) -> bool:
+    if mutates(node) or node.target is python_operator.getitem:
+        return True
+    schema = getattr(node.target, "_schema", None)
+    aliased = schema is not None and any(entry.alias_info is not None for entry in schema.returns)
+    return aliased or operation(node) in _SHARING

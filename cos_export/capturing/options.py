@@ -1,0 +1,64 @@
+"""What the user may choose about a capture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cos_export.errors import InputError
+
+__all__ = ["MaxPool", "Options", "check_options"]
+
+MaxPool = Literal["refuse", "average"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choices, checked.
+
+    Attributes:
+        levels: L of quantised activations that do not say it themselves, or None.
+        thresholds: Thresholds of ReLUs by key, shape () or (channels,), in float64.
+        assume_thresholds: Whether a ReLU without a threshold is let through, for thresholds that come later.
+        max_pool: Whether max pooling is refused or becomes average pooling.
+    """
+
+    levels: int | None = None
+    thresholds: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    assume_thresholds: bool = False
+    max_pool: MaxPool = "refuse"
+
+
+def check_options(
+    levels: int | None = None,
+    thresholds: Mapping[str, ArrayLike] | None = None,
+    max_pool: MaxPool = "refuse",
+    *,
+    assume_thresholds: bool = False,
+) -> Options:
+    """The choices as `Options`.
+
+    Raises:
+        InputError: One of them is out of range.
+    """
+    if levels is not None and levels < 1:
+        raise InputError(f"levels must be at least 1, and is {levels}.")
+    if max_pool not in ("refuse", "average"):
+        raise InputError(f'max_pool must be "refuse" or "average", and is {max_pool!r}.')
+    checked = {}
+    for key, given in (thresholds or {}).items():
+        array = np.asarray(given)
+        if array.dtype.kind not in "fiu" or array.ndim > 1 or array.size == 0:
+            raise InputError(
+                f"The threshold of {key!r} must be one number or one for each channel, and is of shape "
+                f"{array.shape} and type {array.dtype}."
+            )
+        array = array.astype(np.float64)
+        if not (np.isfinite(array).all() and (array > 0).all()):
+            raise InputError(f"The threshold of {key!r} must be positive and finite everywhere.")
+        checked[key] = array
+    return Options(levels, checked, assume_thresholds, max_pool)

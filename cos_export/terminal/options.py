@@ -1,0 +1,71 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cos_export.errors import InputError
+
+__all__ = [
+    "ClassesOption",
+    "DataOption",
+    "DeviceOption",
+    "JsonOption",
+    "LevelsOption",
+    "MaxPoolOption",
+    "MaxPooling",
+    "MeanOption",
+    "ModelArgument",
+    "SamplesOption",
+    "StdOption",
+    "TargetsOption",
+    "WeightsOption",
+    "names",
+    "numbers",
+]
+
+
+class MaxPooling(StrEnum):
+    """What to do with max pooling."""
+
+    refuse = "refuse"
+    average = "average"
+
+
+ModelArgument = Annotated[str, typer.Argument(help="A zoo name (digits, resnet20, ...), or package.module:factory.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="Weights: .safetensors or .pth (weights only).")]
+DataOption = Annotated[
+    str, typer.Option(help="digits, an .npz with images and labels, or a folder of images by class.")
+]
+MeanOption = Annotated[str | None, typer.Option(help="Subtracted from each channel: one number, or 0.5,0.5,0.5.")]
+StdOption = Annotated[str | None, typer.Option(help="Each channel is divided by it: one number, or 0.2,0.2,0.2.")]
+TargetsOption = Annotated[str, typer.Option(help="Comma-separated: pytorch, onnxruntime, lava.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+SamplesOption = Annotated[int | None, typer.Option(min=1, help="How many images to take.")]
+LevelsOption = Annotated[int | None, typer.Option(min=1, help="L of quantised activations, where nothing says it.")]
+ClassesOption = Annotated[int | None, typer.Option(min=2, help="Classes of a zoo network, if not its usual ones.")]
+MaxPoolOption = Annotated[MaxPooling, typer.Option(help="Refuse max pooling, or replace it by average pooling.")]
+
+
+def names(listed: str) -> list[str]:
+    """The entries of a list with commas."""
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def numbers(option: str, listed: str | None) -> list[float] | None:
+    """The numbers of a list with commas, or None if there is none.
+
+    Raises:
+        InputError: One is no number.
+    """
+    if listed is None:
+        return None
+    try:
+        return [float(number) for number in listed.split(",")]
+    except ValueError:
+        raise InputError(f"{option} takes numbers with commas between them, and got {listed!r}.") from None

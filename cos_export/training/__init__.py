@@ -1,0 +1,26 @@
+"""Trains a network of QCFS activations, and keeps how it was done beside its weights."""
+
+from __future__ import annotations
+
+from cos_export.training.checkpoint import check_checkpoint_destination, save_checkpoint
+from cos_export.training.curve import save_learning_curve
+from cos_export.training.evaluation import accuracy
+from cos_export.training.loop import train
+from cos_export.training.recipe import Recipe, learning_rate
+from cos_export.training.result import Epoch, TrainingResult
+from cos_export.training.state import state_path
+from cos_export.training.swapping import swap_activations
+
+__all__ = [
+    "Epoch",
+    "Recipe",
+    "TrainingResult",
+    "accuracy",
+    "check_checkpoint_destination",
+    "learning_rate",
+    "save_checkpoint",
+    "save_learning_curve",
+    "state_path",
+    "swap_activations",
+    "train",
+]

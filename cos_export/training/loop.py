@@ -1,0 +1,180 @@
+"""The training itself."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cos_export.datasets import Dataset
+from cos_export.device import resolve_device
+from cos_export.errors import InputError
+from cos_export.progress import Progress, silent
+from cos_export.training.augmentation import augment
+from cos_export.training.evaluation import accuracy
+from cos_export.training.recipe import Recipe, learning_rate
+from cos_export.training.result import Epoch, TrainingResult
+from cos_export.training.state import Trainee, fingerprint, read_state, write_state
+
+__all__ = ["train"]
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    test: Dataset | None = None,
+    device: str | torch.device = "auto",
+    resume: str | Path | None = None,
+    progress: Progress = silent,
+) -> TrainingResult:
+    """Trains `model` in place.
+
+    The same seed gives the same weights on the same machine with the same number of threads. The test data are
+    looked at once, after the last epoch, so nothing is chosen by them.
+
+    Args:
+        model: From images (samples, ...) to logits (samples, classes), with the weights to start from; left on the
+            CPU, in eval mode.
+        dataset: What to train on.
+        recipe: How.
+        test: What to measure the accuracy on.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        resume: A file for the state of the training (`state_path`), written after every epoch. If it is there, the
+            training goes on from it, to the weights that it would have come to without the interruption.
+            `save_checkpoint` removes it.
+        progress: Told of the epochs, as the stage "training", and of the steps of each epoch.
+
+    Raises:
+        InputError: The model does not take these images, the loss is no longer a finite number, or `resume` is not
+            the state of this training.
+        UnavailableError: The device is not there.
+    """
+    started, where = time.perf_counter(), resolve_device(device)
+    if recipe.batch_size > len(dataset):
+        raise InputError(f"batch_size is {recipe.batch_size}, and {dataset.name} has {len(dataset)} samples.")
+    kept, data = None if resume is None else Path(resume), {} if resume is None else fingerprint(dataset)
+    if kept is not None and not kept.absolute().parent.is_dir():
+        raise InputError(f"{kept} cannot be written: there is no folder {kept.parent}.")
+    images = torch.from_numpy(np.ascontiguousarray(dataset.images)).to(where)
+    labels = torch.from_numpy(dataset.labels).to(where)
+    autocast = _autocast_type(recipe, where)
+    # The global generators drive dropout; they are put back afterwards.
+    devices = [where] if where.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True),
+    ):
+        torch.manual_seed(recipe.seed)
+        # Convolutions with channels last train several times as fast on a CPU, and no slower elsewhere.
+        _lay_out(model.to(where).train(), torch.channels_last)
+        try:
+            trainee = _trainee(model, recipe, autocast)
+            if kept is not None and kept.exists():
+                read_state(kept, trainee, recipe, data)
+            before = trainee.seconds
+            for number in range(len(trainee.history), recipe.epochs):
+                progress("training", number, recipe.epochs)
+                trainee.history += (_epoch(trainee, images, labels, recipe, autocast, progress),)
+                trainee.seconds = before + time.perf_counter() - started
+                if kept is not None:
+                    write_state(kept, trainee, recipe, data)
+            progress("training", recipe.epochs, recipe.epochs)
+        finally:
+            _lay_out(model.cpu().eval(), torch.contiguous_format)
+    return TrainingResult(
+        history=trainee.history,
+        train_accuracy=accuracy(model, dataset, device=where),
+        test_accuracy=None if test is None else accuracy(model, test, device=where),
+        seconds=before + time.perf_counter() - started,
+        recipe=recipe,
+        autocast=None if autocast is None else str(autocast).removeprefix("torch."),
+    )
+
+
+def _trainee(model: nn.Module, recipe: Recipe, autocast: torch.dtype | None) -> Trainee:
+    where = next((p.device.type for p in model.parameters()), "cpu")
+    # float16 has too few exponents for small gradients, and bfloat16 has as many as float32.
+    scaler = torch.amp.GradScaler(where, enabled=autocast == torch.float16)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    return Trainee(model, _optimizer(model, recipe), scaler, generator)
+
+
+def _epoch(
+    trainee: Trainee,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    autocast: torch.dtype | None,
+    progress: Progress,
+) -> Epoch:
+    # The last, smaller batch is dropped: its noisy batch-norm statistics would weigh as much as a full one's.
+    per_epoch = len(images) // recipe.batch_size
+    done = len(trainee.history)
+    stage = _stage(trainee.history, recipe.epochs)
+    order = torch.randperm(len(images), generator=trainee.generator).to(images.device)
+    batches = order[: per_epoch * recipe.batch_size].reshape(per_epoch, recipe.batch_size)
+    loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
+    for step, batch in enumerate(batches):
+        progress(stage, step, per_epoch)
+        rate = learning_rate(recipe, done * per_epoch + step, recipe.epochs * per_epoch)
+        for group in trainee.optimizer.param_groups:
+            group["lr"] = rate
+        shown = augment(images[batch], recipe, trainee.generator)
+        shown = shown.contiguous(memory_format=torch.channels_last) if shown.ndim == 4 else shown
+        with _autocast(images.device, autocast):
+            logits = trainee.model(shown)
+            loss = functional.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
+        trainee.optimizer.zero_grad(set_to_none=True)
+        trainee.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        trainee.scaler.step(trainee.optimizer)
+        trainee.scaler.update()
+        loss_sum += loss.detach()
+        correct += (logits.argmax(dim=1) == labels[batch]).sum()
+    mean = float(loss_sum) / per_epoch
+    if not np.isfinite(mean):
+        raise InputError(
+            f"The loss is {mean} after epoch {done + 1}. Try a lower learning rate than {recipe.learning_rate}."
+        )
+    progress(stage, per_epoch, per_epoch)
+    return Epoch(mean, float(correct) / (per_epoch * recipe.batch_size))
+
+
+def _stage(history: tuple[Epoch, ...], epochs: int) -> str:
+    """What an epoch is called while it runs: the same at each of its steps, so the last epoch's figures stand there."""
+    name = f"epoch {len(history) + 1} of {epochs}"
+    if not history:
+        return name
+    return f"{name} (before it: loss {history[-1].loss:.3f}, accuracy {100 * history[-1].accuracy:.1f} %)"
+
+
+def _autocast_type(recipe: Recipe, device: torch.device) -> torch.dtype | None:
+    if recipe.precision == "float32" or device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """SGD that decays matrices and kernels, and nothing of fewer axes (biases, batch norm, thresholds)."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+
+
+def _lay_out(model: nn.Module, memory_format: torch.memory_format) -> None:
+    for weight in model.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=memory_format)

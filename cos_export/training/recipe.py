@@ -1,0 +1,100 @@
+"""How a network is trained, as numbers that can be written down and repeated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from cos_export.errors import InputError
+
+__all__ = ["Precision", "Recipe", "Schedule", "learning_rate"]
+
+Schedule = Literal["one-cycle", "cosine"]
+Precision = Literal["float32", "mixed"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: SGD with momentum, and a learning rate that changes with every step.
+
+    Attributes:
+        epochs: Passes over the training data.
+        learning_rate: The highest that is reached.
+        batch_size: Samples per step.
+        seed: Of the initial weights, the order of the samples and their augmentation.
+        momentum: Of SGD, with Nesterov's correction.
+        weight_decay: On the weights of convolutions and linear layers only; biases, batch norm and thresholds
+            have none.
+        label_smoothing: Share of each target that is spread over all classes.
+        shift: Each training image is moved by up to this many pixels along each axis; zeros come in.
+        flip: Whether half the training images are mirrored left to right.
+        schedule: "one-cycle" rises to the learning rate and falls far below it, the way to few epochs from scratch.
+            "cosine" starts at it and falls to zero, the way to fine-tune. `learning_rate()` has the equations.
+        precision: "mixed" computes convolutions and products in bfloat16 on a CUDA device (in float16 with a scaled
+            loss where it knows no bfloat16), and is "float32" on a CPU, where it would gain nothing.
+    """
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    seed: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    shift: int = 0
+    flip: bool = False
+    schedule: Schedule = "one-cycle"
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("epochs", 1), ("batch_size", 1), ("shift", 0), ("weight_decay", 0.0)):
+            if not getattr(self, name) >= lowest:
+                raise InputError(f"{name} must be at least {lowest}, and is {getattr(self, name)}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate must be positive, and is {self.learning_rate}.")
+        for name in ("label_smoothing", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be in [0, 1), and is {getattr(self, name)}.")
+        for name, known in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} must be {' or '.join(map(repr, known))}, and is {getattr(self, name)!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON has it: `Recipe(**recipe.to_dict()) == recipe`.
+
+        The fields that came last are left out where they are at their defaults, so that a checkpoint written before
+        they came is repeated to the byte.
+        """
+        late = {"schedule": "one-cycle", "precision": "float32"}
+        return {name: value for name, value in asdict(self).items() if late.get(name) != value}
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate of a step, from the recipe alone, so that a training can go on from any of them.
+
+    With c(a, b, x) = b + (a - b) (1 + cos(pi x)) / 2, which goes from a at x = 0 to b at x = 1, eta the recipe's
+    learning rate and n the steps there are:
+
+        cosine:      c(eta, 0, step / n)
+        one-cycle:   c(eta / 25, eta, step / peak)                            up to peak = 0.3 (n + 1) - 1
+                     c(eta, eta / 250000, (step - peak) / (n - peak))         after it
+
+    Args:
+        recipe: Its schedule and highest learning rate are used.
+        step: From 0.
+        steps: n, those of the whole training.
+
+    Source: Smith and Topin, "Super-Convergence", 2019 (one cycle); Loshchilov and Hutter, "SGDR", ICLR 2017 (cosine).
+    """
+    top = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        return _half_cosine(top, 0.0, step / steps)
+    start, peak = top / 25, 0.3 * (steps + 1) - 1
+    if step <= peak:
+        return _half_cosine(start, top, step / peak)
+    return _half_cosine(top, start / 1e4, (step - peak) / (steps - peak))
+
+
+def _half_cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2.0 * (math.cos(math.pi * share) + 1)

@@ -1,0 +1,171 @@
+"""A training between two epochs, as a file that it can go on from, to the same weights bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cos_export.atomic_file import written_whole
+from cos_export.datasets import Dataset
+from cos_export.errors import InputError
+from cos_export.training.recipe import Recipe
+from cos_export.training.result import Epoch
+
+__all__ = ["Trainee", "fingerprint", "read_state", "state_path", "write_state"]
+
+_FORMAT = "cos-export-training/1"
+
+
+@dataclass
+class Trainee:
+    """All that changes while a network is trained.
+
+    Attributes:
+        model: The network, with the dtype and on the device that it is trained on.
+        optimizer: SGD over the model's parameters.
+        scaler: Scales the loss of a training in float16, else switched off.
+        generator: Draws the order of the samples and their augmentation. torch's global generators, which drive
+            dropout, belong to the state too.
+        history: The epochs that are done.
+        seconds: What they took.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    generator: torch.Generator
+    history: tuple[Epoch, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.model.parameters()).device
+
+
+def state_path(out: str | Path) -> Path:
+    """Where the state of the training that will write `out` is kept: net.resume.safetensors for net.safetensors."""
+    return Path(out).with_suffix(".resume.safetensors")
+
+
+def fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """What tells one data set from another, as JSON; to be taken once, for all samples are read."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (dataset.images, dataset.labels):
+        digest.update(np.ascontiguousarray(array).data)
+    return {"samples": len(dataset), "shape": list(dataset.images.shape[1:]), "digest": digest.hexdigest()}
+
+
+def write_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str, Any]) -> None:
+    """Writes all that `read_state` needs. The file is there whole or not at all, whenever the process is killed.
+
+    Args:
+        path: Where to.
+        trainee: What to keep.
+        recipe: How it is trained.
+        data: The `fingerprint` of what it is trained on.
+
+    Raises:
+        InputError: The file cannot be written there.
+    """
+    tensors = {f"model/{key}": value for key, value in trainee.model.state_dict().items()}
+    for name, parameter in trainee.model.named_parameters():
+        held = trainee.optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if held is not None:
+            tensors[f"momentum/{name}"] = held
+    tensors["generator/samples"] = trainee.generator.get_state()
+    tensors["generator/cpu"] = torch.get_rng_state()
+    if trainee.device.type == "cuda":
+        tensors["generator/cuda"] = torch.cuda.get_rng_state(trainee.device)
+    about = {
+        "format": _FORMAT,
+        "recipe": recipe.to_dict(),
+        "data": dict(data),
+        "history": [[epoch.loss, epoch.accuracy] for epoch in trainee.history],
+        "seconds": trainee.seconds,
+        "scaler": trainee.scaler.state_dict(),
+    }
+    copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    with written_whole(path) as draft:
+        save_file(copies, draft, metadata={"state": json.dumps(about, sort_keys=True)})
+
+
+def read_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str, Any]) -> None:
+    """Puts `trainee` where it was when `path` was written; all of it, or nothing if anything does not fit.
+
+    Args:
+        path: What `write_state` wrote.
+        trainee: As at the start of the training, its model of the same kind.
+        recipe: As for `write_state`.
+        data: As for `write_state`.
+
+    Raises:
+        InputError: The file is no such state, is cut short, or is that of another network, recipe or data set.
+    """
+    about, tensors = _content(path)
+    _check_same(path, "recipe", about["recipe"], recipe.to_dict())
+    _check_same(path, "data", about["data"], dict(data))
+    model = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
+    shapes = {key: tuple(value.shape) for key, value in trainee.model.state_dict().items()}
+    _check_same(path, "network", {key: tuple(value.shape) for key, value in model.items()}, shapes)
+    parameters = dict(trainee.model.named_parameters())
+    momentum = {key.removeprefix("momentum/"): value for key, value in tensors.items() if key.startswith("momentum/")}
+    wrong = [
+        name for name, value in momentum.items() if name not in parameters or value.shape != parameters[name].shape
+    ]
+    on_gpu = trainee.device.type == "cuda"
+    if wrong or ("generator/cuda" in tensors) != on_gpu:
+        here = "on a CUDA device" if on_gpu else "on a CPU"
+        raise InputError(f"{path} was not written by a training {here} with this optimizer. {_AWAY}")
+    try:
+        history = tuple(Epoch(float(loss), float(share)) for loss, share in about["history"])
+        trainee.generator.set_state(tensors["generator/samples"])
+        torch.set_rng_state(tensors["generator/cpu"])
+        if on_gpu:
+            torch.cuda.set_rng_state(tensors["generator/cuda"], trainee.device)
+        if trainee.scaler.is_enabled():
+            trainee.scaler.load_state_dict(about["scaler"])
+        trainee.seconds = float(about["seconds"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is not a whole state of a training: {error} {_AWAY}") from error
+    trainee.history = history
+    trainee.model.load_state_dict(model, strict=True)
+    for name, value in momentum.items():
+        # In the parameter's own memory layout, in which the optimizer is quick.
+        held = torch.empty_like(parameters[name], requires_grad=False).copy_(value)
+        trainee.optimizer.state[parameters[name]]["momentum_buffer"] = held
+
+
+_AWAY = "Delete it to train from the start."
+
+
+def _content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("state", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as the state of a training: {error}. {_AWAY}") from error
+    if not isinstance(about, dict) or about.get("format") != _FORMAT:
+        raise InputError(f"{path} is not the state of a training, or of another version of cos-export. {_AWAY}")
+    missing = [key for key in ("recipe", "data", "history", "seconds", "scaler") if key not in about]
+    if missing or not all(isinstance(about[key], dict) for key in ("recipe", "data")):
+        raise InputError(f"{path} is not a whole state of a training. {_AWAY}")
+    return about, tensors
+
+
+def _check_same(path: Path, what: str, held: dict[str, Any], here: dict[str, Any]) -> None:
+    keys = [key for key in here | held if held.get(key) != here.get(key)]
+    if keys:
+        listed = "\n  ".join(f"{key}: {held.get(key, 'absent')} there, {here.get(key, 'absent')} here" for key in keys)
+        raise InputError(f"{path} is the state of a training with another {what}. {_AWAY}\n  {listed}")
