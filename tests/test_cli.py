@@ -236,6 +236,8 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path, signal_number: int
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # A suite that runs in a shell's background has inherited that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     time.sleep(6)
     process.send_signal(signal_number)

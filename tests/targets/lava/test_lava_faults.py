@@ -178,7 +178,13 @@ def test_a_parent_that_is_ended(
     number: signal.Signals,
 ) -> None:
     path = {"PYTHONPATH": str(Path(__file__).parent)}
-    parent = subprocess.Popen([sys.executable, "-c", _PARENT], env={**os.environ, **path}, stderr=subprocess.PIPE)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT],
+        env={**os.environ, **path},
+        stderr=subprocess.PIPE,
+        # A suite that runs in a shell's background has inherited that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         nothing_left.groups.append(worker_traces.leader_of(temporary_folder))
         nothing_left.prefixes.extend(worker_traces.prefixes(temporary_folder))
