@@ -24,7 +24,7 @@ lava: environment
 	$(BIN)/cos-export targets --install lava
 
 demo: lava
-	$(BIN)/cos-export convert-and-export digits --data digits --steps 4 --method mean-matching \
+	$(BIN)/cos-export convert-and-export digits --data digits --steps 4 --method static \
 		--targets onnxruntime,lava --out out/digits
 
 test: lava
