@@ -255,6 +255,9 @@ def train(
     data: Annotated[str | None, typer.Option(help="What to train on; by default what the zoo network is for.")] = None,
     test_data: Annotated[str | None, typer.Option(help="To measure on; of a named data set its test part.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
+    swap_activations: Annotated[
+        bool, typer.Option("--swap-activations", help="Put a QCFS in the place of every ReLU first.")
+    ] = False,
     levels: LevelsOption = None,
     classes: ClassesOption = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="By default the zoo network's recipe.")] = None,
@@ -286,6 +289,7 @@ def train(
         save_learning_curve,
         state_path,
     )
+    from cos_export.training import swap_activations as swap
     from cos_export.training import train as fit
 
     check_checkpoint_destination(out)
@@ -305,17 +309,20 @@ def train(
     recipe = Recipe(**asdict(recipe) | {name: value for name, value in asked.items() if value is not None})
     read = partial(load_dataset, mean=numbers("--mean", mean), std=numbers("--std", std))
     module, fitted = (
-        build_model(model, seed=recipe.seed, levels=levels, classes=classes),
+        build_model(model, seed=recipe.seed, levels=None if swap_activations else levels, classes=classes),
         read(source, "train"),
     )
+    start: dict[str, object] = {}
     if weights is not None:
         zoo.load_weights(module, weights)
+        start["weights"] = weights.name
+    if swap_activations:
+        start |= {"swapped": swap(module, fitted.images[:512], levels or 4), "levels": levels or 4}
     measured = test_data or (source if is_named(source) else None)
     test = None if measured is None else read(measured, "test")
     with progress_bars() as progress:
         result = fit(module, fitted, recipe, test=test, device=device, resume=state_path(out), progress=progress)
-    start = None if weights is None else {"weights": weights.name}
-    save_checkpoint(module, out, result, name=model, start=start)
+    save_checkpoint(module, out, result, name=model, start=start or None)
     curve = save_learning_curve(out.with_suffix(".png"), result)
     if not as_json:
         console = Console()

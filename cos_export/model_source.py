@@ -12,6 +12,7 @@ from torch import nn
 
 from cos_export import zoo
 from cos_export.errors import InputError
+from cos_export.training import restore_swapped
 
 __all__ = ["Model", "build_model", "load_model"]
 
@@ -68,6 +69,7 @@ def load_model(
                 f"{levels}. Leave it out, or give weights that were trained with it."
             )
     if chosen is not None:
+        restore_swapped(module, chosen)
         zoo.load_weights(module, chosen)
     return Model(module.eval(), spec, chosen)
 

@@ -261,6 +261,25 @@ def test_train_writes_weights_that_convert(tmp_path: Path) -> None:
     assert metrics["ann_accuracy"] == pytest.approx(document["test_accuracy"])
 
 
+def test_a_relu_network_is_fine_tuned_with_qcfs_and_converts(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(USER_MODULE.replace("nn.MaxPool2d(2)", "nn.AvgPool2d(2)"))
+    tuned = run(
+        *("train", "mine:relu", "--data", "digits", "--out", "tuned.safetensors", "--epochs", "1"),
+        *("--swap-activations", "--levels", "8", "--json"),
+        cwd=tmp_path,
+    )
+    assert tuned.returncode == 0, tuned.stderr
+    done = run(
+        *("convert-and-export", "mine:relu", "--weights", "tuned.safetensors", "--data", "digits", "--steps", "2"),
+        *("--method", "half", "--golden", "4", "--out", "out", "--json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    document = json.loads(done.stdout)
+    assert [layer["levels"] for layer in document["layers"]] == [8]
+    assert document["metrics"]["ann_accuracy"] == pytest.approx(json.loads(tuned.stdout)["test_accuracy"])
+
+
 def test_train_refuses_before_it_trains(tmp_path: Path) -> None:
     for out, message in (("w.bin", "written as .safetensors"), ("no/w.safetensors", "folder does not exist")):
         done = run("train", "digits", "--out", tmp_path / out)

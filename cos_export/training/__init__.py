@@ -9,7 +9,7 @@ from cos_export.training.loop import train
 from cos_export.training.recipe import Recipe, learning_rate
 from cos_export.training.result import Epoch, TrainingResult
 from cos_export.training.state import state_path
-from cos_export.training.swapping import swap_activations
+from cos_export.training.swapping import restore_swapped, swap_activations
 
 __all__ = [
     "Epoch",
@@ -18,6 +18,7 @@ __all__ = [
     "accuracy",
     "check_checkpoint_destination",
     "learning_rate",
+    "restore_swapped",
     "save_checkpoint",
     "save_learning_curve",
     "state_path",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cos_export.errors import InputError
 from cos_export.qcfs import QCFS
 
-__all__ = ["swap_activations"]
+__all__ = ["restore_swapped", "swap_activations"]
 
 _BATCH = 256
 
@@ -73,6 +76,45 @@ def swap_activations(
                 place = next(parent.parameters(), next(model.parameters(), torch.empty(0))).device
                 setattr(parent, name, swapped[child].to(place).train(child.training))
     return {path: largest[module] for module, path in found.items()}
+
+
+def restore_swapped(model: nn.Module, path: str | Path) -> None:
+    """Swaps the ReLUs of `model` that were swapped before the weights in `path` were trained, so that those fit.
+
+    The header of a checkpoint that `cos-export train --swap-activations` wrote says which, and with what L. A model
+    that holds QCFS there already, and a file that says nothing of it, are left alone.
+
+    Args:
+        model: The network as its factory builds it, changed in place.
+        path: A `.safetensors` file of weights.
+
+    Raises:
+        InputError: The file names an activation that the model does not have.
+    """
+    for name in _swapped_paths(Path(path)):
+        parent, _, child = name[0].rpartition(".")
+        try:
+            place = model.get_submodule(parent)
+            found = place.get_submodule(child)
+        except AttributeError as error:
+            raise InputError(
+                f"{path} was trained with a QCFS at {name[0]!r}, and {type(model).__name__} has no module there."
+            ) from error
+        if isinstance(found, nn.ReLU):
+            setattr(place, child, QCFS(name[1]))
+
+
+def _swapped_paths(path: Path) -> list[tuple[str, int]]:
+    """(module path, L) of each activation that a checkpoint's header says was swapped."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return []
+    try:
+        with safe_open(path, framework="pt") as file:
+            start = json.loads((file.metadata() or {}).get("training", "{}")).get("start", {})
+        return [(str(name), int(start["levels"])) for name in start.get("swapped", {})]
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError):
+        # Not our header: whether the weights fit is for the loader to say.
+        return []
 
 
 def _observe(model: nn.Module, found: dict[nn.ReLU, str], images: Tensor, percentile: float) -> dict[nn.ReLU, float]:
