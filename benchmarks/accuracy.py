@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from calibration import STATIC, calibrate, needs_data, per_sample_method
+from calibration import calibrate, method_names, needs_data, per_sample_method
 from calibration.conversion import CALIBRATION_SAMPLES
 from cos_export import __version__
 from cos_export.accuracy import READOUTS, measure_accuracy
@@ -73,22 +73,48 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=CALIBRATION_SAMPLES)
     parser.add_argument("--rho", type=int, default=4)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--methods", help="only these, with commas; the rows of others in --out are kept")
     parser.add_argument("--out", type=Path, required=True, help="written with .json, .md and .svg")
     given = parser.parse_args()
     test = load_dataset(given.data, "test")
     train = load_dataset(given.calibration_data or given.data, "train").first(given.samples)
     module = load_model(given.model, given.weights).module
     network = capture(module, test.images[:2])
+    chosen = given.methods.split(",") if given.methods else list(method_names())
+    ann = accuracy(module, test, device=given.device)
+    rows = kept_rows(given.out.with_suffix(".json"), chosen)
     with progress_bars() as progress:
         options = {"device": given.device, "progress": progress}
-        rows = [static(network, method, train, test, **options) for method in STATIC]
-        for name in ("srp", "cos"):
+        for name in chosen:
             method = per_sample_method(name, given.rho)
-            row = measure_accuracy(network, test, READOUTS, calibration=method, **options)
-            rows.append(Measured(name, given.rho, row.accuracy))
-    document = {
+            if method is None:
+                rows[name] = static(network, name, train, test, **options)
+            else:
+                row = measure_accuracy(network, test, READOUTS, calibration=method, **options)
+                rows[name] = Measured(name, given.rho, row.accuracy)
+            write(given, document(given, ann, train, test, [rows[n] for n in method_names() if n in rows]))
+    print(given.out.with_suffix(".md").read_text())
+
+
+def kept_rows(path: Path, chosen: list[str]) -> dict[str, Measured]:
+    """What an earlier run of other methods has written."""
+    if not path.exists():
+        return {}
+    rows = json.loads(path.read_text())["methods"]
+    return {
+        row["method"]: Measured(row["method"], row["rho"], {int(t): s for t, s in row["accuracy"].items()})
+        for row in rows
+        if row["method"] not in chosen
+    }
+
+
+def document(
+    given: argparse.Namespace, ann: float, train: Dataset, test: Dataset, rows: list[Measured]
+) -> dict[str, Any]:
+    """All that was measured, and on what."""
+    return {
         "model": given.model,
-        "ann_accuracy": accuracy(module, test, device=given.device),
+        "ann_accuracy": ann,
         "test_data": test.name,
         "test_samples": len(test),
         "calibration_data": train.name,
@@ -100,12 +126,15 @@ def main() -> None:
         "versions": {"cos-export": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
     }
+
+
+def write(given: argparse.Namespace, measured: dict[str, Any]) -> None:
+    """The .json, the .md and the .svg, after each method, so that an interruption loses one at most."""
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-    table = f"ANN {100 * document['ann_accuracy']:.2f} % on {len(test)} images.\n\n{markdown(document)}\n"
-    given.out.with_suffix(".md").write_text(table)
-    given.out.with_suffix(".svg").write_text(accuracy_chart(document))
-    print(table)
+    given.out.with_suffix(".json").write_text(json.dumps(measured, indent=2) + "\n")
+    table = f"ANN {100 * measured['ann_accuracy']:.2f} % on {measured['test_samples']} images."
+    given.out.with_suffix(".md").write_text(f"{table}\n\n{markdown(measured)}\n")
+    given.out.with_suffix(".svg").write_text(accuracy_chart(measured))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def calibrate(
     steps: int | None = None,
     *,
     device: str | torch.device = "auto",
-    batch_size: int = 256,
+    batch_size: int = 64,
     progress: Progress = silent,
 ) -> SpikingNetwork:
     """Sets a network's initial potentials by a static method.

@@ -123,7 +123,7 @@ def simulate(
     calibration: PerSampleCalibration | None = None,
     states: SampleStates | None = None,
     device: str | torch.device = "auto",
-    batch_size: int = 256,
+    batch_size: int = 64,
     record_spikes: bool = True,
     record_potentials: bool = False,
     progress: Progress = silent,
@@ -137,7 +137,7 @@ def simulate(
         calibration: A per-sample method, such as `COS(rho=4)`, to run with.
         states: States of each sample that an earlier calibration has set, in place of `calibration`.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        batch_size: Samples computed at once.
+        batch_size: Samples computed at once. Few stay in the processor's cache; a GPU may like more.
         record_spikes: Whether to keep every spike. Without, memory does not grow with the depth.
         record_potentials: Whether to keep every potential after the reset.
         progress: Told of each batch.
@@ -183,7 +183,7 @@ def simulate(
 
 
 def activate(
-    network: SpikingNetwork, images: ArrayLike | Tensor, *, device: str | torch.device = "auto", batch_size: int = 256
+    network: SpikingNetwork, images: ArrayLike | Tensor, *, device: str | torch.device = "auto", batch_size: int = 64
 ) -> FloatArray:
     """The logits of the artificial network that the spiking one stands for: (samples, classes).
 

@@ -24,7 +24,7 @@ class PyTorchTarget:
         batch_size: Samples computed at once.
     """
 
-    def __init__(self, device: str = "auto", batch_size: int = 256) -> None:
+    def __init__(self, device: str = "auto", batch_size: int = 64) -> None:
         self.device = device
         self.batch_size = batch_size
 
