@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from cos_export.qcfs import QCFS
 
-__all__ = ["Recognition", "swap_activations"]
+__all__ = ["Recognition", "recognise_activations"]
 
 _GRID = 20_000
 _MOST_LEVELS = 1_000
@@ -50,7 +50,7 @@ class _Match:
     note: str
 
 
-def swap_activations(model: nn.Module, levels: int | None) -> Recognition:
+def recognise_activations(model: nn.Module, levels: int | None) -> Recognition:
     """Replaces each activation inside `model` that computes QCFS, or a ReLU with a learnt bound, by its own kind.
 
     Args:

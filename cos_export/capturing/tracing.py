@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
 
 from cos_export.capturing.findings import Finding
-from cos_export.capturing.recognition import Recognition, swap_activations
+from cos_export.capturing.recognition import Recognition, recognise_activations
 from cos_export.errors import InputError
 
 __all__ = [
@@ -130,7 +130,7 @@ def trace(model: nn.Module, example: Tensor, levels: int | None = None) -> Trace
             f"it fails on {_BATCH} copies of the example's first sample, {tuple(example.shape)} ({summary(error)})",
             "give an example of the shape the model takes; it must take one tensor and any batch size",
         )
-    recognition = swap_activations(module, levels)
+    recognition = recognise_activations(module, levels)
     try:
         with _quiet(), torch.no_grad():
             program = export(module, (example,), dynamic_shapes=({0: Dim.AUTO},))

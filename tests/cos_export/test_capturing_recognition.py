@@ -7,7 +7,7 @@ from capturing_proof import compare, settle
 from torch import nn
 
 from cos_export.capturing import capture, inspect_module
-from cos_export.capturing.recognition import swap_activations
+from cos_export.capturing.recognition import recognise_activations
 from cos_export.errors import CaptureError
 from cos_export.qcfs import QCFS
 
@@ -226,6 +226,6 @@ def test_a_learnt_factor_is_none_and_converts():
 @pytest.mark.parametrize("activation", [DependsOnOthers(0.7), Fails(0.7), nn.PReLU(), QCFS(4)], ids=repr)
 def test_what_is_left_alone(activation):
     model = nn.Sequential(nn.Identity(), activation).eval()
-    found = swap_activations(model, None)
+    found = recognise_activations(model, None)
     assert not found.notes and not found.suspects
     assert model[1] is activation
