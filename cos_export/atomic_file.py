@@ -10,7 +10,14 @@ from pathlib import Path
 
 from cos_export.errors import InputError
 
-__all__ = ["written_whole"]
+__all__ = ["umask", "written_whole"]
+
+
+def umask() -> int:
+    """The permission bits that new files of this process do not get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 @contextmanager
@@ -24,7 +31,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: Where the file is to be.
 
     Yields:
-        Where to write it first. No file is there yet, so the writer's own mode and umask apply.
+        Where to write it first. No file is there yet.
 
     Raises:
         InputError: The folder is not there, `path` is a folder, or the file cannot be written.
@@ -37,6 +44,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         yield draft
+        # Some writers make files for their user alone; what is exported is to be read like any other file.
+        draft.chmod(0o666 & ~umask())
         draft.replace(target)
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error}") from error

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cos_export.atomic_file import umask
 from cos_export.errors import BundleError, InputError
 from cos_export.golden import Golden, read_golden
 from cos_export.network import SpikingNetwork
@@ -137,7 +138,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     except OSError as error:
         raise InputError(f"{path.parent} cannot be written: {error.strerror}.") from error
-    staging.chmod(0o777 & ~_umask())
+    staging.chmod(0o777 & ~umask())
     try:
         yield staging
         _take_place(staging, path)
@@ -167,9 +168,3 @@ def _is_bundle(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and str(found.get("format", "")).startswith("cos-export-bundle/")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -186,3 +186,11 @@ def test_the_shipped_digits_say_the_recipe_that_the_package_writes():
     with safe_open(zoo.weights_path("digits"), "pt") as file:
         held = json.loads(file.metadata()["training"])
     assert held["recipe"] == zoo.entry("digits").recipe.to_dict()
+
+
+def test_a_checkpoint_may_be_read_like_any_other_file(tmp_path):
+    model, dataset = zoo.build("digits"), load_dataset("digits", "train").first(64)
+    result = train(model, dataset, Recipe(epochs=1, learning_rate=0.01, batch_size=32))
+    (tmp_path / "plain").write_text("")
+    save_checkpoint(model, tmp_path / "net.safetensors", result, name="digits")
+    assert (tmp_path / "net.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
