@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import nn
 
 from cos_export import zoo
-from cos_export.datasets import Dataset
+from cos_export.datasets import Dataset, load_dataset
 from cos_export.errors import InputError
 from cos_export.qcfs import QCFS
 from cos_export.training import Recipe, accuracy, learning_rate, save_checkpoint, save_learning_curve, train
