@@ -265,7 +265,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
     schedule: Annotated[str | None, typer.Option(help="one-cycle or cosine.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, or mixed on CUDA.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, or mixed (bfloat16 where the device has it).")] = None,
     mean: MeanOption = None,
     std: StdOption = None,
     device: DeviceOption = "auto",

@@ -155,8 +155,11 @@ def _stage(history: tuple[Epoch, ...], epochs: int) -> str:
 
 
 def _autocast_type(recipe: Recipe, device: torch.device) -> torch.dtype | None:
-    if recipe.precision == "float32" or device.type != "cuda":
+    if recipe.precision == "float32":
         return None
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else None
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 

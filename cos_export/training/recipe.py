@@ -32,7 +32,8 @@ class Recipe:
         schedule: "one-cycle" rises to the learning rate and falls far below it, the way to few epochs from scratch.
             "cosine" starts at it and falls to zero, the way to fine-tune. `learning_rate()` has the equations.
         precision: "mixed" computes convolutions and products in bfloat16 on a CUDA device (in float16 with a scaled
-            loss where it knows no bfloat16), and is "float32" on a CPU, where it would gain nothing.
+            loss where it knows no bfloat16) and on a CPU with instructions for it (AVX-512 BF16, AMX); on other CPUs
+            it would gain nothing, and is "float32".
     """
 
     epochs: int

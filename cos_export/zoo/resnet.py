@@ -16,14 +16,13 @@ from cos_export.training import Recipe
 __all__ = ["RESNET20_RECIPE", "RESNET_RECIPE", "ResNet", "resnet18", "resnet20", "resnet34"]
 
 RESNET20_RECIPE = Recipe(
-    epochs=16,
-    learning_rate=0.15,
-    batch_size=128,
-    seed=0,
+    epochs=36,
+    learning_rate=0.1,
+    batch_size=64,
     weight_decay=5e-4,
-    label_smoothing=0.05,
     shift=4,
     flip=True,
+    precision="mixed",
 )
 """What ResNet-20's weights were trained with."""
 

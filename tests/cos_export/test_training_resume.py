@@ -206,11 +206,18 @@ def test_a_loss_that_is_no_number_is_not_kept(data, tmp_path):
     assert not path.exists()
 
 
-def test_mixed_precision_is_float32_on_a_cpu(data, whole):
+def test_mixed_precision_is_float32_on_a_cpu_without_bfloat16(data, whole, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     net = model()
     result = train(net, data, replace(RECIPE, precision="mixed"), device="cpu")
     assert result.autocast is None
     assert torch.equal(net[5].weight, whole[0][5].weight)
+
+
+@pytest.mark.parametrize("instructions", ["avx512_bf16", "amx_bf16"])
+def test_mixed_precision_is_bfloat16_on_a_cpu_that_has_it(data, monkeypatch, instructions):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True})
+    assert train(model(), data, replace(RECIPE, precision="mixed"), device="cpu").autocast == "bfloat16"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
