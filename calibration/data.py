@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from calibration.distributed import process_count, rank
 from cos_export.errors import InputError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.simulation import check_images
@@ -36,23 +37,31 @@ class CalibrationData:
         return len(self.images)  # type: ignore[arg-type]
 
     def ordered(self) -> Iterator[Tensor]:
-        """One pass, in order, `batch_size` images at a time."""
-        return self._batches(np.arange(len(self)), self.batch_size)
+        """One pass over this process's share of the images, in order, `batch_size` at a time.
+
+        Of n processes the k-th takes the batches k, k + n, ...
+        """
+        starts = range(0, len(self), self.batch_size)[rank() :: process_count()]
+        for start in starts:
+            yield self._take(np.arange(start, min(start + self.batch_size, len(self))))
 
     def shuffled(self, size: int, generator: np.random.Generator) -> Iterator[Tensor]:
-        """Batches of `size` images for ever, each pass in a new order; fewer if there are fewer images."""
+        """Batches of `size` images for ever, each pass in a new order; fewer if there are fewer images.
+
+        Of n processes the k-th gets the images k, k + n, ... of each batch, which may be none.
+        """
         size = min(size, len(self))
         whole = len(self) // size * size
         while True:
-            yield from self._batches(generator.permutation(len(self))[:whole], size)
-
-    def _batches(self, order: np.ndarray[tuple[int], np.dtype[np.int64]], size: int) -> Iterator[Tensor]:
-        for start in range(0, len(order), size):
-            yield self._take(order[start : start + size])
+            order = generator.permutation(len(self))[:whole]
+            for start in range(0, whole, size):
+                yield self._take(order[start : start + size][rank() :: process_count()])
 
     def _take(self, chosen: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
         if isinstance(self.images, np.ndarray):
             return torch.from_numpy(self.images[chosen])
+        if len(chosen) == 0:
+            return torch.empty(0, *self.network.input_shape)
         items = [self.images[int(index)] for index in chosen]
         pictures = [np.asarray(item[0] if isinstance(item, (tuple, list)) else item) for item in items]
         return torch.from_numpy(check_images(self.network, np.stack(pictures)))

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from calibration.data import CalibrationData
+from calibration.statistics import firing, mean_sent
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
-from cos_export.neuron import NeuronTensors, integrate_and_fire
 from cos_export.progress import Progress
-from cos_export.propagation import NeuronRule, Program, clipped_activation
+from cos_export.propagation import Program, clipped_activation
 
 __all__ = ["MeanMatching"]
 
@@ -54,38 +53,14 @@ class MeanMatching:
     ) -> SpikingNetwork:
         """Sets v_init; see `calibration.stage.StaticMethod.calibrate`."""
         program = Program(network, device)
-        wanted = _means(program, data, clipped_activation)
+        wanted = mean_sent(program, data, clipped_activation)
         for done in range(self.rounds):
             progress("mean matching", done, self.rounds)
-            found = _means(Program(network, device), data, _rates(steps))
+            found = mean_sent(Program(network, device), data, firing(steps))
             shifted = {}
             for name, spec in network.neurons.items():
-                change = steps * spec.threshold * (wanted[name] - found[name]).cpu().numpy()
+                change = steps * spec.threshold * (wanted[name] - found[name]).mean(0).cpu().numpy()
                 shifted[name] = replace(spec, v_init=(spec.v_init + change).astype(np.float32))
             network = network.with_neurons(shifted)
         progress("mean matching", self.rounds, self.rounds)
         return network
-
-
-def _rates(steps: int) -> NeuronRule:
-    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        return integrate_and_fire(currents, steps, neuron).spikes
-
-    return rule
-
-
-def _means(program: Program, data: CalibrationData, rule: NeuronRule) -> dict[str, Tensor]:
-    """The mean over steps and samples of what each layer sends on, in float64."""
-    sums: dict[str, Tensor] = {}
-    count = 0
-
-    def observe(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        sent = rule(name, neuron, currents)
-        total = sent.mean(0).sum(0, dtype=torch.float64)
-        sums[name] = sums[name] + total if name in sums else total
-        return sent
-
-    for images in data.ordered():
-        program.propagate(images.to(program.device), observe)
-        count += len(images)
-    return {name: total / count for name, total in sums.items()}

@@ -1,0 +1,80 @@
+"""Many processes on one calibration: each takes its share of the images, and sums are taken over all.
+
+`torchrun` starts the processes and tells each its rank; without it there is one process and nothing is exchanged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cos_export.errors import UnavailableError
+
+__all__ = ["is_main", "process_count", "process_group", "rank", "summed"]
+
+_PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the others before it gives them up for dead."""
+
+
+def process_count() -> int:
+    """The number of processes that calibrate together: 1 outside of `process_group`."""
+    return dist.get_world_size() if _joined() else 1
+
+
+def rank() -> int:
+    """This process's number among them, from 0."""
+    return dist.get_rank() if _joined() else 0
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and speaks to the user."""
+    return rank() == 0
+
+
+def summed(tensors: Sequence[Tensor]) -> None:
+    """Replaces each tensor by its sum over all processes, in place. Every process must call it, with equal shapes.
+
+    All are sent as one: on a slow wire the number of messages counts, and not their size.
+    """
+    if not _joined() or not tensors:
+        return
+    kinds = {tensor.dtype for tensor in tensors}
+    for kind in sorted(kinds, key=str):
+        some = [tensor for tensor in tensors if tensor.dtype == kind]
+        flat = torch.cat([tensor.detach().flatten() for tensor in some])
+        dist.all_reduce(flat)
+        for tensor, part in zip(some, flat.split([t.numel() for t in some]), strict=True):
+            tensor.detach().copy_(part.reshape(tensor.shape))
+
+
+@contextmanager
+def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[None]:
+    """Joins the processes that `torchrun` has started, and leaves them at the end; nothing without `torchrun`.
+
+    Raises:
+        UnavailableError: The others did not come in time.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or _joined():
+        yield
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=patience)
+    except (RuntimeError, ValueError) as error:
+        raise UnavailableError(
+            f"The {os.environ['WORLD_SIZE']} processes could not find each other ({backend}): {error}"
+        ) from error
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()

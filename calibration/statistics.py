@@ -1,0 +1,47 @@
+"""Means over the calibration images, all layers in one pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from calibration.data import CalibrationData
+from calibration.distributed import summed
+from cos_export.neuron import NeuronTensors, integrate_and_fire
+from cos_export.propagation import NeuronRule, Program
+
+__all__ = ["firing", "mean_sent"]
+
+
+def firing(steps: int) -> NeuronRule:
+    """The rule by which each layer sends its spikes of `steps` steps."""
+
+    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        return integrate_and_fire(currents, steps, neuron).spikes
+
+    return rule
+
+
+def mean_sent(program: Program, data: CalibrationData, rule: NeuronRule) -> dict[str, Tensor]:
+    """The mean over the calibration images of what each layer sends at each step: (steps or 1, ...), float64.
+
+    One pass over the images, of which a batch is in memory at once; with several processes each takes its share, and
+    all return the mean over all.
+
+    Args:
+        program: The network on a device.
+        data: The images.
+        rule: What each layer sends, such as `clipped_activation` or `firing(steps)`.
+    """
+    sums: dict[str, Tensor] = {}
+
+    def observe(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        sent = rule(name, neuron, currents)
+        total = sent.sum(1, dtype=torch.float64)
+        sums[name] = sums[name] + total if name in sums else total
+        return sent
+
+    for images in data.ordered():
+        program.propagate(images.to(program.device), observe)
+    summed([*sums.values()])
+    return {name: total / len(data) for name, total in sums.items()}
