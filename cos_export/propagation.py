@@ -70,6 +70,8 @@ class Program:
         """
         network = self.network
         values: dict[str, Tensor] = {}
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         for name in network.order:
             sources = network.predecessors[name]
             arriving = images.unsqueeze(0) if not sources else values[sources[0]]
@@ -130,6 +132,8 @@ def _pad(values: Tensor, geometry: Convolution) -> Tensor:
 @synapse.register(nir.Conv2d)
 def _(node: nir.Conv1d | nir.Conv2d, move: Callable[[object], Tensor]) -> Synapse:
     weight, bias, geometry = move(node.weight), move(node.bias), convolution(node)
+    if weight.ndim == 4:
+        weight = weight.contiguous(memory_format=torch.channels_last)
     apply = functional.conv1d if weight.ndim == 3 else functional.conv2d
     even = _even(geometry.padding)
     slide = partial(
