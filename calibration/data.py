@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -43,23 +44,29 @@ class CalibrationData:
         """
         starts = range(0, len(self), self.batch_size)[rank() :: process_count()]
         for start in starts:
-            yield self._take(np.arange(start, min(start + self.batch_size, len(self))))
+            yield self.take(range(start, min(start + self.batch_size, len(self))))
 
-    def shuffled(self, size: int, generator: np.random.Generator) -> Iterator[Tensor]:
+    def shuffled(self, size: int, seed: int, first: int = 0) -> Iterator[Tensor]:
         """Batches of `size` images for ever, each pass in a new order; fewer if there are fewer images.
 
         Of n processes the k-th gets the images k, k + n, ... of each batch, which may be none.
+
+        Args:
+            size: Images in a batch.
+            seed: Of the order.
+            first: How many batches to leave out: those that an interrupted calibration has seen.
         """
         size = min(size, len(self))
-        whole = len(self) // size * size
-        while True:
-            order = generator.permutation(len(self))[:whole]
-            for start in range(0, whole, size):
-                yield self._take(order[start : start + size][rank() :: process_count()])
+        per_pass = len(self) // size
+        for number in count(first // per_pass):
+            order = np.random.default_rng((seed, number)).permutation(len(self))
+            for start in range(first % per_pass if number == first // per_pass else 0, per_pass):
+                yield self.take(order[start * size : (start + 1) * size][rank() :: process_count()])
 
-    def _take(self, chosen: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+    def take(self, chosen: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        """The images with these numbers, as a batch on the CPU, which may be empty."""
         if isinstance(self.images, np.ndarray):
-            return torch.from_numpy(self.images[chosen])
+            return torch.from_numpy(self.images[np.asarray(chosen, np.int64)])
         if len(chosen) == 0:
             return torch.empty(0, *self.network.input_shape)
         items = [self.images[int(index)] for index in chosen]

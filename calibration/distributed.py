@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cos_export.errors import UnavailableError
 
-__all__ = ["is_main", "process_count", "process_group", "rank", "summed"]
+__all__ = ["is_main", "local_device", "process_count", "process_group", "rank", "summed"]
 
 _PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others before it gives them up for dead."""
@@ -49,8 +49,26 @@ def summed(tensors: Sequence[Tensor]) -> None:
         some = [tensor for tensor in tensors if tensor.dtype == kind]
         flat = torch.cat([tensor.detach().flatten() for tensor in some])
         dist.all_reduce(flat)
-        for tensor, part in zip(some, flat.split([t.numel() for t in some]), strict=True):
+        for tensor, part in zip(some, torch.split(flat, [t.numel() for t in some]), strict=True):
             tensor.detach().copy_(part.reshape(tensor.shape))
+
+
+def local_device(device: torch.device) -> torch.device:
+    """The device of this process: of several processes on a machine with CUDA, each takes a GPU of its own.
+
+    Raises:
+        UnavailableError: There are more processes on this machine than GPUs.
+    """
+    if device.type != "cuda" or int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return device
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    if number >= torch.cuda.device_count():
+        raise UnavailableError(
+            f"This is process {number + 1} of this machine, and it has {torch.cuda.device_count()} GPUs. Start as many "
+            "processes as there are GPUs (torchrun --nproc-per-node), or calibrate with --device cpu."
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 @contextmanager

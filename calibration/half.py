@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from calibration.checkpoint import Checkpoint
 from calibration.data import CalibrationData
 from cos_export.network import SpikingNetwork, half_potentials
 from cos_export.progress import Progress
@@ -30,6 +31,7 @@ class Half:
         steps: int,
         device: torch.device,
         progress: Progress,
+        checkpoint: Checkpoint,
     ) -> SpikingNetwork:
         """Sets v_init; see `calibration.stage.StaticMethod.calibrate`."""
         return network.with_neurons({name: half_potentials(spec) for name, spec in network.neurons.items()})

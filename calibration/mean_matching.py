@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from calibration.checkpoint import Checkpoint, potentials, with_potentials
 from calibration.data import CalibrationData
 from calibration.statistics import firing, mean_sent
 from cos_export.errors import InputError
@@ -19,6 +20,8 @@ from cos_export.progress import Progress
 from cos_export.propagation import Program, clipped_activation
 
 __all__ = ["MeanMatching"]
+
+STAGE = "mean matching"
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,20 @@ class MeanMatching:
         steps: int,
         device: torch.device,
         progress: Progress,
+        checkpoint: Checkpoint,
     ) -> SpikingNetwork:
         """Sets v_init; see `calibration.stage.StaticMethod.calibrate`."""
-        program = Program(network, device)
-        wanted = mean_sent(program, data, clipped_activation)
-        for done in range(self.rounds):
-            progress("mean matching", done, self.rounds)
+        wanted = mean_sent(Program(network, device), data, clipped_activation)
+        first, kept = checkpoint.load(STAGE) or (0, {})
+        network = with_potentials(network, kept)
+        for done in range(first, self.rounds):
+            progress(STAGE, done, self.rounds)
+            checkpoint.save(STAGE, done, potentials(network))
             found = mean_sent(Program(network, device), data, firing(steps))
             shifted = {}
             for name, spec in network.neurons.items():
                 change = steps * spec.threshold * (wanted[name] - found[name]).mean(0).cpu().numpy()
                 shifted[name] = replace(spec, v_init=(spec.v_init + change).astype(np.float32))
             network = network.with_neurons(shifted)
-        progress("mean matching", self.rounds, self.rounds)
+        progress(STAGE, self.rounds, self.rounds)
         return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -11,8 +12,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from calibration.checkpoint import Checkpoint, identity
 from calibration.cos import COS
 from calibration.data import CalibrationData, calibration_data
+from calibration.distributed import is_main, local_device, process_count, process_group
 from calibration.half import Half
 from calibration.mean_matching import MeanMatching
 from calibration.srp import SRP
@@ -44,6 +47,7 @@ class StaticMethod(Protocol):
         steps: int,
         device: torch.device,
         progress: Progress,
+        checkpoint: Checkpoint,
     ) -> SpikingNetwork:
         """The network with its initial potentials set.
 
@@ -53,6 +57,7 @@ class StaticMethod(Protocol):
             steps: T to calibrate for.
             device: Where to compute.
             progress: Told as it goes on.
+            checkpoint: Where to go on from, and where to keep the state of long work between its rounds.
         """
 
 
@@ -98,9 +103,12 @@ def calibrate(
     *,
     device: str | torch.device = "auto",
     batch_size: int = 64,
+    resume: str | Path | None = None,
     progress: Progress = silent,
 ) -> SpikingNetwork:
     """Sets a network's initial potentials by a static method.
+
+    Started by `torchrun` in several processes, each takes its share of the images and all return the same network.
 
     Args:
         network: The network.
@@ -110,19 +118,32 @@ def calibrate(
         steps: T to calibrate for: a calibrated potential is the best for that T only.
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Samples computed at once; it bounds the memory.
+        resume: A file for the state of the calibration, written every 20 seconds. If it is there, the calibration
+            goes on from it, to the result that it would have come to without the interruption; it is removed in
+            the end.
         progress: Told as the stage goes on.
 
     Returns:
         The network with v_init filled in, its method and T recorded.
 
     Raises:
-        InputError: The method is per sample or unknown, or the images do not fit.
-        UnavailableError: The device is not there.
+        InputError: The method is per sample or unknown, the images do not fit, or `resume` is not the state of this
+            calibration.
+        UnavailableError: The device is not there, or the processes do not find each other.
     """
     chosen = _static(method) if isinstance(method, str) else method
     data, steps = calibration_data(network, images, batch_size), check_steps(steps, network)
-    with torch.no_grad(), full_precision():
-        calibrated = chosen.calibrate(network, data, steps, resolve_device(device), progress)
+    where = local_device(resolve_device(device))
+    with process_group(where), torch.no_grad(), full_precision():
+        if len(data) < batch_size * (process_count() - 1) + 1:
+            raise InputError(
+                f"There are {len(data)} calibration images in batches of {batch_size}, fewer than the "
+                f"{process_count()} processes that share them. Give more images or a smaller batch size."
+            )
+        depends_on = None if resume is None else identity(network, data, vars(chosen), steps, where)
+        checkpoint = Checkpoint(None if resume is None else Path(resume), depends_on)
+        calibrated = chosen.calibrate(network, data, steps, where, progress if is_main() else silent, checkpoint)
+        checkpoint.remove()
     return replace(calibrated, num_timesteps=steps, method=chosen.name, rho=0)
 
 

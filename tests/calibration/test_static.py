@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,32 +10,69 @@ from small_networks import layer, two_layers
 from torch.utils.data import Dataset
 
 from calibration import MeanMatching, Static, calibrate
-from calibration.surrogate import differentiable_train, spike
+from calibration.surrogate import differentiable_train
 from cos_export.errors import InputError
+from cos_export.exporting import export
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.neuron import integrate_and_fire, neuron_tensors
 from cos_export.simulation import activate, simulate
+from targets.verification import verify
 
 IMAGES = np.random.default_rng(0).normal(size=(48, 2, 5, 5)).astype(np.float32)
 SHORT = Static(updates=60, samples=16, rounds=3)
 
 
-def test_the_derivative_is_the_triangle() -> None:
-    excess = torch.tensor([-1.5, -1.0, -0.25, 0.0, 0.5, 1.0, 3.0], requires_grad=True)
-    fired = spike(excess)
-    fired.sum().backward()
-    assert fired.tolist() == [0, 0, 0, 1, 1, 1, 1]
-    assert excess.grad is not None and excess.grad.tolist() == [0.0, 0.0, 0.75, 1.0, 0.5, 0.0, 0.0]
+def slow_train(currents: torch.Tensor, v_init: torch.Tensor, theta: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """The contract step by step, each spike with the triangle as its derivative by m / theta."""
+    potential, train = v_init, []
+    for current, beta in zip(currents, bias, strict=True):
+        m = potential + current + beta
+        ratio = m / theta
+        height = (1 - (ratio - 1).abs()).clamp(min=0).detach()
+        s = (m >= theta).to(m.dtype) + height * (ratio - ratio.detach())
+        potential = m - theta * s
+        train.append(s)
+    return torch.stack(train)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_the_gradients_are_those_of_the_steps_one_by_one(held: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    steps, shape = 5, (3, 2, 4, 4)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=generator, dtype=torch.float64)
+
+    given = [
+        draw(1 if held else steps, *shape),
+        draw(*shape[1:]),
+        1 + 0.2 * draw(shape[1], 1, 1),
+        0.3 * draw(steps, 1, shape[1], 1, 1),
+    ]
+    weight = draw(steps, *shape)
+    results = []
+    for fast in (True, False):
+        currents, v_init, theta, bias = (tensor.clone().requires_grad_(True) for tensor in given)
+        if fast:
+            train = differentiable_train(currents, steps, v_init, theta, bias)
+        else:
+            train = slow_train(currents.expand(steps, *shape), v_init, theta, bias)
+        (train * weight).sum().backward()
+        results.append([train.detach(), *(tensor.grad for tensor in (currents, v_init, theta, bias))])
+    for fast_one, slow_one in zip(*results, strict=True):
+        assert fast_one is not None and slow_one is not None and fast_one.shape == slow_one.shape
+        torch.testing.assert_close(fast_one, slow_one, rtol=1e-12, atol=1e-12)
+    assert results[0][1].abs().max() > 0
 
 
 def test_forward_is_the_contract() -> None:
     spec = layer((3, 4, 4), theta=0.75)
-    spec = NeuronSpec(spec.threshold, spec.v_init, bias=np.array([[0.1, -0.2, 0.3]], np.float32))
-    neuron = neuron_tensors(spec, torch.device("cpu"), torch.float32)
+    beta = np.array([[0.1, -0.2, 0.3]] * 6, np.float32)
+    neuron = neuron_tensors(NeuronSpec(spec.threshold, spec.v_init, bias=beta), torch.device("cpu"), torch.float32)
     currents = torch.randn(6, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(
-        differentiable_train(currents, 6, neuron, neuron.v_init), integrate_and_fire(currents, 6, neuron).spikes
-    )
+    bias = torch.from_numpy(beta).reshape(6, 1, 3, 1, 1)
+    fast = differentiable_train(currents, 6, neuron.v_init, neuron.threshold, bias)
+    assert torch.equal(fast, integrate_and_fire(currents, 6, neuron).spikes)
 
 
 def test_backward_through_two_steps_by_hand() -> None:
@@ -40,10 +80,9 @@ def test_backward_through_two_steps_by_hand() -> None:
 
     With h(m) the triangle: ds1/dv0 = h(0.75) = 0.75; dv1/dv0 = 1 - 0.75 = 0.25; ds2/dv0 = h(1.25) 0.25 = 0.1875.
     """
-    neuron = neuron_tensors(layer((1,), 1.0), torch.device("cpu"), torch.float64)
     v_init = torch.tensor([0.5], dtype=torch.float64, requires_grad=True)
     currents = torch.tensor([[[0.25]], [[0.5]]], dtype=torch.float64)
-    train = differentiable_train(currents, 2, neuron, v_init)
+    train = differentiable_train(currents, 2, v_init, torch.tensor(1.0, dtype=torch.float64))
     assert train.flatten().tolist() == [0.0, 1.0]
     first, second = (torch.autograd.grad(s.sum(), v_init, retain_graph=True)[0].item() for s in train)
     assert (first, second) == (0.75, 0.1875)
@@ -67,6 +106,23 @@ def test_it_comes_closer_to_the_artificial_network_than_mean_matching(steps: int
         assert np.array_equal(tuned.neurons[name].threshold, network.neurons[name].threshold)
         assert tuned.neurons[name].v_init.shape == network.neurons[name].shape
     assert tuned.graph is network.graph, "weights stay as they are"
+
+
+def test_thresholds_and_biases_help_further_and_survive_the_file(tmp_path: Path) -> None:
+    network, steps = two_layers(seed=8), 2
+    plain = calibrate(network, IMAGES, SHORT, steps)
+    more = calibrate(network, IMAGES, replace(SHORT, tune=("potential", "threshold", "bias")), steps)
+    assert divergence(more, steps) < divergence(plain, steps)
+    for name in network.layers:
+        spec = more.neurons[name]
+        assert spec.bias is not None and spec.bias.shape == (steps, spec.shape[0])
+        assert len(np.unique(spec.threshold.reshape(spec.shape[0], -1), axis=1)[0]) == 1, "one for each channel"
+        assert not np.array_equal(spec.threshold, network.neurons[name].threshold)
+    bundle = export(more, tmp_path / "bundle", golden=IMAGES[:8])
+    result = verify(bundle, ["onnxruntime"])
+    assert result.passed and result["onnxruntime"].local_violations == 0
+    for name in network.layers:
+        assert np.array_equal(bundle.network.neurons[name].threshold, more.neurons[name].threshold)
 
 
 def test_it_keeps_mean_matching_where_the_gradient_does_not_help() -> None:
@@ -109,6 +165,12 @@ def test_refusals() -> None:
     )
     with pytest.raises(InputError, match="'second' is reset to a value"):
         calibrate(hard, IMAGES, SHORT, 1)
+    biased = network.with_neurons({"second": replace(spec, bias=np.zeros((1, 6), np.float32))})
+    with pytest.raises(InputError, match="'second' has silent ones or a bias per step"):
+        calibrate(biased, IMAGES, SHORT, 1)
+    for wrong in ((), ("weight",), ("bias", "bias")):
+        with pytest.raises(InputError, match="some of potential, threshold, bias"):
+            Static(tune=wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="at least one update"):
         Static(updates=0)
     with pytest.raises(InputError, match="at least one item"):

@@ -1,0 +1,147 @@
+"""A calibration between two of its rounds, as a file that it can go on from, to the same result bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from calibration.data import CalibrationData
+from calibration.distributed import is_main, process_count, summed
+from cos_export.atomic_file import written_whole
+from cos_export.errors import InputError
+from cos_export.network import SpikingNetwork
+
+__all__ = ["Checkpoint", "identity", "potentials", "with_potentials"]
+
+_FORMAT = "cos-export-calibration/1"
+_AWAY = "Delete it to calibrate from the start."
+
+
+class Checkpoint:
+    """Where an interrupted calibration goes on from. Without a path nothing is kept and nothing is found.
+
+    Every process of a distributed calibration reads the file, and the main one writes it: on several machines it must
+    lie on a file system that all of them see.
+
+    Attributes:
+        path: The file, as safetensors, or None.
+    """
+
+    def __init__(self, path: Path | None = None, calibration: Mapping[str, Any] | None = None, every: float = 20.0):
+        """Opens what an earlier run has left.
+
+        Args:
+            path: The file, which need not be there.
+            calibration: What the calibration depends on, as JSON, from `identity`.
+            every: Seconds between two writes.
+
+        Raises:
+            InputError: The file is no such state, or that of another calibration, or its folder is not there.
+        """
+        self.path = path
+        self._calibration = dict(calibration or {})
+        self._every, self._written = every, time.monotonic()
+        self._stage, self._done, self._tensors = "", 0, dict[str, Tensor]()
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f"{path} cannot be written: there is no folder {path.parent}.")
+        if path is not None and path.exists():
+            self._stage, self._done, self._tensors = _read(path, self._calibration)
+        if path is not None:
+            _check_agreement(path, self._done)
+
+    def load(self, stage: str) -> tuple[int, dict[str, Tensor]] | None:
+        """How much of `stage` is done and what it had then, or None if the run was not in that stage."""
+        return (self._done, self._tensors) if stage == self._stage else None
+
+    def save(self, stage: str, done: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keeps the state of `stage` if it is time to; whole or not at all, whenever the process is killed."""
+        if self.path is None or not is_main() or time.monotonic() - self._written < self._every:
+            return
+        about = {"format": _FORMAT, "calibration": self._calibration, "stage": stage, "done": done}
+        copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        with written_whole(self.path) as draft:
+            save_file(copies, draft, metadata={"state": json.dumps(about, sort_keys=True)})
+        self._written = time.monotonic()
+
+    def remove(self) -> None:
+        """Removes the file: the calibration is done."""
+        if self.path is not None and is_main():
+            self.path.unlink(missing_ok=True)
+
+
+def identity(
+    network: SpikingNetwork, data: CalibrationData, method: Mapping[str, Any], steps: int, device: torch.device
+) -> dict[str, Any]:
+    """What a calibration depends on, as JSON: a state of another one is not gone on from.
+
+    The images of a torch data set are not read for it: their number and the first of them stand for them.
+    """
+    weights = hashlib.blake2b(digest_size=16)
+    for name in network.order:
+        for key, value in sorted(vars(network.graph.nodes[name]).items()):
+            if isinstance(value, np.ndarray):
+                weights.update(f"{name}/{key}/{value.shape}/{value.dtype}".encode() + np.ascontiguousarray(value).data)
+    for name, spec in network.neurons.items():
+        for value in (spec.threshold, spec.v_init):
+            weights.update(name.encode() + np.ascontiguousarray(value).data)
+    images = data.images if isinstance(data.images, np.ndarray) else data.take([0]).numpy()
+    return {
+        "network": weights.hexdigest(),
+        "images": hashlib.blake2b(np.ascontiguousarray(images).data, digest_size=16).hexdigest(),
+        "samples": len(data),
+        "batch_size": data.batch_size,
+        "method": dict(method),
+        "steps": steps,
+        "device": device.type,
+        "processes": process_count(),
+    }
+
+
+def potentials(network: SpikingNetwork) -> dict[str, Tensor]:
+    """The initial potentials of every layer, as a checkpoint holds them."""
+    return {name: torch.from_numpy(spec.v_init) for name, spec in network.neurons.items()}
+
+
+def with_potentials(network: SpikingNetwork, kept: Mapping[str, Tensor]) -> SpikingNetwork:
+    """The network with the initial potentials that a checkpoint held: those of `potentials`, or none."""
+    return network.with_neurons(
+        {name: replace(network.neurons[name], v_init=value.numpy()) for name, value in kept.items()}
+    )
+
+
+def _read(path: Path, calibration: dict[str, Any]) -> tuple[str, int, dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("state", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as the state of a calibration: {error}. {_AWAY}") from error
+    if not isinstance(about, dict) or about.get("format") != _FORMAT:
+        raise InputError(f"{path} is not the state of a calibration, or of another version of cos-export. {_AWAY}")
+    held, here = about.get("calibration"), json.loads(json.dumps(calibration))
+    if not isinstance(held, dict) or not isinstance(about.get("stage"), str) or not isinstance(about.get("done"), int):
+        raise InputError(f"{path} is not a whole state of a calibration. {_AWAY}")
+    other = [key for key in here | held if held.get(key) != here.get(key)]
+    if other:
+        listed = "\n  ".join(f"{key}: {held.get(key, 'absent')} there, {here.get(key, 'absent')} here" for key in other)
+        raise InputError(f"{path} is the state of another calibration. {_AWAY}\n  {listed}")
+    return about["stage"], about["done"], tensors
+
+
+def _check_agreement(path: Path, done: int) -> None:
+    """All processes must go on from the same place, or they would wait for each other for ever."""
+    total = torch.tensor([done, done * done], dtype=torch.float64)
+    summed([total])
+    if float(total[0]) != done * process_count() or float(total[1]) != done * done * process_count():
+        raise InputError(f"The processes do not see the same {path}. Put it where all of them can read it. {_AWAY}")
