@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_networks import two_layers
+
+from calibration import MeanMatching, Static, StaticMethod, calibrate
+from calibration.checkpoint import Checkpoint
+from cos_export.errors import InputError
+from cos_export.network import SpikingNetwork
+
+IMAGES = np.random.default_rng(0).normal(size=(48, 2, 5, 5)).astype(np.float32)
+TUNED = Static(tune=("potential", "threshold", "bias"), updates=12, samples=16, rounds=3)
+
+
+@pytest.fixture(autouse=True)
+def write_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every round is kept, so that each can be the last before a kill."""
+    original = Checkpoint.__init__
+
+    def eager(self: Checkpoint, path: Path | None = None, calibration: object = None) -> None:
+        original(self, path, calibration, every=0.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Checkpoint, "__init__", eager)
+
+
+def kill_at(stage: str, done: int):  # type: ignore[no-untyped-def]
+    def progress(name: str, at: int, total: int) -> None:
+        if (name, at) == (stage, done):
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def assert_same(first: SpikingNetwork, second: SpikingNetwork) -> None:
+    for name in first.layers:
+        one, other = first.neurons[name], second.neurons[name]
+        assert np.array_equal(one.v_init, other.v_init) and np.array_equal(one.threshold, other.threshold)
+        assert (one.bias is None) == (other.bias is None)
+        if one.bias is not None and other.bias is not None:
+            assert np.array_equal(one.bias, other.bias)
+
+
+@pytest.mark.parametrize(
+    ("method", "stage", "done"),
+    [
+        (MeanMatching(rounds=4), "mean matching", 1),
+        (MeanMatching(rounds=4), "mean matching", 3),
+        (TUNED, "mean matching", 2),
+        (TUNED, "tuning the potentials", 1),
+        (TUNED, "tuning the potentials", 7),
+        (TUNED, "tuning the potentials", 12),
+    ],
+)
+def test_after_a_kill_it_comes_to_the_same_result(tmp_path: Path, method: StaticMethod, stage: str, done: int) -> None:
+    network, kept = two_layers(seed=8), tmp_path / "state.safetensors"
+    whole = calibrate(network, IMAGES, method, 2, batch_size=16)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(network, IMAGES, method, 2, batch_size=16, resume=kept, progress=kill_at(stage, done))
+    assert kept.exists()
+    seen: list[tuple[str, int]] = []
+    again = calibrate(
+        network,
+        IMAGES,
+        method,
+        2,
+        batch_size=16,
+        resume=kept,
+        progress=lambda name, at, total: seen.append((name, at)),
+    )
+    assert seen[0] == (stage, done - 1), "it goes on from the last state that was kept"
+    assert_same(whole, again)
+    assert not kept.exists(), "a calibration that is done leaves nothing behind"
+
+
+def test_the_state_of_another_calibration_is_refused(tmp_path: Path) -> None:
+    network, kept = two_layers(seed=8), tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(network, IMAGES, TUNED, 2, resume=kept, progress=kill_at("tuning the potentials", 5))
+    before = kept.read_bytes()
+    for change in (
+        {"steps": 3},
+        {"method": replace(TUNED, seed=1)},
+        {"images": IMAGES[:40]},
+        {"images": IMAGES + 1},
+        {"network": two_layers(seed=9)},
+        {"batch_size": 8},
+    ):
+        given = {"network": network, "images": IMAGES, "method": TUNED, "steps": 2, "resume": kept} | change
+        with pytest.raises(InputError, match=r"state of another calibration\. Delete it"):
+            calibrate(**given)  # type: ignore[arg-type]
+    assert kept.read_bytes() == before
+
+
+def test_a_file_that_is_no_state_is_refused(tmp_path: Path) -> None:
+    kept = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(two_layers(8), IMAGES, TUNED, 2, resume=kept, progress=kill_at("tuning the potentials", 5))
+    whole = kept.read_bytes()
+    for content in (b"", b"no state", whole[: len(whole) // 2]):
+        kept.write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read as the state of a calibration"):
+            calibrate(two_layers(8), IMAGES, TUNED, 2, resume=kept)
+    with pytest.raises(InputError, match="there is no folder"):
+        calibrate(two_layers(8), IMAGES, TUNED, 2, resume=tmp_path / "nowhere" / "state.safetensors")

@@ -1,0 +1,74 @@
+"""Two processes on one calibration, started by torchrun as a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_networks import two_layers
+
+from calibration import MeanMatching, Static, calibrate
+
+IMAGES = np.random.default_rng(0).normal(size=(48, 2, 5, 5)).astype(np.float32)
+
+SCRIPT = """
+import os, sys
+import numpy as np
+sys.path[:0] = {paths!r}
+from small_networks import two_layers
+from calibration import MeanMatching, Static, calibrate
+
+images = np.random.default_rng(0).normal(size=(48, 2, 5, 5)).astype(np.float32)
+method = {{"static": Static(tune=("potential", "bias"), updates=20, samples=15, rounds=3),
+          "mean-matching": MeanMatching(rounds=4)}}[sys.argv[1]]
+
+if sys.argv[2] == "die" and os.environ["RANK"] == "1":
+    take = __import__("calibration.data").data.CalibrationData.take
+    def dying(self, chosen, count=[0]):
+        count[0] += 1
+        if count[0] > 9:
+            os._exit(9)
+        return take(self, chosen)
+    __import__("calibration.data").data.CalibrationData.take = dying
+
+network = calibrate(two_layers(seed=8), images, method, 2, device="cpu", batch_size=8)
+arrays = {{name: spec.v_init for name, spec in network.neurons.items()}}
+np.savez(f"{folder}/rank" + os.environ["RANK"] + ".npz", **arrays)
+"""
+
+
+def launch(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = tmp_path / "job.py"
+    script.write_text(SCRIPT.format(paths=[str(Path(__file__).parents[1])], folder=tmp_path))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.parametrize("method", ["mean-matching", "static"])
+def test_two_processes_come_to_what_one_does(tmp_path: Path, method: str) -> None:
+    result = launch(tmp_path, method, "live")
+    assert result.returncode == 0, result.stderr
+    chosen = {
+        "static": Static(tune=("potential", "bias"), updates=20, samples=15, rounds=3),
+        "mean-matching": MeanMatching(rounds=4),
+    }[method]
+    alone = calibrate(two_layers(seed=8), IMAGES, chosen, 2, device="cpu", batch_size=8)
+    with np.load(tmp_path / "rank0.npz") as first, np.load(tmp_path / "rank1.npz") as second:
+        for name in alone.layers:
+            assert np.array_equal(first[name], second[name]), "all processes have the same network"
+            # Sums in another order: float64 for means, float32 for gradients.
+            np.testing.assert_allclose(first[name], alone.neurons[name].v_init, rtol=1e-4, atol=1e-4)
+
+
+def test_a_process_that_dies_ends_the_run_with_an_error(tmp_path: Path) -> None:
+    start = time.monotonic()
+    result = launch(tmp_path, "mean-matching", "die")
+    assert result.returncode != 0
+    assert "exitcode" in result.stderr and not list(tmp_path.glob("rank*.npz"))
+    assert time.monotonic() - start < 120
