@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,22 +17,39 @@ from rich.markup import escape
 
 from cos_export.errors import CosExportError, InputError
 from cos_export.terminal.options import (
+    CalibrationSamplesOption,
     ClassesOption,
     DataOption,
     DeviceOption,
+    GoldenOption,
     JsonOption,
     LevelsOption,
     MaxPooling,
     MaxPoolOption,
     MeanOption,
+    MethodOption,
     ModelArgument,
+    OutOption,
+    PerChannelOption,
+    RhoOption,
     SamplesOption,
+    SeedOption,
     StdOption,
+    StepsOption,
     TargetsOption,
+    ThresholdsOption,
+    TuneOption,
+    UpdatesOption,
     WeightsOption,
     names,
     numbers,
 )
+
+if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
+    from collections.abc import Sequence
+
+    from calibration.conversion import Choices
+    from cos_export.target import Target
 
 app = typer.Typer(
     name="cos-export",
@@ -69,19 +86,22 @@ def main() -> NoReturn:
 def convert_and_export(
     model: ModelArgument,
     data: DataOption,
-    steps: Annotated[int, typer.Option(min=1, help="T: steps to calibrate for and to deploy at.")],
-    out: Annotated[Path, typer.Option(help="Folder of the bundle; an earlier bundle there is replaced.")],
+    steps: StepsOption,
+    out: OutOption,
     weights: WeightsOption = None,
-    method: Annotated[str, typer.Option(help="half, mean-matching, static; per sample: cos, srp.")] = "mean-matching",
-    rho: Annotated[int, typer.Option(min=1, help="Extra steps per sample of cos and srp.")] = 4,
-    samples: Annotated[int | None, typer.Option(min=1, help="Calibration images; by default up to 1,000.")] = None,
-    golden: Annotated[int, typer.Option(min=1, help="Inputs whose every spike is recorded and compared.")] = 64,
+    method: MethodOption = "mean-matching",
+    rho: RhoOption = 4,
+    samples: CalibrationSamplesOption = None,
+    tune: TuneOption = None,
+    updates: UpdatesOption = None,
+    seed: SeedOption = None,
+    golden: GoldenOption = 64,
     targets: TargetsOption = "onnxruntime",
     levels: LevelsOption = None,
     classes: ClassesOption = None,
     max_pool: MaxPoolOption = MaxPooling.refuse,
-    thresholds: Annotated[str, typer.Option(help="Of plain ReLUs: mmse, percentile or maximum.")] = "mmse",
-    per_channel: Annotated[bool, typer.Option("--per-channel", help="A threshold for each channel of a ReLU.")] = False,
+    thresholds: ThresholdsOption = "mmse",
+    per_channel: PerChannelOption = False,
     mean: MeanOption = None,
     std: StdOption = None,
     device: DeviceOption = "auto",
@@ -91,44 +111,135 @@ def convert_and_export(
 
     Example: cos-export convert-and-export digits --data digits --steps 4 --targets onnxruntime,lava --out out/digits
     """
-    from calibration import needs_data
-    from calibration.conversion import Choices, convert, data_parts
+    from calibration.conversion import Choices
+    from targets.verification import resolve
+
+    choices = Choices(
+        method,
+        steps,
+        rho,
+        samples,
+        levels,
+        max_pool.value,
+        thresholds,
+        per_channel=per_channel,
+        device=device,
+        options=_chosen(tune=tune, updates=updates, seed=seed),
+    )
+    run_on = resolve(names(targets))
+    return _convert(model, weights, classes, data, mean, std, choices, out, golden, run_on, as_json)
+
+
+@app.command()
+def calibrate(
+    model: ModelArgument,
+    data: DataOption,
+    steps: StepsOption,
+    out: OutOption,
+    weights: WeightsOption = None,
+    method: MethodOption = "static",
+    rho: RhoOption = 4,
+    samples: CalibrationSamplesOption = None,
+    tune: TuneOption = None,
+    updates: UpdatesOption = None,
+    seed: SeedOption = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once: it bounds the memory.")] = 64,
+    golden: GoldenOption = 64,
+    levels: LevelsOption = None,
+    classes: ClassesOption = None,
+    max_pool: MaxPoolOption = MaxPooling.refuse,
+    thresholds: ThresholdsOption = "mmse",
+    per_channel: PerChannelOption = False,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Convert a network and calibrate it, on one or many processes, and write the bundle without running targets.
+
+    Killed at any moment, the same command goes on from the last state that it kept, to the same result.
+
+    Example: cos-export calibrate digits --data digits --steps 2 --method static --out out/digits-2
+
+    Many GPUs: torchrun --nproc-per-node 4 -m cos_export calibrate resnet20 ...
+    """
+    from calibration.conversion import Choices
+    from calibration.distributed import local_device
+    from cos_export.device import resolve_device
+
+    choices = Choices(
+        method,
+        steps,
+        rho,
+        samples,
+        levels,
+        max_pool.value,
+        thresholds,
+        per_channel=per_channel,
+        device=str(local_device(resolve_device(device))),
+        options=_chosen(tune=tune, updates=updates, seed=seed),
+        batch_size=batch_size,
+    )
+    return _convert(model, weights, classes, data, mean, std, choices, out, golden, (), as_json)
+
+
+def _convert(
+    model: str,
+    weights: Path | None,
+    classes: int | None,
+    data: str,
+    mean: str | None,
+    std: str | None,
+    choices: Choices,
+    out: Path,
+    golden: int,
+    run_on: Sequence[Target],
+    as_json: bool,
+) -> int:
+    from calibration.conversion import check_method, convert, data_parts, prepare
+    from calibration.distributed import is_main
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
     from cos_export.exporting import export_and_verify
     from cos_export.model_source import load_model
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import show_conversion
-    from targets.verification import resolve
 
     # Everything that can be refused is refused before the first second of work.
     check_destination(out)
-    resolve_device(device)
-    needs_data(method)
-    run_on = resolve(names(targets))
-    loaded = load_model(model, weights, levels=levels, classes=classes)
-    choices = Choices(
-        method, steps, rho, samples, levels, max_pool.value, thresholds, per_channel=per_channel, device=device
-    )
+    resolve_device(choices.device)
+    check_method(choices)
+    loaded = load_model(model, weights, levels=choices.levels, classes=classes)
     parts = data_parts(loaded.module, data, choices, mean=numbers("--mean", mean), std=numbers("--std", std))
+    # Beside the bundle and not in it, for a bundle is there whole or not at all.
+    resume = out.with_name(f"{out.name}.resume.safetensors")
+    if not is_main():
+        prepare(loaded.module, parts, choices, resume=resume)
+        return 0
     with progress_bars() as progress:
-        done = convert(loaded.module, parts, choices, progress=progress)
+        done = convert(loaded.module, parts, choices, resume=resume, progress=progress)
         shown = parts.evaluation.first(min(golden, len(parts.evaluation)))
         bundle, parity = export_and_verify(
             done.network,
             out,
-            steps,
+            choices.steps,
             golden=shown.images,
             labels=shown.labels,
             calibration=done.calibration,
             metrics={"model": loaded.name, **done.metrics(parts, choices)},
             targets=run_on,
-            device=device,
+            device=choices.device,
             progress=progress,
         )
     if not as_json:
         show_conversion(Console(), bundle, done.ann_accuracy, done.rows, parity)
     return _finish({"bundle": str(bundle.path), **bundle.manifest}, as_json, parity is None or parity.passed)
+
+
+def _chosen(tune: str | None, **options: object) -> dict[str, object]:
+    """The options that the user gave."""
+    listed = None if tune is None else tuple(names(tune))
+    return {name: value for name, value in {"tune": listed, **options}.items() if value is not None}
 
 
 @app.command()

@@ -38,7 +38,7 @@ class Checkpoint:
         path: The file, as safetensors, or None.
     """
 
-    def __init__(self, path: Path | None = None, calibration: Mapping[str, Any] | None = None, every: float = 20.0):
+    def __init__(self, path: Path | None = None, calibration: Mapping[str, Any] | None = None, every: float = 10.0):
         """Opens what an earlier run has left.
 
         Args:
@@ -47,14 +47,12 @@ class Checkpoint:
             every: Seconds between two writes.
 
         Raises:
-            InputError: The file is no such state, or that of another calibration, or its folder is not there.
+            InputError: The file is no such state, or that of another calibration.
         """
         self.path = path
         self._calibration = dict(calibration or {})
         self._every, self._written = every, time.monotonic()
         self._stage, self._done, self._tensors = "", 0, dict[str, Tensor]()
-        if path is not None and not path.absolute().parent.is_dir():
-            raise InputError(f"{path} cannot be written: there is no folder {path.parent}.")
         if path is not None and path.exists():
             self._stage, self._done, self._tensors = _read(path, self._calibration)
         if path is not None:
@@ -70,6 +68,7 @@ class Checkpoint:
             return
         about = {"format": _FORMAT, "calibration": self._calibration, "stage": stage, "done": done}
         copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(self.path) as draft:
             save_file(copies, draft, metadata={"state": json.dumps(about, sort_keys=True)})
         self._written = time.monotonic()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from calibration.stage import calibrate, needs_data, per_sample_method
+from calibration.stage import calibrate, needs_data, per_sample_method, static_method
 from calibration.thresholds import relu_thresholds
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
 from cos_export.capturing import capture
@@ -22,7 +24,17 @@ from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, activate
 from cos_export.training import accuracy
 
-__all__ = ["CALIBRATION_SAMPLES", "Choices", "Conversion", "DataParts", "convert", "data_parts"]
+__all__ = [
+    "CALIBRATION_SAMPLES",
+    "Choices",
+    "Conversion",
+    "DataParts",
+    "Prepared",
+    "check_method",
+    "convert",
+    "data_parts",
+    "prepare",
+]
 
 Channels = float | Sequence[float] | None
 
@@ -44,6 +56,8 @@ class Choices:
         thresholds: How ReLUs without an upper bound get a threshold: "mmse", "percentile" or "maximum".
         per_channel: Whether each channel gets a threshold of its own.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        options: Attributes of a static method, such as seed.
+        batch_size: Images computed at once while the method reads statistics.
     """
 
     method: str
@@ -55,6 +69,8 @@ class Choices:
     thresholds: str = "mmse"
     per_channel: bool = False
     device: str = "auto"
+    options: Mapping[str, object] = field(default_factory=dict)
+    batch_size: int = 64
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,15 @@ class DataParts:
 
     calibration: Dataset | None
     evaluation: Dataset
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network before and after its calibration, and the thresholds that its ReLUs got, by path."""
+
+    captured: SpikingNetwork
+    calibrated: SpikingNetwork
+    thresholds: Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -96,6 +121,7 @@ class Conversion:
             "ann_accuracy": self.ann_accuracy,
             "captured_ann_accuracy": self.captured_accuracy,
             "methods": [row.to_dict() for row in self.rows],
+            "options": {name: list(v) if isinstance(v, tuple) else v for name, v in choices.options.items()},
         }
         if self.thresholds:
             found["relu_thresholds"] = {
@@ -160,40 +186,83 @@ def _check_takes(module: nn.Module, dataset: Dataset) -> None:
         )
 
 
-def convert(module: nn.Module, parts: DataParts, choices: Choices, *, progress: Progress = silent) -> Conversion:
-    """Captures a module, calibrates it and measures what came of it.
+def prepare(
+    module: nn.Module,
+    parts: DataParts,
+    choices: Choices,
+    *,
+    resume: str | Path | None = None,
+    progress: Progress = silent,
+) -> Prepared:
+    """Captures a module and calibrates it: the part of `convert` that several processes share.
 
     Args:
         module: A trained network of QCFS or ReLU activations.
         parts: From `data_parts`.
         choices: Of the user.
+        resume: A file for the state of the calibration; see `calibration.stage.calibrate`.
         progress: Told as it goes on.
 
     Raises:
         CaptureError: The module holds something that cannot be converted.
-        InputError: The images do not fit, or there is no such method.
+        InputError: The images do not fit, there is no such method or option, or the state is another calibration's.
     """
-    calibration, evaluation = per_sample_method(choices.method, choices.rho), parts.evaluation
-    device = choices.device
+    check_method(choices)
     thresholds = _thresholds(module, parts, choices, progress)
     progress("capturing the network", 0, 1)
-    network = capture(
-        module, evaluation.images[:2], levels=choices.levels, thresholds=thresholds, max_pool=choices.max_pool
+    captured = capture(
+        module, parts.evaluation.images[:2], levels=choices.levels, thresholds=thresholds, max_pool=choices.max_pool
     )
     progress("capturing the network", 1, 1)
-    ann = accuracy(module, evaluation, device=device)
-    answers = activate(network, evaluation.images, device=device).argmax(axis=1)
-    at = readouts(choices.steps)
-    rows = [measure_accuracy(network, evaluation, at, device=device, progress=progress)]
-    if needs_data(choices.method) and parts.calibration is not None:
-        images = parts.calibration.images
-        network = calibrate(network, images, choices.method, choices.steps, device=device, progress=progress)
-    if calibration is not None or network.method != "half":
-        rows.append(
-            measure_accuracy(network, evaluation, at, calibration=calibration, device=device, progress=progress)
+    calibrated = captured
+    # A method that looks at no image is given those that are there; one that does never sees the evaluation's.
+    given = parts.calibration if needs_data(choices.method) else parts.evaluation
+    if given is not None and per_sample_method(choices.method, choices.rho) is None and choices.method != "half":
+        calibrated = calibrate(
+            captured,
+            given.images,
+            static_method(choices.method, choices.options),
+            choices.steps,
+            device=choices.device,
+            batch_size=choices.batch_size,
+            resume=resume,
+            progress=progress,
         )
+    return Prepared(captured, calibrated, thresholds)
+
+
+def check_method(choices: Choices) -> None:
+    """Refuses a method or an option that there is not, before any work.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    if per_sample_method(choices.method, choices.rho) is None:
+        static_method(choices.method, choices.options)
+    elif choices.options:
+        chosen = ", ".join(choices.options)
+        raise InputError(f"{chosen} can be chosen for a static method, and {choices.method} calibrates per sample.")
+
+
+def convert(
+    module: nn.Module,
+    parts: DataParts,
+    choices: Choices,
+    *,
+    resume: str | Path | None = None,
+    progress: Progress = silent,
+) -> Conversion:
+    """Captures a module, calibrates it and measures what came of it; arguments and errors are those of `prepare`."""
+    prepared = prepare(module, parts, choices, resume=resume, progress=progress)
+    calibration, evaluation = per_sample_method(choices.method, choices.rho), parts.evaluation
+    ann = accuracy(module, evaluation, device=choices.device)
+    answers = activate(prepared.captured, evaluation.images, device=choices.device).argmax(axis=1)
+    measure = partial(measure_accuracy, dataset=evaluation, at=readouts(choices.steps), device=choices.device)
+    rows = [measure(prepared.captured, progress=progress)]
+    if calibration is not None or prepared.calibrated.method != "half":
+        rows.append(measure(prepared.calibrated, calibration=calibration, progress=progress))
     captured = float((answers == evaluation.labels).mean())
-    return Conversion(network, calibration, ann, captured, tuple(rows), thresholds)
+    return Conversion(prepared.calibrated, calibration, ann, captured, tuple(rows), prepared.thresholds)
 
 
 def _thresholds(module: nn.Module, parts: DataParts, choices: Choices, progress: Progress) -> Mapping[str, FloatArray]:

@@ -5,14 +5,17 @@ Hao et al., "Bridging the Gap between ANNs and SNNs by Calibrating Offset Spikes
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cos_export.errors import InputError
-from cos_export.network import FloatArray, SampleStates
-from cos_export.neuron import NeuronTensors, current_at, integrate_and_fire, step
+from cos_export.network import SampleStates
+from cos_export.neuron import NeuronTensors, advance, current_at, integrate_and_fire, sample_blocks
 from cos_export.propagation import Program
 from cos_export.simulation import Observer
 
@@ -23,6 +26,9 @@ EPSILON = 1e-3
 
 NEVER_SILENT = -1000.0
 """The published stand-in, in units of the threshold, for the largest potential of a neuron that fired at every step."""
+
+_CACHED = 1 << 21
+"""Numbers in an array of all steps of a layer, of which a processor's cache holds a few."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +50,24 @@ class PreSimulation:
 
 def presimulate(currents: Tensor, rho: int, neuron: NeuronTensors, v_init: Tensor) -> PreSimulation:
     """Runs a layer for `rho` steps from `v_init`, (batch, ...), and keeps running minima and maxima."""
-    potential = v_init
-    count = torch.zeros_like(v_init)
-    lowest = torch.full_like(v_init, torch.inf)
-    highest = torch.full_like(v_init, -torch.inf)
+    # Choosing among numbers by booleans takes five times as long as arithmetic. A spike is 0 or 1, and adding the
+    # largest number there is to a potential puts it out of reach of a minimum; adding 0 changes no bit.
+    far = torch.finfo(v_init.dtype).max
+    potential = torch.empty_like(currents[0]).copy_(v_init)
+    spike, other = torch.empty_like(potential), torch.empty_like(potential)
+    count = torch.zeros_like(potential)
+    lowest, highest = torch.full_like(potential, far), torch.full_like(potential, -far)
     for t in range(rho):
-        spike, potential = step(potential, current_at(currents, t, neuron), neuron)
-        fired = spike.bool()
+        advance(potential, current_at(currents, t, neuron), neuron, spike)
         count += spike
-        lowest = torch.where(fired, torch.minimum(lowest, potential), lowest)
-        highest = torch.where(fired, highest, torch.maximum(highest, potential))
+        torch.sub(potential, spike, alpha=far, out=other)
+        torch.maximum(highest, other, out=highest)
+        torch.sub(1.0, spike, out=spike)
+        torch.add(potential, spike, alpha=far, out=other)
+        torch.minimum(lowest, other, out=lowest)
+    # Twice the largest number is infinite.
+    lowest.add_(torch.eq(count, 0, out=spike), alpha=far)
+    highest.sub_(torch.eq(count, rho, out=spike), alpha=far)
     return PreSimulation(potential, count, lowest, highest)
 
 
@@ -73,18 +87,35 @@ def calibrated_potentials(currents: Tensor, rho: int, neuron: NeuronTensors, ite
         neuron: The layer, whose v_init is where calibration starts.
         iterations: How many spikes may be corrected.
     """
-    theta, start = neuron.threshold, neuron.v_init.expand(currents.shape[1:])
-    v_init = start.clone()
-    first = presimulate(currents, rho, neuron, start)
-    for k in range(1, iterations + 1):
-        run = first if k == 1 else presimulate(currents, rho, neuron, v_init)
-        highest = torch.where(torch.isinf(run.highest), NEVER_SILENT * theta, run.highest)
-        down = torch.maximum(theta.expand_as(v_init), run.lowest + EPSILON * theta)
-        up = torch.maximum(theta.expand_as(v_init), theta + EPSILON * theta - highest)
-        too_many = (first.residual < -(k - 1) * theta) & (first.count > k - 1) & torch.isfinite(run.lowest)
-        too_few = first.residual >= k * theta
-        v_init = torch.where(too_many, v_init - down, torch.where(too_few, v_init + up, v_init))
+    v_init = torch.empty_like(currents[0]).copy_(neuron.v_init)
+    for block in sample_blocks(currents):
+        part, potential = currents[:, block], v_init[block]
+        first = presimulate(part, rho, neuron, potential)
+        for k in range(1, iterations + 1):
+            run = first if k == 1 else presimulate(part, rho, neuron, potential)
+            _shift(potential, k, first, run, neuron.threshold)
     return v_init
+
+
+def _shift(v_init: Tensor, k: int, first: PreSimulation, run: PreSimulation, theta: Tensor) -> None:
+    """Iteration k in place. Whether a neuron is shifted is 0 or 1, a factor of the shift."""
+    far, epsilon = torch.finfo(v_init.dtype).max, EPSILON * theta
+    chosen, also, shift = (torch.empty_like(v_init) for _ in range(3))
+    torch.lt(first.residual, -(k - 1) * theta, out=chosen)
+    chosen *= torch.gt(first.count, k - 1, out=also)
+    chosen *= torch.lt(run.lowest, far, out=also)
+    torch.clamp(run.lowest, max=far, out=shift)
+    shift += epsilon
+    torch.maximum(shift, theta, out=shift)
+    v_init.addcmul_(chosen, shift, value=-1)
+    torch.ge(first.residual, k * theta, out=chosen)
+    torch.eq(run.highest, -torch.inf, out=also)
+    torch.clamp(run.highest, min=-far, out=shift)
+    shift.add_(also, alpha=far)
+    shift.addcmul_(also, theta, value=NEVER_SILENT)
+    torch.sub(theta + epsilon, shift, out=shift)
+    torch.maximum(shift, theta, out=shift)
+    v_init.addcmul_(chosen, shift)
 
 
 @dataclass(frozen=True)
@@ -115,7 +146,8 @@ class COS:
             InputError: A layer is reset to a value: the shift of the potential holds for the soft reset only.
         """
         horizon = max(steps, self.rho)
-        v_init: dict[str, FloatArray] = {}
+        v_init = {name: np.empty((len(images), *spec.shape), np.float32) for name, spec in program.network.neurons.items()}
+        here = slice(0, 0)
 
         def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
             if neuron.v_reset is not None:
@@ -123,8 +155,18 @@ class COS:
             shifted = calibrated_potentials(currents, self.rho, neuron, self.iterations)
             run = integrate_and_fire(currents, horizon, replace(neuron, v_init=shifted))
             observe(name, run._replace(spikes=run.spikes[:steps]))
-            v_init[name] = shifted.cpu().numpy()
+            v_init[name][here] = shifted.cpu().numpy()
             return run.spikes
 
-        outputs = program.propagate(images, rule)
-        return outputs[:steps], SampleStates(v_init=v_init)
+        outputs = []
+        for here in _parts(program, len(images), horizon):
+            outputs.append(program.propagate(images[here], rule)[:steps])
+        return torch.cat(outputs, 1), SampleStates(v_init=v_init)
+
+
+def _parts(program: Program, samples: int, steps: int) -> list[slice]:
+    """Parts of a batch, as equal as can be, of which a processor's cache holds what a layer sends; else all of it."""
+    widest = max(math.prod(spec.shape) for spec in program.network.neurons.values())
+    count = math.ceil(samples * steps * widest / _CACHED) if program.device.type == "cpu" else 1
+    bounds = [samples * part // count for part in range(count + 1)] if count <= samples else range(samples + 1)
+    return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cos_export.errors import UnavailableError
 
-__all__ = ["is_main", "local_device", "process_count", "process_group", "rank", "summed"]
+__all__ = ["highest", "is_main", "local_device", "process_count", "process_group", "rank", "summed"]
 
 _PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others before it gives them up for dead."""
@@ -33,8 +33,8 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files and speaks to the user."""
-    return rank() == 0
+    """Whether this process is the one that writes files and speaks to the user: so too before and after the group."""
+    return rank() == 0 if _joined() else os.environ.get("RANK", "0") == "0"
 
 
 def summed(tensors: Sequence[Tensor]) -> None:
@@ -69,6 +69,12 @@ def local_device(device: torch.device) -> torch.device:
         )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
+
+
+def highest(tensor: Tensor) -> None:
+    """Replaces each number by the highest of all processes, in place. Every process must call it, with equal shapes."""
+    if _joined():
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
 
 
 @contextmanager

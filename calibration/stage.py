@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -12,12 +12,16 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from calibration.bias import BiasCorrection
 from calibration.checkpoint import Checkpoint, identity
 from calibration.cos import COS
 from calibration.data import CalibrationData, calibration_data
 from calibration.distributed import is_main, local_device, process_count, process_group
+from calibration.ftbc import FTBC
 from calibration.half import Half
 from calibration.mean_matching import MeanMatching
+from calibration.opi import OPI
+from calibration.rmp import RMP
 from calibration.srp import SRP
 from calibration.static import Static
 from cos_export.device import full_precision, resolve_device
@@ -26,7 +30,16 @@ from cos_export.network import SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, check_steps
 
-__all__ = ["PER_SAMPLE", "STATIC", "StaticMethod", "calibrate", "method_names", "needs_data", "per_sample_method"]
+__all__ = [
+    "PER_SAMPLE",
+    "STATIC",
+    "StaticMethod",
+    "calibrate",
+    "method_names",
+    "needs_data",
+    "per_sample_method",
+    "static_method",
+]
 
 
 class StaticMethod(Protocol):
@@ -61,7 +74,15 @@ class StaticMethod(Protocol):
         """
 
 
-STATIC: dict[str, Callable[[], StaticMethod]] = {"half": Half, "mean-matching": MeanMatching, "static": Static}
+STATIC: dict[str, Callable[[], StaticMethod]] = {
+    "half": Half,
+    "opi": OPI,
+    "rmp": RMP,
+    "mean-matching": MeanMatching,
+    "bias": BiasCorrection,
+    "ftbc": FTBC,
+    "static": Static,
+}
 """Static methods by name."""
 
 PER_SAMPLE: dict[str, Callable[[int], PerSampleCalibration]] = {"cos": COS, "srp": SRP}
@@ -118,7 +139,7 @@ def calibrate(
         steps: T to calibrate for: a calibrated potential is the best for that T only.
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Samples computed at once; it bounds the memory.
-        resume: A file for the state of the calibration, written every 20 seconds. If it is there, the calibration
+        resume: A file for the state of the calibration, written every 10 seconds. If it is there, the calibration
             goes on from it, to the result that it would have come to without the interruption; it is removed in
             the end.
         progress: Told as the stage goes on.
@@ -131,7 +152,7 @@ def calibrate(
             calibration.
         UnavailableError: The device is not there, or the processes do not find each other.
     """
-    chosen = _static(method) if isinstance(method, str) else method
+    chosen = static_method(method) if isinstance(method, str) else method
     data, steps = calibration_data(network, images, batch_size), check_steps(steps, network)
     where = local_device(resolve_device(device))
     with process_group(where), torch.no_grad(), full_precision():
@@ -147,10 +168,23 @@ def calibrate(
     return replace(calibrated, num_timesteps=steps, method=chosen.name, rho=0)
 
 
-def _static(name: str) -> StaticMethod:
+def static_method(name: str, options: Mapping[str, object] | None = None) -> StaticMethod:
+    """The static method called `name`, with some of its attributes chosen.
+
+    Args:
+        name: As the command line calls it.
+        options: Attributes by name, such as `{"seed": 1}` for `static`.
+
+    Raises:
+        InputError: The method is per sample or unknown, or it has no such attribute.
+    """
     if per_sample_method(name, 1) is not None:
         raise InputError(
             f"{name!r} calibrates each sample while it runs, so there is nothing to set beforehand: pass "
             f"calibration=cos_export.{name.upper()}(...) to simulate() or export()."
         )
-    return STATIC[name]()
+    method, chosen = STATIC[name](), dict(options or {})
+    unknown = [option for option in chosen if option in ("name", "needs_data") or not hasattr(method, option)]
+    if unknown:
+        raise InputError(f"The method {name!r} has no {', '.join(unknown)} to choose.")
+    return type(method)(**chosen)

@@ -218,8 +218,8 @@ def _summed_loss(program: Program, images: Tensor, steps: int, layers: Mapping[s
         return layers[name].train(currents, steps)
 
     with torch.no_grad():
-        wanted = program.propagate(images, clipped_activation)[0].log_softmax(dim=1)
-    found = program.propagate(images, rule).mean(0).log_softmax(dim=1)
+        wanted = (program.readout_scale * program.propagate(images, clipped_activation)[0]).log_softmax(dim=1)
+    found = (program.readout_scale * program.propagate(images, rule).mean(0)).log_softmax(dim=1)
     return functional.kl_div(found, wanted, reduction="sum", log_target=True)
 
 

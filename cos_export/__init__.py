@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from calibration import COS, SRP, calibrate
+    from calibration import COS, FTBC, OPI, RMP, SRP, BiasCorrection, calibrate
     from calibration.thresholds import relu_thresholds
     from cos_export.bundle import Bundle, load
     from cos_export.capturing import CheckResult, Finding, capture, check_model, inspect_module
@@ -36,8 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COS",
+    "FTBC",
+    "OPI",
     "QCFS",
+    "RMP",
     "SRP",
+    "BiasCorrection",
     "Bundle",
     "CheckResult",
     "CosExportError",
@@ -68,8 +72,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "COS": "calibration",
+    "FTBC": "calibration",
+    "OPI": "calibration",
     "QCFS": "cos_export.qcfs",
+    "RMP": "calibration",
     "SRP": "calibration",
+    "BiasCorrection": "calibration",
     "Bundle": "cos_export.bundle",
     "CheckResult": "cos_export.capturing",
     "CosExportError": "cos_export.errors",

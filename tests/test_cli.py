@@ -247,6 +247,50 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path, signal_number: int
     assert list(tmp_path.iterdir()) == []
 
 
+def test_calibrate_writes_a_bundle_with_what_was_chosen(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    chosen = ("--method", "static", "--tune", "potential,bias", "--updates", "2", "--seed", "3", "--samples", "64")
+    done = run(
+        "calibrate", "digits", "--data", "digits", "--steps", "1", *chosen, "--golden", "8", "--out", out, "--json"
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    document = json.loads(done.stdout)
+    assert (document["method"], document["num_timesteps"], document["parity"]) == ("static", 1, None)
+    assert document["metrics"]["options"] == {"tune": ["potential", "bias"], "updates": 2, "seed": 3}
+    assert document["metrics"]["calibration_samples"] == 64
+    assert [path.name for path in out.parent.iterdir()] == ["out"], "no state is left behind"
+    assert run("verify", out).returncode == 0
+
+
+def test_calibrate_in_two_processes_speaks_with_one_voice(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command += ["cos_export", "calibrate", "digits", "--data", "digits", "--steps", "1", "--method", "mean-matching"]
+    command += ["--samples", "128", "--golden", "4", "--device", "cpu", "--out", "out", "--json"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["method"] == "mean-matching" and document["metrics"]["calibration_samples"] == 128
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tune", "weight"), "some of potential, threshold, bias"),
+        (("--method", "half", "--seed", "1"), "'half' has no seed to choose"),
+        (("--method", "cos", "--updates", "5"), "cos calibrates per sample"),
+    ],
+)
+def test_calibrate_refuses_what_a_method_does_not_have(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = run("calibrate", "digits", "--data", "digits", "--steps", "1", "--out", tmp_path / "out", *arguments)
+    assert done.returncode == 2 and message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_train_writes_weights_that_convert(tmp_path: Path) -> None:
     out = tmp_path / "weights.safetensors"
     done = run("train", "digits", "--out", out, "--epochs", "1", "--json")
@@ -294,7 +338,7 @@ def test_targets_are_listed() -> None:
 
 
 def test_help_has_an_example_for_every_command() -> None:
-    for command in ("convert-and-export", "check", "verify", "run", "train", "targets"):
+    for command in ("convert-and-export", "calibrate", "check", "verify", "run", "train", "targets"):
         done = run(command, "--help")
         assert done.returncode == 0 and f"cos-export {command}" in " ".join(done.stdout.split()), command
 

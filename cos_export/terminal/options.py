@@ -11,18 +11,29 @@ import typer
 from cos_export.errors import InputError
 
 __all__ = [
+    "CalibrationSamplesOption",
     "ClassesOption",
     "DataOption",
     "DeviceOption",
+    "GoldenOption",
     "JsonOption",
     "LevelsOption",
     "MaxPoolOption",
     "MaxPooling",
     "MeanOption",
+    "MethodOption",
     "ModelArgument",
+    "OutOption",
+    "PerChannelOption",
+    "RhoOption",
     "SamplesOption",
+    "SeedOption",
     "StdOption",
+    "StepsOption",
     "TargetsOption",
+    "ThresholdsOption",
+    "TuneOption",
+    "UpdatesOption",
     "WeightsOption",
     "names",
     "numbers",
@@ -50,6 +61,24 @@ SamplesOption = Annotated[int | None, typer.Option(min=1, help="How many images 
 LevelsOption = Annotated[int | None, typer.Option(min=1, help="L of quantised activations, where nothing says it.")]
 ClassesOption = Annotated[int | None, typer.Option(min=2, help="Classes of a zoo network, if not its usual ones.")]
 MaxPoolOption = Annotated[MaxPooling, typer.Option(help="Refuse max pooling, or replace it by average pooling.")]
+
+StepsOption = Annotated[int, typer.Option(min=1, help="T: steps to calibrate for and to deploy at.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of the bundle; an earlier bundle there is replaced.")]
+MethodOption = Annotated[
+    str, typer.Option(help="half, opi, rmp, mean-matching, bias, ftbc, static; per sample: cos, srp.")
+]
+RhoOption = Annotated[int, typer.Option(min=1, help="Extra steps per sample of cos and srp.")]
+CalibrationSamplesOption = Annotated[
+    int | None, typer.Option("--samples", min=1, help="Calibration images; by default up to 1,000.")
+]
+GoldenOption = Annotated[int, typer.Option(min=1, help="Inputs whose every spike is recorded and compared.")]
+ThresholdsOption = Annotated[str, typer.Option(help="Of plain ReLUs: mmse, percentile or maximum.")]
+PerChannelOption = Annotated[bool, typer.Option("--per-channel", help="A threshold for each channel of a ReLU.")]
+TuneOption = Annotated[
+    str | None, typer.Option(help="What static tunes, with commas: potential, threshold, bias. Default: potential.")
+]
+UpdatesOption = Annotated[int | None, typer.Option(min=1, help="Gradient steps of static; 300 by default.")]
+SeedOption = Annotated[int | None, typer.Option(help="Of the order of the calibration images; 0 by default.")]
 
 
 def names(listed: str) -> list[str]:

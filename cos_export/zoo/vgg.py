@@ -17,13 +17,13 @@ from cos_export.training import Recipe
 __all__ = ["VGG", "VGG9_RECIPE", "VGG16_RECIPE", "vgg9", "vgg16"]
 
 VGG9_RECIPE = Recipe(
-    epochs=12,
-    learning_rate=0.2,
-    batch_size=128,
+    epochs=18,
+    learning_rate=0.1,
+    batch_size=64,
     weight_decay=5e-4,
-    label_smoothing=0.05,
     shift=4,
     flip=True,
+    precision="mixed",
 )
 """For a CPU: few epochs, one cycle."""
 

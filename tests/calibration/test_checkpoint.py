@@ -104,5 +104,3 @@ def test_a_file_that_is_no_state_is_refused(tmp_path: Path) -> None:
         kept.write_bytes(content)
         with pytest.raises(InputError, match="cannot be read as the state of a calibration"):
             calibrate(two_layers(8), IMAGES, TUNED, 2, resume=kept)
-    with pytest.raises(InputError, match="there is no folder"):
-        calibrate(two_layers(8), IMAGES, TUNED, 2, resume=tmp_path / "nowhere" / "state.safetensors")

@@ -90,7 +90,8 @@ def test_the_network_is_left_as_it_was() -> None:
 def test_refusals() -> None:
     network = two_layers(seed=1)
     with pytest.raises(
-        InputError, match=r"no calibration method 'best'\. There are half, mean-matching, static, cos, srp"
+        InputError,
+        match=r"no calibration method 'best'\. There are half, opi, rmp, mean-matching, bias, ftbc, static, cos, srp",
     ):
         calibrate(network, IMAGES, "best", 1)
     with pytest.raises(InputError, match=r"calibration=cos_export\.COS"):
@@ -109,7 +110,7 @@ def test_refusals() -> None:
 
 
 def test_methods_by_name() -> None:
-    assert method_names() == ("half", "mean-matching", "static", "cos", "srp")
-    assert [needs_data(name) for name in method_names()] == [False, True, True, False, False]
+    assert method_names() == ("half", "opi", "rmp", "mean-matching", "bias", "ftbc", "static", "cos", "srp")
+    assert [needs_data(name) for name in method_names()] == [False, False, *[True] * 5, False, False]
     method = per_sample_method("cos", 6)
     assert method is not None and method.rho == 6
