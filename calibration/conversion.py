@@ -21,6 +21,7 @@ from cos_export.datasets import Dataset, is_named, load_dataset
 from cos_export.errors import InputError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
+from cos_export.quantisation import quantise
 from cos_export.simulation import PerSampleCalibration, activate
 from cos_export.training import accuracy
 
@@ -42,6 +43,10 @@ CALIBRATION_SAMPLES = 1000
 """Images to calibrate on unless the user says otherwise."""
 
 
+QUANTISATIONS = {"per-channel": "per_channel", "power-of-two": "power_of_two", "even-weights": "even_weights"}
+"""What can be chosen about integers, and what `quantise` calls it."""
+
+
 @dataclass(frozen=True)
 class Choices:
     """What the user may choose about a conversion.
@@ -58,6 +63,8 @@ class Choices:
         device: "auto", "cpu", "cuda" or "cuda:N".
         options: Attributes of a static method, such as seed.
         batch_size: Images computed at once while the method reads statistics.
+        numerics: "float32", or "int8" to quantise the network before it is calibrated.
+        quantisation: Choices about the integers, of `QUANTISATIONS`.
     """
 
     method: str
@@ -71,6 +78,8 @@ class Choices:
     device: str = "auto"
     options: Mapping[str, object] = field(default_factory=dict)
     batch_size: int = 64
+    numerics: str = "float32"
+    quantisation: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +160,7 @@ def data_parts(
         CaptureError: The module holds something that cannot be converted.
         InputError: There is no such data set or method, the module does not take its images, or they are too few.
     """
-    needed = needs_data(choices.method)
+    needed = needs_data(choices.method) or choices.numerics == "int8"
     whole = load_dataset(spec, "test", mean=mean, std=std)
     _check_takes(module, whole)
     options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
@@ -214,6 +223,15 @@ def prepare(
         module, parts.evaluation.images[:2], levels=choices.levels, thresholds=thresholds, max_pool=choices.max_pool
     )
     progress("capturing the network", 1, 1)
+    if choices.numerics == "int8" and parts.calibration is not None:
+        captured = quantise(
+            captured,
+            parts.calibration.images,
+            steps=choices.steps,
+            device=choices.device,
+            progress=progress,
+            **{QUANTISATIONS[name]: True for name in choices.quantisation},
+        )
     calibrated = captured
     # A method that looks at no image is given those that are there; one that does never sees the evaluation's.
     given = parts.calibration if needs_data(choices.method) else parts.evaluation
@@ -232,11 +250,17 @@ def prepare(
 
 
 def check_method(choices: Choices) -> None:
-    """Refuses a method or an option that there is not, before any work.
+    """Refuses a method, numerics or an option that there is not, before any work.
 
     Raises:
         InputError: There is none of that name.
     """
+    if choices.numerics not in ("float32", "int8"):
+        raise InputError(f"numerics must be float32 or int8, and is {choices.numerics!r}.")
+    unknown = [name for name in choices.quantisation if name not in QUANTISATIONS]
+    if unknown or (choices.quantisation and choices.numerics != "int8"):
+        known = ", ".join(QUANTISATIONS)
+        raise InputError(f"With numerics int8 can be chosen {known}; not {', '.join(unknown or choices.quantisation)}.")
     if per_sample_method(choices.method, choices.rho) is None:
         static_method(choices.method, choices.options)
     elif choices.options:

@@ -9,7 +9,6 @@ import itertools
 import math
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -124,7 +123,8 @@ class COS:
 
     Layer l is pre-simulated on the first rho steps of the calibrated spikes of layer l - 1, then run on all of them;
     if rho is larger than T, every layer runs rho steps and the readout is taken over the first T.
-    One input costs rho + T steps.
+    One input costs rho + T steps. On a CPU a batch is run in parts that its cache holds: beside the potentials that
+    it returns, the memory does not grow with the batch.
 
     Attributes:
         rho: Pre-simulation steps.
@@ -146,7 +146,10 @@ class COS:
             InputError: A layer is reset to a value: the shift of the potential holds for the soft reset only.
         """
         horizon = max(steps, self.rho)
-        v_init = {name: np.empty((len(images), *spec.shape), np.float32) for name, spec in program.network.neurons.items()}
+        v_init = {
+            name: torch.empty(len(images), *spec.shape, dtype=program.dtype).numpy()
+            for name, spec in program.network.neurons.items()
+        }
         here = slice(0, 0)
 
         def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
@@ -166,7 +169,8 @@ class COS:
 
 def _parts(program: Program, samples: int, steps: int) -> list[slice]:
     """Parts of a batch, as equal as can be, of which a processor's cache holds what a layer sends; else all of it."""
+    if program.device.type != "cpu":
+        return [slice(0, samples)]
     widest = max(math.prod(spec.shape) for spec in program.network.neurons.values())
-    count = math.ceil(samples * steps * widest / _CACHED) if program.device.type == "cpu" else 1
-    bounds = [samples * part // count for part in range(count + 1)] if count <= samples else range(samples + 1)
-    return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
+    count = min(samples, math.ceil(samples * steps * widest / _CACHED))
+    return [slice(*bounds) for bounds in itertools.pairwise(samples * part // count for part in range(count + 1))]

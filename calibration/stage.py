@@ -26,6 +26,7 @@ from calibration.srp import SRP
 from calibration.static import Static
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
+from cos_export.integers import settled
 from cos_export.network import SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, check_steps
@@ -145,7 +146,7 @@ def calibrate(
         progress: Told as the stage goes on.
 
     Returns:
-        The network with v_init filled in, its method and T recorded.
+        The network with v_init filled in, its method and T recorded; one of integers as integers again.
 
     Raises:
         InputError: The method is per sample or unknown, the images do not fit, or `resume` is not the state of this
@@ -165,7 +166,7 @@ def calibrate(
         checkpoint = Checkpoint(None if resume is None else Path(resume), depends_on)
         calibrated = chosen.calibrate(network, data, steps, where, progress if is_main() else silent, checkpoint)
         checkpoint.remove()
-    return replace(calibrated, num_timesteps=steps, method=chosen.name, rho=0)
+    return replace(settled(calibrated), num_timesteps=steps, method=chosen.name, rho=0)
 
 
 def static_method(name: str, options: Mapping[str, object] | None = None) -> StaticMethod:

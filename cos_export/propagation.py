@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from cos_export.errors import NetworkError
 from cos_export.graph import Convolution, Shape, convolution, pooling
+from cos_export.integers import encoded
 from cos_export.network import SpikingNetwork
 from cos_export.neuron import NeuronTensors, neuron_tensors
 
@@ -51,6 +52,8 @@ class Program:
             for name in network.order
             if name not in network.neurons
         }
+        self._synapses[network.input_name] = partial(encoded, quantisation=network.quantisation)
+        self.readout_scale = 1.0 if network.quantisation is None else network.quantisation.readout_scale
         self._last_use = {source: name for name in network.order for source in network.predecessors[name]}
 
     def _move(self, array: object) -> Tensor:
@@ -62,11 +65,11 @@ class Program:
         A value is dropped as soon as its last reader has run, so memory does not grow with the depth.
 
         Args:
-            images: (batch, ...) on this program's device and of its dtype.
+            images: (batch, ...) on this program's device and of its dtype, before any rounding to integers.
             rule: From a layer's currents to its output.
 
         Returns:
-            What reaches the Output node: (steps or 1, batch, classes).
+            What reaches the Output node: (steps or 1, batch, classes), in units of `readout_scale`.
         """
         network = self.network
         values: dict[str, Tensor] = {}
@@ -83,10 +86,38 @@ class Program:
             if name in self.neurons:
                 values[name] = rule(name, self.neurons[name], arriving)
             else:
-                steps, batch = arriving.shape[:2]
-                flat = self._synapses[name](arriving.flatten(0, 1))
-                values[name] = flat.reshape(steps, batch, *flat.shape[1:])
+                values[name] = self._through(name, arriving)
         return values[network.output_name]
+
+    def currents(self, name: str, sent: Callable[[str], Tensor]) -> Tensor:
+        """What arrives at a layer, from what the layers and the input before it send.
+
+        Args:
+            name: The layer.
+            sent: From the name of a layer, or of the Input, to what it sends: (steps or 1, batch, ...).
+
+        Returns:
+            I, (steps or 1, batch, ...): the same numbers that `propagate` finds.
+        """
+
+        def leaving(source: str) -> Tensor:
+            if source in self.neurons:
+                return sent(source)
+            if source == self.network.input_name:
+                return self._through(source, sent(source))
+            return self._through(source, self.currents(source, sent))
+
+        first, *others = self.network.predecessors[name]
+        total = leaving(first)
+        for source in others:
+            total = total + leaving(source)
+        return total
+
+    def _through(self, name: str, arriving: Tensor) -> Tensor:
+        """What a node that is no layer makes of (steps or 1, batch, ...)."""
+        steps, batch = arriving.shape[:2]
+        flat = self._synapses[name](arriving.flatten(0, 1))
+        return flat.reshape(steps, batch, *flat.shape[1:])
 
 
 def clipped_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:

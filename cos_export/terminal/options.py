@@ -18,13 +18,16 @@ __all__ = [
     "GoldenOption",
     "JsonOption",
     "LevelsOption",
+    "LimitsOption",
     "MaxPoolOption",
     "MaxPooling",
     "MeanOption",
     "MethodOption",
     "ModelArgument",
+    "NumericsOption",
     "OutOption",
     "PerChannelOption",
+    "QuantisationOption",
     "RhoOption",
     "SamplesOption",
     "SeedOption",
@@ -78,6 +81,11 @@ TuneOption = Annotated[
     str | None, typer.Option(help="What static tunes, with commas: potential, threshold, bias. Default: potential.")
 ]
 UpdatesOption = Annotated[int | None, typer.Option(min=1, help="Gradient steps of static; 300 by default.")]
+NumericsOption = Annotated[str, typer.Option(help="float32, or int8: integers that every target computes alike.")]
+QuantisationOption = Annotated[
+    str | None, typer.Option(help="Of int8, with commas: per-channel, power-of-two, even-weights.")
+]
+LimitsOption = Annotated[bool, typer.Option("--limits", help="Of int8: print the ranges beside Loihi 2's limits.")]
 SeedOption = Annotated[int | None, typer.Option(help="Of the order of the calibration images; 0 by default.")]
 
 

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
+import random_networks
 from small_networks import two_layers
 from two_layer_reference import Doubles, dyadic_images, fired, first_currents, held, second_currents
 
 from calibration import BiasCorrection, calibrate
 from calibration.checkpoint import Checkpoint
-from cos_export.errors import InputError
+from cos_export.errors import InputError, NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.simulation import simulate
 
@@ -102,3 +104,18 @@ def test_the_network_is_left_as_it_was_and_a_hard_reset_is_refused() -> None:
     hard = NeuronSpec(spec.threshold, spec.v_init, reset="value", v_reset=np.zeros(6, np.float32))
     with pytest.raises(InputError, match="'second' is reset to a value"):
         calibrate(network.with_neurons({"second": hard}), IMAGES, "bias", 1)
+
+
+def test_a_layer_behind_a_pool_is_refused_before_the_work() -> None:
+    rng, seen = np.random.default_rng(0), list[str]()
+    parts = [random_networks.conv2d(rng, 2, 3), random_networks.pool(nir.SumPool2d), "if"]
+    network = random_networks.sequential(rng, (2, 6, 6), parts)
+    with pytest.raises(NetworkError, match=r"layer 'if2': 'sumpool2d1' \(SumPool2d\) is no synapse with a bias"):
+        calibrate(
+            network,
+            random_networks.images(network, 4),
+            "bias",
+            1,
+            progress=lambda stage, done, total: seen.append(stage),
+        )
+    assert not seen

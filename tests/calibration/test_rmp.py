@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
 from small_networks import layer, two_layers
@@ -10,7 +11,7 @@ from two_layer_reference import dyadic_images, fired, first_currents, held, seco
 
 from calibration import RMP, calibrate
 from calibration.checkpoint import Checkpoint
-from cos_export.errors import InputError
+from cos_export.errors import InputError, NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.simulation import activate, simulate
 
@@ -89,3 +90,19 @@ def test_refusals() -> None:
         calibrate(network.with_neurons({"second": hard}), IMAGES, "rmp", 1)
     with pytest.raises(InputError, match="horizon"):
         RMP(horizon=0)
+    bare = two_layers(seed=1)
+    graph = nir.NIRGraph(
+        {name: node for name, node in bare.graph.nodes.items() if name not in ("head", "output")}
+        | {"output": nir.Output({"output": np.array([6])})},
+        [edge for edge in bare.graph.edges if "head" not in edge] + [("second", "output")],
+    )
+    seen: list[str] = []
+    with pytest.raises(NetworkError, match=r"'output' \(Output\) reads 'second' with no weight"):
+        calibrate(
+            SpikingNetwork(graph, bare.neurons),
+            IMAGES,
+            "rmp",
+            1,
+            progress=lambda stage, done, total: seen.append(stage),
+        )
+    assert not seen, "it is refused before the work"
