@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["accuracy_chart", "firing_rate_chart", "potential_chart"]
 
-COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a6d1d", "#7b2d8b")
+COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a6d1d", "#7b2d8b", "#1b9aaa", "#d81159", "#6b705c", "#e09f3e", "#111111")
 
 
 def accuracy_chart(metrics: Mapping[str, Any]) -> str:
@@ -27,7 +28,7 @@ def accuracy_chart(metrics: Mapping[str, Any]) -> str:
     """
     figure = _figure(6.4, 3.6)
     axes = figure.subplots()
-    for colour, row in zip(COLOURS, metrics["methods"], strict=False):
+    for colour, row in zip(cycle(COLOURS), metrics["methods"], strict=False):
         steps = [int(t) for t in row["accuracy"]]
         label = row["method"] if row["rho"] == 0 else f"{row['method']} (+{row['rho']} steps per sample)"
         shares = [100 * value for value in row["accuracy"].values()]
