@@ -24,13 +24,16 @@ from cos_export.terminal.options import (
     GoldenOption,
     JsonOption,
     LevelsOption,
+    LimitsOption,
     MaxPooling,
     MaxPoolOption,
     MeanOption,
     MethodOption,
     ModelArgument,
+    NumericsOption,
     OutOption,
     PerChannelOption,
+    QuantisationOption,
     RhoOption,
     SamplesOption,
     SeedOption,
@@ -102,6 +105,9 @@ def convert_and_export(
     max_pool: MaxPoolOption = MaxPooling.refuse,
     thresholds: ThresholdsOption = "mmse",
     per_channel: PerChannelOption = False,
+    numerics: NumericsOption = "float32",
+    quantisation: QuantisationOption = None,
+    limits: LimitsOption = False,
     mean: MeanOption = None,
     std: StdOption = None,
     device: DeviceOption = "auto",
@@ -125,9 +131,11 @@ def convert_and_export(
         per_channel=per_channel,
         device=device,
         options=_chosen(tune=tune, updates=updates, seed=seed),
+        numerics=numerics,
+        quantisation=tuple(names(quantisation or "")),
     )
     run_on = resolve(names(targets))
-    return _convert(model, weights, classes, data, mean, std, choices, out, golden, run_on, as_json)
+    return _convert(model, weights, classes, data, mean, std, choices, out, golden, run_on, limits, as_json)
 
 
 @app.command()
@@ -150,6 +158,9 @@ def calibrate(
     max_pool: MaxPoolOption = MaxPooling.refuse,
     thresholds: ThresholdsOption = "mmse",
     per_channel: PerChannelOption = False,
+    numerics: NumericsOption = "float32",
+    quantisation: QuantisationOption = None,
+    limits: LimitsOption = False,
     mean: MeanOption = None,
     std: StdOption = None,
     device: DeviceOption = "auto",
@@ -178,9 +189,11 @@ def calibrate(
         per_channel=per_channel,
         device=str(local_device(resolve_device(device))),
         options=_chosen(tune=tune, updates=updates, seed=seed),
+        numerics=numerics,
+        quantisation=tuple(names(quantisation or "")),
         batch_size=batch_size,
     )
-    return _convert(model, weights, classes, data, mean, std, choices, out, golden, (), as_json)
+    return _convert(model, weights, classes, data, mean, std, choices, out, golden, (), limits, as_json)
 
 
 def _convert(
@@ -194,6 +207,7 @@ def _convert(
     out: Path,
     golden: int,
     run_on: Sequence[Target],
+    limits: bool,
     as_json: bool,
 ) -> int:
     from calibration.conversion import check_method, convert, data_parts, prepare
@@ -203,7 +217,7 @@ def _convert(
     from cos_export.exporting import export_and_verify
     from cos_export.model_source import load_model
     from cos_export.terminal.progress_bars import progress_bars
-    from cos_export.terminal.tables import show_conversion
+    from cos_export.terminal.tables import limits_table, show_conversion
 
     # Everything that can be refused is refused before the first second of work.
     check_destination(out)
@@ -233,6 +247,8 @@ def _convert(
         )
     if not as_json:
         show_conversion(Console(), bundle, done.ann_accuracy, done.rows, parity)
+        if limits and "quantisation" in bundle.manifest:
+            Console().print(limits_table(bundle.manifest["quantisation"]))
     return _finish({"bundle": str(bundle.path), **bundle.manifest}, as_json, parity is None or parity.passed)
 
 
@@ -357,6 +373,64 @@ def run_bundle(
         )
     document = {"target": chosen.name, "version": version, "dataset": dataset.name, "samples": len(dataset)}
     return _finish(document | row.to_dict(), as_json, True)
+
+
+@app.command()
+def offsets(
+    model: Annotated[str, typer.Argument(help="As for check, or the folder of a bundle.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Where to draw the picture, as .png.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="T of the squared error; a bundle knows its own.")] = None,
+    rho: Annotated[int, typer.Option(min=1, help="Steps over which offset spikes are counted.")] = 4,
+    weights: WeightsOption = None,
+    samples: SamplesOption = None,
+    levels: LevelsOption = None,
+    classes: ClassesOption = None,
+    max_pool: MaxPoolOption = MaxPooling.refuse,
+    thresholds: ThresholdsOption = "mmse",
+    per_channel: PerChannelOption = False,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Count the spikes too few and too many in every layer, before and after COS x1, x2 and x4.
+
+    Example: cos-export offsets digits --data digits --steps 4 --rho 4 --out offsets.png
+    """
+    from calibration.conversion import Choices, data_parts, prepare
+    from calibration.offset_spikes import offset_spikes
+    from cos_export.bundle import load
+    from cos_export.datasets import load_dataset
+    from cos_export.device import resolve_device
+    from cos_export.model_source import load_model
+    from cos_export.report.offset_picture import check_picture_destination, save_offset_picture
+    from cos_export.terminal.offsets_table import offsets_table
+    from cos_export.terminal.progress_bars import progress_bars
+
+    check_picture_destination(out)
+    resolve_device(device)
+    averages, deviations = numbers("--mean", mean), numbers("--std", std)
+    with progress_bars() as progress:
+        if Path(model).is_dir():
+            network, images = load(model).network, load_dataset(data, "test", mean=averages, std=deviations)
+        elif steps is None:
+            raise InputError("Say how many steps the mean squared error is taken over, as --steps 4.")
+        else:
+            module = load_model(model, weights, levels=levels, classes=classes).module
+            choices = Choices(
+                "cos", steps, rho, None, levels, max_pool.value, thresholds, per_channel=per_channel, device=device
+            )
+            parts = data_parts(module, data, choices, mean=averages, std=deviations)
+            network, images = prepare(module, parts, choices, progress=progress).captured, parts.evaluation
+        found = offset_spikes(network, images.first(samples).images, steps, rho, device=device, progress=progress)
+    document = found.to_dict()
+    picture = save_offset_picture(out, document)
+    if not as_json:
+        console = Console()
+        console.print(offsets_table(document, model))
+        console.print(f"  {picture}", highlight=False, soft_wrap=True)
+    return _finish({"model": model, "dataset": images.name, "picture": str(picture), **document}, as_json, True)
 
 
 @app.command()

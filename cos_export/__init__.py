@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cos_export.nir_file import read_nir, write_nir
     from cos_export.onnx_file import write_onnx
     from cos_export.qcfs import QCFS
+    from cos_export.quantisation import quantise
     from cos_export.simulation import activate, simulate
     from cos_export.trace import Trace
     from cos_export.training import train
@@ -59,6 +60,7 @@ __all__ = [
     "inspect_module",
     "load",
     "load_dataset",
+    "quantise",
     "read_nir",
     "relu_thresholds",
     "simulate",
@@ -95,6 +97,7 @@ _HOMES = {
     "inspect_module": "cos_export.capturing",
     "load": "cos_export.bundle",
     "load_dataset": "cos_export.datasets",
+    "quantise": "cos_export.quantisation",
     "read_nir": "cos_export.nir_file",
     "relu_thresholds": "calibration.thresholds",
     "simulate": "cos_export.simulation",

@@ -9,7 +9,7 @@ import torch
 
 from cos_export.errors import InputError, UnavailableError
 
-__all__ = ["full_precision", "resolve_device"]
+__all__ = ["full_precision", "plain_sums", "resolve_device"]
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
@@ -45,3 +45,13 @@ def full_precision() -> Iterator[None]:
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
+@contextmanager
+def plain_sums() -> Iterator[None]:
+    """Keeps cuDNN out, which may compute a convolution by a transform (Winograd's) whose fractions round integers.
+
+    What PyTorch does without it is a product of matrices: sums of products, exact for integers below 2^24.
+    """
+    with torch.backends.cudnn.flags(enabled=False):
+        yield

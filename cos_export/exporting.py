@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from cos_export.nir_file import write_nir
 from cos_export.onnx_file import write_onnx
 from cos_export.parity.verification import ParityResult, verify
 from cos_export.progress import Progress, silent
+from cos_export.quantisation import loihi_report
 from cos_export.report import render_report
 from cos_export.simulation import PerSampleCalibration, check_images, check_steps, simulate
 from cos_export.target import Target
@@ -96,12 +97,14 @@ def export_and_verify(
 
     Raises:
         InputError: The images, labels or steps do not fit, or the folder holds something else.
+        NetworkError: In a network of integers, a range does not fit; the message names the layer.
     """
     destination = Path(path).resolve()
     check_destination(destination)
     images, steps = check_images(network, golden), check_steps(steps, network)
     classes = None if labels is None else _check_labels(labels, len(images))
     network = replace(network, num_timesteps=steps)
+    limits = None if network.quantisation is None else loihi_report(network, steps, per_sample=calibration is not None)
     if calibration is not None:
         network = replace(network, method=calibration.name, rho=calibration.rho)
     reference = simulate(network, images, steps, calibration=calibration, device=device, progress=progress)
@@ -114,6 +117,8 @@ def export_and_verify(
         write_golden(staging / "golden.npz", Golden(images, reference, classes))
         progress("writing the bundle", 3, 4)
         manifest = _manifest(network, steps, len(images), metrics)
+        if network.quantisation is not None and limits is not None:
+            manifest["quantisation"] = asdict(network.quantisation) | {"layers": [layer.to_dict() for layer in limits]}
         draft = Bundle(staging, manifest)
         parity = verify(draft, targets, progress=progress) if targets else None
         manifest["parity"] = None if parity is None else _summary(parity)

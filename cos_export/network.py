@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cos_export.errors import NetworkError
 from cos_export.graph import Shape, predecessors, shapes, topological_order
 
-__all__ = ["FloatArray", "NeuronSpec", "SampleStates", "SpikingNetwork", "half_potentials"]
+__all__ = ["FloatArray", "NeuronSpec", "Quantisation", "SampleStates", "SpikingNetwork", "half_potentials"]
 
 FloatArray = NDArray[np.float32]
 
@@ -45,6 +45,7 @@ class NeuronSpec:
         silent: True where a neuron's spikes are dropped while its potential goes on, or None.
         levels: L of the quantised activation that this layer stands for, or None if that was a
             clipped ReLU. No run of spikes needs it: it says what the layer should converge to.
+        scale: What 1 stands for in a network of integers, one number for each channel, or None. No run needs it.
     """
 
     threshold: FloatArray
@@ -55,6 +56,7 @@ class NeuronSpec:
     bias: FloatArray | None = None
     silent: NDArray[np.bool_] | None = None
     levels: int | None = None
+    scale: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.threshold)
@@ -72,6 +74,8 @@ class NeuronSpec:
             raise NetworkError(f"bias must be (steps, {shape[0]}), and has shape {np.shape(self.bias)}.")
         if self.levels is not None and self.levels < 1:
             raise NetworkError(f"levels must be at least 1, and is {self.levels}.")
+        if self.scale is not None and np.shape(self.scale) != shape[:1]:
+            raise NetworkError(f"scale must be ({shape[0]},), and has shape {np.shape(self.scale)}.")
 
     @property
     def shape(self) -> Shape:
@@ -107,6 +111,37 @@ class SampleStates:
 
 
 @dataclass(frozen=True)
+class Quantisation:
+    """What the integers at the two ends of a network in fixed point stand for (docs/numerics.md).
+
+    The images become 8-bit integers x, rounded half to even, and what reaches the Output becomes logits:
+
+        x = clip(round(image * float32(1 / input_scale)), input_minimum, input_maximum)
+        logits(t) = readout_scale * (1 / t) * (sum over the first t steps of what reaches the Output)
+
+    Attributes:
+        input_scale: What 1 stands for in x.
+        input_minimum: The least x, -128 or more.
+        input_maximum: The largest x; 255 at most, and 127 if x may be negative.
+        readout_scale: What 1 stands for at the Output.
+    """
+
+    input_scale: float
+    input_minimum: int = -127
+    input_maximum: int = 127
+    readout_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("input_scale", "readout_scale"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > 0 and float(np.float32(value)) == value):
+                raise NetworkError(f"{name} must be a positive float32 number, and is {value!r}.")
+        low, high = self.input_minimum, self.input_maximum
+        if not low <= 0 < high or high - low > 255 or low < -128 or (low < 0 and high > 127):
+            raise NetworkError(f"An 8-bit input lies in -128..127 or 0..255, not in {low}..{high}.")
+
+
+@dataclass(frozen=True)
 class SpikingNetwork:
     """A feed-forward network of integrate-and-fire neurons.
 
@@ -120,7 +155,8 @@ class SpikingNetwork:
         num_timesteps: T for which the initial potentials were calibrated, or None.
         method: The calibration method that set them.
         rho: Extra steps that the method needs for each input (0 if static).
-        numerics: "float32" or "int8".
+        numerics: "float32", or "int8" where every array holds integers (v_init half-integers) in float32.
+        quantisation: What the integers stand for, in a network of numerics "int8" and only there.
     """
 
     graph: nir.NIRGraph
@@ -129,8 +165,11 @@ class SpikingNetwork:
     method: str = "half"
     rho: int = 0
     numerics: Literal["float32", "int8"] = "float32"
+    quantisation: Quantisation | None = None
 
     def __post_init__(self) -> None:
+        if (self.numerics == "int8") != (self.quantisation is not None):
+            raise NetworkError('A network of numerics "int8" has a quantisation, and no other network has one.')
         object.__setattr__(self, "neurons", MappingProxyType(dict(self.neurons)))
         for kind in (nir.Input, nir.Output):
             names = [name for name, node in self.graph.nodes.items() if isinstance(node, kind)]

@@ -10,7 +10,19 @@ from torch import Tensor
 
 from cos_export.network import NeuronSpec
 
-__all__ = ["NeuronTensors", "Run", "current_at", "integrate_and_fire", "neuron_tensors", "step"]
+__all__ = [
+    "NeuronTensors",
+    "Run",
+    "advance",
+    "current_at",
+    "integrate_and_fire",
+    "neuron_tensors",
+    "sample_blocks",
+    "step",
+]
+
+_CACHED = 1 << 17
+"""Numbers in an array that a processor's cache holds together with the few others of a step."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,37 @@ def current_at(currents: Tensor, t: int, neuron: NeuronTensors) -> Tensor:
     return current + neuron.bias[t].reshape(-1, *[1] * (current.ndim - 2))
 
 
+def advance(potential: Tensor, current: Tensor, neuron: NeuronTensors, spike: Tensor) -> None:
+    """One step of the contract in place: the numbers of `step`, and no memory beside.
+
+    Args:
+        potential: v(t-1), (batch, ...), which becomes v(t).
+        current: I(t) + beta(t), (batch, ...).
+        neuron: The layer.
+        spike: (batch, ...) of the potential's dtype, which becomes what each neuron fired, as 0 or 1.
+    """
+    potential += current
+    compare = torch.gt if neuron.strict else torch.ge
+    compare(potential, neuron.threshold, out=spike)
+    if neuron.v_reset is None:
+        potential.addcmul_(spike, neuron.threshold, value=-1)
+    else:
+        potential.copy_(torch.where(spike.bool(), neuron.v_reset, potential))
+
+
+def sample_blocks(currents: Tensor) -> list[slice]:
+    """Parts of the batch whose arrays stay in a processor's cache; all of it on other devices.
+
+    Args:
+        currents: (steps, batch, ...).
+    """
+    samples = currents.shape[1]
+    if currents.device.type != "cpu" or samples == 0:
+        return [slice(0, samples)]
+    size = max(1, _CACHED // max(1, currents[0, 0].numel()))
+    return [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+
+
 def integrate_and_fire(currents: Tensor, steps: int, neuron: NeuronTensors, *, record_potentials: bool = False) -> Run:
     """Runs a layer from v_init for `steps` steps.
 
@@ -121,11 +164,13 @@ def integrate_and_fire(currents: Tensor, steps: int, neuron: NeuronTensors, *, r
     batch = currents.shape[1:]
     spikes = torch.empty_like(currents[:steps].expand(steps, *batch))
     potentials = torch.empty_like(spikes) if record_potentials else None
-    potential = neuron.v_init.expand(batch)
-    for t in range(steps):
-        spikes[t], potential = step(potential, current_at(currents, t, neuron), neuron)
-        if potentials is not None:
-            potentials[t] = potential
+    residual = torch.empty_like(currents[0]).copy_(neuron.v_init)
+    for block in sample_blocks(currents):
+        part, potential = currents[:, block], residual[block]
+        for t in range(steps):
+            advance(potential, current_at(part, t, neuron), neuron, spikes[t, block])
+            if potentials is not None:
+                potentials[t, block] = potential
     if neuron.silent is not None:
         spikes.masked_fill_(neuron.silent, 0.0)
-    return Run(spikes, potential, potentials)
+    return Run(spikes, residual, potentials)

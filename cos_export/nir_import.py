@@ -87,6 +87,7 @@ def import_graph(
         method=facts.method,
         rho=facts.rho,
         numerics=facts.numerics,
+        quantisation=facts.quantisation,
     )
 
 
@@ -148,6 +149,7 @@ def _neurons(
         bias=said.bias,
         silent=said.silent,
         levels=said.levels,
+        scale=said.scale,
     )
 
 

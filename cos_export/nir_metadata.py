@@ -9,15 +9,17 @@ survive a NIR file. On each spiking node:
     v_bias               float32 (steps, channels), if there is one
     silent               uint8 0 or 1, of v_threshold's shape, if there is one
     levels               L of the quantised activation, if the layer stands for one
+    integer_scale        float64 (channels,), what 1 stands for in a network of integers
 
-and on the graph `schema`, `num_timesteps` (if calibrated for one), `rho`, `method`, `numerics`, `producer`
-and the constants of `CONTRACT`.
+and on the graph `schema`, `num_timesteps` (if calibrated for one), `rho`, `method`, `numerics`, `producer`, the
+constants of `CONTRACT`, and for numerics "int8" `input_scale`, `input_minimum`, `input_maximum` and `readout_scale`
+(see `cos_export.network.Quantisation`): the graph itself takes and gives integers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -25,12 +27,13 @@ from numpy.typing import NDArray
 
 from cos_export import __version__
 from cos_export.errors import NetworkError
-from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
+from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
 
 __all__ = [
     "CONTRACT",
     "GRAPH_KEYS",
     "NODE_KEYS",
+    "QUANTISATION_KEYS",
     "SCHEMA",
     "GraphFacts",
     "NeuronFacts",
@@ -54,8 +57,11 @@ CONTRACT: Mapping[str, str | float] = {
 }
 """What is so in every network: a file of our schema that says otherwise cannot be run."""
 
-GRAPH_KEYS = frozenset({"schema", "num_timesteps", "rho", "method", "numerics", "producer", *CONTRACT})
-NODE_KEYS = frozenset({"v_init", "reset_mechanism", "spike_condition", "v_bias", "silent", "levels"})
+QUANTISATION_KEYS = ("input_scale", "input_minimum", "input_maximum", "readout_scale")
+GRAPH_KEYS = frozenset(
+    {"schema", "num_timesteps", "rho", "method", "numerics", "producer", *CONTRACT, *QUANTISATION_KEYS}
+)
+NODE_KEYS = frozenset({"v_init", "reset_mechanism", "spike_condition", "v_bias", "silent", "levels", "integer_scale"})
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class GraphFacts:
         rho: Extra steps per sample.
         method: The calibration method; "none" for a graph from elsewhere.
         numerics: "float32" or "int8".
+        quantisation: What the integers stand for, if there are any.
         dt: Length of a step in the unit of NIR's r, or None if not said.
     """
 
@@ -76,6 +83,7 @@ class GraphFacts:
     rho: int = 0
     method: str = "none"
     numerics: Literal["float32", "int8"] = "float32"
+    quantisation: Quantisation | None = None
     dt: float | None = None
 
 
@@ -89,6 +97,7 @@ class NeuronFacts:
     bias: FloatArray | None = None
     silent: NDArray[np.bool_] | None = None
     levels: int | None = None
+    scale: NDArray[np.float64] | None = None
 
 
 def producer() -> str:
@@ -105,6 +114,7 @@ def graph_metadata(network: SpikingNetwork) -> dict[str, str | int | float]:
         "rho": int(network.rho),
         "method": network.method,
         "numerics": network.numerics,
+        **({} if network.quantisation is None else asdict(network.quantisation)),
         **CONTRACT,
         "producer": producer(),
     }
@@ -123,6 +133,8 @@ def neuron_metadata(spec: NeuronSpec) -> dict[str, Any]:
         found["silent"] = np.asarray(spec.silent, np.uint8)
     if spec.levels is not None:
         found["levels"] = int(spec.levels)
+    if spec.scale is not None:
+        found["integer_scale"] = np.asarray(spec.scale, np.float64)
     return found
 
 
@@ -172,6 +184,7 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
         rho=_integer("rho", metadata.get("rho", 0), 0),
         method=_word("method", metadata) or "none",
         numerics=cast("Literal['float32', 'int8']", numerics),
+        quantisation=_quantisation(metadata) if numerics == "int8" else None,
         dt=1.0 if dt is None else _number("dt", dt),
     )
 
@@ -191,6 +204,7 @@ def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:
     if silent is not None and not np.isin(np.asarray(silent), (0, 1)).all():
         raise NetworkError("its metadata has a silent mask with values other than 0 and 1.")
     levels = metadata.get("levels")
+    scale = _numbers("integer_scale", metadata.get("integer_scale"))
     return NeuronFacts(
         v_init=_floats("v_init", metadata.get("v_init")),
         reset=cast("Literal['subtract', 'value'] | None", reset),
@@ -198,16 +212,37 @@ def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:
         bias=_floats("v_bias", metadata.get("v_bias")),
         silent=None if silent is None else np.asarray(silent).astype(np.bool_),
         levels=None if levels is None else _integer("levels", levels, 1),
+        scale=None if scale is None else scale.astype(np.float64),
+    )
+
+
+def _quantisation(metadata: Mapping[str, Any]) -> Quantisation:
+    missing = [key for key in QUANTISATION_KEYS if key not in metadata]
+    if missing:
+        raise NetworkError(
+            f"The graph's metadata says numerics = 'int8', and lacks {', '.join(missing)}. A tool that copied the "
+            "graph has dropped them: use the original file."
+        )
+    return Quantisation(
+        input_scale=_number("input_scale", metadata["input_scale"]),
+        input_minimum=_integer("input_minimum", metadata["input_minimum"], -128),
+        input_maximum=_integer("input_maximum", metadata["input_maximum"], 1),
+        readout_scale=_number("readout_scale", metadata["readout_scale"]),
     )
 
 
 def _floats(key: str, value: Any) -> FloatArray | None:
+    array = _numbers(key, value)
+    return None if array is None else array.astype(np.float32)
+
+
+def _numbers(key: str, value: Any) -> NDArray[Any] | None:
     if value is None:
         return None
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise NetworkError(f"its metadata has {key} of type {array.dtype}; it must be an array of numbers.")
-    return array.astype(np.float32)
+    return array
 
 
 def _word(key: str, metadata: Mapping[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ samples, and the first one, whose input never changes, is computed once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial, singledispatch
 
 import nir
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cos_export.device import plain_sums
 from cos_export.errors import NetworkError
 from cos_export.graph import Convolution, Shape, convolution, pooling
 from cos_export.integers import encoded
@@ -116,7 +118,9 @@ class Program:
     def _through(self, name: str, arriving: Tensor) -> Tensor:
         """What a node that is no layer makes of (steps or 1, batch, ...)."""
         steps, batch = arriving.shape[:2]
-        flat = self._synapses[name](arriving.flatten(0, 1))
+        transformed = self.device.type == "cuda" and self.network.quantisation is not None
+        with plain_sums() if transformed else nullcontext():
+            flat = self._synapses[name](arriving.flatten(0, 1))
         return flat.reshape(steps, batch, *flat.shape[1:])
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
+from cos_export.integers import settled_states
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.neuron import NeuronTensors, Run, integrate_and_fire
 from cos_export.progress import Progress, silent
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 Observer = Callable[[str, Run], None]
-"""Told what each layer fired: (layer, its run)."""
+"""Told what each layer fired: (layer, its run). A batch may come in parts, of which each layer tells in order."""
 
 
 class PerSampleCalibration(Protocol):
@@ -108,11 +109,12 @@ def check_states(network: SpikingNetwork, states: SampleStates, samples: int) ->
                 raise InputError(f"{kind} of layer {name!r} must have shape {wanted}, and has {np.shape(array)}.")
 
 
-def mean_readout(outputs: Tensor, steps: int) -> Tensor:
-    """The mean of the first t outputs for t = 1..steps: (steps, batch, classes)."""
+def mean_readout(outputs: Tensor, steps: int, scale: float = 1.0) -> Tensor:
+    """The mean of the first t outputs for t = 1..steps, times `scale`: (steps, batch, classes)."""
     held = outputs.expand(steps, *outputs.shape[1:]) if len(outputs) == 1 else outputs
     count = torch.arange(1, steps + 1, device=held.device, dtype=held.dtype)
-    return held.cumsum(0) / count.reshape(-1, *[1] * (held.ndim - 1))
+    mean = held.cumsum(0) / count.reshape(-1, *[1] * (held.ndim - 1))
+    return mean if scale == 1.0 else mean * scale
 
 
 def simulate(
@@ -169,11 +171,16 @@ def simulate(
                 outputs = program.propagate(tensor, _rule(program, steps, found, recorder))
             else:
                 outputs, found = calibration.run(program, tensor, steps, recorder)
+                if network.quantisation is not None:
+                    # What counts is a run from the integers that are handed on.
+                    found = settled_states(found, network)
+                    recorder = _Recorder(record_spikes, record_potentials)
+                    outputs = program.propagate(tensor, _rule(program, steps, found, recorder))
             traces.append(
                 Trace(
-                    logits=mean_readout(outputs, steps).cpu().numpy(),
-                    spikes=recorder.spikes,
-                    potentials=recorder.potentials,
+                    logits=mean_readout(outputs, steps, program.readout_scale).cpu().numpy(),
+                    spikes=_joined(recorder.spikes),
+                    potentials=_joined(recorder.potentials),
                     rho=0 if calibration is None else calibration.rho,
                     states=found,
                 )
@@ -195,7 +202,7 @@ def activate(
             program.propagate(torch.from_numpy(array[i : i + batch_size]).to(program.device), clipped_activation)[0]
             for i in range(0, len(array), batch_size)
         ]
-    return torch.cat(parts).cpu().numpy()
+    return (torch.cat(parts) * program.readout_scale).cpu().numpy()
 
 
 class _Recorder:
@@ -203,14 +210,18 @@ class _Recorder:
 
     def __init__(self, spikes: bool, potentials: bool) -> None:
         self.keep_spikes, self.keep_potentials = spikes, potentials
-        self.spikes: dict[str, NDArray[np.bool_]] = {}
-        self.potentials: dict[str, FloatArray] = {}
+        self.spikes: dict[str, list[NDArray[np.bool_]]] = {}
+        self.potentials: dict[str, list[FloatArray]] = {}
 
     def __call__(self, name: str, run: Run) -> None:
         if self.keep_spikes:
-            self.spikes[name] = run.spikes.bool().cpu().numpy()
+            self.spikes.setdefault(name, []).append(run.spikes.bool().cpu().numpy())
         if run.potentials is not None:
-            self.potentials[name] = run.potentials.cpu().numpy()
+            self.potentials.setdefault(name, []).append(run.potentials.cpu().numpy())
+
+
+def _joined(parts: Mapping[str, Sequence[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays, 1) for name, arrays in parts.items()}
 
 
 def _part(states: SampleStates, batch: slice) -> SampleStates:

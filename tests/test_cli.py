@@ -330,6 +330,29 @@ def test_train_refuses_before_it_trains(tmp_path: Path) -> None:
         assert done.returncode == 2 and message in done.stderr
 
 
+def test_offset_spikes_are_counted_of_a_network_and_of_its_bundle(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "offsets.png"
+    of_network = run("offsets", "digits", "--data", "digits", "--steps", "4", "--samples", "40", "--out", out, "--json")
+    assert of_network.returncode == 0, of_network.stderr
+    document = json.loads(of_network.stdout)
+    assert document["samples"] == 40 and out.read_bytes().startswith(b"\x89PNG")
+    before, after = (document["layers"]["act4"][k] for k in ("0", "1"))
+    assert before["no_offset"] < after["no_offset"] and before["mse"] > after["mse"]
+    of_bundle = run("offsets", bundle, "--data", "digits", "--steps", "4", "--samples", "40", "--out", out, "--json")
+    assert json.loads(of_bundle.stdout)["layers"] == document["layers"]
+    table = run("offsets", bundle, "--data", "digits", "--samples", "10", "--out", out)
+    assert table.returncode == 0 and "T = 2" in table.stdout and "act4" in table.stdout
+    out.unlink()
+    for wrong, message in (
+        (["digits", "--out", out], "Say how many steps"),
+        (["digits", "--steps", "4", "--out", tmp_path / "offsets.pdf"], "ends otherwise"),
+        (["digits", "--steps", "4", "--out", tmp_path / "no" / "o.png"], "there is no folder"),
+    ):
+        refused = run("offsets", *wrong, "--data", "digits")
+        assert refused.returncode == 2 and message in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_targets_are_listed() -> None:
     done = run("targets", "--json")
     document = json.loads(done.stdout)
@@ -338,7 +361,7 @@ def test_targets_are_listed() -> None:
 
 
 def test_help_has_an_example_for_every_command() -> None:
-    for command in ("convert-and-export", "calibrate", "check", "verify", "run", "train", "targets"):
+    for command in ("convert-and-export", "calibrate", "check", "verify", "run", "offsets", "train", "targets"):
         done = run(command, "--help")
         assert done.returncode == 0 and f"cos-export {command}" in " ".join(done.stdout.split()), command
 

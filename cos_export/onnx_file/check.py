@@ -64,12 +64,18 @@ def check_onnx(network: SpikingNetwork, path: Path, steps: int) -> OnnxCheck:
         listed = ", ".join(f"{name!r} {count}" for name, count in wrong.items())
         raise ParityError(f"The ONNX graph fires spikes that its currents do not explain, by layer: {listed}.")
     distance = np.abs(logits - forced)
+    reference = simulate(network, images, steps, device="cpu")
+    differing = sum(int((spikes[name] != reference.spikes[name]).sum()) for name in spikes)
+    if network.quantisation is not None and (differing or not np.array_equal(logits, reference.logits)):
+        raise ParityError(
+            f"In fixed point no spike and no logit may differ: {differing} spikes of the ONNX graph do, and the logits "
+            f"by up to {np.abs(logits - reference.logits).max():.3g}."
+        )
     if not np.all(distance <= _TOLERANCE * (np.abs(forced).max() + 1e-3)):
         raise ParityError(f"The ONNX graph's logits are up to {distance.max():.3g} off what its own spikes give.")
-    reference = simulate(network, images, steps, device="cpu")
     return OnnxCheck(
         spike_slots=sum(array.size for array in spikes.values()),
-        differing=sum(int((spikes[name] != reference.spikes[name]).sum()) for name in spikes),
+        differing=differing,
         logit_error=float(distance.max()),
     )
 
@@ -115,7 +121,7 @@ def _follow(
     with torch.no_grad():
         program = Program(network, "cpu", torch.float64)
         outputs = program.propagate(torch.from_numpy(images).double(), rule)
-        return wrong, mean_readout(outputs, steps).numpy()
+        return wrong, mean_readout(outputs, steps, program.readout_scale).numpy()
 
 
 def _unexplained(neuron: NeuronTensors, currents: Tensor, fired: Tensor) -> int:

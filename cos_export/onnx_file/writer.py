@@ -10,7 +10,8 @@ from onnx import TensorProto
 
 from cos_export.atomic_file import written_whole
 from cos_export.errors import InputError
-from cos_export.network import SpikingNetwork
+from cos_export.integers import input_gain
+from cos_export.network import Quantisation, SpikingNetwork
 from cos_export.nir_metadata import graph_metadata, producer
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.check import OnnxCheck, check_onnx
@@ -21,6 +22,9 @@ from cos_export.onnx_file.synapses import synapse
 __all__ = ["IMAGES", "build_model", "write_onnx"]
 
 IMAGES = "images"
+
+INTEGER_LOGITS = "readout/means"
+"""The logits of a network of integers before they are scaled."""
 
 
 def write_onnx(
@@ -56,7 +60,7 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
 
     The graph has these inputs, of which a run must give the first only:
 
-        images              (batch, ...) float32, held for all steps
+        images              (batch, ...) float32, held for all steps; a network of integers rounds them first
         v_init/<layer>      (1 or batch, ...) float32, by default the layer's own
         silent/<layer>      (1 or batch, ...) bool, likewise; where a layer has a mask, or with `per_sample`
 
@@ -87,6 +91,8 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
     values: dict[str, tuple[str, ...]] = {}
     layers: dict[str, LayerValues] = {}
     images = builder.input(IMAGES, ("batch", *network.input_shape))
+    if network.quantisation is not None:
+        images = _encoded(builder, images, network.quantisation)
     for name in network.order:
         sources = network.predecessors[name]
         arriving = _summed(builder, name, [values[source] for source in sources]) if sources else (images,)
@@ -99,7 +105,7 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
             values[name] = tuple(
                 apply(value, f"{_step(name, t, arriving)}/current") for t, value in enumerate(arriving)
             )
-    _mean_readout(builder, values[network.output_name], steps)
+    _mean_readout(builder, values[network.output_name], steps, network.quantisation)
     builder.output(LOGITS, TensorProto.FLOAT, (steps, "batch", *network.output_shape))
     for name, layer in layers.items():
         builder.stack(layer.fired, f"spikes/{name}")
@@ -128,12 +134,31 @@ def _summed(builder: GraphBuilder, name: str, arriving: list[tuple[str, ...]]) -
     return total
 
 
-def _mean_readout(builder: GraphBuilder, outputs: tuple[str, ...], steps: int) -> None:
-    """The mean of the first t outputs for each t, as the running sum over t."""
+def _encoded(builder: GraphBuilder, images: str, quantisation: Quantisation) -> str:
+    """The 8-bit integers of `cos_export.integers.encoded`, operation by operation."""
+    gain = builder.constant(f"{IMAGES}/gain", np.array(input_gain(quantisation), np.float32))
+    low = builder.constant(f"{IMAGES}/minimum", np.array(quantisation.input_minimum, np.float32))
+    high = builder.constant(f"{IMAGES}/maximum", np.array(quantisation.input_maximum, np.float32))
+    scaled = builder.add("Mul", [images, gain], f"{IMAGES}/scaled")
+    rounded = builder.add("Round", [scaled], f"{IMAGES}/rounded")
+    return builder.add("Clip", [rounded, low, high], f"{IMAGES}/integers")
+
+
+def _mean_readout(
+    builder: GraphBuilder, outputs: tuple[str, ...], steps: int, quantisation: Quantisation | None
+) -> None:
+    """The mean of the first t outputs for each t, as the running sum over t, in the unit of the logits."""
     total, means = "", []
     for t in range(steps):
         value = outputs[t if len(outputs) > 1 else 0]
         total = value if t == 0 else builder.add("Add", [total, value], f"readout/t{t + 1}/sum")
         count = builder.constant(f"readout/t{t + 1}/count", np.array(t + 1, np.float32))
         means.append(builder.add("Div", [total, count], f"readout/t{t + 1}/mean"))
-    builder.stack(means, LOGITS)
+    if quantisation is None:
+        builder.stack(means, LOGITS)
+        return
+    builder.reserve(INTEGER_LOGITS)
+    builder.stack(means, INTEGER_LOGITS)
+    # Behind the stack, for a runtime folds a product that follows a synapse into its weights, which rounds anew.
+    scale = builder.constant("readout/scale", np.array(quantisation.readout_scale, np.float32))
+    builder.add("Mul", [INTEGER_LOGITS, scale], LOGITS, reserved=True)

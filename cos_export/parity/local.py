@@ -3,6 +3,7 @@
 End to end, one neuron within rounding of its threshold changes everything after it, so a difference proves
 nothing. Locally it does: give each layer the target's own input spikes and each neuron the target's own earlier
 spikes, compute m(t) in float64, and the spike must be [m(t) >= theta] unless m(t) is within the rounding bound.
+In a network of integers all sums are exact, and that bound is 0.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cos_export.errors import ParityError
+from cos_export.integers import encoded
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
 from cos_export.parity.rounding import UNIT_ROUNDOFF, Bounded, bounded_synapse, exact, gamma, sum_of
 from cos_export.progress import Progress, silent
@@ -136,7 +138,8 @@ def _check_chunk(
     tallies: dict[str, _Tally],
     listed: list[Violation],
 ) -> None:
-    inputs = torch.from_numpy(images[chunk]).to(torch.float64)
+    inputs = encoded(torch.from_numpy(images[chunk]), network.quantisation).to(torch.float64)
+    unit = UNIT_ROUNDOFF if network.quantisation is None else 0.0
     values: dict[str, Bounded] = {}
     remaining = {name: sum(name in feeds for feeds in network.predecessors.values()) for name in network.order}
     for name in network.order:
@@ -145,22 +148,22 @@ def _check_chunk(
             spikes = torch.from_numpy(trace.spikes[name][:, chunk])
             parts = [values[source] for source in sources]
             own = _own_states(network.neurons[name], name, states, chunk)
-            _check_layer(name, network.neurons[name], own, parts, spikes, chunk.start, tallies[name], listed)
+            _check_layer(name, network.neurons[name], own, parts, spikes, chunk.start, tallies[name], listed, unit)
             values[name] = exact(spikes.to(torch.float64))
         elif not sources:
             values[name] = exact(inputs.unsqueeze(0))
         else:
             merged, magnitude = sum_of([values[source] for source in sources])
             if len(sources) > 1:
-                merged = Bounded(merged.value, merged.error + gamma(len(sources) - 1) * magnitude)
-            values[name] = _per_step(bounded_synapse(network.graph.nodes[name]), merged)
+                merged = Bounded(merged.value, merged.error + gamma(len(sources) - 1, unit) * magnitude)
+            values[name] = _per_step(bounded_synapse(network.graph.nodes[name], unit), merged)
         for source in set(sources):
             remaining[source] -= 1
             if remaining[source] == 0:
                 del values[source]
     readout = values[network.output_name]
     logits = torch.from_numpy(trace.logits[:, chunk]).to(torch.float64)
-    _check_readout(network.output_name, readout, logits, chunk.start, tallies[network.output_name], listed)
+    _check_readout(network, readout, logits, chunk.start, tallies[network.output_name], listed)
 
 
 def _per_step(evaluate: Callable[[Bounded], Bounded], given: Bounded) -> Bounded:
@@ -193,6 +196,7 @@ def _check_layer(
     first_sample: int,
     tally: _Tally,
     listed: list[Violation],
+    unit: float,
 ) -> None:
     theta = torch.as_tensor(spec.threshold).to(torch.float64)
     bias = spec.bias_per_step(len(spikes))
@@ -206,11 +210,11 @@ def _check_layer(
             beta = torch.from_numpy(bias[t]).to(torch.float64).expand_as(potential)
             terms.append(Bounded(beta, torch.zeros_like(beta)))
         charged, magnitude = sum_of(terms)
-        bound = charged.error + gamma(len(terms) - 1) * magnitude
+        bound = charged.error + gamma(len(terms) - 1, unit) * magnitude
         margin = charged.value - theta
         should = margin > 0 if spec.condition == ">" else margin >= 0
         fired = spikes[t] if mask is None else torch.where(mask, should, spikes[t])
-        near = margin.abs() <= bound
+        near = margin.abs() <= bound if unit else torch.zeros_like(should)
         wrong = (fired != should) & ~near
         if mask is not None:
             wrong |= mask & spikes[t]
@@ -225,7 +229,7 @@ def _check_layer(
                 )
             )
         reset = charged.value - theta * fired
-        drift = bound + UNIT_ROUNDOFF * (reset.abs() + bound)
+        drift = bound + unit * (reset.abs() + bound)
         if spec.reset == "value" and spec.v_reset is not None:
             reset = torch.where(fired, torch.as_tensor(spec.v_reset).to(torch.float64), charged.value)
             drift = torch.where(fired, 0.0, bound)
@@ -233,9 +237,18 @@ def _check_layer(
 
 
 def _check_readout(
-    name: str, outputs: Bounded, logits: Tensor, first_sample: int, tally: _Tally, listed: list[Violation]
+    network: SpikingNetwork,
+    outputs: Bounded,
+    logits: Tensor,
+    first_sample: int,
+    tally: _Tally,
+    listed: list[Violation],
 ) -> None:
-    """The mean over the first t outputs takes t - 1 additions and one division, in any order."""
+    """The mean over the first t outputs takes t - 1 additions and one division, in any order.
+
+    Of integers the additions are exact, which leaves the division and the product with the scale.
+    """
+    quantisation = network.quantisation
     total = torch.zeros_like(logits[0])
     error, magnitude = torch.zeros_like(total), torch.zeros_like(total)
     for t in range(len(logits)):
@@ -244,10 +257,15 @@ def _check_readout(
         magnitude = magnitude + output.value.abs() + output.error
         steps = t + 1
         bound = (error + gamma(steps + 1) * magnitude) / steps
-        off = (logits[t] - total / steps).abs()
+        mean = total / steps
+        if quantisation is not None:
+            mean = mean * quantisation.readout_scale
+            bound = gamma(2) * mean.abs()
+        off = (logits[t] - mean).abs()
         wrong = off > bound
         tally.violations[t] += int(wrong.sum())
         tally.largest_bound = max(tally.largest_bound, float(bound.max()))
         for index in wrong.nonzero()[:LISTED].tolist():
             at = tuple(index)
-            listed.append(Violation(name, steps, first_sample + at[0], at[1:], False, float(off[at]), float(bound[at])))
+            sample, margin = first_sample + at[0], float(off[at])
+            listed.append(Violation(network.output_name, steps, sample, at[1:], False, margin, float(bound[at])))

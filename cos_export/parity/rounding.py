@@ -42,9 +42,9 @@ def exact(value: Tensor) -> Bounded:
     return Bounded(value, torch.zeros_like(value))
 
 
-def gamma(operations: int) -> float:
-    """The relative error of k roundings in a row: k u / (1 - k u)."""
-    return operations * UNIT_ROUNDOFF / (1.0 - operations * UNIT_ROUNDOFF)
+def gamma(operations: int, unit: float = UNIT_ROUNDOFF) -> float:
+    """The relative error of k roundings in a row: k u / (1 - k u), with u = `unit`."""
+    return operations * unit / (1.0 - operations * unit)
 
 
 def sum_of(parts: list[Bounded]) -> tuple[Bounded, Tensor]:
@@ -60,18 +60,18 @@ def sum_of(parts: list[Bounded]) -> tuple[Bounded, Tensor]:
     return Bounded(value, error), magnitude
 
 
-def bounded_synapse(node: nir.NIRNode) -> Callable[[Bounded], Bounded]:
-    """What `node` makes of a value and its error.
+def bounded_synapse(node: nir.NIRNode, unit: float = UNIT_ROUNDOFF) -> Callable[[Bounded], Bounded]:
+    """What `node` makes of a value and its error, with unit roundoff `unit`: 0 where all sums are exact.
 
     The exact value is the node's own float64 function. For the error the same function is evaluated with the
     absolute values of weights and bias: |W| (|x| + e) + |b| bounds every partial sum, and |W| e carries on the error
     that the input had.
     """
     apply = synapse(node, _float64)
-    if terms(node) == 0:
+    if terms(node) == 0 or unit == 0:
         return lambda given: Bounded(apply(given.value), apply(given.error))
     absolute = synapse(node, lambda array: _float64(array).abs())
-    roundings = gamma(terms(node) + 1)
+    roundings = gamma(terms(node) + 1, unit)
 
     def evaluate(given: Bounded) -> Bounded:
         magnitude = absolute(given.value.abs() + given.error)

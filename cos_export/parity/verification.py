@@ -48,8 +48,9 @@ class TargetParity:
 
     @property
     def passed(self) -> bool:
-        """No local violation; in fixed point also no mismatch."""
-        return self.local_violations == 0 and not (self.exact and self.mismatches)
+        """No local violation; in fixed point also no mismatch, and not one logit that differs."""
+        differs = self.mismatches > 0 or self.comparison.logit_difference > 0
+        return self.local_violations == 0 and not (self.exact and differs)
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ def _plain(target: TargetParity) -> dict[str, Any]:
     readout = next(name for name in local.layers if name not in comparison.layers)
     return {
         "passed": target.passed,
+        "exact": target.exact,
         "version": target.version,
         "seconds": round(target.seconds, 3),
         "spikes_compared": comparison.compared,

@@ -17,6 +17,7 @@ from cos_export.training import TrainingResult
 __all__ = [
     "accuracy_table",
     "layer_table",
+    "limits_table",
     "parity_table",
     "show_conversion",
     "target_table",
@@ -71,9 +72,38 @@ def parity_table(result: ParityResult) -> Table:
             str(target.comparison.decisions_changed),
             "[green]passed[/green]" if target.passed else "[bold red]FAILED[/bold red]",
         )
-    table.caption = (
-        f"{result.samples} samples, T = {result.steps}. A violation is a spike or logit that rounding cannot explain."
-    )
+    exact = any(target.exact for target in result.targets.values())
+    rule = "A violation is a spike or logit that rounding cannot explain."
+    if exact:
+        rule = "In int8 not one spike or logit may differ."
+    table.caption = f"{result.samples} samples, T = {result.steps}. {rule}"
+    return table
+
+
+def limits_table(quantisation: Mapping[str, Any]) -> Table:
+    """What can occur in each layer of a network of integers, and which limits of Loihi 2 that exceeds.
+
+    Args:
+        quantisation: As the manifest has it.
+    """
+    table = _table("Ranges of integers, proved from the weights")
+    table.add_column("layer", no_wrap=True)
+    for name in ("weights", "threshold", "largest current", "largest sum", "T that fits", "bias exponent"):
+        table.add_column(name, justify="right")
+    table.add_column("beyond Loihi 2")
+    for layer in quantisation["layers"]:
+        span = layer["range"]
+        low, high = span["threshold_minimum"], span["threshold_maximum"]
+        table.add_row(
+            span["name"],
+            f"{span['weight_minimum']}..{span['weight_maximum']}",
+            f"{high:,}" if low == high else f"{low:,}..{high:,}",
+            f"{max(-span['current_minimum'], span['current_maximum']):,}",
+            f"{span['largest_sum']:,}",
+            "any" if span["steps_that_fit"] is None else f"{span['steps_that_fit']:,}",
+            "none" if layer["bias_exponent"] is None else str(layer["bias_exponent"]),
+            "; ".join(layer["exceeded"]),
+        )
     return table
 
 
@@ -125,7 +155,8 @@ def show_conversion(
 ) -> None:
     """The closing summary: accuracies, parity, what one input costs, and where the files are."""
     manifest = bundle.manifest
-    title = f"Accuracy (%) on {manifest['metrics']['dataset']}, {manifest['metrics']['samples']} images"
+    numerics = manifest["numerics"]
+    title = f"Accuracy (%) on {manifest['metrics']['dataset']}, {manifest['metrics']['samples']} images, {numerics}"
     console.print(accuracy_table(ann_accuracy, rows, title))
     if parity is not None:
         console.print(parity_table(parity))
@@ -133,7 +164,7 @@ def show_conversion(
             for line in violation_lines(target):
                 console.print(line, highlight=False)
     steps, rho = manifest["num_timesteps"], manifest["rho"]
-    console.print(f"T = {steps}, rho = {rho}, T_total = {rho + steps} steps per input", highlight=False)
+    console.print(f"T = {steps}, rho = {rho}, T_total = {rho + steps} steps per input, {numerics}", highlight=False)
     for name in sorted(manifest["files"]):
         console.print(f"  {bundle.path / name}", highlight=False, soft_wrap=True)
     console.print(f"  {bundle.path / 'manifest.json'}", highlight=False, soft_wrap=True)

@@ -2,5 +2,6 @@
 
 from targets.lava.environment import LavaEnvironment, find, install
 from targets.lava.lava_target import LavaTarget, run_network
+from targets.lava.netx import write_netx
 
-__all__ = ["LavaEnvironment", "LavaTarget", "find", "install", "run_network"]
+__all__ = ["LavaEnvironment", "LavaTarget", "find", "install", "run_network", "write_netx"]

@@ -20,9 +20,10 @@ from pathlib import Path
 from cos_export.errors import InputError, UnavailableError
 from cos_export.progress import Progress, silent
 
-__all__ = ["INSTALL_COMMAND", "LAVA_VERSION", "LavaEnvironment", "find", "install", "location"]
+__all__ = ["INSTALL_COMMAND", "LAVA_DL_VERSION", "LAVA_VERSION", "LavaEnvironment", "find", "install", "location"]
 
 LAVA_VERSION = "0.10.0"
+LAVA_DL_VERSION = "0.6.0"
 LOCATION_VARIABLE = "COS_EXPORT_LAVA_ENV"
 INSTALL_COMMAND = "cos-export targets --install lava"
 
@@ -42,12 +43,14 @@ class LavaEnvironment:
         python: The interpreter to run the worker with.
         lava_version: Of lava-nc.
         python_version: As "3.10.13", or empty if it does not say.
+        lava_dl_version: Of lava-dl, which the netx back end needs, or empty if there is none.
     """
 
     path: Path
     python: Path
     lava_version: str
     python_version: str
+    lava_dl_version: str = ""
 
 
 def location() -> Path:
@@ -56,8 +59,11 @@ def location() -> Path:
     return Path(named).expanduser().absolute() if named else Path(sys.prefix) / "share" / "cos-export" / "lava"
 
 
-def find() -> LavaEnvironment:
+def find(*, netx: bool = False) -> LavaEnvironment:
     """The environment, judged by its files alone: nothing is run, so that asking costs nothing.
+
+    Args:
+        netx: Whether lava-dl must be there, too.
 
     Raises:
         UnavailableError: There is none, or it cannot be used; says what to do.
@@ -73,14 +79,25 @@ def find() -> LavaEnvironment:
     python = root / "bin" / "python"
     if not os.access(python, os.X_OK):
         raise UnavailableError(f"The environment at {root} is broken: {python} is no program. {advice}")
-    versions = sorted(
-        path.name.removeprefix("lava_nc-").removesuffix(".dist-info")
-        for path in root.glob("lib/python3.*/site-packages/lava_nc-*.dist-info")
-    )
+    versions = _versions(root, "lava_nc")
     if versions != [LAVA_VERSION]:
         found = f"lava-nc {', '.join(versions)}" if versions else "no lava-nc"
         raise UnavailableError(f"The environment at {root} holds {found}, and {LAVA_VERSION} is needed. {advice}")
-    return LavaEnvironment(root, python, LAVA_VERSION, _python_version(root))
+    extensions = _versions(root, "lava_dl")
+    if netx and extensions != [LAVA_DL_VERSION]:
+        found = f"lava-dl {', '.join(extensions)}" if extensions else "no lava-dl"
+        raise UnavailableError(
+            f"The environment at {root} holds {found}, and the netx back end needs {LAVA_DL_VERSION}. {advice}"
+        )
+    return LavaEnvironment(root, python, LAVA_VERSION, _python_version(root), "".join(extensions[:1]))
+
+
+def _versions(root: Path, package: str) -> list[str]:
+    """What the environment says it holds of a package."""
+    return sorted(
+        path.name.removeprefix(f"{package}-").removesuffix(".dist-info")
+        for path in root.glob(f"lib/python3.*/site-packages/{package}-*.dist-info")
+    )
 
 
 def _python_version(root: Path) -> str:
@@ -122,15 +139,19 @@ def install(progress: Progress = silent) -> LavaEnvironment:
 
 def _install_locked(root: Path, progress: Progress) -> LavaEnvironment:
     try:
-        return find()
+        environment = find()
     except UnavailableError:
         _remove_incomplete(root)
+    else:
+        if environment.lava_dl_version != LAVA_DL_VERSION:
+            _add_netx(root)
+        return find(netx=True)
     try:
         _make(root, progress)
     except BaseException:
         shutil.rmtree(root, ignore_errors=True)
         raise
-    return find()
+    return find(netx=True)
 
 
 @contextmanager
@@ -162,8 +183,7 @@ def _make(root: Path, progress: Progress) -> None:
     (root / _BEGUN).write_text(json.dumps({"process": os.getpid()}), encoding="utf-8")
     progress(stage, 0, total)
     _command([str(python), "-I", "-m", "venv", str(root)], "An environment could not be made")
-    inside = str(root / "bin" / "python")
-    pip = [inside, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    inside, pip = str(root / "bin" / "python"), _pip(root)
     progress(stage, 1, total)
     failed = "pip could not install Lava"
     if fits:
@@ -173,13 +193,26 @@ def _make(root: Path, progress: Progress) -> None:
         # Without --no-deps the flag would hold for the dependencies too, and fetch ones that do not fit.
         _command([*pip, "--no-deps", "--ignore-requires-python", f"lava-nc=={LAVA_VERSION}"], failed)
     progress(stage, 2, total)
-    for stray in root.glob("lib/python3.*/site-packages/tests"):
-        shutil.rmtree(stray)
+    _add_netx(root)
     progress(stage, 3, total)
     versions = _command([inside, "-I", "-B", str(_WORKER), "--probe"], "Lava was installed, and does not start")
     (root / _COMPLETE).write_text(versions.strip().splitlines()[-1], encoding="utf-8")
     (root / _BEGUN).unlink()
     progress(stage, 4, total)
+
+
+def _pip(root: Path) -> list[str]:
+    """The command that installs into the environment."""
+    return [str(root / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+
+
+def _add_netx(root: Path) -> None:
+    """Installs lava-dl for its netx, without PyTorch, of which it asks for three gigabytes and netx uses nothing."""
+    pip, failed = _pip(root), "pip could not install lava-dl"
+    _command([*pip, "h5py"], failed)
+    _command([*pip, "--no-deps", "--ignore-requires-python", f"lava-dl=={LAVA_DL_VERSION}"], failed)
+    for stray in root.glob("lib/python3.*/site-packages/tests"):
+        shutil.rmtree(stray)
 
 
 def _choose_python() -> tuple[Path, bool]:

@@ -18,14 +18,16 @@ from cos_export.errors import TargetError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.simulation import mean_readout
 from cos_export.trace import Trace
-from targets.lava.lowering import LoweredNode
+from targets.lava.lowered_node import LoweredNode
 
-__all__ = ["PROTOCOL", "Backend", "Job", "read_trace", "write_job"]
+__all__ = ["NETX_FILE", "PROTOCOL", "Backend", "Job", "read_trace", "write_job"]
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Of the job folder; the worker refuses any other."""
 
-Backend = Literal["batched", "faithful"]
+NETX_FILE = "network.hdf5"
+
+Backend = Literal["batched", "faithful", "netx"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def write_job(
     steps: int,
     samples: int,
     batch: int,
+    cores: int,
     record_spikes: bool,
     deadline: float,
 ) -> Job:
@@ -61,12 +64,13 @@ def write_job(
 
     Args:
         folder: An empty folder.
-        network: For its wiring and shapes.
+        network: For its wiring, shapes and numerics.
         nodes: Its nodes as lowered, in topological order.
-        backend: "batched" or "faithful".
+        backend: Which part of the worker runs it; "netx" needs the file NETX_FILE in the folder, too.
         steps: T.
         samples: N.
         batch: Samples held at once by the batched back end.
+        cores: Processor cores that the batched back end should keep busy.
         record_spikes: Whether every spike is wanted.
         deadline: Seconds it may take.
     """
@@ -93,6 +97,8 @@ def write_job(
         "steps": steps,
         "samples": samples,
         "batch": batch,
+        "cores": cores,
+        "numerics": network.numerics,
         "record_spikes": record_spikes,
         "parent": os.getpid(),
         "segment_prefix": job.segment_prefix,
@@ -132,7 +138,8 @@ def read_trace(
     """
     shape = (steps, job.samples, *network.output_shape)
     outputs: FloatArray = _load(job.folder / "outputs.npy", shape, np.float32)
-    logits = mean_readout(torch.from_numpy(outputs), steps).numpy()
+    scale = 1.0 if network.quantisation is None else network.quantisation.readout_scale
+    logits = mean_readout(torch.from_numpy(outputs), steps, scale).numpy()
     spikes: dict[str, NDArray[np.bool_]] = {}
     if record_spikes:
         for index, name in enumerate(network.order):

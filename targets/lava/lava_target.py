@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,15 +21,16 @@ from cos_export.simulation import check_images, check_steps
 from cos_export.target import Availability
 from cos_export.trace import Trace
 from targets.lava.environment import find
-from targets.lava.job import Backend, read_trace, write_job
+from targets.lava.job import NETX_FILE, Backend, read_trace, write_job
 from targets.lava.lowering import lower, multiply_accumulates
+from targets.lava.netx import write_netx
 from targets.lava.process_group import uninterrupted
 from targets.lava.supervisor import supervise
 
 __all__ = ["LavaTarget", "run_network"]
 
 _STARTING_SECONDS = 120.0
-_WORK_PER_SECOND: dict[Backend, float] = {"batched": 1e8, "faithful": 2e6}
+_WORK_PER_SECOND: dict[Backend, float] = {"batched": 1e8, "faithful": 2e6, "netx": 2e6}
 """Multiplications, at about a twentieth of what was measured on two busy cores."""
 
 _STEP_SECONDS = 0.02
@@ -41,23 +44,27 @@ class LavaTarget:
     """Runs networks in Lava.
 
     Attributes:
-        backend: "batched", one Lava process for each layer, for any number of samples; or "faithful", Lava's
-            own synapse processes and one sample at a time, as neuromorphic hardware would have it, for a few.
+        backend: "batched", one Lava process for each layer, for any number of samples; "faithful", Lava's
+            own synapse processes and one sample at a time, as neuromorphic hardware would have it, for a few; or
+            "netx", what lava-dl's netx loads of a chain of layers in integers, likewise.
         deadline: Seconds that a run may take; by default plenty for what there is to compute.
         batch_size: Samples that the batched back end computes at once; by default as memory allows.
+        cores: Processor cores that the batched back end keeps busy; by default all that this process may use.
     """
 
     backend: Backend = "batched"
     deadline: float | None = None
     batch_size: int | None = None
+    cores: int | None = None
 
     def __post_init__(self) -> None:
-        if self.backend not in ("batched", "faithful"):
-            raise InputError(f'backend must be "batched" or "faithful", and is {self.backend!r}.')
+        if self.backend not in get_args(Backend):
+            raise InputError(f"backend must be one of {', '.join(get_args(Backend))}, and is {self.backend!r}.")
         if self.deadline is not None and not (math.isfinite(self.deadline) and self.deadline > 0):
             raise InputError(f"deadline must be a positive number of seconds, and is {self.deadline}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, and is {self.batch_size}.")
+        for name, number in (("batch_size", self.batch_size), ("cores", self.cores)):
+            if number is not None and number < 1:
+                raise InputError(f"{name} must be at least 1, and is {number}.")
 
     @property
     def name(self) -> str:
@@ -67,7 +74,7 @@ class LavaTarget:
     def available(self) -> Availability:
         """Whether Lava is installed; nothing is run to find out."""
         try:
-            environment = find()
+            environment = find(netx=self.backend == "netx")
         except UnavailableError as error:
             return Availability(ready=False, reason=str(error))
         python = f" (Python {environment.python_version})" if environment.python_version else ""
@@ -114,7 +121,7 @@ def run_network(
         states: What a per-sample method has set for these samples.
         record_spikes: Whether to return every spike.
         progress: Told of the samples done.
-        options: Back end, deadline and batch size.
+        options: Back end, deadline, batch size and cores.
 
     Returns:
         The trace, with spikes of shape (steps, samples, ...) by layer.
@@ -122,15 +129,21 @@ def run_network(
     Raises:
         UnavailableError: Lava is not installed, or its Python does not start.
         InputError: The images, steps or states do not fit the network.
-        NetworkError: A node of the network cannot be run in Lava.
+        NetworkError: A node of the network cannot be run in Lava, or not by this back end.
         TargetError: Lava failed, died, or was not done by the deadline.
     """
     chosen = options or LavaTarget()
     array, steps = check_images(network, images), check_steps(steps, network)
-    environment = find()
+    if chosen.backend == "netx" and states is not None:
+        raise InputError(
+            'The netx back end starts every sample from the same potentials. Use "batched" for this method.'
+        )
+    environment = find(netx=chosen.backend == "netx")
     nodes = lower(network, array, steps, states)
     folder = Path(tempfile.mkdtemp(prefix="cos-export-lava-"))
     try:
+        if chosen.backend == "netx":
+            write_netx(network, folder / NETX_FILE)
         job = write_job(
             folder,
             network,
@@ -139,6 +152,7 @@ def run_network(
             steps=steps,
             samples=len(array),
             batch=chosen.batch_size or _batch_size(network, len(array)),
+            cores=chosen.cores or _available_cores(),
             record_spikes=record_spikes,
             deadline=chosen.deadline or _deadline(network, len(array), steps, chosen.backend),
         )
@@ -155,6 +169,11 @@ def _batch_size(network: SpikingNetwork, samples: int) -> int:
     most = min(max(_BATCH_VALUES // largest, _SMALLEST_BATCH), _LARGEST_BATCH)
     groups = math.ceil(samples / most)
     return math.ceil(samples / groups)
+
+
+def _available_cores() -> int:
+    """The processor's cores that this process, and so the worker, may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _deadline(network: SpikingNetwork, samples: int, steps: int, backend: Backend) -> float:

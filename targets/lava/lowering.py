@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Any
 
 import nir
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cos_export.errors import InputError, NetworkError
 from cos_export.graph import convolution, pooling
+from cos_export.integers import encoded
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
+from targets.lava.fixed_point import in_integers
+from targets.lava.lowered_node import LoweredNode
 
-__all__ = ["LoweredNode", "lower", "multiply_accumulates"]
-
-
-@dataclass(frozen=True)
-class LoweredNode:
-    """A node as the worker reads it.
-
-    Attributes:
-        kind: "input", "output", "neuron", "convolution", "linear", "scale", "pool" or "flatten".
-        settings: What JSON can hold.
-        arrays: Weights, thresholds and states.
-    """
-
-    kind: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+__all__ = ["lower", "lower_synapse", "multiply_accumulates"]
 
 
 def lower(
@@ -45,7 +33,7 @@ def lower(
         states: Initial potentials and silent masks of each sample, in place of the network's.
 
     Raises:
-        NetworkError: A node of the network cannot be run in Lava.
+        NetworkError: A node of the network cannot be run in Lava, or has other numbers than its numerics allow.
         InputError: The states do not fit the network or the images.
     """
     held = states or SampleStates()
@@ -53,15 +41,18 @@ def lower(
     lowered: dict[str, LoweredNode] = {}
     for name in network.order:
         node = network.graph.nodes[name]
-        if isinstance(node, nir.Input):
-            lowered[name] = LoweredNode("input", arrays={"images": images})
-        elif isinstance(node, nir.IF):
-            lowered[name] = _neurons(network.neurons[name], steps, held, name)
-        else:
-            try:
+        try:
+            if isinstance(node, nir.Input):
+                taken = encoded(torch.from_numpy(images), network.quantisation).numpy()
+                lowered[name] = LoweredNode("input", arrays={"images": taken})
+            elif isinstance(node, nir.IF):
+                lowered[name] = _neurons(network.neurons[name], steps, held, name)
+            else:
                 lowered[name] = lower_synapse(node)
-            except NetworkError as error:
-                raise NetworkError(f"Node {name!r} ({type(node).__name__}): {error}") from None
+            if network.numerics == "int8":
+                lowered[name] = in_integers(lowered[name])
+        except NetworkError as error:
+            raise NetworkError(f"Node {name!r} ({type(node).__name__}): {error}") from None
     return lowered
 
 

@@ -132,6 +132,23 @@ def test_states_reproduce_the_run() -> None:
         assert np.array_equal(spikes, again.spikes[name])
 
 
+@pytest.mark.parametrize("cached", [1, 200, 1 << 30])
+def test_parts_of_a_batch_do_not_matter(monkeypatch: pytest.MonkeyPatch, cached: int) -> None:
+    """What fits a cache decides how a batch of 7 is cut, and nothing else."""
+    network, options = two_layers(seed=9), {"calibration": COS(rho=3, iterations=2), "batch_size": 7}
+    images = np.random.default_rng(3).integers(-16, 17, (7, 2, 5, 5)).astype(np.float32) / 16
+    wanted = [simulate(network, image[np.newaxis], 4, **options) for image in images]
+    monkeypatch.setattr("calibration.cos._CACHED", cached)
+    monkeypatch.setattr("cos_export.neuron._CACHED", cached)
+    found = simulate(network, images, 4, **options)
+    for number, one in enumerate(wanted):
+        assert np.array_equal(found.logits[:, number], one.logits[:, 0])
+        for name in network.layers:
+            assert np.array_equal(found.spikes[name][:, number], one.spikes[name][:, 0])
+            assert found.states is not None and one.states is not None
+            assert np.array_equal(found.states.v_init[name][number], one.states.v_init[name][0])
+
+
 def test_refusals() -> None:
     with pytest.raises(InputError, match="rho >= 1"):
         COS(rho=0)

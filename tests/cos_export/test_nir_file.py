@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cos_export import nir_file
 from cos_export.errors import InputError, NetworkError
-from cos_export.network import half_potentials
+from cos_export.network import Quantisation, half_potentials
 from cos_export.nir_file import read_nir, write_nir
 from cos_export.simulation import simulate
 
@@ -39,7 +39,11 @@ def _assert_same_neurons(network, found):
 @_QUIET
 @given(seed=st.integers(0, 10_000))
 def test_round_trip_is_exact(tmp_path, seed):
-    network = replace(build.random_network(seed), numerics="int8" if seed % 2 else "float32", rho=seed % 3)
+    network = replace(build.random_network(seed), rho=seed % 3)
+    if seed % 2:
+        scales = Quantisation(float(np.float32(0.1)), -128 * (seed % 4 == 1), 127, float(np.float32(1e-3)))
+        neurons = {name: replace(spec, scale=np.full(spec.shape[0], 0.1)) for name, spec in network.neurons.items()}
+        network = replace(network, neurons=neurons, numerics="int8", quantisation=scales)
     write_nir(network, tmp_path / "model.nir")
     found = read_nir(tmp_path / "model.nir")
     _assert_same_neurons(network, found)
@@ -49,7 +53,7 @@ def test_round_trip_is_exact(tmp_path, seed):
         for field in ("weight", "bias", "scale"):
             if hasattr(node, field):
                 _assert_same_bits(getattr(node, field), getattr(found.graph.nodes[name], field))
-    for key in ("num_timesteps", "method", "rho", "numerics"):
+    for key in ("num_timesteps", "method", "rho", "numerics", "quantisation"):
         assert getattr(found, key) == getattr(network, key)
     images = build.images(network, 3, seed)
     before, after = simulate(network, images, 5), simulate(found, images, 5)

@@ -16,9 +16,10 @@ import sys
 import time
 import traceback
 from importlib import metadata
+from typing import Any
 
 from guardian import LAST_ACT, Guardian, name_segments, tie_children
-from job import PROGRESS_FILE, JobError, read_job, write_result
+from job import PROGRESS_FILE, Job, JobError, read_job, write_result
 
 
 def _versions() -> dict[str, str]:
@@ -52,13 +53,29 @@ def _run(progress: int) -> None:
         from batched import build
     elif job.backend == "faithful":
         from faithful import build
+    elif job.backend == "netx":
+        from netx import build
     else:
         raise JobError(f"There is no back end {job.backend!r}.")
     np.save(PROGRESS_FILE, np.zeros(1, np.int64), allow_pickle=False)
     counter = np.load(PROGRESS_FILE, mmap_mode="r", allow_pickle=False)
     network, steps = build(job)
-    run_network(network, steps, Monitor(network, counter, report_to(progress)))
+    run_network(network, steps, Monitor(network, counter, report_to(progress)), _config(job))
     write_result({"status": "done", "seconds": time.monotonic() - started, "versions": _versions()})
+
+
+def _config(job: Job) -> Any:
+    """How Lava chooses the models that run its processes: in fixed point its own ones compute in integers."""
+    from lava.magma.core.run_configs import Loihi2SimCfg
+
+    exceptions = {}
+    if job.backend == "netx":
+        from lava.proc.lif.process import LIF
+        from processes.netx.soft_reset_model import SoftResetModel
+
+        exceptions[LIF] = SoftResetModel
+    tag = "fixed_pt" if job.integers else "floating_pt"
+    return Loihi2SimCfg(select_tag=tag, exception_proc_model_map=exceptions)
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""Builds the Lava network of the batched back end: one process for each stage, nothing late."""
+"""Builds the Lava network of the batched back end: one process for each stage."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from job import Job
+from pipeline import segments
 from stages import cut
 
 if TYPE_CHECKING:
@@ -15,19 +16,22 @@ __all__ = ["build"]
 
 def build(job: Job) -> tuple[AbstractProcess, int]:
     """The readout's process, connected to all others, and the number of Lava's steps to run."""
-    from processes.batched.stage_process import stage_process
+    from processes.batched.stage_process import Heard, stage_process
 
-    stages = cut(job.nodes)
-    heard = {node.name for stage in stages for node in stage.sources}
-    unheard = [stage.node for stage in stages if stage.node.kind == "neuron" and stage.node.name not in heard]
+    stages = sorted(cut(job.nodes), key=lambda stage: stage.node.kind == "output")
+    late = segments(stages, job.cores, job.steps)
+    needed = {node.name for stage in stages for node in stage.sources}
+    unheard = [stage.node for stage in stages if stage.node.kind == "neuron" and stage.node.name not in needed]
     processes = {}
-    for stage in sorted(stages, key=lambda stage: stage.node.kind == "output"):
-        last = stage.node.kind == "output"
-        heard_here = [*stage.sources, *(unheard if last else [])]
-        process = stage_process(job, stage, tuple(node.shape for node in heard_here))
-        processes[stage.node.name] = process
-        for place, node in enumerate(heard_here):
-            processes[node.name].s_out.connect(process.port(place))
+    for stage in stages:
+        name, last = stage.node.name, stage.node.kind == "output"
+        heard = tuple(
+            Heard(node.name, node.shape, late[name] - late[node.name])
+            for node in [*stage.sources, *(unheard if last else [])]
+        )
+        processes[name] = stage_process(job, stage, late[name], heard)
+        for place, source in enumerate(heard):
+            processes[source.name].s_out.connect(processes[name].port(place))
     groups = -(-job.samples // job.batch)
-    readout = next(stage.node.name for stage in stages if stage.node.kind == "output")
-    return processes[readout], groups * job.steps
+    readout = stages[-1].node.name
+    return processes[readout], groups * job.steps + max(late.values())

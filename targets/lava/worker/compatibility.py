@@ -3,6 +3,8 @@
 Two things stand in the way. A dataclass of Lava's compiler has an instance of another dataclass as a
 default, which Python 3.11 refuses unless that other one can be hashed. And Lava's reshaping ports name an
 argument of `numpy.reshape` that numpy 2.4 no longer has.
+
+lava-dl's netx asks for PyTorch, of which it needs nothing to load a network of integrate-and-fire neurons.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
-__all__ = ["import_lava"]
+__all__ = ["import_lava", "import_netx"]
 
 _BLOCKED_MODULE, _UNHASHABLE = "lava.magma.compiler.var_model", "ByteEncoder"
 
@@ -58,3 +61,26 @@ def import_lava() -> None:
         with _hashable_default():
             importlib.import_module(_BLOCKED_MODULE)
     _positional_reshape()
+
+
+_NEEDS_TORCH = (
+    "lava.lib.dl.slayer",
+    "lava.lib.dl.slayer.neuron",
+    "lava.lib.dl.slayer.neuron.rf",
+    "lava.lib.dl.netx.sequential_modules",
+)
+"""What netx imports and PyTorch is needed for: training, and resonate-and-fire neurons."""
+
+
+def import_netx() -> Any:
+    """The module `lava.lib.dl.netx.hdf5`, imported without PyTorch. Lava must have been imported before."""
+    import lava.proc.lif.process as known
+
+    for name in _NEEDS_TORCH:
+        empty = ModuleType(name)
+        # Lava's search for models asks every module that it meets for its file.
+        empty.__file__ = known.__file__
+        empty.__path__ = []
+        sys.modules.setdefault(name, empty)
+    sys.modules["lava.lib.dl.slayer.neuron.rf"].neuron_params = None
+    return importlib.import_module("lava.lib.dl.netx.hdf5")

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from guardian import LAST_ACT
-from job import write_result
+from job import JobError, write_result
 
 if TYPE_CHECKING:
     from lava.magma.core.process.process import AbstractProcess
+    from lava.magma.core.run_configs import RunConfig
 
 __all__ = ["Monitor", "fail", "report_to", "run_network"]
 
@@ -78,6 +79,8 @@ class Monitor(threading.Thread):
                 error = actor.exception
             except Exception as unreadable:  # noqa: BLE001 - it comes out of a pickle, and may be of any type
                 fail(f"A process of the network failed, and its error cannot be read: {unreadable}")
+            if error and isinstance(error[0], JobError):
+                fail(str(error[0]))
             if error:
                 fail(f"{type(error[0]).__name__}: {error[0]}", error[1])
             if not actor.is_alive():
@@ -96,7 +99,7 @@ def _ending(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def run_network(network: AbstractProcess, steps: int, monitor: Monitor) -> None:
+def run_network(network: AbstractProcess, steps: int, monitor: Monitor, config: RunConfig) -> None:
     """Compiles the network, runs it for `steps` of Lava's steps and ends its processes.
 
     Results must have been written by the network's own processes when this returns.
@@ -105,11 +108,10 @@ def run_network(network: AbstractProcess, steps: int, monitor: Monitor) -> None:
         Exception: Lava could not compile or start the network.
     """
     from lava.magma.core.run_conditions import RunSteps
-    from lava.magma.core.run_configs import Loihi2SimCfg
 
     monitor.start()
     # Two slots for each channel, not 64: one step's messages are all that is ever under way.
-    network.create_runtime(run_cfg=Loihi2SimCfg(select_tag="floating_pt"), compile_config={"pypy_channel_size": 2})
+    network.create_runtime(run_cfg=config, compile_config={"pypy_channel_size": 2})
     network.run(condition=RunSteps(num_steps=steps))
     monitor.finish()
     _end(network.runtime)

@@ -6,14 +6,15 @@ shorter ways are made longer by synapses that only delay.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import stock
+from currents import constant_current, largest_sums
 from job import Job, JobError, Node
-from stages import constant_current, cut
+from stages import cut
 
 if TYPE_CHECKING:
     from lava.magma.core.process.ports.ports import AbstractPort
@@ -66,6 +67,10 @@ class _Builder:
         self._stages = {stage.node.name: stage for stage in cut(job.nodes)}
         heard = {source.name for stage in self._stages.values() for source in stage.sources}
         self._unheard = [node for node in job.nodes if node.kind == "neuron" and node.name not in heard]
+        self._largest: dict[str, float] = {}
+        if job.integers:
+            for stage in self._stages.values():
+                self._largest.update(largest_sums(stage, job))
 
     def build(self) -> tuple[AbstractProcess, int]:
         makers: dict[str, Callable[[Node], list[_Wire]]] = {
@@ -105,7 +110,8 @@ class _Builder:
         port: AbstractPort = wire.port()
         width = int(np.prod(wire.shape))
         for _ in range(steps):
-            delay = Conv(**stock.identity(wire.shape), num_message_bits=0 if wire.binary else 16)
+            arguments = stock.identity(wire.shape, stock.port_type(self._job))
+            delay = Conv(**arguments, num_message_bits=0 if wire.binary else 16)
             _reshaped(port, (width, 1, 1)).connect(delay.s_in)
             port = delay.a_out
         return _Wire(port, wire.shape, wire.delay + steps, wire.binary)
@@ -126,9 +132,9 @@ class _Builder:
         return self._nodes[node.inputs[0]].shape
 
     def _input(self, node: Node) -> list[_Wire]:
-        from processes.faithful.source_process import SourceProcess
+        from processes.faithful.source_process import source_process
 
-        return [_Wire(SourceProcess(job=self._job, node=node).s_out, node.shape, 0, False)]
+        return [_Wire(source_process(self._job, node).s_out, node.shape, 0, False)]
 
     def _neuron_process(self, node: Node, unheard: tuple[tuple[int, ...], ...] = ()) -> tuple[int, AbstractProcess]:
         from processes.faithful.neuron_process import neuron_process
@@ -152,30 +158,48 @@ class _Builder:
         return delay, process
 
     def _convolution(self, node: Node) -> list[_Wire]:
-        from lava.proc.conv.process import Conv
-
-        process = Conv(**stock.convolution(node, self._in_shape(node)), num_message_bits=self._bits(node))
-        return self._synapse(node, process, node.shape)
+        return self._synapse(node, self._conv(stock.convolution(node, self._in_shape(node)), node), node.shape)
 
     def _pool(self, node: Node) -> list[_Wire]:
+        return self._synapse(node, self._conv(stock.pool(node, self._in_shape(node)), node), node.shape)
+
+    def _conv(self, arguments: Mapping[str, Any], node: Node) -> AbstractProcess:
         from lava.proc.conv.process import Conv
 
-        process = Conv(**stock.pool(node, self._in_shape(node)), num_message_bits=self._bits(node))
-        return self._synapse(node, process, node.shape)
+        if self._job.integers:
+            stock.check_range(node, self._largest[node.name])
+        weight = arguments["weight"].astype(stock.port_type(self._job))
+        return Conv(**{**arguments, "weight": weight}, num_message_bits=self._bits(node))
 
     def _linear(self, node: Node) -> list[_Wire]:
         from lava.proc.dense.process import Dense
 
         weight = np.asarray(node.array("weight"), np.float64)
-        return self._synapse(node, Dense(weights=weight, num_message_bits=self._bits(node)), node.shape)
+        process = Dense(**self._weights(node, weight), num_message_bits=self._bits(node))
+        return self._synapse(node, process, node.shape)
 
     def _scale(self, node: Node) -> list[_Wire]:
         from lava.proc.sparse.process import Sparse
-        from scipy.sparse import diags
+        from scipy.sparse import csr_matrix, diags
 
         factors = stock.to_lava(np.asarray(node.array("scale"), np.float64)).ravel()
-        process = Sparse(weights=diags(factors).tocsr(), num_message_bits=16)
-        return self._synapse(node, process, node.shape)
+        given = self._weights(node, factors)
+        weights = csr_matrix(diags(given.pop("weights")))
+        return self._synapse(node, Sparse(weights=weights, **given, num_message_bits=16), node.shape)
+
+    def _weights(self, node: Node, weights: np.ndarray) -> dict[str, Any]:
+        """The arguments of Lava's `Dense` or `Sparse` that hold the weights.
+
+        In fixed point both keep 8 bits and a sign, of which the last bit is always lost: weights are doubled,
+        and the exponent halves the sums.
+        """
+        from lava.utils.weightutils import SignMode
+
+        if not self._job.integers:
+            return {"weights": weights}
+        stock.check_range(node, self._largest[node.name])
+        stock.check_weights(node, weights)
+        return {"weights": (2 * weights).astype(np.int32), "weight_exp": -1, "sign_mode": SignMode.MIXED}
 
     def _flatten(self, node: Node) -> list[_Wire]:
         wires = [wire for name in node.inputs for wire in self._wires[name]]

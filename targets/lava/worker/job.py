@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JOB_FILE",
+    "NETX_FILE",
     "PROGRESS_FILE",
     "PROTOCOL",
     "RESULT_FILE",
@@ -27,10 +28,11 @@ __all__ = [
     "write_result",
 ]
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Of the job folder. A change that an older worker would misread takes the next number."""
 
 JOB_FILE, RESULT_FILE, PROGRESS_FILE = "job.json", "result.json", "progress.npy"
+NETX_FILE = "network.hdf5"
 
 
 class JobError(Exception):
@@ -80,10 +82,12 @@ class Job:
     """What to run.
 
     Attributes:
-        backend: "batched" or "faithful".
+        backend: "batched", "faithful" or "netx".
         steps: T.
         samples: N.
         batch: Samples that one group of the batched back end holds.
+        cores: Processor cores that the batched back end should keep busy.
+        integers: Whether potentials are integers of 24 bits, and all sums exact.
         record_spikes: Whether to write every spike.
         nodes: In topological order.
         parent: The process that waits for the result, or None if nobody does.
@@ -95,6 +99,8 @@ class Job:
     steps: int
     samples: int
     batch: int
+    cores: int
+    integers: bool
     record_spikes: bool
     nodes: tuple[Node, ...]
     parent: int | None
@@ -141,6 +147,8 @@ def read_job() -> Job:
             steps=int(document["steps"]),
             samples=int(document["samples"]),
             batch=int(document["batch"]),
+            cores=int(document["cores"]),
+            integers=document["numerics"] == "int8",
             record_spikes=bool(document["record_spikes"]),
             nodes=tuple(_node(index, entry) for index, entry in enumerate(document["nodes"])),
             parent=document["parent"],

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from job import Job, Node
+from layout import zeros
 
 __all__ = ["Neurons", "Outputs", "Spikes"]
+
+_LARGEST_POTENTIAL = 2**23 - 1
 
 
 class Neurons:
@@ -20,7 +23,8 @@ class Neurons:
         v(t) = m(t) - theta s(t)                      soft reset (or v_reset where s(t) = 1)
         v(0) = v_init
 
-    Where a neuron is silent its spikes are dropped, and its potential goes on.
+    Where a neuron is silent its spikes are dropped, and its potential goes on. Potentials of an integer type
+    have 24 bits, as Loihi 2's have: m(t) stops at +-(2^23 - 1).
 
     Args:
         node: The layer.
@@ -30,15 +34,17 @@ class Neurons:
 
     def __init__(self, node: Node, batch: int, dtype: np.dtype | type) -> None:
         self._node, self._dtype = node, np.dtype(dtype)
+        self._integers = self._dtype.kind == "i"
         self._per_sample = frozenset(node.settings["per_sample"])
         threshold = self._static("threshold")
         uniform = bool((threshold == threshold.flat[0]).all())
-        self._threshold = self._dtype.type(threshold.flat[0]) if uniform else threshold
+        self._threshold = self._dtype.type(threshold.flat[0]) if uniform else self._laid_out(threshold)
         self._strict = node.settings["condition"] == ">"
-        self._reset = self._static("v_reset") if node.settings["reset"] == "value" else None
+        self._reset = self._laid_out(self._static("v_reset")) if node.settings["reset"] == "value" else None
         table = node.array("bias")
         self._bias = None if table is None else np.asarray(table, self._dtype)
-        self._potential = np.zeros((batch, *node.shape), self._dtype)
+        self._potential = zeros(batch, node.shape, self._dtype)
+        self._subtracted = zeros(batch, node.shape, self._dtype)
         self._silent: np.ndarray | None = None
 
     def _static(self, key: str) -> np.ndarray:
@@ -47,6 +53,12 @@ class Neurons:
             found = "none" if array is None else array.shape
             raise ValueError(f"Node {self._node.name!r}: {key} must have shape {self._node.shape}, and has {found}.")
         return np.asarray(array, self._dtype)
+
+    def _laid_out(self, array: np.ndarray) -> np.ndarray:
+        """The array, its elements in memory in the order of the potentials', which it meets at each step."""
+        laid_out = zeros(1, array.shape, array.dtype)
+        laid_out[0] = array
+        return laid_out
 
     def _of_samples(self, key: str, first: int, count: int) -> np.ndarray | None:
         array = self._node.array(key)
@@ -61,7 +73,7 @@ class Neurons:
         if silent is None:
             self._silent = None
         else:
-            self._silent = np.zeros(self._potential.shape, bool)
+            self._silent = zeros(len(self._potential), self._node.shape, bool)
             self._silent[:count] = silent
 
     def step(self, t: int, current: np.ndarray) -> np.ndarray:
@@ -75,12 +87,17 @@ class Neurons:
             The spikes that leave the layer, (batch, ...) of booleans.
         """
         potential = self._potential
+        if self._integers:
+            current = current.astype(self._dtype)
         if self._bias is not None and t < len(self._bias):
             current = current + self._bias[t].reshape(-1, *[1] * (potential.ndim - 2))
         np.add(potential, current, out=potential)
+        if self._integers:
+            np.clip(potential, -_LARGEST_POTENTIAL, _LARGEST_POTENTIAL, out=potential)
         fired = potential > self._threshold if self._strict else potential >= self._threshold
         if self._reset is None:
-            potential -= fired * self._threshold
+            np.multiply(fired, self._threshold, out=self._subtracted)
+            potential -= self._subtracted
         else:
             np.copyto(potential, self._reset, where=fired)
         return fired if self._silent is None else fired & ~self._silent

@@ -1,19 +1,22 @@
 """The synapses of a network in numpy: each operation maps (batch, ...) to (batch, ...).
 
-This module imports nothing but numpy, so that it can be checked against any other implementation.
+This module needs nothing but numpy, so that it can be checked against any other implementation.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from layout import channels_first, channels_last, zeros
 
 __all__ = ["Convolution", "Operation", "create", "flatten", "linear", "pool", "scale"]
 
 Operation = Callable[[np.ndarray], np.ndarray]
+
+_ROWS = 1024
+"""Windows that a convolution unfolds at once: fewer read the weights too often, more leave the cache."""
 
 
 def _pairs(values: Sequence[int], filler: int) -> tuple[int, int]:
@@ -26,8 +29,8 @@ class Convolution:
 
         y[b, o, i, j] = bias[o] + sum over c, p, q of w[o, c, p, q] x[b, c', s i + d p - before, s j + d q - before]
 
-    Samples are unfolded one at a time into a buffer that is kept, so that it stays in the cache and no
-    memory is asked for at each step.
+    A few samples at a time are unfolded into a buffer that is kept: as many as make the product worth its
+    reading of the weights, and no more, so that the buffer stays in the cache.
 
     Args:
         weight: (out channels, in channels / groups, kernel...).
@@ -54,32 +57,41 @@ class Convolution:
         self._dilation = _pairs(dilation, 1)
         pads = [tuple(pair) for pair in padding]
         self._padding = [(0, 0), *pads] if self._single_axis else pads
-        self._groups = groups
-        self._out_channels = len(weight)
-        self._matrix = np.ascontiguousarray(weight.reshape(groups, len(weight) // groups, -1))
-        self._bias = None if bias is None else bias.reshape(-1, 1)
-        self._pointwise = self._kernel == self._stride == (1, 1) and not any(map(any, self._padding))
+        self._groups, self._out_channels = groups, len(weight)
+        split = weight.reshape(groups, len(weight) // groups, weight.shape[1], *self._kernel)
+        self._matrix = np.ascontiguousarray(split.transpose(0, 3, 4, 2, 1)).reshape(groups, -1, split.shape[1])
+        self._bias = bias
         self._prepared_for: tuple[int, ...] = ()
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Convolves (batch, channels, height, width), or (batch, channels, length)."""
-        planes = values[:, :, None] if self._single_axis else values
-        height, width = self._windows(planes.shape[2:])
-        out = np.empty((len(planes), self._groups, self._matrix.shape[1], height * width), self._matrix.dtype)
-        if self._pointwise:
-            columns = planes.reshape(len(planes), self._groups, -1, height * width)
-            np.matmul(self._matrix, columns.astype(out.dtype, copy=False), out=out)
-        else:
-            self._prepare(planes.shape[1:])
-            for sample in range(len(planes)):
-                self._interior[...] = planes[sample]
-                self._unfolded[...] = self._view
-                np.matmul(self._matrix, self._columns, out=out[sample])
-        result = out.reshape(len(planes), self._out_channels, height * width)
+        planes = channels_last(values)
+        if self._single_axis:
+            planes = planes[:, None]
+        height, width = self._windows(planes.shape[1:3])
+        out = np.empty((len(planes), height, width, self._out_channels), self._matrix.dtype)
+        chunk = min(max(1, _ROWS // (height * width)), len(planes))
+        self._prepare((chunk, *planes.shape[1:]), (height, width))
+        for first in range(0, len(planes), chunk):
+            self._multiply(planes[first : first + chunk], out[first : first + chunk])
         if self._bias is not None:
-            result += self._bias
-        spatial = (width,) if self._single_axis else (height, width)
-        return result.reshape(len(planes), self._out_channels, *spatial)
+            out += self._bias
+        return channels_first(out[:, 0] if self._single_axis else out)
+
+    def _multiply(self, planes: np.ndarray, out: np.ndarray) -> None:
+        """The product for (samples, height, width, channels), without the bias."""
+        count = len(planes)
+        if self._interior is not None:
+            self._interior[:count] = planes
+            planes = self._padded[:count]
+        unfolded = self._unfolded[:, :count]
+        unfolded[...] = self._view(planes, unfolded.shape)
+        rows = out.reshape(-1, self._groups, self._matrix.shape[2])
+        columns = self._columns[:, : len(rows)]
+        if self._groups == 1:
+            np.matmul(columns[0], self._matrix[0], out=rows[:, 0])
+        else:
+            rows[...] = np.matmul(columns, self._matrix).transpose(1, 0, 2)
 
     def _windows(self, sizes: Sequence[int]) -> tuple[int, int]:
         height, width = (
@@ -90,49 +102,56 @@ class Convolution:
         )
         return height, width
 
-    def _prepare(self, shape: tuple[int, ...]) -> None:
-        """Buffers for samples of `shape`: the padded sample, a view of its windows, and their copy."""
+    def _prepare(self, shape: tuple[int, ...], windows: tuple[int, int]) -> None:
+        """Buffers for `shape`, (samples, height, width, channels): padded samples, and their unfolded windows."""
         if shape == self._prepared_for:
             return
-        channels, height, width = shape
+        samples, height, width, channels = shape
         (top, bottom), (left, right) = self._padding
-        padded = np.zeros((channels, top + height + bottom, left + width + right), self._matrix.dtype)
-        self._interior = padded[:, top : top + height, left : left + width]
-        rows, columns = self._windows((height, width))
+        self._interior = None
+        if top or bottom or left or right:
+            self._padded = np.zeros(
+                (samples, top + height + bottom, left + width + right, channels), self._matrix.dtype
+            )
+            self._interior = self._padded[:, top : top + height, left : left + width]
         per_group = channels // self._groups
-        plane, row, cell = padded.strides
-        self._view = np.lib.stride_tricks.as_strided(
-            padded,
-            (self._groups, per_group, *self._kernel, rows, columns),
-            (
-                per_group * plane,
-                plane,
-                self._dilation[0] * row,
-                self._dilation[1] * cell,
-                self._stride[0] * row,
-                self._stride[1] * cell,
-            ),
-            writeable=False,
-        )
-        self._columns = np.empty((self._groups, per_group * math.prod(self._kernel), rows * columns), padded.dtype)
-        self._unfolded = self._columns.reshape(self._view.shape)
+        self._unfolded = np.empty((self._groups, samples, *windows, *self._kernel, per_group), self._matrix.dtype)
+        self._columns = self._unfolded.reshape(self._groups, samples * windows[0] * windows[1], -1)
         self._prepared_for = shape
+
+    def _view(self, planes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The windows of (samples, height, width, channels): (groups, samples, rows, columns, kernel..., channels)."""
+        sample, row, cell, channel = planes.strides
+        strides = (
+            shape[-1] * channel,
+            sample,
+            self._stride[0] * row,
+            self._stride[1] * cell,
+            self._dilation[0] * row,
+            self._dilation[1] * cell,
+            channel,
+        )
+        return np.lib.stride_tricks.as_strided(planes, shape, strides, writeable=False)
 
 
 def linear(weight: np.ndarray, bias: np.ndarray | None) -> Operation:
     """The product and sum W x + b, with weight (out, in)."""
-    transposed = np.ascontiguousarray(weight.T)
 
     def apply(values: np.ndarray) -> np.ndarray:
-        result = values.astype(transposed.dtype, copy=False) @ transposed
-        return result if bias is None else result + bias
+        # The weight is not copied, so that processes share the pages of its file.
+        result = values.astype(weight.dtype, copy=False) @ weight.T
+        if bias is not None:
+            result += bias
+        return result
 
     return apply
 
 
 def scale(factors: np.ndarray) -> Operation:
     """The product s x, element by element."""
-    return lambda values: factors * values
+    laid_out = zeros(1, factors.shape, factors.dtype)
+    laid_out[0] = factors
+    return lambda values: laid_out * values
 
 
 def pool(
@@ -146,18 +165,23 @@ def pool(
 
     A divisor of 1 is sum pooling, the window's size average pooling that counts the padding.
     """
+    (top, left), (high, wide) = padding, kernel
 
     def apply(values: np.ndarray) -> np.ndarray:
-        border = [(0, 0), (0, 0), *((p, p) for p in padding)]
-        padded = np.pad(values, border) if any(padding) else values
+        planes = channels_last(values)
+        if top or left:
+            samples, height, width, channels = planes.shape
+            padded = np.zeros((samples, height + 2 * top, width + 2 * left, channels), planes.dtype)
+            padded[:, top : top + height, left : left + width] = planes
+            planes = padded
         rows, columns = (
-            (size - window) // step + 1 for size, window, step in zip(padded.shape[2:], kernel, stride, strict=True)
+            (size - window) // step + 1 for size, window, step in zip(planes.shape[1:3], kernel, stride, strict=True)
         )
-        total = np.zeros((*values.shape[:2], rows, columns), dtype)
-        for p in range(kernel[0]):
-            for q in range(kernel[1]):
-                total += padded[:, :, p : p + stride[0] * rows : stride[0], q : q + stride[1] * columns : stride[1]]
-        return total if divisor == 1 else total / total.dtype.type(divisor)
+        total = np.zeros((len(planes), rows, columns, planes.shape[3]), dtype)
+        for p in range(high):
+            for q in range(wide):
+                total += planes[:, p : p + stride[0] * rows : stride[0], q : q + stride[1] * columns : stride[1]]
+        return channels_first(total if divisor == 1 else total / total.dtype.type(divisor))
 
     return apply
 

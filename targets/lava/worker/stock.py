@@ -2,7 +2,7 @@
 
 Lava's convolution differs in layout: its arrays are (width, height, channels), its weights (out channels,
 width, height, in channels / groups), and it convolves where a network correlates, so that a kernel must be mirrored.
-It pads evenly and holds its numbers in 8 bits.
+It pads evenly and holds its numbers in 8 bits. In fixed point its sums have 24 bits.
 """
 
 from __future__ import annotations
@@ -11,11 +11,27 @@ import math
 from typing import Any
 
 import numpy as np
-from job import JobError, Node
+from job import Job, JobError, Node
 
-__all__ = ["convolution", "from_lava", "identity", "lava_shape", "pool", "to_lava"]
+__all__ = [
+    "check_range",
+    "check_weights",
+    "convolution",
+    "from_lava",
+    "identity",
+    "lava_shape",
+    "pool",
+    "port_type",
+    "to_lava",
+]
 
 _LARGEST = 127
+_LARGEST_SUM = 2**23
+
+
+def port_type(job: Job) -> type:
+    """What the ports of the faithful back end carry: float, or int32 as Lava's models in fixed point do."""
+    return np.int32 if job.integers else float
 
 
 def lava_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -125,6 +141,32 @@ def pool(node: Node, in_shape: tuple[int, ...]) -> dict[str, Any]:
     return _arguments(node, in_shape, weight, tuple(node.settings["stride"]), padding, (1, 1), in_shape[0])
 
 
-def identity(shape: tuple[int, ...]) -> dict[str, Any]:
+def identity(shape: tuple[int, ...], dtype: type) -> dict[str, Any]:
     """The arguments of Lava's `Conv` for a synapse that only delays: one channel, one weight of 1."""
-    return {"weight": np.ones((1, 1, 1, 1)), "input_shape": (math.prod(shape), 1, 1)}
+    return {"weight": np.ones((1, 1, 1, 1), dtype), "input_shape": (math.prod(shape), 1, 1)}
+
+
+def check_range(node: Node, largest: float) -> None:
+    """Refuses a synapse in fixed point whose sums could pass the 24 bits that Lava's have, where they wrap around.
+
+    Raises:
+        JobError: They could.
+    """
+    if largest >= _LARGEST_SUM:
+        raise JobError(
+            f"Node {node.name!r}: its sums may reach {largest:.0f}, and Lava's synapses in fixed point end at "
+            f'{_LARGEST_SUM - 1}. Use the "batched" back end.'
+        )
+
+
+def check_weights(node: Node, weights: np.ndarray) -> None:
+    """Refuses weights in fixed point that do not fit into the 8 bits of Lava's `Dense` and `Sparse`.
+
+    Raises:
+        JobError: One does not.
+    """
+    if weights.min() < -128 or weights.max() > 127:
+        raise JobError(
+            f"Node {node.name!r}: Lava holds weights in 8 bits, from -128 to 127, and these go from "
+            f'{weights.min():.0f} to {weights.max():.0f}. Use the "batched" back end.'
+        )

@@ -36,7 +36,7 @@ def lava_environment() -> LavaEnvironment:
 @pytest.fixture(scope="session")
 def worker_modules() -> Iterator[SimpleNamespace]:
     """The worker's modules that need no Lava, imported as the worker does: by name, from its folder."""
-    wanted = ("job", "operations", "stock", "stages", "neurons")
+    wanted = ("job", "operations", "stock", "stages", "currents", "pipeline", "neurons")
     before = set(sys.modules)
     sys.path.insert(0, str(WORKER))
     try:
@@ -68,6 +68,7 @@ def written_job(tmp_path: Path) -> Callable[..., Job]:
             "steps": steps,
             "samples": len(images),
             "batch": len(images),
+            "cores": 1,
             "record_spikes": True,
             "deadline": 60.0,
             **changes,

@@ -159,6 +159,16 @@ def every_option() -> SpikingNetwork:
 ALIKE = (convolutions, pooling, scaled, uneven_ways, unheard_layers, partly_flattened, every_option)
 """What the faithful back end is tried on, too, which takes longer."""
 
+
+@pytest.mark.parametrize("make", [uneven_ways, unheard_layers])
+def test_stages_that_work_steps_behind_each_other_hear_what_they_should(make: Callable[[], SpikingNetwork]) -> None:
+    """A stage for each core: what skips a stage is kept as long as the longest way takes."""
+    network = make()
+    batch = images(network, 5, seed=3)
+    found = run_network(network, batch, 3, options=LavaTarget(batch_size=2, cores=9))
+    _assert_same(found, simulate(network, batch, 3, device="cpu"))
+
+
 CASES = [("batched", make) for make in (*ALIKE, one_axis, dense_only, no_neurons)]
 CASES += [("faithful", make) for make in ALIKE]
 
@@ -184,11 +194,11 @@ def test_every_spike_is_that_of_the_reference(backend: Any, make: Callable[[], S
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_networks_in_groups_of_samples(seed: int) -> None:
-    """From one step to eight, and samples that fill their last group or do not."""
+    """From one step to eight, samples that fill their last group or do not, and from one core to more than stages."""
     network = random_network(100 + seed)
     steps, samples = (1, 2, 5, 8)[seed], (5, 6, 1, 7)[seed]
     batch = images(network, samples, seed)
-    found = run_network(network, batch, steps, options=LavaTarget(batch_size=3))
+    found = run_network(network, batch, steps, options=LavaTarget(batch_size=3, cores=(1, 2, 3, 7)[seed]))
     _assert_same(found, simulate(network, batch, steps, device="cpu"))
 
 

@@ -29,7 +29,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "lava"
 
 
-def _pretend(root: Path, version: str | None = "0.10.0") -> None:
+def _pretend(root: Path, version: str | None = "0.10.0", dl_version: str | None = "0.6.0") -> None:
     (root / "bin").mkdir(parents=True)
     (root / "bin" / "python").symlink_to(sys.executable)
     packages = root / "lib" / "python3.10" / "site-packages"
@@ -37,6 +37,8 @@ def _pretend(root: Path, version: str | None = "0.10.0") -> None:
     (root / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.10.13\n")
     if version:
         (packages / f"lava_nc-{version}.dist-info").mkdir()
+    if dl_version:
+        (packages / f"lava_dl-{dl_version}.dist-info").mkdir()
 
 
 def test_the_target_is_known_by_its_name() -> None:
@@ -46,7 +48,7 @@ def test_the_target_is_known_by_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"backend": "fast"}, {"deadline": 0.0}, {"deadline": float("nan")}, {"batch_size": 0}]
+    "options", [{"backend": "fast"}, {"deadline": 0.0}, {"deadline": float("nan")}, {"batch_size": 0}, {"cores": 0}]
 )
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
@@ -65,7 +67,7 @@ def test_the_default_place_is_within_the_running_environment(monkeypatch: pytest
 def test_an_environment_is_found_by_its_files(root: Path) -> None:
     assert not LavaTarget().available().ready
     _pretend(root)
-    assert find() == LavaEnvironment(root, root / "bin" / "python", "0.10.0", "3.10.13")
+    assert find() == LavaEnvironment(root, root / "bin" / "python", "0.10.0", "3.10.13", "0.6.0")
     available = LavaTarget().available()
     assert (available.ready, available.version) == (True, "lava-nc 0.10.0 (Python 3.10.13)")
 
@@ -91,6 +93,34 @@ def test_another_version_of_lava_is_refused(root: Path) -> None:
     _pretend(root, "0.9.0")
     with pytest.raises(UnavailableError, match=r"holds lava-nc 0\.9\.0, and 0\.10\.0 is needed"):
         find()
+
+
+def test_without_lava_dl_only_netx_cannot_be_used(root: Path) -> None:
+    _pretend(root, dl_version=None)
+    assert LavaTarget().available().ready
+    available = LavaTarget("netx").available()
+    assert not available.ready
+    assert "holds no lava-dl, and the netx back end needs 0.6.0" in available.reason
+
+
+def test_lava_dl_is_added_to_an_environment_without_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It brings a stray package `tests`, which must go, and PyTorch, which must not come."""
+    _pretend(root, dl_version=None)
+    packages = root / "lib" / "python3.10" / "site-packages"
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **options: Any) -> Any:
+        commands.append(command)
+        if command[-1].startswith("lava-dl"):
+            (packages / "lava_dl-0.6.0.dist-info").mkdir()
+            (packages / "tests").mkdir()
+        return SimpleNamespace(returncode=0, stdout="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert install().lava_dl_version == "0.6.0"
+    assert [command[-1] for command in commands] == ["h5py", "lava-dl==0.6.0"]
+    assert "--no-deps" in commands[1]
+    assert not (packages / "tests").exists()
 
 
 def test_installing_what_is_there_does_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

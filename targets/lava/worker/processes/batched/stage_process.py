@@ -6,35 +6,50 @@ this folder holds nothing else.
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from typing import Any, NamedTuple
 
 import numpy as np
 from job import Job
 from lava.magma.core.model.py.model import PyLoihiProcessModel
-from lava.magma.core.model.py.ports import PyOutPort
-from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
-from lava_ports import with_in_ports
+from lava_ports import with_ports
 from layer import Layer
+from layout import channels_first, channels_last, wire_shape
 from stages import Stage
 
 
+class Heard(NamedTuple):
+    """A layer whose spikes come to a stage.
+
+    Attributes:
+        name: Of its node.
+        shape: (channels, ...).
+        lag: Steps that the stage is behind it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    lag: int
+
+
 class StageProcess(AbstractProcess):
-    """A stage over a batch: one InPort for each layer of neurons that it hears, each (batch, ...).
+    """A stage over a batch: one InPort for each layer that it hears, each (batch, ..., channels).
 
     Args:
         job: What to run.
         stage: This process's part.
-        shapes: Of the layers that it hears. There may be more than the stage needs: Lava finds the processes
+        late: Steps that it is behind the first stage.
+        heard: The layers that it hears. There may be more than the stage needs: Lava finds the processes
             of a network along its connections, so a layer that nothing needs sends its spikes here, too.
     """
 
-    def __init__(self, *, job: Job, stage: Stage, shapes: tuple[tuple[int, ...], ...]) -> None:
-        super().__init__(job=job, stage=stage, ports=len(shapes))
-        for place, shape in enumerate(shapes):
-            setattr(self, f"s_in_{place}", InPort(shape=(job.batch, *shape)))
-        self.s_out = OutPort(shape=(job.batch, *stage.node.shape))
+    def __init__(self, *, job: Job, stage: Stage, late: int, heard: tuple[Heard, ...]) -> None:
+        super().__init__(job=job, stage=stage, late=late, heard=heard)
+        for place, source in enumerate(heard):
+            setattr(self, f"s_in_{place}", InPort(shape=wire_shape(job.batch, source.shape)))
+        self.s_out = OutPort(shape=wire_shape(job.batch, stage.node.shape))
 
     def port(self, place: int) -> InPort:
         """The InPort of the `place`-th layer that it hears."""
@@ -42,26 +57,43 @@ class StageProcess(AbstractProcess):
 
 
 class StageModel(PyLoihiProcessModel):
-    """Receives, computes and sends within one step."""
+    """Receives, computes and sends within one step.
 
-    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.uint8)
+    What comes from a stage that is as late as this one is waited for. What comes from one that is ahead is
+    received after all else is done, and kept until its step is due, so that both work at the same time.
+    """
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
-        self._layer = Layer(proc_params["job"], proc_params["stage"])
-        self._ports = range(proc_params["ports"])
+        job, stage = proc_params["job"], proc_params["stage"]
+        self._layer = Layer(job, stage, proc_params["late"])
+        self._heard: tuple[Heard, ...] = proc_params["heard"]
+        self._kept: list[deque[np.ndarray]] = [deque() for _ in self._heard]
+        self._fires = stage.node.kind == "neuron"
+        self._rest = np.zeros(wire_shape(job.batch, stage.node.shape), np.uint8)
 
     def run_spk(self) -> None:
         """One step."""
-        arrived = [getattr(self, f"s_in_{place}").recv() for place in self._ports]
-        needed = [node.name for node in self._layer.sources]
-        leaving = self._layer.advance(self.time_step, dict(zip(needed, arrived, strict=False)))
-        if leaving.dtype == bool:
-            self.s_out.send(leaving)
+        self._receive(late=False)
+        due = {
+            source.name: channels_first(kept.popleft())
+            for source, kept in zip(self._heard, self._kept, strict=True)
+            if len(kept) > max(source.lag - 1, 0)
+        }
+        leaving = self._layer.advance(self.time_step, due)
+        if self._fires:
+            self.s_out.send(self._rest if leaving is None else channels_last(leaving))
         self._layer.record()
+        self._receive(late=True)
+
+    def _receive(self, *, late: bool) -> None:
+        for place, (source, kept) in enumerate(zip(self._heard, self._kept, strict=True)):
+            if (source.lag > 0) == late:
+                kept.append(getattr(self, f"s_in_{place}").recv())
 
 
-def stage_process(job: Job, stage: Stage, shapes: tuple[tuple[int, ...], ...]) -> StageProcess:
-    """A `StageProcess` with one port for each of `shapes`."""
-    names = [f"s_in_{place}" for place in range(len(shapes))]
-    return with_in_ports(StageProcess, StageModel, names, np.float32)(job=job, stage=stage, shapes=shapes)
+def stage_process(job: Job, stage: Stage, late: int, heard: tuple[Heard, ...]) -> StageProcess:
+    """A `StageProcess` with one port for each layer of `heard`."""
+    names = [f"s_in_{place}" for place in range(len(heard))]
+    made = with_ports(StageProcess, StageModel, names, ["s_out"], np.uint8)
+    return made(job=job, stage=stage, late=late, heard=heard)

@@ -12,12 +12,10 @@ import numpy as np
 from arrival import Arrival
 from job import Job, Node
 from lava.magma.core.model.py.model import PyLoihiProcessModel
-from lava.magma.core.model.py.ports import PyInPort, PyOutPort
-from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
-from lava_ports import with_in_ports
-from stock import from_lava, lava_shape, to_lava
+from lava_ports import with_ports
+from stock import from_lava, lava_shape, port_type, to_lava
 
 
 class NeuronProcess(AbstractProcess):
@@ -50,14 +48,12 @@ class NeuronProcess(AbstractProcess):
 class NeuronModel(PyLoihiProcessModel):
     """Holds still until the first current has come through, and starts anew for each sample."""
 
-    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, float)
-    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, float)
-
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         node: Node = proc_params["node"]
         self._shape = node.shape
         self._arrival = Arrival(proc_params["job"], node, proc_params["delay"], proc_params["constant"])
+        self._dtype = port_type(proc_params["job"])
         self._unheard = range(proc_params["unheard"])
 
     def run_spk(self) -> None:
@@ -66,13 +62,13 @@ class NeuronModel(PyLoihiProcessModel):
         for place in self._unheard:
             getattr(self, f"unheard_{place}").recv()
         spikes = self._arrival.step(self.time_step, current)
-        self.s_out.send(to_lava(spikes.astype(float)))
+        self.s_out.send(to_lava(spikes.astype(self._dtype)))
 
 
 def neuron_process(
     job: Job, node: Node, delay: int, constant: np.ndarray, unheard: tuple[tuple[int, ...], ...] = ()
 ) -> NeuronProcess:
     """A `NeuronProcess` with one more port for each of `unheard`."""
-    names = [f"unheard_{place}" for place in range(len(unheard))]
-    made = with_in_ports(NeuronProcess, NeuronModel, names, float)
+    names = ["a_in", *(f"unheard_{place}" for place in range(len(unheard)))]
+    made = with_ports(NeuronProcess, NeuronModel, names, ["s_out"], port_type(job))
     return made(job=job, node=node, delay=delay, constant=constant, unheard=unheard)

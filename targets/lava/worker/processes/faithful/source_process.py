@@ -6,15 +6,11 @@ from typing import Any
 
 import numpy as np
 from job import Job, Node
-from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
-from lava.magma.core.model.py.ports import PyOutPort
-from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.process.ports.ports import OutPort
 from lava.magma.core.process.process import AbstractProcess
-from lava.magma.core.resources import CPU
-from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
-from stock import lava_shape, to_lava
+from lava_ports import with_ports
+from stock import lava_shape, port_type, to_lava
 
 
 class SourceProcess(AbstractProcess):
@@ -32,13 +28,8 @@ class SourceProcess(AbstractProcess):
         self.s_out = OutPort(shape=lava_shape(node.shape))
 
 
-@implements(proc=SourceProcess, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("floating_pt")
 class SourceModel(PyLoihiProcessModel):
     """Reads an image from the job's folder when its turn comes."""
-
-    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, float)
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
@@ -50,5 +41,10 @@ class SourceModel(PyLoihiProcessModel):
         """One step."""
         sample, t = divmod(self.time_step - 1, self._job.steps)
         if t == 0 and sample < self._job.samples:
-            self._image = to_lava(np.asarray(self._images[sample], float))
+            self._image = to_lava(np.asarray(self._images[sample], port_type(self._job)))
         self.s_out.send(self._image)
+
+
+def source_process(job: Job, node: Node) -> SourceProcess:
+    """A `SourceProcess` whose port is of the type that the job's numerics ask for."""
+    return with_ports(SourceProcess, SourceModel, [], ["s_out"], port_type(job))(job=job, node=node)

@@ -1,0 +1,440 @@
+"""Speed and memory of per-sample COS, against the same formulas on stacked steps.
+
+    OMP_NUM_THREADS=1 python benchmarks/calibration_speed.py --out docs/measured/calibration_speed
+
+The others are COS written down plainly, on PyTorch's default memory layout: the pre-simulation keeps potentials and
+spikes of every step in lists, `torch.stack` joins them, and the reduction over the stack comes afterwards.
+
+    stacked          a synapse computes all steps as one batch, once; minimum and maximum over the stack
+    stacked, top-k   the same with the reduction of the published code: top-1 of the stack, where what does not count
+                     stands at 1000 thresholds
+    step by step     each step goes through synapse and neuron, in the pre-simulation and once more in the run
+    synapses alone   no implementation: the synapses as cos-export runs them, whose time no COS can do without
+
+Each has a process of its own, and they take turns, so that a busy machine slows all alike: the ratios count, not the
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from calibration import COS
+from calibration.cos import EPSILON, NEVER_SILENT
+from cos_export import __version__, zoo
+from cos_export.capturing import capture
+from cos_export.datasets import load_dataset
+from cos_export.device import full_precision, resolve_device
+from cos_export.graph import convolution
+from cos_export.network import SpikingNetwork
+from cos_export.neuron import NeuronTensors, neuron_tensors
+from cos_export.propagation import Program, synapse
+from cos_export.simulation import mean_readout, simulate
+
+OURS, STACKED, TOP_K, STEP_BY_STEP = "cos-export", "stacked", "stacked, top-k", "step by step"
+SYNAPSES = "synapses alone"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one run comes to: mean readouts (T, batch, classes), potentials and, on request, spikes by layer."""
+
+    logits: np.ndarray
+    v_init: dict[str, np.ndarray]
+    spikes: dict[str, np.ndarray]
+
+
+Implementation = Callable[[bool], Answer]
+"""Runs the batch; told whether to keep the spikes."""
+
+
+class Stacked:
+    """COS with one iteration on stacked steps, in one of the three ways."""
+
+    def __init__(
+        self, network: SpikingNetwork, images: np.ndarray, steps: int, rho: int, device: torch.device, way: str
+    ) -> None:
+        self.network, self.steps, self.rho, self.way, self.device = network, steps, rho, way, device
+        self.horizon = max(steps, rho)
+        self.images = torch.from_numpy(images).to(device)
+        nodes = network.graph.nodes
+        self.synapses = {name: self._synapse(nodes[name]) for name in network.order if name not in network.neurons}
+        # An array in another order would lead every later sum, and so the convolutions, out of the default layout.
+        self.neurons = {
+            name: replace(neuron, v_init=neuron.v_init.contiguous(), threshold=neuron.threshold.contiguous())
+            for name, spec in network.neurons.items()
+            for neuron in [neuron_tensors(spec, device, torch.float32)]
+        }
+        readers = {name: self._read_by(name) for name in [*network.layers, network.output_name]}
+        self.last = {source: name for name, sources in readers.items() for source in sources}
+
+    def _move(self, array: object) -> Tensor:
+        return torch.as_tensor(np.asarray(array)).to(self.device)
+
+    def _synapse(self, node: nir.NIRNode) -> Callable[[Tensor], Tensor]:
+        if not isinstance(node, nir.Conv2d):
+            return synapse(node, self._move)
+        geometry = convolution(node)
+        return partial(
+            functional.conv2d,
+            weight=self._move(node.weight),
+            bias=self._move(node.bias),
+            stride=geometry.stride,
+            padding=[before for before, _ in geometry.padding],
+            dilation=geometry.dilation,
+            groups=geometry.groups,
+        )
+
+    def _read_by(self, name: str) -> set[str]:
+        found = set()
+        for source in self.network.predecessors[name]:
+            found |= {source} if source in self.neurons else self._read_by(source)
+        return found
+
+    def _arriving(self, name: str, sent: Callable[[str], Tensor]) -> Tensor:
+        parts = [
+            sent(source)
+            if source in self.neurons or source == self.network.input_name
+            else self.synapses[source](self._arriving(source, sent))
+            for source in self.network.predecessors[name]
+        ]
+        return sum(parts[1:], parts[0])
+
+    @torch.no_grad()
+    def __call__(self, keep: bool) -> Answer:
+        """Runs the batch."""
+        trains: dict[str, Tensor] = {}
+        v_init: dict[str, np.ndarray] = {}
+        spikes: dict[str, np.ndarray] = {}
+        for name in self.network.layers:
+            trains[name], shifted = self._layer(self._currents(name, trains), self.neurons[name])
+            v_init[name] = shifted.cpu().numpy()
+            if keep:
+                spikes[name] = trains[name][: self.steps].bool().cpu().numpy()
+            for source in [source for source in trains if self.last[source] == name]:
+                del trains[source]
+        arriving = self._currents(self.network.output_name, trains)
+        outputs = torch.stack([arriving(t) for t in range(self.steps)])
+        return Answer(mean_readout(outputs, self.steps).cpu().numpy(), v_init, spikes)
+
+    def _currents(self, name: str, trains: dict[str, Tensor]) -> Callable[[int], Tensor]:
+        """The current of each step, computed anew whenever it is asked for, or all at once."""
+        if self.way == STEP_BY_STEP:
+            return lambda t: self._arriving(name, lambda source: trains[source][t] if source in trains else self.images)
+        flat = self._arriving(name, lambda source: trains[source].flatten(0, 1) if source in trains else self.images)
+        every = flat.reshape(-1, len(self.images), *flat.shape[1:]).expand(self.horizon, -1, *flat.shape[1:])
+        return lambda t: every[t]
+
+    def _layer(self, currents: Callable[[int], Tensor], neuron: NeuronTensors) -> tuple[Tensor, Tensor]:
+        theta = neuron.threshold
+        start = neuron.v_init.expand(len(self.images), *neuron.v_init.shape)
+        potential, potentials, fired = start, [], []
+        for t in range(self.rho):
+            potential = potential + currents(t)
+            spike = (potential >= theta).float()
+            potential = potential - theta * spike
+            potentials.append(potential)
+            fired.append(spike)
+        stack, spikes = torch.stack(potentials), torch.stack(fired)
+        count = spikes.sum(0)
+        if self.way == TOP_K:
+            far = torch.ones_like(stack) * theta
+            lowest = torch.topk(torch.where(spikes > 0, stack, 1000 * far), 1, dim=0, largest=False)[0][0]
+            highest = torch.topk(torch.where(spikes > 0, NEVER_SILENT * far, stack), 1, dim=0)[0][0]
+        else:
+            lowest = torch.where(spikes > 0, stack, torch.inf).amin(0)
+            highest = torch.where(spikes > 0, NEVER_SILENT * theta, stack).amax(0)
+        one = theta.expand_as(start)
+        down = torch.maximum(one, lowest + EPSILON * theta)
+        up = torch.maximum(one, theta + EPSILON * theta - highest)
+        shifted = torch.where((potential < 0) & (count > 0), start - down, start)
+        shifted = torch.where(potential >= theta, start + up, shifted)
+        potential, sent = shifted, []
+        for t in range(self.horizon):
+            potential = potential + currents(t)
+            spike = (potential >= theta).float()
+            potential = potential - theta * spike
+            sent.append(spike)
+        return torch.stack(sent), shifted
+
+
+def ours(network: SpikingNetwork, images: np.ndarray, steps: int, rho: int, device: torch.device) -> Implementation:
+    """The reference of cos-export as its users call it."""
+
+    def run(keep: bool) -> Answer:
+        options: dict[str, Any] = {"batch_size": len(images), "device": device, "record_spikes": keep}
+        trace = simulate(network, images, steps, calibration=COS(rho), **options)
+        return Answer(trace.logits, dict(trace.states.v_init) if trace.states else {}, dict(trace.spikes))
+
+    return run
+
+
+def synapses_alone(
+    network: SpikingNetwork, images: np.ndarray, steps: int, rho: int, device: torch.device
+) -> Implementation:
+    """The synapses on the spikes of an earlier run, in the same parts of the batch."""
+    program, batch = Program(network, device), torch.from_numpy(images).to(device)
+    trains: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        COS(rho).run(program, batch, max(steps, rho), lambda name, run: trains.setdefault(name, []).append(run.spikes))
+    parts = batch.split([train.shape[1] for train in trains[network.layers[0]]])
+
+    @torch.no_grad()
+    def run(keep: bool) -> Answer:
+        for number, part in enumerate(parts):
+            program.propagate(part, partial(_replayed, number))
+        return Answer(np.empty(0), {}, {})
+
+    def _replayed(number: int, name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        return trains[name][number]
+
+    return run
+
+
+def implementation(name: str, given: argparse.Namespace, network: SpikingNetwork, images: np.ndarray) -> Implementation:
+    """The implementation called `name`, ready to run a batch."""
+    sizes, device = (given.steps, given.rho), resolve_device(given.device)
+    if name == OURS:
+        return ours(network, images, *sizes, device)
+    if name == SYNAPSES:
+        return synapses_alone(network, images, *sizes, device)
+    return Stacked(network, images, *sizes, device, name)
+
+
+def prepared(given: argparse.Namespace) -> tuple[SpikingNetwork, np.ndarray]:
+    """A network whose batch norm has seen images, so that currents and thresholds are in proportion; and a batch."""
+    module = zoo.build(given.model)
+    if given.data is None:
+        shape = (4 * 64, *zoo.entry(given.model).input_shape)
+        images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    else:
+        images = load_dataset(given.data, "train").first(4 * 64).images
+    if given.weights is not None:
+        zoo.load_weights(module, given.weights)
+    else:
+        module.train()
+        with torch.no_grad():
+            for start in range(0, len(images), 64):
+                module(torch.from_numpy(images[start : start + 64]))
+    return capture(module.eval(), images[:2]), images[: given.batch]
+
+
+def work(given: argparse.Namespace) -> None:
+    """The process of one implementation: a run for each line that it is sent, then its answer into a file."""
+    network, images = prepared(given)
+    run = implementation(given.worker, given, network, images)
+    with full_precision():
+        implementation(given.worker, given, network, images[:1])(False)
+        before = memory_now(given.device, reset=True)
+        run(False)
+        say({"peak": memory_now(given.device) - before})
+        for line in sys.stdin:
+            if line.strip() != "run":
+                break
+            begun, used = time.perf_counter(), time.process_time()
+            run(False)
+            say({"seconds": time.perf_counter() - begun, "processor": time.process_time() - used})
+        answer = run(True)
+    arrays = {f"spikes/{name}": np.packbits(array) for name, array in answer.spikes.items()}
+    arrays |= {f"v_init/{name}": array for name, array in answer.v_init.items()}
+    np.savez(given.answer, logits=answer.logits, **arrays)
+
+
+def say(document: dict[str, float]) -> None:
+    """One line to the process that asked."""
+    print(json.dumps(document), flush=True)
+
+
+def memory_now(device: str, *, reset: bool = False) -> int:
+    """The highest memory in bytes since the last reset; with `reset` what is in use now, where the count begins."""
+    chosen = resolve_device(device)
+    if chosen.type == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats(chosen)
+        return torch.cuda.max_memory_allocated(chosen)
+    if reset:
+        # Linux forgets the highest resident memory on this write; loading has used more than stays.
+        Path("/proc/self/clear_refs").write_text("5")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def differing(first: Path, second: Path) -> dict[str, int]:
+    """How many spikes, potentials and logits differ between two answers."""
+    counts = {"spikes": 0, "v_init": 0, "logits": 0}
+    with np.load(first, allow_pickle=False) as one, np.load(second, allow_pickle=False) as other:
+        if set(one.files) != set(other.files):
+            raise SystemExit(f"{first.name} and {second.name} hold other layers.")
+        for name in one.files:
+            kind = name.split("/")[0]
+            wrong = np.bitwise_count(one[name] ^ other[name]) if kind == "spikes" else one[name] != other[name]
+            counts[kind] += int(wrong.sum())
+    return counts
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Lets the implementations take turns."""
+    names, processes = (STEP_BY_STEP, TOP_K, STACKED, OURS, SYNAPSES), {}
+    rows: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        answers = {name: Path(folder) / f"{number}.npz" for number, name in enumerate(names)}
+        for name in names:
+            # One after the other, for the peak of one is not to be measured while another loads.
+            command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--answer", str(answers[name])]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            processes[name] = process
+            rows[name] = {"peak": hear(process)["peak"], "seconds": [], "processor": []}
+        for _ in range(given.runs):
+            for name, process in processes.items():
+                process.stdin.write("run\n")
+                process.stdin.flush()
+                for key, value in hear(process).items():
+                    rows[name][key].append(value)
+        for process in processes.values():
+            process.stdin.write("end\n")
+            process.stdin.close()
+            process.wait()
+        for name in (STEP_BY_STEP, TOP_K, STACKED):
+            rows[name]["differs"] = differing(answers[OURS], answers[name])
+        slots = count_slots(answers[OURS])
+    return {
+        "model": given.model,
+        "weights": str(given.weights) if given.weights else "random, batch norm fitted to the images",
+        "data": given.data or "normal noise",
+        "batch": given.batch,
+        "rho": given.rho,
+        "steps": given.steps,
+        "runs": given.runs,
+        "spike_slots": slots,
+        "implementations": rows,
+        "machine": machine(given.device),
+        "versions": {"cos-export": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "command": f"OMP_NUM_THREADS={torch.get_num_threads()} "
+        + shlex.join(["python", "benchmarks/calibration_speed.py", *sys.argv[1:]]),
+    }
+
+
+def hear(process: subprocess.Popen[str]) -> dict[str, float]:
+    """The next line of a process."""
+    line = process.stdout.readline() if process.stdout else ""
+    if not line:
+        raise SystemExit(f"A process ended early, with exit code {process.wait()}.")
+    return dict(json.loads(line))
+
+
+def count_slots(answer: Path) -> int:
+    """Spikes that could have been fired."""
+    with np.load(answer, allow_pickle=False) as arrays:
+        return sum(8 * arrays[name].size for name in arrays.files if name.startswith("spikes/"))
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What it was measured on, and how busy that was."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    chosen = resolve_device(device)
+    return {
+        "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu",
+        "processor": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The table and what it was measured on."""
+    rows, here = found["implementations"], found["machine"]
+    middle = {name: statistics.median(row["seconds"]) for name, row in rows.items()}
+    busy = {name: statistics.median(row["processor"]) for name, row in rows.items()}
+    lines = [
+        "# Speed and memory of per-sample COS",
+        "",
+        f"Per-sample COS on {found['model']} ({found['weights']}), {found['data']}, batch {found['batch']}, "
+        f"rho = {found['rho']}, T = {found['steps']}: medians of {found['runs']} runs that took turns.",
+        "",
+        "| implementation | ms | times ours | processor ms | times ours | peak MB | times ours |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in rows.items():
+        columns = [f"{1000 * middle[name]:.0f}", f"{middle[name] / middle[OURS]:.2f}"]
+        columns += [f"{1000 * busy[name]:.0f}", f"{busy[name] / busy[OURS]:.2f}"]
+        if name != SYNAPSES:
+            columns += [f"{row['peak'] / 1e6:.0f}", f"{row['peak'] / rows[OURS]['peak']:.2f}"]
+        else:
+            columns += ["", ""]
+        lines.append(f"| {name} | {' | '.join(columns)} |")
+    above = {name: busy[name] - busy[SYNAPSES] for name in (STEP_BY_STEP, TOP_K, STACKED, OURS)}
+    parts = [f"{name} {1000 * time:.0f} ms ({time / above[OURS]:.1f} times ours)" for name, time in above.items()]
+    lines += ["", f"* Processor time above that of the synapses alone: {', '.join(parts)}."]
+    for name, row in rows.items():
+        if "differs" in row:
+            wrong = row["differs"]
+            lines.append(
+                f"* {name}: {wrong['spikes']:,} of {found['spike_slots']:,} spikes, {wrong['v_init']:,} potentials and "
+                f"{wrong['logits']:,} logits differ from ours."
+            )
+    lines += [
+        "* `stacked`: COS written down plainly. A synapse computes all steps as one batch; potentials and spikes of "
+        "every pre-simulation step are joined by torch.stack, and minimum and maximum taken over the stack. `top-k`: "
+        "the same with the published code's reduction, top-1 of the stack. `step by step`: each step goes through "
+        "synapse and neuron, in the pre-simulation and again in the run. `synapses alone`: what no implementation can "
+        "do without.",
+        "* Peak: the highest memory of a run above what the process held before it, the potentials that all "
+        "return included.",
+        f"* {here['device']}, {here['processor']}, {here['cores']} cores, threads: {here['threads']}, load average "
+        f"{here['load']} (with other work on the machine, the ratios count and not the milliseconds); "
+        + ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+        + ".",
+        f"* `{found['command']}`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet20", help="a zoo network")
+    parser.add_argument("--weights", type=Path, help="by default random ones, batch norm fitted to the images")
+    parser.add_argument("--data", help="by default normal noise")
+    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--rho", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--runs", type=int, default=11)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, required=True, help="written with .json and .md")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker is not None:
+        work(given)
+        return
+    found = measure(given)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
+    given.out.with_suffix(".md").write_text(markdown(found))
+    print(given.out.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main()

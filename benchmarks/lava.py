@@ -1,0 +1,313 @@
+"""How fast the Lava simulator runs, batched and faithful, beside the PyTorch reference, and in how much memory.
+
+    python benchmarks/lava.py --data data/cifar10_test.npz --out docs/measured/lava
+
+A network whose weights are not shipped has random ones, and batch norm takes the statistics of the images, so that
+its layers fire as trained ones do. Each round runs PyTorch and the batched back end one after the other; what is
+reported is the median of the rounds. A first round, which is not timed, measures memory and compares every spike. The
+faithful back end and netx take minutes for a sample of a large network, so they run once, on the first samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cos_export import __version__
+from cos_export.capturing import capture
+from cos_export.datasets import load_dataset
+from cos_export.errors import InputError
+from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.quantisation import quantise
+from cos_export.simulation import simulate
+from cos_export.trace import Trace
+from cos_export.zoo import build, load_weights, weights_path
+from targets.lava import LavaTarget, find, run_network
+from targets.lava.process_group import members
+
+SAMPLES = {"digits": 256, "vgg9": 64, "resnet20": 256, "vgg16": 64}
+"""For PyTorch and the batched back end."""
+
+FEW = {"digits": 4, "vgg9": 1, "resnet20": 1}
+"""For the faithful back end. One of VGG-16 would take ten minutes."""
+
+CHAINS = ("vgg9",)
+"""For netx, in int8, as many as for the faithful back end."""
+
+STATISTICS = 64
+"""Images that batch norm takes its statistics from, and quantisation its scales."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one network in one numerics.
+
+    Attributes:
+        network: Of the zoo.
+        numerics: "float32" or "int8".
+        trained: Whether its weights are.
+        samples: Run by PyTorch and the batched back end.
+        fired: The share of spike slots that hold a spike.
+        pytorch: Samples per second, median.
+        batched: Likewise.
+        batched_megabytes: Of all processes of the worker together, at most.
+        slots: Spikes compared of PyTorch and the batched back end.
+        mismatches: Of those, how many differ.
+        few: Samples of the faithful back end, and of netx.
+        faithful: Samples per second, once.
+        faithful_megabytes: As above.
+        few_slots: Spikes compared of the faithful and the batched back end.
+        few_mismatches: Of those, how many differ.
+        netx: Samples per second, once.
+        netx_mismatches: Spikes in which netx and the batched back end differ.
+        load: Of the machine, over the last minute, when the rounds began.
+    """
+
+    network: str
+    numerics: str
+    trained: bool
+    samples: int
+    fired: float
+    pytorch: float
+    batched: float
+    batched_megabytes: int
+    slots: int
+    mismatches: int
+    few: int
+    faithful: float | None
+    faithful_megabytes: int | None
+    few_slots: int
+    few_mismatches: int | None
+    netx: float | None
+    netx_mismatches: int | None
+    load: float
+
+
+class PeakMemory(threading.Thread):
+    """The most memory that the process groups of this process's children have held together.
+
+    Shared pages count once: what is added is each process's proportional set size, which Linux tells.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.megabytes = 0
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        """Looks every now and then."""
+        while not self._done.wait(0.2):
+            self.megabytes = max(self.megabytes, sum(map(_proportional, _descendants())) // 1024)
+
+    def stop(self) -> int:
+        """Looks no more, and returns the most."""
+        self._done.set()
+        self.join()
+        return self.megabytes
+
+
+def _descendants() -> list[int]:
+    tasks = Path("/proc/self/task").glob("*/children")
+    children = {int(number) for task in tasks for number in task.read_text().split()}
+    return [number for child in children for number in members(child)]
+
+
+def _proportional(process: int) -> int:
+    """Kilobytes."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+def networks(name: str, data: str) -> tuple[dict[str, SpikingNetwork], FloatArray, bool]:
+    """The network in both numerics, images, and whether its weights are trained ones."""
+    images = load_dataset("digits" if name == "digits" else data, "test").images
+    module, trained = build(name), True
+    try:
+        load_weights(module, weights_path(name))
+    except InputError:
+        trained = False
+        _settle(module, images[:STATISTICS])
+    network = capture(module, images[:2])
+    return {"float32": network, "int8": quantise(network, images[:STATISTICS])}, images[: SAMPLES[name]], trained
+
+
+def _settle(module: nn.Module, images: FloatArray) -> None:
+    """Gives batch norm the statistics of the images."""
+    module.train()
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.eval()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.momentum = None
+    with torch.no_grad():
+        module(torch.from_numpy(images))
+    module.eval()
+
+
+def measure(name: str, network: SpikingNetwork, images: FloatArray, steps: int, rounds: int, trained: bool) -> Row:
+    """One row."""
+    load, few = os.getloadavg()[0], FEW.get(name, 0)
+    wanted = simulate(network, images, steps, device="cpu")
+    found, megabytes, _ = _watched(network, images, steps, "batched")
+    pytorch, batched = [], []
+    for _ in range(rounds):
+        pytorch.append(_seconds(lambda: simulate(network, images, steps, device="cpu")))
+        batched.append(_seconds(lambda: run_network(network, images, steps)))
+    slots = sum(array.size for array in wanted.spikes.values())
+    faithful = peak = differing = netx = netx_differing = None
+    if few:
+        single, peak, seconds = _watched(network, images[:few], steps, "faithful")
+        faithful, differing = few / seconds, _differing(single, found, few)
+    if name in CHAINS and network.numerics == "int8":
+        single, _, seconds = _watched(network, images[:few], steps, "netx")
+        netx, netx_differing = few / seconds, _differing(single, found, few)
+    return Row(
+        network=name,
+        numerics=network.numerics,
+        trained=trained,
+        samples=len(images),
+        fired=sum(int(array.sum()) for array in wanted.spikes.values()) / slots,
+        pytorch=len(images) / statistics.median(pytorch),
+        batched=len(images) / statistics.median(batched),
+        batched_megabytes=megabytes,
+        slots=slots,
+        mismatches=_differing(wanted, found, len(images)),
+        few=few,
+        faithful=faithful,
+        faithful_megabytes=peak,
+        few_slots=slots // len(images) * few,
+        few_mismatches=differing,
+        netx=netx,
+        netx_mismatches=netx_differing,
+        load=load,
+    )
+
+
+def _watched(network: SpikingNetwork, images: FloatArray, steps: int, backend: Any) -> tuple[Trace, int, float]:
+    watch = PeakMemory()
+    watch.start()
+    began = time.perf_counter()
+    trace = run_network(network, images, steps, options=LavaTarget(backend))
+    seconds = time.perf_counter() - began
+    return trace, watch.stop(), seconds
+
+
+def _seconds(act: Any) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def _differing(one: Trace, other: Trace, samples: int) -> int:
+    return sum(
+        int(np.count_nonzero(array[:, :samples] != other.spikes[name][:, :samples]))
+        for name, array in one.spikes.items()
+    )
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """Two tables and what they were measured on."""
+    lines = [
+        f"Samples per second at T = {document['steps']}: of PyTorch and the batched back end the medians of "
+        f"{document['rounds']} rounds in which they take turns; of the faithful back end and netx one run, its "
+        "samples in brackets. Every run of Lava includes its start. Memory is that of all processes of the worker, "
+        "pages that they share counted once. The load is the machine's over the minute before.",
+        "",
+        "| network | numerics | samples | PyTorch | batched | of PyTorch | memory | faithful | memory | netx | load |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in document["rows"]:
+        slow, held = "not run", ""
+        if row["faithful"]:
+            slow, held = f"{row['faithful']:.2g} ({row['few']})", f"{row['faithful_megabytes']} MB"
+        chain = f"{row['netx']:.2g} ({row['few']})" if row["netx"] else ""
+        lines.append(
+            f"| {row['network']} | {row['numerics']} | {row['samples']} | {row['pytorch']:.1f} | {row['batched']:.1f} "
+            f"| {row['batched'] / row['pytorch']:.2f} | {row['batched_megabytes']} MB | {slow} | {held} | {chain} "
+            f"| {row['load']:.1f} |"
+        )
+    lines += [
+        "",
+        "Spikes compared, and how many differ:",
+        "",
+        "| network | weights | numerics | slots that fire | batched and PyTorch | differ | faithful and batched "
+        "| differ | netx and batched differ |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in document["rows"]:
+        few = f"{row['few_slots']:,} | {row['few_mismatches']:,}" if row["faithful"] else "not run | "
+        chain = "" if row["netx_mismatches"] is None else f"{row['netx_mismatches']:,}"
+        lines.append(
+            f"| {row['network']} | {'trained' if row['trained'] else 'random'} | {row['numerics']} "
+            f"| {100 * row['fired']:.1f} % | {row['slots']:,} | {row['mismatches']:,} | {few} | {chain} |"
+        )
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    return "\n".join([*lines, "", f"{document['machine']}. {versions}.", "", f"    {document['command']}", ""])
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="the .npz of CIFAR-10 images")
+    parser.add_argument("--networks", default=",".join(SAMPLES))
+    parser.add_argument("--numerics", default="float32,int8")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, required=True, help="written with .json and .md")
+    given = parser.parse_args()
+    environment = find()
+    rows = []
+    for name in given.networks.split(","):
+        made, images, trained = networks(name, given.data)
+        for numerics in given.numerics.split(","):
+            row = measure(name, made[numerics], images, given.steps, given.rounds, trained)
+            print(row, file=sys.stderr, flush=True)
+            rows.append(row)
+    document = {
+        "steps": given.steps,
+        "rounds": given.rounds,
+        "rows": [asdict(row) for row in rows],
+        "versions": {
+            "cos-export": __version__,
+            "torch": torch.__version__,
+            "lava-nc": environment.lava_version,
+            "Lava's Python": environment.python_version,
+            "Python": platform.python_version(),
+        },
+        "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads "
+        "of PyTorch",
+        "command": shlex.join(["python", *sys.argv]),
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+    given.out.with_suffix(".md").write_text(markdown(document))
+    print(given.out.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""What the wires of a network of integers can carry at most, from one node to the next."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import NamedTuple
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from cos_export.errors import NetworkError
+from cos_export.graph import Shape, pooling
+from cos_export.network import Quantisation
+
+__all__ = ["Bound", "Interval", "carried", "input_interval"]
+
+Bound = NDArray[np.float64]
+"""One number for each channel."""
+
+
+class Interval(NamedTuple):
+    """What a wire can carry, by channel, and how large a partial sum of it can be."""
+
+    low: Bound
+    high: Bound
+    partial: Bound
+
+
+def input_interval(quantisation: Quantisation, channels: int) -> Interval:
+    """What the Input sends, by channel."""
+    low, high = float(quantisation.input_minimum), float(quantisation.input_maximum)
+    return Interval(np.full(channels, low), np.full(channels, high), np.full(channels, max(-low, high)))
+
+
+@singledispatch
+def carried(node: nir.NIRNode, arriving: Interval, shape: Shape) -> Interval:
+    """What a node makes of an interval for each channel of what it takes, of `shape`.
+
+    Raises:
+        NetworkError: The node may make fractions of integers.
+    """
+    raise NetworkError(f"a node of type {type(node).__name__} does not keep integers.")
+
+
+@carried.register
+def _(node: nir.Output, arriving: Interval, shape: Shape) -> Interval:
+    return arriving
+
+
+@carried.register
+def _(node: nir.Flatten, arriving: Interval, shape: Shape) -> Interval:
+    first, last = int(node.start_dim) % len(shape), int(node.end_dim) % len(shape)
+    times = int(np.prod(shape[1 : last + 1])) if first == 0 else 1
+    return Interval(*(np.repeat(bound, times) for bound in arriving))
+
+
+@carried.register
+def _(node: nir.SumPool2d, arriving: Interval, shape: Shape) -> Interval:
+    size = int(np.prod(pooling(node).kernel))
+    # A window at a padded border sums fewer.
+    return Interval(
+        size * np.minimum(arriving.low, 0.0), size * np.maximum(arriving.high, 0.0), size * arriving.partial
+    )
+
+
+@carried.register
+def _(node: nir.Scale, arriving: Interval, shape: Shape) -> Interval:
+    factors = np.asarray(node.scale, np.float64).reshape(shape[0], -1)
+    ends = np.stack([factors * arriving.low[:, None], factors * arriving.high[:, None]])
+    return Interval(ends.min((0, 2)), ends.max((0, 2)), np.abs(factors).max(1) * arriving.partial)
+
+
+@carried.register(nir.Affine)
+@carried.register(nir.Linear)
+@carried.register(nir.Conv1d)
+@carried.register(nir.Conv2d)
+def _(node: nir.Affine | nir.Linear | nir.Conv1d | nir.Conv2d, arriving: Interval, shape: Shape) -> Interval:
+    weight, node_groups = np.asarray(node.weight, np.float64), int(getattr(node, "groups", 1))
+    # At a padded border some terms are missing: each may also be 0.
+    low, high, partial = (
+        bound.reshape(node_groups, 1, -1)
+        for bound in (np.minimum(arriving.low, 0.0), np.maximum(arriving.high, 0.0), arriving.partial)
+    )
+    taps = weight.reshape(node_groups, len(weight) // node_groups, weight.shape[1], -1)
+    up, down = np.maximum(taps, 0.0).sum(-1), np.minimum(taps, 0.0).sum(-1)
+    bias = np.zeros(len(weight)) if getattr(node, "bias", None) is None else np.asarray(node.bias, np.float64)
+    bias = np.broadcast_to(bias, (len(weight),))
+    return Interval(
+        (up * low + down * high).sum(-1).ravel() + bias,
+        (up * high + down * low).sum(-1).ravel() + bias,
+        (np.abs(taps).sum(-1) * partial).sum(-1).ravel() + np.abs(bias),
+    )

@@ -1,0 +1,232 @@
+"""`quantise`: a trained network as integers that every backend computes alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import nir
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cos_export.device import resolve_device
+from cos_export.errors import InputError, NetworkError
+from cos_export.integers import half_integers
+from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
+from cos_export.progress import Progress, silent
+from cos_export.quantisation.ranges import check_ranges
+from cos_export.quantisation.scales import Rounding, Units, arrivals, best_unit, channel_thresholds, rounded_synapse
+from cos_export.quantisation.splitting import parts_allowed, split
+from cos_export.quantisation.units import Group, fold_averages, free_name, groups, with_carriers
+from cos_export.simulation import check_images
+
+__all__ = ["SAMPLES", "quantise"]
+
+SAMPLES = 64
+"""Images on which units are compared, unless the user says otherwise."""
+
+_INNER_WEIGHTS = (127, 63, 31, 15, 7, 3)
+"""What the largest weight may be where another synapse follows at once: the first with which all ranges fit.
+
+The integers of two synapses in a row multiply, and 24 bits do not hold many products of three numbers of 8."""
+
+
+def quantise(
+    network: SpikingNetwork,
+    images: ArrayLike | Tensor,
+    *,
+    steps: int | None = None,
+    per_channel: bool = False,
+    power_of_two: bool = False,
+    even_weights: bool = False,
+    samples: int = SAMPLES,
+    device: str | torch.device = "auto",
+    progress: Progress = silent,
+) -> SpikingNetwork:
+    """Makes the network of integers that is closest to a network of float32 numbers.
+
+    With one unit u for each layer (what 1 stands for in its potentials) and the unit of what a synapse takes,
+    u_in = 1 for spikes and input_scale for images,
+
+        w_int = clip(round(w u_in / u), -128, 127)     b_int = round(b / u)     theta_int = theta / u
+        v_init_int = floor(v_init / u) + 1/2
+
+    u is chosen so that theta / u is an integer and the squared error of the layer's currents over the images is least.
+    All synapses that feed a layer share its unit; those that feed the readout share readout_scale. Average pooling
+    becomes sum pooling, and wherever a spike would be added without a weight it gets a synapse of weight 1 / u. The
+    identity path of a residual becomes several synapses side by side if its weight takes more than 8 bits.
+
+    Every sum stays below 2^24 in magnitude, so float32 holds it exactly, in whatever order it is added.
+
+    Args:
+        network: The network, of float32.
+        images: (samples, ...) as the network takes them, without labels.
+        steps: T for which ranges are proved; by default what the network was calibrated for, or 1.
+        per_channel: Whether each output channel of a layer may have a unit of its own, and so its own threshold.
+        power_of_two: Whether thresholds and the scales of input and readout are powers of two.
+        even_weights: Whether weights are even.
+        samples: Images on which units are compared; all serve to find the range of the input.
+        device: Where to compute.
+        progress: Told as it goes on.
+
+    Returns:
+        The network with numerics "int8". Calibrate it again: potentials that were tuned before are only rounded.
+
+    Raises:
+        InputError: The network is quantised already, or the images do not fit.
+        NetworkError: A layer cannot be written in integers, or its ranges do not fit; the message names it.
+    """
+    if network.quantisation is not None:
+        raise InputError("The network is one of integers already.")
+    if samples < 1:
+        raise InputError(f"Units are compared on at least one image, not {samples}.")
+    array = check_images(network, images)
+    prepared = with_carriers(fold_averages(network))
+    # Spread over all, for images may come sorted by class.
+    chosen = array[:: max(1, len(array) // samples)][:samples]
+    heard = arrivals(prepared, chosen, resolve_device(device))
+    rounding, parts = Rounding(power_of_two, even_weights), groups(prepared)
+    inner = any(group.inner for group in parts)
+    for largest in _INNER_WEIGHTS if inner else _INNER_WEIGHTS[:1]:
+        work = _Work(prepared, _input_coding(array, rounding), rounding, per_channel, largest)
+        for number, group in enumerate(_in_order(parts)):
+            progress("quantising", number, len(parts))
+            work.settle(group, heard)
+        progress("quantising", len(parts), len(parts))
+        result = work.network()
+        try:
+            check_ranges(result, steps or network.num_timesteps or 1)
+        except NetworkError:
+            if not inner or largest == _INNER_WEIGHTS[-1]:
+                raise
+        else:
+            break
+    return result
+
+
+def _in_order(parts: list[Group]) -> list[Group]:
+    """The groups, each after those whose unit its producers take.
+
+    Raises:
+        NetworkError: There is no such order.
+    """
+    ordered: list[Group] = []
+    while len(ordered) < len(parts):
+        known = {name for group in ordered for name in group.readers}
+        ready = [group for group in parts if group not in ordered and known.issuperset(group.producers)]
+        if not ready:
+            names = ", ".join(name for group in parts if group not in ordered for name in group.producers)
+            raise NetworkError(f"The units of {names} depend on each other: the network has no form in integers.")
+        ordered += ready
+    return ordered
+
+
+def _input_coding(images: FloatArray, rounding: Rounding) -> Quantisation:
+    """8 bits that reach from the least to the largest value: 0..255 if none is negative, else -127..127."""
+    low, high = (-127, 127) if float(images.min()) < 0 else (0, 255)
+    largest = float(np.abs(images).max()) or float(high)
+    scale = 2.0 ** np.ceil(np.log2(largest / high)) if rounding.power_of_two else largest / high
+    return Quantisation(float(np.float32(scale)), low, high)
+
+
+@dataclass
+class _Work:
+    """What has been decided so far.
+
+    Attributes:
+        before: The network in float32.
+        coding: Of its input, and of its readout once that is decided.
+        rounding: Of weights and units.
+        per_channel: Whether channels may have units of their own.
+        largest: What the largest weight becomes where another synapse follows.
+    """
+
+    before: SpikingNetwork
+    coding: Quantisation
+    rounding: Rounding
+    per_channel: bool
+    largest: int
+
+    def __post_init__(self) -> None:
+        self.nodes: dict[str, nir.NIRNode] = dict(self.before.graph.nodes)
+        self.neurons: dict[str, NeuronSpec] = {}
+        self.taken: dict[str, float] = {}
+        self.edges = [(str(source), str(target)) for source, target in self.before.graph.edges]
+
+    def settle(self, group: Group, heard: Mapping[str, Tensor]) -> None:
+        """Decides a group's unit, and rounds what it is the unit of."""
+        unit = np.ones(1)
+        if group.producers:
+            unit = self._unit(group, heard)
+        elif group.edges:
+            unit = np.array([self.coding.input_scale if group.edges[0][0] == self.before.input_name else 1.0])
+        for name, parts in parts_allowed({name: self.nodes[name] for name in group.producers}).items():
+            whole = rounded_synapse(self.nodes[name], self.taken[name], unit, self.rounding, parts)
+            self._place(name, split(whole, even=self.rounding.even_weights) if parts > 1 else [whole])
+        for name in group.readers:
+            self.taken[name] = float(unit[0])
+        for name in group.layers:
+            self.neurons[name] = _rounded_neurons(self.before.neurons[name], unit)
+            self.nodes[name] = _node(self.neurons[name], self.before.graph.nodes[name])
+        if group.readout:
+            self.coding = replace(self.coding, readout_scale=float(np.float32(unit[0])))
+
+    def _place(self, name: str, parts: list[nir.NIRNode]) -> None:
+        """Puts a node in its place, and what it was split into beside it."""
+        self.nodes[name] = parts[0]
+        wires = [edge for edge in self.edges if name in edge]
+        for part in parts[1:]:
+            beside = free_name(self.nodes, name)
+            self.nodes[beside] = part
+            self.edges += [(beside if a == name else a, beside if b == name else b) for a, b in wires]
+
+    def _unit(self, group: Group, heard: Mapping[str, Tensor]) -> Units:
+        nodes = {name: self.nodes[name] for name in group.producers}
+        threshold, by_channel = None, False
+        if len(group.layers) == 1 and not group.readout:
+            others = [name for name in group.readers if name not in group.layers]
+            by_channel = all(isinstance(self.nodes[name], nir.SumPool2d) for name in others)
+            threshold = channel_thresholds(self.before.neurons[group.layers[0]].threshold, single=not by_channel)
+            by_channel = by_channel and threshold is not None
+        return best_unit(
+            nodes,
+            self.taken,
+            heard,
+            threshold,
+            self.rounding,
+            per_channel=self.per_channel and by_channel,
+            largest=self.largest if group.inner else 127,
+        )
+
+    def network(self) -> SpikingNetwork:
+        """The network of integers."""
+        graph = nir.NIRGraph(self.nodes, self.edges, metadata=self.before.graph.metadata, type_check=False)
+        return replace(self.before, graph=graph, neurons=self.neurons, numerics="int8", quantisation=self.coding)
+
+
+def _rounded_neurons(spec: NeuronSpec, unit: Units) -> NeuronSpec:
+    channels = np.broadcast_to(unit, spec.shape[0])
+    column = channels.reshape(-1, *[1] * (len(spec.shape) - 1))
+    strict = spec.condition == ">"
+
+    def half(values: FloatArray) -> FloatArray:
+        return half_integers(np.asarray(values / column, np.float32), strict=strict)
+
+    def whole(values: NDArray[np.float64]) -> FloatArray:
+        return np.asarray(np.rint(values), np.float32)
+
+    return replace(
+        spec,
+        threshold=np.maximum(whole(spec.threshold / column), np.float32(1)),
+        v_init=half(spec.v_init),
+        v_reset=None if spec.v_reset is None else half(spec.v_reset),
+        bias=None if spec.bias is None else whole(spec.bias / channels),
+        scale=np.array(channels),
+    )
+
+
+def _node(spec: NeuronSpec, node: nir.IF) -> nir.IF:
+    reset = np.zeros_like(spec.threshold) if spec.v_reset is None else spec.v_reset
+    return nir.IF(np.ones_like(spec.threshold), spec.threshold, reset, metadata=node.metadata)

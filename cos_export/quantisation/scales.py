@@ -1,0 +1,226 @@
+"""What 1 stands for in a layer: the unit whose rounding changes the layer's currents least."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import nir
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cos_export.device import full_precision
+from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.neuron import neuron_tensors
+from cos_export.propagation import clipped_activation, synapse
+from cos_export.quantisation.splitting import parts_allowed
+from cos_export.quantisation.units import WEIGHTED, weight_field
+
+__all__ = [
+    "LARGEST_THRESHOLD",
+    "Rounding",
+    "Units",
+    "arrivals",
+    "best_unit",
+    "channel_thresholds",
+    "rounded_synapse",
+]
+
+Units = NDArray[np.float64]
+"""One number for each channel, or one for all in an array of one element."""
+
+LARGEST_THRESHOLD = 2**17 - 1
+"""Thresholds are kept below this by a coarser unit: more digits than that no weight of 8 bits can use."""
+
+_FRACTIONS = np.geomspace(0.3, 1.0, 14)
+"""Of the unit in which the largest weight is 127: below 1 the largest weights are clipped, and the others finer."""
+
+_FINE_FRACTIONS = np.geomspace(0.95, 1.05, 9)
+"""Of the best of those, which lie a tenth apart."""
+
+_OCTAVES = np.array([0.25, 0.5, 1.0, 2.0])
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How weights become integers.
+
+    Attributes:
+        power_of_two: Whether a threshold is a power of two (and the readout's scale), so that the scale of the weights
+            in units of the threshold is one, too.
+        even_weights: Whether weights are even, as Loihi 2 holds weights of mixed sign.
+    """
+
+    power_of_two: bool = False
+    even_weights: bool = False
+
+    def weights(self, values: NDArray[np.float64], parts: int = 1) -> NDArray[np.float64]:
+        """The nearest integers that a weight can be, clipped to what `parts` synapses of 8 bits hold together."""
+        unit = 2.0 if self.even_weights else 1.0
+        low, high = (-128.0, 128.0 - unit) if parts == 1 else (-126.0 * parts, 126.0 * parts)
+        return np.clip(unit * np.rint(values / unit), low, high)
+
+    def unit(self, wanted: Units, threshold: Units | None) -> Units:
+        """A unit close to `wanted` in which `threshold`, if there is one, is an integer n: threshold / n.
+
+        So a threshold is never rounded, and what its spikes stand for never changes.
+        """
+        if threshold is None:
+            exact = 2.0 ** np.rint(np.log2(wanted)) if self.power_of_two else wanted
+            return exact.astype(np.float32).astype(np.float64)
+        count = threshold / wanted
+        if self.power_of_two:
+            count = np.minimum(2.0 ** np.rint(np.log2(count)), (LARGEST_THRESHOLD + 1) // 2)
+        return np.asarray(threshold / np.clip(np.rint(count), 1, LARGEST_THRESHOLD))
+
+
+def arrivals(network: SpikingNetwork, images: FloatArray, device: torch.device) -> dict[str, Tensor]:
+    """What arrives at each weighted node, (samples, ...), with activations in place of spikes."""
+
+    def move(array: object) -> Tensor:
+        return torch.as_tensor(np.asarray(array)).to(device, torch.float32)
+
+    values: dict[str, Tensor] = {}
+    heard: dict[str, Tensor] = {}
+    last = {source: name for name in network.order for source in network.predecessors[name]}
+    with torch.no_grad(), full_precision():
+        for name in network.order:
+            node, sources = network.graph.nodes[name], network.predecessors[name]
+            arriving = torch.stack([values[s] for s in sources]).sum(0) if sources else move(images)
+            if isinstance(node, WEIGHTED):
+                heard[name] = arriving
+            if name in network.neurons:
+                neuron = neuron_tensors(network.neurons[name], device, torch.float32)
+                values[name] = clipped_activation(name, neuron, arriving)
+            else:
+                values[name] = synapse(node, move)(arriving)
+            for source in set(sources):
+                if last[source] == name:
+                    del values[source]
+    return heard
+
+
+def rounded_synapse(node: nir.NIRNode, taken: float, given: Units, rounding: Rounding, parts: int = 1) -> nir.NIRNode:
+    """A weighted node in integers.
+
+        w_int = round(w * taken / given)      b_int = round(b / given)
+
+    Args:
+        node: The node.
+        taken: What 1 stands for in what it takes.
+        given: What 1 stands for in what it gives.
+        rounding: Of the weights.
+        parts: Into how many nodes of 8 bits it may be split.
+    """
+    result, field = copy.copy(node), weight_field(node)
+    weight = np.asarray(getattr(node, field), np.float64)
+    unit = np.broadcast_to(given, len(weight))
+    scaled = weight * taken / unit.reshape(-1, *[1] * (weight.ndim - 1))
+    setattr(result, field, rounding.weights(scaled, parts).astype(np.float32))
+    if getattr(node, "bias", None) is not None:
+        result.bias = np.rint(np.broadcast_to(np.asarray(node.bias, np.float64), unit.shape) / unit).astype(np.float32)
+    return result
+
+
+def best_unit(
+    nodes: Mapping[str, nir.NIRNode],
+    taken: Mapping[str, float],
+    heard: Mapping[str, Tensor],
+    threshold: Units | None,
+    rounding: Rounding,
+    *,
+    per_channel: bool,
+    largest: int = 127,
+) -> Units:
+    """The unit in which the nodes that feed a layer change its currents least when they are rounded.
+
+    Minimises, over the images at hand, the mean over samples of
+
+        sum over nodes and neurons of (W_int x given - W x + b_int given - b)^2
+
+    over units from 0.3 to 1 of the one in which the largest weight is `largest`, first widely and then closely spaced.
+    With `per_channel` each channel has its own minimum. Where a synapse may be split, the largest weight is that of the
+    others.
+
+    Args:
+        nodes: Weighted nodes whose outputs are added, by name.
+        taken: What 1 stands for in what each takes.
+        heard: What arrives at each, (samples, ...), not yet in integers.
+        threshold: Of each channel, or one number, to be an integer in the unit; None if there is none.
+        rounding: Of weights and units.
+        per_channel: Whether channels may have units of their own.
+        largest: What the largest weight becomes in the widest unit.
+
+    Returns:
+        One number for each channel of the threshold, or one in all.
+    """
+    channels = 1 if threshold is None else len(threshold)
+    parts = parts_allowed(nodes)
+    widest = _widest(nodes, taken, per_channel, largest, parts)
+    floor = 1.0 if threshold is None else threshold / LARGEST_THRESHOLD
+    widest = np.where(widest > 0, np.maximum(widest, 0.0 if threshold is None else floor), floor)
+    best: Units = np.broadcast_to(widest, channels)
+    least = np.full(channels, np.inf)
+    tried: set[bytes] = set()
+    for fractions in [_OCTAVES] if rounding.power_of_two else [_FRACTIONS, _FINE_FRACTIONS]:
+        around = best
+        for fraction in fractions:
+            unit = rounding.unit(around * fraction, threshold)
+            if unit.tobytes() in tried:
+                continue
+            tried.add(unit.tobytes())
+            errors = [
+                _error(node, taken[name], unit, heard[name], rounding, parts[name]) for name, node in nodes.items()
+            ]
+            found = np.sum(errors, axis=0) if per_channel else np.full(channels, sum(float(e.sum()) for e in errors))
+            better = found < least
+            best, least = np.where(better, unit, best), np.where(better, found, least)
+    return best
+
+
+def _widest(
+    nodes: Mapping[str, nir.NIRNode],
+    taken: Mapping[str, float],
+    per_channel: bool,
+    largest: int,
+    parts: Mapping[str, int],
+) -> Units:
+    """The unit in which the largest weight is `largest`, and which leaves room to search where nodes may be split."""
+    units = {name: _largest(node, per_channel) * taken[name] / largest for name, node in nodes.items()}
+    if not any(unit.any() for name, unit in units.items() if parts[name] == 1):
+        return np.asarray(np.max(list(units.values()), axis=0))
+    least = float(_FRACTIONS[0])
+    return np.asarray(np.max([u if parts[n] == 1 else u / (least * parts[n]) for n, u in units.items()], axis=0))
+
+
+def _largest(node: nir.NIRNode, per_channel: bool) -> Units:
+    weight = np.abs(np.asarray(getattr(node, weight_field(node)), np.float64))
+    return weight.reshape(len(weight), -1).max(1) if per_channel else np.array([weight.max()])
+
+
+def _error(node: nir.NIRNode, taken: float, unit: Units, heard: Tensor, rounding: Rounding, parts: int) -> Units:
+    """The squared error of each channel of a node's output that its rounding makes: a sum over neurons, per sample."""
+    whole, change = rounded_synapse(node, taken, unit, rounding, parts), copy.copy(node)
+    field = weight_field(node)
+    weight = np.asarray(getattr(node, field), np.float64)
+    given = np.broadcast_to(unit, len(weight))
+    column = given.reshape(-1, *[1] * (weight.ndim - 1))
+    setattr(change, field, np.asarray(getattr(whole, field), np.float64) * column / taken - weight)
+    if getattr(node, "bias", None) is not None:
+        change.bias = whole.bias * given - np.asarray(node.bias, np.float64)
+
+    def move(array: object) -> Tensor:
+        return torch.as_tensor(np.asarray(array)).to(heard.device, torch.float32)
+
+    with torch.no_grad(), full_precision():
+        off = synapse(change, move)(heard).double().square().transpose(0, 1).flatten(1)
+    return np.asarray((off.sum(1) / len(heard)).cpu().numpy())
+
+
+def channel_thresholds(threshold: FloatArray, *, single: bool) -> Units | None:
+    """The threshold of each channel (one number in all if `single`), or None if a channel has several."""
+    flat = threshold.reshape(1 if single else len(threshold), -1).astype(np.float64)
+    return flat[:, 0] if bool((flat == flat[:, :1]).all()) else None

@@ -1,0 +1,224 @@
+"""Networks of integers: PyTorch and ONNX Runtime against Python's own integers, and errors that are planted."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+import onnxruntime
+import pytest
+from eight_bit_networks import TOPOLOGIES, in_integers, pictures, topology, with_node
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from integer_reference import run
+from random_networks import IF, affine, conv2d, sequential
+
+from cos_export.bundle import Bundle
+from cos_export.errors import NetworkError, ParityError
+from cos_export.exporting import export
+from cos_export.network import SpikingNetwork
+from cos_export.nir_file import read_nir, write_nir
+from cos_export.onnx_file import build_model, write_onnx
+from cos_export.parity import TargetParity, verify
+from cos_export.parity.local import check_local
+from cos_export.simulation import simulate
+from targets.onnxruntime import OnnxRuntimeTarget
+
+
+def in_onnx(network: SpikingNetwork, images: Any, steps: int) -> tuple[Any, dict[str, Any]]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(build_model(network, steps).SerializeToString(), options)
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(names, {"images": images}), strict=True))
+    return found.pop("logits"), {name.removeprefix("spikes/"): value for name, value in found.items()}
+
+
+def assert_integers_of_python(network: SpikingNetwork, images: Any, steps: int) -> None:
+    """Every spike and logit of both back ends is what Python's integers say."""
+    traced = simulate(network, images, steps, device="cpu")
+    logits, spikes = in_onnx(network, images, steps)
+    np.testing.assert_array_equal(logits, traced.logits)
+    coding = network.quantisation
+    assert coding is not None
+    for sample, image in enumerate(images):
+        wanted, means = run(network, image, steps)
+        for name, fired in wanted.items():
+            np.testing.assert_array_equal(traced.spikes[name][:, sample], fired, err_msg=name)
+            np.testing.assert_array_equal(spikes[name][:, sample], fired, err_msg=name)
+        for t, mean in enumerate(means):
+            for index, value in mean.items():
+                # Two roundings in float32: the division, and the product with the scale.
+                divided = Fraction(float(np.float32(float(value))))
+                scaled = np.float32(float(divided * Fraction(coding.readout_scale)))
+                assert traced.logits[t, sample, index] == scaled
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+@pytest.mark.parametrize("seed", range(2))
+def test_every_topology_is_what_integers_say(name: str, seed: int) -> None:
+    network = in_integers(topology(name), seed)
+    images = pictures(network, 2, seed)
+    assert_integers_of_python(network, images, 3)
+    fired = np.concatenate([s.ravel() for s in simulate(network, images, 3).spikes.values()])
+    assert 0.02 < fired.mean() < 0.98
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(TOPOLOGIES), st.integers(1, 4))
+def test_random_integers(seed: int, name: str, steps: int) -> None:
+    network = in_integers(topology(name), seed)
+    assert_integers_of_python(network, pictures(network, 1, seed), steps)
+
+
+def test_sums_close_to_the_limit_of_float32_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    network = in_integers(sequential(rng, (1000,), [affine(rng, 1000, 6), IF]), 0)
+    first = network.graph.nodes["affine0"]
+    first.weight = np.where(rng.random((6, 1000)) < 0.9, 127, -128).astype(np.float32)
+    images = np.where(rng.random((3, 1000)) < 0.95, 2.0, -2.0).astype(np.float32)
+    largest = np.abs(np.where(images > 0, 127, -127) @ first.weight.T + first.bias).max()
+    assert 2**23 < largest < 2**24
+    assert_integers_of_python(network, images, 2)
+
+
+def test_a_readout_of_a_convolution_and_one_step() -> None:
+    """Where a runtime may fold the product with the scale into the convolution's weights."""
+    rng = np.random.default_rng(1)
+    network = in_integers(sequential(rng, (2, 5, 5), [conv2d(rng, 2, 3), IF]), 1)
+    nodes, edges = dict(network.graph.nodes), [("input", "conv2d0"), ("conv2d0", "if1"), ("if1", "readout")]
+    for name in ("flatten", "readout", "output"):
+        del nodes[name]
+    nodes["readout"] = copy.copy(nodes["conv2d0"])
+    nodes["readout"].weight = rng.integers(-128, 128, (3, 3, 3, 3)).astype(np.float32)
+    nodes["output"] = nir.Output(np.array([3, 5, 5]))
+    graph = nir.NIRGraph(nodes, [*edges, ("readout", "output")], type_check=False)
+    network = replace(network, graph=graph)
+    images = pictures(network, 4)
+    for steps in (1, 3):
+        wanted, (logits, spikes) = simulate(network, images, steps, device="cpu"), in_onnx(network, images, steps)
+        np.testing.assert_array_equal(logits, wanted.logits)
+        np.testing.assert_array_equal(spikes["if1"], wanted.spikes["if1"])
+
+
+def test_nir_keeps_the_integers_and_what_they_stand_for(tmp_path: Path) -> None:
+    network = in_integers(topology("residual"), 4)
+    scales = {name: np.linspace(0.01, 0.02, spec.shape[0]) for name, spec in network.neurons.items()}
+    network = replace(network, neurons={n: replace(s, scale=scales[n]) for n, s in network.neurons.items()})
+    write_nir(network, tmp_path / "model.nir")
+    found = read_nir(tmp_path / "model.nir")
+    assert (found.numerics, found.quantisation) == ("int8", network.quantisation)
+    for name, spec in found.neurons.items():
+        np.testing.assert_array_equal(spec.scale, scales[name])
+    raw = nir.read(tmp_path / "model.nir")
+    assert float(raw.metadata["input_scale"]) == network.quantisation.input_scale  # type: ignore[union-attr]
+    for node in raw.nodes.values():
+        for field in ("weight", "bias", "v_threshold"):
+            if getattr(node, field, None) is not None:
+                np.testing.assert_array_equal(getattr(node, field), np.rint(getattr(node, field)))
+    images = pictures(network, 3)
+    np.testing.assert_array_equal(simulate(found, images, 3).logits, simulate(network, images, 3).logits)
+
+
+def test_a_graph_without_its_scales_is_refused(tmp_path: Path) -> None:
+    network = in_integers(topology("one_axis"), 1)
+    write_nir(network, tmp_path / "model.nir")
+    with h5py.File(tmp_path / "model.nir", "r+") as file:
+        del file["node/metadata/readout_scale"]
+    with pytest.raises(NetworkError, match="'int8', and lacks readout_scale"):
+        read_nir(tmp_path / "model.nir")
+
+
+def _changed(network: SpikingNetwork, fault: str) -> SpikingNetwork:
+    weight, neurons = network.graph.nodes["conv2"].weight.copy(), dict(network.neurons)
+    if fault == "weight":
+        weight[1, 2, 0, 1] += 1 if weight[1, 2, 0, 1] < 127 else -1
+    elif fault == "kernel":
+        weight = np.ascontiguousarray(weight.swapaxes(2, 3))
+    elif fault == "v_init":
+        v_init = neurons["if1"].v_init.copy()
+        v_init[3, 2, 2] += 1
+        neurons["if1"] = replace(neurons["if1"], v_init=v_init)
+    else:
+        bias = neurons["if2"].bias
+        assert bias is not None
+        neurons["if2"] = replace(neurons["if2"], bias=np.roll(bias, -1, axis=0))
+    return replace(with_node(network, "conv2", weight=weight), neurons=neurons)
+
+
+def _verified(network: SpikingNetwork, other: SpikingNetwork, images: Any, folder: Path) -> TargetParity:
+    """What `verify` says of a bundle of `network` whose ONNX graph is that of `other`."""
+    bundle = export(network, folder / "bundle", 6, golden=images)
+    write_onnx(other, bundle.onnx_path, 6)
+    return verify(Bundle(bundle.path, bundle.manifest), [OnnxRuntimeTarget()])["onnxruntime"]
+
+
+@pytest.mark.parametrize(("fault", "layer"), [("weight", "if2"), ("kernel", "if2"), ("v_init", "if1"), ("bias", "if2")])
+def test_a_planted_error_is_found_and_located(fault: str, layer: str, tmp_path: Path) -> None:
+    network = topology("residual")
+    rng = np.random.default_rng(0)
+    bias = {n: rng.normal(size=(6, s.shape[0])).astype(np.float32) for n, s in network.neurons.items()}
+    network = replace(network, neurons={n: replace(s, bias=bias[n]) for n, s in network.neurons.items()})
+    network = _within_reach(in_integers(network, 5))
+    images = pictures(network, 64)
+    assert _verified(network, network, images, tmp_path).passed
+    found = _verified(network, _changed(network, fault), images, tmp_path)
+    assert not found.passed and found.mismatches > 0 and found.local_violations > 0
+    first = found.local.listed[0]
+    assert first.layer == layer and found.comparison.first is not None and found.comparison.first.layer == layer
+    if fault == "weight":
+        assert {violation.neuron[0] for violation in found.local.listed} == {1}
+    if fault == "v_init":
+        assert {violation.neuron for violation in found.local.listed if violation.layer == layer} == {(3, 2, 2)}
+        assert abs(first.margin) == 0.5
+
+
+def _within_reach(network: SpikingNetwork) -> SpikingNetwork:
+    """The network with smaller numbers, whose potentials come within one unit of their thresholds often."""
+    for name in ("conv1", "conv2", "shortcut", "analog"):
+        node = network.graph.nodes[name]
+        network = with_node(network, name, weight=np.clip(node.weight, -2, 2), bias=np.clip(node.bias, -5, 5))
+    narrow = {}
+    for name, spec in network.neurons.items():
+        assert spec.bias is not None
+        threshold, bias = np.clip(spec.threshold, 20, 40), np.clip(spec.bias, -5, 5)
+        narrow[name] = replace(spec, threshold=threshold, v_init=np.clip(spec.v_init, -9.5, 15.5), bias=bias)
+    return replace(network, neurons=narrow)
+
+
+def test_a_logit_that_differs_fails_though_no_spike_does(tmp_path: Path) -> None:
+    network = in_integers(topology("residual"), 5)
+    other = with_node(network, "readout", bias=network.graph.nodes["readout"].bias + np.float32([1, 0, 0]))
+    found = _verified(network, other, pictures(network, 2), tmp_path)
+    assert found.mismatches == 0 and found.local_violations > 0 and not found.passed
+    assert {violation.layer for violation in found.local.listed} == {"output"}
+
+
+def test_the_local_check_of_integers_has_no_tolerance() -> None:
+    """One unit at a sum of many large terms: float32's bound would allow it."""
+    rng = np.random.default_rng(0)
+    network = in_integers(sequential(rng, (600,), [affine(rng, 600, 5), IF]), 0)
+    images = pictures(network, 3)
+    trace = simulate(network, images, 2, device="cpu")
+    assert check_local(network, images, trace).violations == 0
+    spec = network.neurons["if1"]
+    currents = simulate(network, images, 1, record_potentials=True).potentials["if1"][0]
+    m = currents + spec.threshold * trace.spikes["if1"][0]
+    nearest = np.unravel_index(np.abs(m - spec.threshold).argmin(), m.shape)
+    trace.spikes["if1"][(0, *nearest)] ^= True
+    assert check_local(network, images, trace).layers["if1"].violations[0] == 1
+
+
+def test_an_onnx_graph_of_other_integers_is_refused_at_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = in_integers(topology("one_axis"), 1)
+    other = with_node(network, "readout", bias=network.graph.nodes["readout"].bias + np.float32(1))
+    model = build_model(other, 2)
+    monkeypatch.setattr("cos_export.onnx_file.writer.build_model", lambda *_, **__: model)
+    with pytest.raises(ParityError, match="In fixed point no spike and no logit may differ"):
+        write_onnx(network, tmp_path / "model.onnx", 2)

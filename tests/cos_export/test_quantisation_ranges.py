@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+from eight_bit_networks import TOPOLOGIES, in_integers, pictures, topology, with_node
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_networks import IF, affine, conv2d, images, pool, sequential
+
+from cos_export.errors import InputError, NetworkError
+from cos_export.exporting import export
+from cos_export.network import Quantisation, SpikingNetwork
+from cos_export.quantisation import check_ranges, layer_ranges, loihi_report, quantise
+from cos_export.quantisation.ranges import LARGEST_POTENTIAL
+from cos_export.simulation import simulate
+
+
+def dense(weight: Any, bias: Any, threshold: float = 100.0, v_init: float = 50.5) -> SpikingNetwork:
+    """Spikes of as many neurons as the input has values, and behind them a layer with these weights, called "if3"."""
+    weight = np.asarray(weight, np.float32)
+    inputs, rng = weight.shape[1], np.random.default_rng(0)
+    network = sequential(rng, (inputs,), [affine(rng, inputs, inputs), IF, affine(rng, inputs, len(weight)), IF])
+    network = with_node(in_integers(network, 0), "affine2", weight=weight, bias=np.asarray(bias, np.float32))
+    # The layer before stays where it is: what comes to it is never negative, and below its threshold.
+    network = with_node(network, "affine0", weight=np.eye(inputs, dtype=np.float32), bias=np.zeros(inputs, np.float32))
+    first = replace(network.neurons["if1"], threshold=np.full(inputs, 300, np.float32))
+    network = replace(network.with_neurons({"if1": first}), quantisation=Quantisation(1.0, 0, 255))
+    spec = network.neurons["if3"]
+    full = {"threshold": threshold, "v_init": v_init}
+    changed = replace(spec, **{key: np.full(spec.shape, value, np.float32) for key, value in full.items()})
+    return network.with_neurons({"if3": changed})
+
+
+def of_layer(network: SpikingNetwork, name: str, steps: int = 4) -> Any:
+    return next(entry for entry in layer_ranges(network, steps) if entry.name == name)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_bounds_of_a_current_are_reached(seed: int) -> None:
+    """Every set of spikes is tried: the largest current and the least are those of the proof."""
+    rng = np.random.default_rng(seed)
+    weight, bias = rng.integers(-128, 128, (3, 7)), rng.integers(-500, 500, 3)
+    found = of_layer(dense(weight, bias), "if3")
+    currents = [weight @ np.array(spikes) + bias for spikes in itertools.product((0, 1), repeat=7)]
+    assert (found.current_minimum, found.current_maximum) == (np.min(currents), np.max(currents))
+    assert found.largest_sum == (np.abs(weight).sum(1) + np.abs(bias)).max()
+    assert (found.weight_minimum, found.weight_maximum) == (weight.min(), weight.max())
+    assert found.bias_largest == np.abs(bias).max()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(TOPOLOGIES), st.booleans())
+def test_no_run_leaves_the_proven_ranges(seed: int, name: str, extreme: bool) -> None:
+    network = in_integers(topology(name), seed)
+    steps = 5
+    batch = pictures(network, 6, seed)
+    if extreme:
+        batch = np.where(np.random.default_rng(seed).random(batch.shape) < 0.5, -9.0, 9.0).astype(np.float32)
+    trace = simulate(network, batch, steps, record_potentials=True)
+    for entry in layer_ranges(network, steps):
+        if entry.name not in network.neurons:
+            scaled = trace.logits / network.quantisation.readout_scale  # type: ignore[union-attr]
+            sums = scaled * np.arange(1, steps + 1).reshape(-1, 1, 1)
+            assert entry.potential_minimum - 0.5 <= sums.min() and sums.max() <= entry.potential_maximum + 0.5
+            continue
+        v = trace.potentials[entry.name]
+        assert entry.potential_minimum <= v.min() and v.max() <= entry.potential_maximum
+
+
+def test_a_potential_that_climbs_step_by_step() -> None:
+    """Ten spikes of 127 against a threshold of 100: it rises by 1170 in each step after the first."""
+    network = dense(np.full((1, 10), 127), [0])
+    found = of_layer(network, "if3", steps=4)
+    assert (found.potential_minimum, found.potential_maximum) == (0, 100 + 1270 + 3 * 1170)
+    assert found.steps_that_fit == 1 + (LARGEST_POTENTIAL - 1370) // 1170
+    check_ranges(network, found.steps_that_fit)
+    with pytest.raises(NetworkError, match=r"Layer 'if3': within 7170 steps its potential may reach .* 7169 steps fit"):
+        check_ranges(network, found.steps_that_fit + 1)
+
+
+def test_a_potential_that_falls_and_one_that_cannot_move() -> None:
+    falling = of_layer(dense(np.full((1, 10), -127), [0]), "if3", steps=4)
+    assert (falling.potential_minimum, falling.steps_that_fit) == (-4 * 1270, LARGEST_POTENTIAL // 1270)
+    still = of_layer(dense(np.full((1, 3), 20), [0]), "if3", steps=4)
+    assert (still.potential_minimum, still.potential_maximum, still.steps_that_fit) == (0, 160, None)
+
+
+def test_initial_potentials_of_each_sample_are_allowed_for() -> None:
+    network = dense(np.full((1, 10), 127), [0])
+    plain, each = (layer_ranges(network, 4, per_sample=choice)[1] for choice in (False, True))
+    assert each.potential_maximum == plain.potential_maximum - 100 + 2**22 - 0.5
+    assert each.steps_that_fit is not None and plain.steps_that_fit is not None
+    assert each.steps_that_fit < plain.steps_that_fit
+
+
+def test_sums_that_float32_cannot_hold_are_named() -> None:
+    rng = np.random.default_rng(0)
+    network = in_integers(sequential(rng, (1100,), [affine(rng, 1100, 2), IF]), 0)
+    network = with_node(network, "affine0", weight=np.full((2, 1100), 127, np.float32), bias=np.zeros(2, np.float32))
+    with pytest.raises(NetworkError, match="Node 'affine0': its sums may reach 17,741,900"):
+        check_ranges(network, 1)
+    fits = with_node(network, "affine0", weight=np.full((2, 1100), 120, np.float32))
+    assert layer_ranges(fits, 1)[0].current_maximum == 127 * 120 * 1100
+
+
+def test_a_window_counts_as_often_as_it_is_wide() -> None:
+    rng = np.random.default_rng(0)
+    network = in_integers(
+        sequential(rng, (2, 6, 6), [conv2d(rng, 2, 3), IF, pool(nir.SumPool2d, 2), conv2d(rng, 3, 1), IF]), 0
+    )
+    network = with_node(network, "conv2d3", weight=np.full((1, 3, 3, 3), 5, np.float32), bias=np.zeros(1, np.float32))
+    assert of_layer(network, "if4").current_maximum == 4 * 27 * 5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weight": np.full((1, 3), 128)}, "Node 'affine2': its weights must be integers of -128..127"),
+        ({"weight": np.full((1, 3), 0.5)}, "Node 'affine2': its weights must be integers"),
+        ({"bias": np.full(1, 0.5)}, "Node 'affine2': its biases must be integers"),
+        ({"threshold": 10.5}, "Layer 'if3': its thresholds and biases must be integers"),
+        ({"v_init": 3.0}, "Layer 'if3': v_init must be half-integers"),
+    ],
+)
+def test_a_number_that_is_no_integer_is_named(change: dict[str, Any], words: str) -> None:
+    network = dense(np.full((1, 3), 20), [0])
+    for field, value in change.items():
+        if field in ("weight", "bias"):
+            network = with_node(network, "affine2", **{field: np.asarray(value, np.float32)})
+        else:
+            spec = network.neurons["if3"]
+            network = network.with_neurons({"if3": replace(spec, **{field: np.full(spec.shape, value, np.float32)})})
+    with pytest.raises(NetworkError, match=words):
+        check_ranges(network, 1)
+
+
+def test_only_networks_of_integers_have_ranges(tmp_path: Any) -> None:
+    with pytest.raises(InputError, match="Quantise it first"):
+        layer_ranges(topology("residual"), 1)
+    averaging = sequential(np.random.default_rng(0), (2, 4, 4), [pool(nir.AvgPool2d, 2), IF])
+    averaging = replace(in_integers(averaging, 0), quantisation=Quantisation(1.0))
+    with pytest.raises(NetworkError, match="Node 'avgpool2d0': a node of type AvgPool2d does not keep integers"):
+        layer_ranges(averaging, 1)
+    # What does not fit is not exported.
+    network = dense(np.full((1, 10), 127), [0])
+    with pytest.raises(NetworkError, match="Layer 'if3': within 9000 steps"):
+        export(network, tmp_path / "out", 9000, golden=images(network, 1))
+    assert not (tmp_path / "out").exists()
+
+
+def test_loihi_holds_a_bias_as_mantissa_and_exponent() -> None:
+    exponents = {0: 0, 4095: 0, 4096: 1, 8190: 1, 4095 * 128: 7, 4096 * 128: None, -4096: 0, -4097: 1}
+    for bias, exponent in exponents.items():
+        layer = next(found for found in loihi_report(dense([[3, 2]], [bias]), 1) if found.range.name == "if3")
+        assert layer.bias_exponent == exponent, bias
+        assert any("a bias of" in words for words in layer.exceeded) == (exponent is None)
+    rounded = next(found for found in loihi_report(dense([[3], [2]], [4097, 8190]), 1) if found.range.name == "if3")
+    assert (rounded.bias_exponent, rounded.biases_rounded) == (1, 1)
+
+
+def test_loihi_has_limits_that_are_named() -> None:
+    def report(weight: Any, bias: Any = (0,), **numbers: float) -> Any:
+        return next(r for r in loihi_report(dense(weight, bias, **numbers), 4) if r.range.name == "if3")
+
+    assert report([[4, 2, 6]]).fits
+    assert report([[4, 2]], threshold=2.0**17 - 1, v_init=0.5).fits is False
+    assert report([[4, 2]], threshold=2.0**16, v_init=0.5).fits
+    assert report([[4, 2]], threshold=2.0**17, v_init=0.5).exceeded[0] == "a threshold of 131,072 in 17 bits"
+    wide = report(np.full((1, 300), 127))
+    assert any("a current of 0..38,100 in 16 bits" in words for words in wide.exceeded)
+    assert (report([[3, 5, 2]]).odd_weights, report([[3, -5, 2]]).odd_weights) == (0, 2)
+    assert json.loads(json.dumps(wide.to_dict()))["range"]["current_maximum"] == 38100
+
+
+def test_even_weights_lose_nothing_on_loihi() -> None:
+    network = topology("residual")
+    batch = images(network, 6)
+    assert any(layer.odd_weights for layer in loihi_report(quantise(network, batch), 4))
+    assert not any(layer.odd_weights for layer in loihi_report(quantise(network, batch, even_weights=True), 4))
