@@ -54,15 +54,19 @@ def test_the_shipped_weights_reach_their_accuracy(trained):
     assert accuracy(trained, load_dataset("digits", "test"), device="cpu") >= 0.985
 
 
-def test_the_shipped_weights_say_how_they_were_trained():
-    path = zoo.weights_path("digits")
-    assert path.stat().st_size < 1_000_000
+@pytest.mark.parametrize(
+    ("name", "megabytes", "share"), [("digits", 1, 0.985), ("resnet20", 5, 0.88), ("vgg9", 5, 0.88)]
+)
+def test_the_shipped_weights_say_how_they_were_trained(name, megabytes, share):
+    path = zoo.weights_path(name)
+    assert path.stat().st_size < megabytes * 1_000_000
     with safe_open(path, "pt") as file:
         held = json.loads(file.metadata()["training"])
-    assert held["model"] == "digits"
-    assert Recipe(**held["recipe"]) == zoo.entry("digits").recipe
-    assert held["test_accuracy"] >= 0.985
+    assert held["model"] == name
+    assert Recipe(**held["recipe"]) == zoo.entry(name).recipe
+    assert held["test_accuracy"] >= share
     assert all(value.dtype in (torch.float32, torch.int64) for value in load_file(path).values())
+    zoo.load_weights(zoo.build(name), path)
 
 
 def test_the_captured_network_answers_as_the_trained_one(trained):

@@ -65,17 +65,16 @@ def test_random_networks_of_integers(seed: int) -> None:
 @pytest.mark.usefixtures("lava_environment")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_potential_stops_at_24_bits(backend: Any) -> None:
-    """Two inputs of opposite sign, whose potentials would pass both ends; against integers of any size, one by one."""
+    """Potentials that would pass both ends, and then fire at other steps; against integers of any size, one by one."""
     rng = np.random.default_rng(0)
     network = in_fixed_point(sequential(rng, (2,), [affine(rng, 2, 3), IF]), 0)
     node = next(node for node in network.graph.nodes.values() if isinstance(node, nir.Affine))
     node.weight = np.array([[127, 0], [0, 127], [3, 1]], np.float32)
     node.bias = np.array([4_000_001, -4_000_001, 5], np.float32)
-    thetas, starts, betas = [8_000_000, 7, 9], [8_388_606.5, -8_388_604.5, 3.5], [17, -17, 0]
-    spec = NeuronSpec(
-        np.array(thetas, np.float32), np.array(starts, np.float32), bias=np.array([betas] * 4, np.float32)
-    )
-    network = replace(network.with_neurons(dict.fromkeys(network.neurons, spec)))
+    thetas, starts = [8_000_000, 7, 9], [8_388_606.5, -8_388_604.5, 3.5]
+    betas = [[17, -17, 0], [17, -17, 0], [17, 8_388_000, 0], [17, 8_388_000, 0]]
+    spec = NeuronSpec(np.array(thetas, np.float32), np.array(starts, np.float32), bias=np.array(betas, np.float32))
+    network = network.with_neurons(dict.fromkeys(network.neurons, spec))
     batch = np.array([[8, -8], [1, 0]], np.float32)
     found = run_network(network, batch, 4, options=LavaTarget(backend)).spikes[network.layers[0]]
     stopped = 0
@@ -84,12 +83,13 @@ def test_a_potential_stops_at_24_bits(backend: Any) -> None:
             potential = int(np.floor(starts[place]))
             for t in range(4):
                 products = [int(w) * x for w, x in zip(node.weight[place], image, strict=True)]
-                charged = potential + sum(products) + int(node.bias[place]) + betas[place]
+                charged = potential + sum(products) + int(node.bias[place]) + betas[t][place]
                 stopped += abs(charged) > LARGEST_POTENTIAL
                 charged = max(-LARGEST_POTENTIAL, min(LARGEST_POTENTIAL, charged))
                 assert found[t, sample, place] == (charged >= thetas[place]), (t, sample, place)
                 potential = charged - thetas[place] * (charged >= thetas[place])
     assert stopped >= 8, "nothing was to stop"
+    assert found[3, 0, 1], "from further below it would not have come back"
 
 
 @pytest.mark.usefixtures("lava_environment")
