@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -338,33 +338,20 @@ def run_bundle(
     from cos_export.accuracy import row_of
     from cos_export.bundle import load
     from cos_export.datasets import load_dataset
-    from cos_export.simulation import check_images, simulate
+    from cos_export.simulation import check_images
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import accuracy_table
+    from targets.running import classify
     from targets.verification import resolve
 
     opened, [chosen] = load(bundle), resolve([target])
     read = partial(load_dataset, mean=numbers("--mean", mean), std=numbers("--std", std))
     dataset = read(data, "test").first(samples)
     images = check_images(opened.network, dataset.images)
-    states = None
+    network = opened.network
+    method = per_sample_method(network.method, network.rho) if network.rho else None
     with progress_bars() as progress:
-        calibration = None
-        if opened.network.rho:
-            calibration = per_sample_method(opened.network.method, opened.network.rho)
-        if calibration is not None:
-            # No target pre-simulates: the reference sets each sample's states, and the target runs from them.
-            states = simulate(
-                opened.network,
-                images,
-                opened.steps,
-                calibration=calibration,
-                device=device,
-                record_spikes=False,
-                progress=progress,
-            ).states
-        trace = chosen.run(opened, images, opened.steps, states=states, record_spikes=False, progress=progress)
-    trace = replace(trace, rho=opened.network.rho)
+        trace = classify(chosen, opened, images, calibration=method, device=device, progress=progress)
     row = row_of(opened.network, trace, dataset, range(1, opened.steps + 1))
     version = chosen.available().version
     if not as_json:

@@ -82,6 +82,7 @@ def measure_accuracy(
         calibration=calibration,
         device=device,
         record_spikes=False,
+        record_states=False,
         progress=progress,
     )
     row = row_of(network, trace, dataset, at)

@@ -128,6 +128,7 @@ def simulate(
     batch_size: int = 64,
     record_spikes: bool = True,
     record_potentials: bool = False,
+    record_states: bool = True,
     progress: Progress = silent,
 ) -> Trace:
     """Runs a network in PyTorch.
@@ -142,6 +143,7 @@ def simulate(
         batch_size: Samples computed at once. Few stay in the processor's cache; a GPU may like more.
         record_spikes: Whether to keep every spike. Without, memory does not grow with the depth.
         record_potentials: Whether to keep every potential after the reset.
+        record_states: Whether to keep what `calibration` set for each sample: a number for each neuron and sample.
         progress: Told of each batch.
 
     Returns:
@@ -182,7 +184,7 @@ def simulate(
                     spikes=_joined(recorder.spikes),
                     potentials=_joined(recorder.potentials),
                     rho=0 if calibration is None else calibration.rho,
-                    states=found,
+                    states=found if record_states else None,
                 )
             )
     progress(f"simulating {steps} steps", len(array), len(array))

@@ -125,8 +125,10 @@ def layer_table(target: TargetParity) -> Table:
 
 
 def violation_lines(target: TargetParity) -> list[str]:
-    """Where a target first differs, and the violations that were listed, in words."""
+    """Where a target first differs, and the violations that were listed, in words; in fixed point how many spikes."""
     lines = []
+    if target.exact:
+        lines.append(f"{target.name}: {target.mismatches:,} of {target.comparison.compared:,} spikes differ.")
     first = target.comparison.first
     if first is not None:
         verb = "fired" if first.fired else "did not fire"
