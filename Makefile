@@ -28,7 +28,7 @@ demo: lava
 		--targets onnxruntime,lava --out out/digits
 
 test: lava
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: environment
 	$(BIN)/ruff check .

@@ -130,7 +130,7 @@ def convert_and_export(
         thresholds,
         per_channel=per_channel,
         device=device,
-        options=_chosen(tune=tune, updates=updates, seed=seed),
+        options=_chosen(tune=tune and tuple(names(tune)), updates=updates, seed=seed),
         numerics=numerics,
         quantisation=tuple(names(quantisation or "")),
     )
@@ -188,7 +188,7 @@ def calibrate(
         thresholds,
         per_channel=per_channel,
         device=str(local_device(resolve_device(device))),
-        options=_chosen(tune=tune, updates=updates, seed=seed),
+        options=_chosen(tune=tune and tuple(names(tune)), updates=updates, seed=seed),
         numerics=numerics,
         quantisation=tuple(names(quantisation or "")),
         batch_size=batch_size,
@@ -252,10 +252,9 @@ def _convert(
     return _finish({"bundle": str(bundle.path), **bundle.manifest}, as_json, parity is None or parity.passed)
 
 
-def _chosen(tune: str | None, **options: object) -> dict[str, object]:
+def _chosen(**options: object) -> dict[str, object]:
     """The options that the user gave."""
-    listed = None if tune is None else tuple(names(tune))
-    return {name: value for name, value in {"tune": listed, **options}.items() if value is not None}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @app.command()
@@ -449,53 +448,33 @@ def train(
 
     Example: cos-export train digits --out digits.safetensors
     """
-    from cos_export import zoo
-    from cos_export.datasets import is_named, load_dataset
-    from cos_export.model_source import build_model
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import training_table
-    from cos_export.training import (
-        Recipe,
-        check_checkpoint_destination,
-        save_checkpoint,
-        save_learning_curve,
-        state_path,
-    )
-    from cos_export.training import swap_activations as swap
-    from cos_export.training import train as fit
+    from cos_export.training_job import TrainingJob, run_training
 
-    check_checkpoint_destination(out)
-    known = zoo.entry(model) if model in zoo.names() else None
-    source = data or (known.dataset if known else None)
-    if source is None:
-        raise InputError("Say what to train on with --data.")
-    recipe = known.recipe if known and known.recipe else Recipe(epochs=30, learning_rate=0.1, batch_size=128)
-    asked = {
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "seed": seed,
-        "schedule": schedule,
-        "precision": precision,
-    }
-    recipe = Recipe(**asdict(recipe) | {name: value for name, value in asked.items() if value is not None})
-    read = partial(load_dataset, mean=numbers("--mean", mean), std=numbers("--std", std))
-    module, fitted = (
-        build_model(model, seed=recipe.seed, levels=None if swap_activations else levels, classes=classes),
-        read(source, "train"),
+    job = TrainingJob(
+        model,
+        out,
+        data,
+        test_data,
+        weights,
+        swap_activations,
+        levels,
+        classes,
+        _chosen(
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            seed=seed,
+            schedule=schedule,
+            precision=precision,
+        ),
+        numbers("--mean", mean),
+        numbers("--std", std),
+        device,
     )
-    start: dict[str, object] = {}
-    if weights is not None:
-        zoo.load_weights(module, weights)
-        start["weights"] = weights.name
-    if swap_activations:
-        start |= {"swapped": swap(module, fitted.images[:512], levels or 4), "levels": levels or 4}
-    measured = test_data or (source if is_named(source) else None)
-    test = None if measured is None else read(measured, "test")
     with progress_bars() as progress:
-        result = fit(module, fitted, recipe, test=test, device=device, resume=state_path(out), progress=progress)
-    save_checkpoint(module, out, result, name=model, start=start or None)
-    curve = save_learning_curve(out.with_suffix(".png"), result)
+        result, curve = run_training(job, progress=progress)
     if not as_json:
         console = Console()
         console.print(training_table(result))
