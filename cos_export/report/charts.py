@@ -19,6 +19,9 @@ __all__ = ["accuracy_chart", "firing_rate_chart", "potential_chart"]
 
 COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a6d1d", "#7b2d8b", "#1b9aaa", "#d81159", "#6b705c", "#e09f3e", "#111111")
 
+_FRAME = 50
+"""Percent below the artificial network that the accuracies' frame reaches: one method at chance flattens all others."""
+
 
 def accuracy_chart(metrics: Mapping[str, Any]) -> str:
     """Accuracy by the steps that one input costs, one line per method, the artificial network as a dashed line.
@@ -28,14 +31,20 @@ def accuracy_chart(metrics: Mapping[str, Any]) -> str:
     """
     figure = _figure(6.4, 3.6)
     axes = figure.subplots()
+    floor = 100 * metrics["ann_accuracy"] - _FRAME
     for colour, row in zip(cycle(COLOURS), metrics["methods"], strict=False):
         steps = [int(t) for t in row["accuracy"]]
         label = row["method"] if row["rho"] == 0 else f"{row['method']} (+{row['rho']} steps per sample)"
         shares = [100 * value for value in row["accuracy"].values()]
-        axes.plot([t + row["rho"] for t in steps], shares, "o-", color=colour, label=label)
+        if max(shares) < floor:
+            axes.plot([], [], "o-", color=colour, label=f"{label}, below the frame")
+        else:
+            axes.plot([t + row["rho"] for t in steps], shares, "o-", color=colour, label=label)
     axes.axhline(100 * metrics["ann_accuracy"], color="#555", linestyle="--", linewidth=1, label="artificial network")
     axes.set_xlabel("steps per input, pre-simulation included")
     axes.set_ylabel("test accuracy (%)")
+    if axes.get_ylim()[0] < floor:
+        axes.set_ylim(bottom=floor)
     axes.set_xscale("log", base=2)
     ticks = sorted({int(t) + row["rho"] for row in metrics["methods"] for t in row["accuracy"]})
     axes.set_xticks(ticks, [str(t) for t in ticks])

@@ -167,9 +167,14 @@ def test_it_is_captured_and_answers_the_same(build, shape):
     network = capture(model, images[:1])
     assert len(network.layers) == sum(isinstance(module, QCFS) for module in model.modules())
     with torch.no_grad():
-        expected = model(images).numpy()
+        rounded = model(images).numpy()
+        expected = model.double()(images.double()).numpy()
+    # Dozens of layers of random weights magnify rounding. The module's own float32 is off by as much: by up to 0.6 % of
+    # the logits' range in resnet34. Ours sums in another order and may be off by a few times that, and by no more.
+    own = np.abs(rounded - expected).max()
+    assert own < 0.01 * np.ptp(expected)
     found = activate(network, images, device="cpu")
-    np.testing.assert_allclose(found, expected, atol=0.005 * np.ptp(expected))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=4 * own)
 
 
 def test_vgg9_is_small():
