@@ -61,6 +61,9 @@ def static(
         chosen = {"tune": tuple(given.tune.split(",")), "updates": given.updates, "samples": given.batch}
         seeds = list(range(given.seeds))
     label = name if chosen.get("tune", ("potential",)) == ("potential",) else f"{name} ({', '.join(chosen['tune'])})"
+    details: dict[str, Any] = {"calibration_samples": len(train)}
+    if chosen:
+        details |= {**chosen, "tune": list(chosen["tune"]), "seeds": len(seeds)}
     found: dict[int, list[float]] = {}
     for steps in given.steps:
         for seed in seeds:
@@ -72,9 +75,7 @@ def static(
                 0,
                 {t: sum(shares) / len(shares) for t, shares in found.items()},
                 {t: (max(shares) - min(shares)) / 2 for t, shares in found.items()} if len(seeds) > 1 else None,
-                {**chosen, "tune": list(chosen["tune"]), "seeds": len(seeds), "calibration_samples": len(train)}
-                if chosen
-                else None,
+                details,
             )
 
 
@@ -176,7 +177,6 @@ def document(
         "test_data": test.name,
         "test_samples": len(test),
         "calibration_data": train.name,
-        "calibration_samples": len(train),
         "methods": [json.loads(json.dumps(asdict(row))) for row in rows],
         "versions": {"cos-export": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
