@@ -34,14 +34,17 @@ def get(name: str, **options: Any) -> Target:
     A target whose module cannot be imported is given all the same: its `available()` says why it cannot run.
 
     Args:
-        name: One of `names()`.
+        name: One of `names()`, and behind a colon which back end if the target has several: "lava:faithful".
         options: What the target's class takes, such as `device` for "pytorch".
 
     Raises:
         InputError: There is no such target, or it takes no such option.
     """
+    name, _, backend = name.partition(":")
     if name not in _TARGETS:
         raise InputError(f"There is no target {name!r}. The targets are {', '.join(_TARGETS)}.")
+    if backend:
+        options["backend"] = backend
     module, _, kind = _TARGETS[name].partition(":")
     try:
         factory = getattr(import_module(module), kind)

@@ -57,7 +57,7 @@ DataOption = Annotated[
 ]
 MeanOption = Annotated[str | None, typer.Option(help="Subtracted from each channel: one number, or 0.5,0.5,0.5.")]
 StdOption = Annotated[str | None, typer.Option(help="Each channel is divided by it: one number, or 0.2,0.2,0.2.")]
-TargetsOption = Annotated[str, typer.Option(help="Comma-separated: pytorch, onnxruntime, lava.")]
+TargetsOption = Annotated[str, typer.Option(help="With commas: pytorch, onnxruntime, lava (lava:faithful, lava:netx).")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 SamplesOption = Annotated[int | None, typer.Option(min=1, help="How many images to take.")]

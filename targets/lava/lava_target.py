@@ -68,8 +68,8 @@ class LavaTarget:
 
     @property
     def name(self) -> str:
-        """What the command line calls it."""
-        return "lava"
+        """What the command line calls it: "lava", or "lava:faithful" and "lava:netx" for the other back ends."""
+        return "lava" if self.backend == "batched" else f"lava:{self.backend}"
 
     def available(self) -> Availability:
         """Whether Lava is installed; nothing is run to find out."""

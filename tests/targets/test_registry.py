@@ -22,6 +22,20 @@ def test_get_makes_the_target_with_its_options():
     assert (target.threads, target.batch_size) == (1, 8)
 
 
+@pytest.mark.parametrize("name", ["lava", "lava:faithful", "lava:netx"])
+def test_a_back_end_is_chosen_behind_a_colon(name):
+    target = targets.get(name)
+    assert target.name == name
+    assert target.backend == (name.partition(":")[2] or "batched")
+
+
+def test_a_back_end_that_there_is_not():
+    with pytest.raises(InputError, match="batched, faithful, netx, and is 'quick'"):
+        targets.get("lava:quick")
+    with pytest.raises(InputError, match="'pytorch' takes no backend"):
+        targets.get("pytorch:quick")
+
+
 def test_unknown_name_lists_those_there_are():
     with pytest.raises(InputError, match=r"'loihi'.*pytorch, onnxruntime, lava"):
         targets.get("loihi")
