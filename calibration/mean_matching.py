@@ -1,7 +1,7 @@
 """Mean matching: a static initial potential that makes each neuron's mean rate that of the activation it stands for.
 
-Li et al., "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural Networks Calibration", ICML 2021, the
-calibration of the initial potential in its light pipeline, repeated until the layers agree with each other.
+Li et al., "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural Networks Calibration", ICML 2021:
+its calibration of the initial potential, repeated until the layers agree with each other.
 """
 
 from __future__ import annotations
