@@ -21,8 +21,10 @@ from cos_export.terminal.options import (
     ClassesOption,
     DataOption,
     DeviceOption,
+    FlipOption,
     GoldenOption,
     JsonOption,
+    LearningRateOption,
     LevelsOption,
     LimitsOption,
     MaxPooling,
@@ -37,6 +39,7 @@ from cos_export.terminal.options import (
     RhoOption,
     SamplesOption,
     SeedOption,
+    ShiftOption,
     StdOption,
     StepsOption,
     TargetsOption,
@@ -51,7 +54,7 @@ from cos_export.terminal.options import (
 if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
     from collections.abc import Sequence
 
-    from calibration.conversion import Choices
+    from calibration.choices import Choices
     from cos_export.target import Target
 
 app = typer.Typer(
@@ -97,6 +100,9 @@ def convert_and_export(
     samples: CalibrationSamplesOption = None,
     tune: TuneOption = None,
     updates: UpdatesOption = None,
+    learning_rate: LearningRateOption = None,
+    flip: FlipOption = False,
+    shift: ShiftOption = None,
     seed: SeedOption = None,
     golden: GoldenOption = 64,
     targets: TargetsOption = "onnxruntime",
@@ -117,7 +123,7 @@ def convert_and_export(
 
     Example: cos-export convert-and-export digits --data digits --steps 4 --targets onnxruntime,lava --out out/digits
     """
-    from calibration.conversion import Choices
+    from calibration.choices import Choices
     from targets.verification import resolve
 
     choices = Choices(
@@ -130,7 +136,14 @@ def convert_and_export(
         thresholds,
         per_channel=per_channel,
         device=device,
-        options=_chosen(tune=tune and tuple(names(tune)), updates=updates, seed=seed),
+        options=_chosen(
+            tune=tune and tuple(names(tune)),
+            updates=updates,
+            learning_rate=learning_rate,
+            flip=flip or None,
+            shift=shift,
+            seed=seed,
+        ),
         numerics=numerics,
         quantisation=tuple(names(quantisation or "")),
     )
@@ -150,6 +163,9 @@ def calibrate(
     samples: CalibrationSamplesOption = None,
     tune: TuneOption = None,
     updates: UpdatesOption = None,
+    learning_rate: LearningRateOption = None,
+    flip: FlipOption = False,
+    shift: ShiftOption = None,
     seed: SeedOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once: it bounds the memory.")] = 64,
     golden: GoldenOption = 64,
@@ -174,7 +190,7 @@ def calibrate(
 
     Many GPUs: torchrun --nproc-per-node 4 -m cos_export calibrate resnet20 ...
     """
-    from calibration.conversion import Choices
+    from calibration.choices import Choices
     from calibration.distributed import local_device
     from cos_export.device import resolve_device
 
@@ -188,7 +204,14 @@ def calibrate(
         thresholds,
         per_channel=per_channel,
         device=str(local_device(resolve_device(device))),
-        options=_chosen(tune=tune and tuple(names(tune)), updates=updates, seed=seed),
+        options=_chosen(
+            tune=tune and tuple(names(tune)),
+            updates=updates,
+            learning_rate=learning_rate,
+            flip=flip or None,
+            shift=shift,
+            seed=seed,
+        ),
         numerics=numerics,
         quantisation=tuple(names(quantisation or "")),
         batch_size=batch_size,
@@ -210,7 +233,8 @@ def _convert(
     limits: bool,
     as_json: bool,
 ) -> int:
-    from calibration.conversion import check_method, convert, data_parts, prepare
+    from calibration.choices import check_method
+    from calibration.conversion import convert, data_parts, prepare
     from calibration.distributed import is_main
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
@@ -384,7 +408,8 @@ def offsets(
 
     Example: cos-export offsets digits --data digits --steps 4 --rho 4 --out offsets.png
     """
-    from calibration.conversion import Choices, data_parts, prepare
+    from calibration.choices import Choices
+    from calibration.conversion import data_parts, prepare
     from calibration.offset_spikes import offset_spikes
     from cos_export.bundle import load
     from cos_export.datasets import load_dataset

@@ -4,7 +4,7 @@
 
 A static method that depends on T is calibrated anew for each T, on training images, and measured at that T on the
 test images. With several seeds the mean is listed, and half the range as its spread. Per-sample methods are listed with
-T_total = rho + T. What one run measures is added to what --out holds already.
+T_total = rho + T. What one run measures is added to what --out holds already, seed by seed where all else is equal.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import argparse
 import json
 import platform
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from calibration import calibrate, method_names, needs_data, per_sample_method, static_method
-from calibration.conversion import CALIBRATION_SAMPLES
+from calibration.choices import CALIBRATION_SAMPLES
 from cos_export import __version__
 from cos_export.accuracy import READOUTS, measure_accuracy
 from cos_export.capturing import capture
@@ -34,13 +34,31 @@ from cos_export.training import accuracy
 
 @dataclass(frozen=True)
 class Measured:
-    """One method, as it is called in the table: accuracy by T, and how far the seeds are apart."""
+    """One method, as it is called in the table.
+
+    Attributes:
+        method: Its name, and what it tuned.
+        rho: Its extra steps for each input.
+        shares: The accuracy by T, and by the seed of the calibration ("" where there is none).
+        details: How it was calibrated, by T.
+    """
 
     method: str
     rho: int
-    accuracy: dict[int, float]
-    spread: dict[int, float] | None = None
-    details: dict[str, Any] | None = None
+    shares: dict[int, dict[str, float]]
+    details: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row for JSON: the mean over the seeds, half their range where there are several, and all else."""
+        seeds = {t: list(shares.values()) for t, shares in self.shares.items()}
+        return {
+            "method": self.method,
+            "rho": self.rho,
+            "accuracy": {str(t): sum(shares) / len(shares) for t, shares in seeds.items()},
+            "spread": {str(t): (max(shares) - min(shares)) / 2 for t, shares in seeds.items() if len(shares) > 1},
+            "by_seed": {str(t): shares for t, shares in self.shares.items()},
+            "details": {str(t): details for t, details in self.details.items()},
+        }
 
 
 def static(
@@ -51,32 +69,25 @@ def static(
     test: Dataset,
     **options: Any,
 ) -> Iterator[Measured]:
-    """A static method, calibrated for each T and seed where it looks at the data: the row as it grows."""
+    """A static method, calibrated for each T and seed where it looks at the data: each accuracy as it comes."""
     if not needs_data(name):
-        yield Measured(name, 0, measure_accuracy(network, test, READOUTS, **options).accuracy)
+        found = measure_accuracy(network, test, READOUTS, **options).accuracy
+        yield Measured(name, 0, {t: {"": share} for t, share in found.items()})
         return
+    method = static_method(name)
     chosen: dict[str, Any] = {}
-    seeds: list[int | None] = [None]
     if name == "static":
         chosen = {"tune": tuple(given.tune.split(",")), "updates": given.updates, "samples": given.batch}
-        seeds = list(range(given.seeds))
+        chosen |= {"flip": given.flip, "shift": given.shift}
     label = name if chosen.get("tune", ("potential",)) == ("potential",) else f"{name} ({', '.join(chosen['tune'])})"
-    details: dict[str, Any] = {"calibration_samples": len(train)}
-    if chosen:
-        details |= {**chosen, "tune": list(chosen["tune"]), "seeds": len(seeds)}
-    found: dict[int, list[float]] = {}
-    for steps in given.steps:
-        for seed in seeds:
+    details = {"calibration_samples": len(train)} | {key: list(v) if key == "tune" else v for key, v in chosen.items()}
+    seeds: list[int | None] = list(given.seeds) if hasattr(method, "seed") else [None]
+    for seed in seeds:
+        for steps in given.steps:
             method = static_method(name, chosen if seed is None else chosen | {"seed": seed})
             calibrated = calibrate(network, train.images, method, steps, **options)
-            found.setdefault(steps, []).append(measure_accuracy(calibrated, test, [steps], **options).accuracy[steps])
-            yield Measured(
-                label,
-                0,
-                {t: sum(shares) / len(shares) for t, shares in found.items()},
-                {t: (max(shares) - min(shares)) / 2 for t, shares in found.items()} if len(seeds) > 1 else None,
-                details,
-            )
+            share = measure_accuracy(calibrated, test, [steps], **options).accuracy[steps]
+            yield Measured(label, 0, {steps: {"" if seed is None else str(seed): share}}, {steps: details})
 
 
 def markdown(document: dict[str, Any]) -> str:
@@ -93,7 +104,7 @@ def _cell(row: dict[str, Any], t: str) -> str:
     if t not in row["accuracy"]:
         return ""
     share = f"{100 * row['accuracy'][t]:.2f}"
-    spread = f" +- {100 * row['spread'][t]:.2f}" if row.get("spread") else ""
+    spread = f" +- {100 * row['spread'][t]:.2f}" if t in row["spread"] else ""
     return share + spread + (f" ({int(t) + row['rho']})" if row["rho"] else "")
 
 
@@ -111,8 +122,10 @@ def main() -> None:
     parser.add_argument("--tune", default="potential", help="what static tunes, with commas")
     parser.add_argument("--updates", type=int, default=300, help="gradient steps of static")
     parser.add_argument("--batch", type=int, default=64, help="images in each gradient step of static")
-    parser.add_argument("--seeds", type=int, default=1, help="of static: 0, 1, ...")
-    parser.add_argument("--steps", type=lambda t: [int(n) for n in t.split(",")], default=list(READOUTS))
+    parser.add_argument("--flip", action="store_true", help="mirror half the images of each update of static")
+    parser.add_argument("--shift", type=int, default=0, help="move the images of each update by up to so many pixels")
+    parser.add_argument("--seeds", type=numbers, default=[0], help="of methods that have one, with commas: 0,1,2")
+    parser.add_argument("--steps", type=numbers, default=list(READOUTS), help="with commas: 1,2,4,8")
     parser.add_argument("--methods", help="only these, with commas")
     parser.add_argument("--out", type=Path, required=True, help="written with .json, .md and .svg")
     given = parser.parse_args()
@@ -131,35 +144,42 @@ def main() -> None:
                 grown = static(network, name, given, train, test, **options)
             else:
                 row = measure_accuracy(network, test, READOUTS, calibration=method, **options)
-                grown = iter([Measured(name, given.rho, row.accuracy)])
+                grown = iter([Measured(name, given.rho, {t: {"": share} for t, share in row.accuracy.items()})])
             for measured in grown:
                 rows[measured.method] = merged(rows.get(measured.method), measured)
                 write(given, document(given, ann, train, test, sorted(rows.values(), key=place)))
     print(given.out.with_suffix(".md").read_text())
 
 
+def numbers(listed: str) -> list[int]:
+    """The numbers of a list with commas."""
+    return [int(number) for number in listed.split(",")]
+
+
 def kept_rows(path: Path) -> dict[str, Measured]:
     """What an earlier run has written."""
     if not path.exists():
         return {}
-
-    def by_steps(shares: dict[str, float] | None) -> dict[int, float] | None:
-        return None if shares is None else {int(t): share for t, share in shares.items()}
-
     return {
         row["method"]: Measured(
-            row["method"], row["rho"], by_steps(row["accuracy"]) or {}, by_steps(row.get("spread")), row.get("details")
+            row["method"],
+            row["rho"],
+            {int(t): shares for t, shares in row["by_seed"].items()},
+            {int(t): details for t, details in row["details"].items()},
         )
         for row in json.loads(path.read_text())["methods"]
     }
 
 
 def merged(old: Measured | None, new: Measured) -> Measured:
-    """The new row with the other T of an old one that was measured in the same way."""
-    if old is None or (old.rho, old.details) != (new.rho, new.details):
+    """The old row with what is new; what was measured at the same T in another way is dropped."""
+    if old is None or old.rho != new.rho:
         return new
-    spread = None if new.spread is None else {**(old.spread or {}), **new.spread}
-    return replace(new, accuracy=dict(sorted({**old.accuracy, **new.accuracy}.items())), spread=spread)
+    shares, details = dict(old.shares), old.details | new.details
+    for t, found in new.shares.items():
+        same = old.details.get(t) == new.details.get(t)
+        shares[t] = {**(shares.get(t, {}) if same else {}), **found}
+    return Measured(new.method, new.rho, dict(sorted(shares.items())), dict(sorted(details.items())))
 
 
 def place(row: Measured) -> tuple[int, str]:
@@ -177,7 +197,7 @@ def document(
         "test_data": test.name,
         "test_samples": len(test),
         "calibration_data": train.name,
-        "methods": [json.loads(json.dumps(asdict(row))) for row in rows],
+        "methods": [row.to_dict() for row in rows],
         "versions": {"cos-export": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
     }

@@ -5,14 +5,15 @@
 The others are COS written down plainly, on PyTorch's default memory layout: the pre-simulation keeps potentials and
 spikes of every step in lists, `torch.stack` joins them, and the reduction over the stack comes afterwards.
 
-    stacked          a synapse computes all steps as one batch, once; minimum and maximum over the stack
-    stacked, top-k   the same with the reduction of the published code: top-1 of the stack, where what does not count
-                     stands at 1000 thresholds
-    step by step     each step goes through synapse and neuron, in the pre-simulation and once more in the run
-    synapses alone   no implementation: the synapses as cos-export runs them, whose time no COS can do without
+    as published         the baseline. As the published code does, a synapse computes all steps as one batch, once, and
+                         top-1 is taken of the stack, where what does not count stands at 1000 thresholds
+    stacked, min and max the same with minimum and maximum over the stack: what of it is the price of top-1 alone
+    step by step         the same, but each step goes through synapse and neuron on its own, in the pre-simulation and
+                         once more in the run, as simulators of spiking networks mostly do
+    synapses alone       no implementation: the synapses as cos-export runs them, whose time no COS can do without
 
-Each has a process of its own, and they take turns, so that a busy machine slows all alike: the ratios count, not the
-milliseconds.
+All multiply where a residual's identity path is a convolution by a multiple of the identity. Each has a process of its
+own, and they take turns, so that a busy machine slows all alike: the ratios count, not the milliseconds.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ from cos_export.device import full_precision, resolve_device
 from cos_export.graph import convolution
 from cos_export.network import SpikingNetwork
 from cos_export.neuron import NeuronTensors, neuron_tensors
-from cos_export.propagation import Program, synapse
+from cos_export.propagation import Program, is_multiple, synapse
 from cos_export.simulation import mean_readout, simulate
 
-OURS, STACKED, TOP_K, STEP_BY_STEP = "cos-export", "stacked", "stacked, top-k", "step by step"
+OURS, PUBLISHED, STACKED, STEP_BY_STEP = "cos-export", "as published", "stacked, min and max", "step by step"
 SYNAPSES = "synapses alone"
 
 
@@ -95,11 +96,13 @@ class Stacked:
     def _synapse(self, node: nir.NIRNode) -> Callable[[Tensor], Tensor]:
         if not isinstance(node, nir.Conv2d):
             return synapse(node, self._move)
-        geometry = convolution(node)
+        weight, bias, geometry = self._move(node.weight), self._move(node.bias), convolution(node)
+        if is_multiple(weight, bias, geometry):
+            return synapse(node, self._move)
         return partial(
             functional.conv2d,
-            weight=self._move(node.weight),
-            bias=self._move(node.bias),
+            weight=weight,
+            bias=bias,
             stride=geometry.stride,
             padding=[before for before, _ in geometry.padding],
             dilation=geometry.dilation,
@@ -158,7 +161,7 @@ class Stacked:
             fired.append(spike)
         stack, spikes = torch.stack(potentials), torch.stack(fired)
         count = spikes.sum(0)
-        if self.way == TOP_K:
+        if self.way == PUBLISHED:
             far = torch.ones_like(stack) * theta
             lowest = torch.topk(torch.where(spikes > 0, stack, 1000 * far), 1, dim=0, largest=False)[0][0]
             highest = torch.topk(torch.where(spikes > 0, NEVER_SILENT * far, stack), 1, dim=0)[0][0]
@@ -294,7 +297,7 @@ def differing(first: Path, second: Path) -> dict[str, int]:
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Lets the implementations take turns."""
-    names, processes = (STEP_BY_STEP, TOP_K, STACKED, OURS, SYNAPSES), {}
+    names, processes = (PUBLISHED, STACKED, STEP_BY_STEP, OURS, SYNAPSES), {}
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         answers = {name: Path(folder) / f"{number}.npz" for number, name in enumerate(names)}
@@ -314,7 +317,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             process.stdin.write("end\n")
             process.stdin.close()
             process.wait()
-        for name in (STEP_BY_STEP, TOP_K, STACKED):
+        for name in (PUBLISHED, STACKED, STEP_BY_STEP):
             rows[name]["differs"] = differing(answers[OURS], answers[name])
         slots = count_slots(answers[OURS])
     return {
@@ -356,6 +359,7 @@ def machine(device: str) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu",
         "processor": models[0] if models else platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
@@ -384,8 +388,9 @@ def markdown(found: dict[str, Any]) -> str:
         else:
             columns += ["", ""]
         lines.append(f"| {name} | {' | '.join(columns)} |")
-    above = {name: busy[name] - busy[SYNAPSES] for name in (STEP_BY_STEP, TOP_K, STACKED, OURS)}
+    above = {name: busy[name] - busy[SYNAPSES] for name in (PUBLISHED, STACKED, STEP_BY_STEP, OURS)}
     parts = [f"{name} {1000 * time:.0f} ms ({time / above[OURS]:.1f} times ours)" for name, time in above.items()]
+    floors = ", ".join(f"{busy[name] / busy[SYNAPSES]:.1f} ({name})" for name in (PUBLISHED, STACKED, STEP_BY_STEP))
     lines += ["", f"* Processor time above that of the synapses alone: {', '.join(parts)}."]
     for name, row in rows.items():
         if "differs" in row:
@@ -395,17 +400,19 @@ def markdown(found: dict[str, Any]) -> str:
                 f"{wrong['logits']:,} logits differ from ours."
             )
     lines += [
-        "* `stacked`: COS written down plainly. A synapse computes all steps as one batch; potentials and spikes of "
-        "every pre-simulation step are joined by torch.stack, and minimum and maximum taken over the stack. `top-k`: "
-        "the same with the published code's reduction, top-1 of the stack. `step by step`: each step goes through "
-        "synapse and neuron, in the pre-simulation and again in the run. `synapses alone`: what no implementation can "
-        "do without.",
+        "* `as published` is the baseline: COS as the published code has it, written down plainly. A synapse computes "
+        "all steps as one batch; potentials and spikes of every pre-simulation step are joined by torch.stack, and "
+        "top-1 is taken of the stack. (The published code also divides each current by the threshold and multiplies "
+        "each spike by it; this does not.)",
+        "* `stacked, min and max`: the same with minimum and maximum over the stack, to show the price of top-1. `step "
+        "by step`: each step goes through synapse and neuron on its own, in the pre-simulation and again in the run, "
+        "as simulators of spiking networks mostly do. `synapses alone`: what no implementation can do without. If "
+        f"everything else took no time, the ratios would be {floors}.",
         "* Peak: the highest memory of a run above what the process held before it, the potentials that all "
         "return included.",
-        f"* {here['device']}, {here['processor']}, {here['cores']} cores, threads: {here['threads']}, load average "
-        f"{here['load']} (with other work on the machine, the ratios count and not the milliseconds); "
-        + ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-        + ".",
+        f"* {here['device']}, {here['processor']} ({here['instructions']}), {here['cores']} cores, threads: "
+        f"{here['threads']}, load average {here['load']} (with other work on the machine, the ratios count and not the "
+        "milliseconds); " + ", ".join(f"{name} {version}" for name, version in found["versions"].items()) + ".",
         f"* `{found['command']}`",
     ]
     return "\n".join(lines) + "\n"

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from calibration import calibrate
-from calibration.conversion import CALIBRATION_SAMPLES
+from calibration.choices import CALIBRATION_SAMPLES
 from calibration.thresholds import relu_thresholds
 from cos_export import QCFS, __version__, zoo
 from cos_export.accuracy import measure_accuracy

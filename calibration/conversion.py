@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS, Choices, check_method, tunes_weights
 from calibration.stage import calibrate, needs_data, per_sample_method, static_method
 from calibration.thresholds import relu_thresholds
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
 from cos_export.capturing import capture
 from cos_export.capturing.observing import observed_relus
-from cos_export.capturing.options import MaxPool, check_options
+from cos_export.capturing.options import check_options
 from cos_export.datasets import Dataset, is_named, load_dataset
 from cos_export.errors import InputError
 from cos_export.network import FloatArray, SpikingNetwork
@@ -26,60 +27,15 @@ from cos_export.simulation import PerSampleCalibration, activate
 from cos_export.training import accuracy
 
 __all__ = [
-    "CALIBRATION_SAMPLES",
-    "Choices",
     "Conversion",
     "DataParts",
     "Prepared",
-    "check_method",
     "convert",
     "data_parts",
     "prepare",
 ]
 
 Channels = float | Sequence[float] | None
-
-CALIBRATION_SAMPLES = 1000
-"""Images to calibrate on unless the user says otherwise."""
-
-
-QUANTISATIONS = {"per-channel": "per_channel", "power-of-two": "power_of_two", "even-weights": "even_weights"}
-"""What can be chosen about integers, and what `quantise` calls it."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user may choose about a conversion.
-
-    Attributes:
-        method: The calibration method, by name.
-        steps: T to calibrate for and to deploy at.
-        rho: Extra steps of a per-sample method.
-        samples: Images to calibrate on, or None for up to `CALIBRATION_SAMPLES`.
-        levels: L of quantised activations of the user's own that do not say it.
-        max_pool: Whether max pooling is refused or becomes average pooling.
-        thresholds: How ReLUs without an upper bound get a threshold: "mmse", "percentile" or "maximum".
-        per_channel: Whether each channel gets a threshold of its own.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        options: Attributes of a static method, such as seed.
-        batch_size: Images computed at once while the method reads statistics.
-        numerics: "float32", or "int8" to quantise the network before it is calibrated.
-        quantisation: Choices about the integers, of `QUANTISATIONS`.
-    """
-
-    method: str
-    steps: int
-    rho: int = 4
-    samples: int | None = None
-    levels: int | None = None
-    max_pool: MaxPool = "refuse"
-    thresholds: str = "mmse"
-    per_channel: bool = False
-    device: str = "auto"
-    options: Mapping[str, object] = field(default_factory=dict)
-    batch_size: int = 64
-    numerics: str = "float32"
-    quantisation: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -223,16 +179,11 @@ def prepare(
         module, parts.evaluation.images[:2], levels=choices.levels, thresholds=thresholds, max_pool=choices.max_pool
     )
     progress("capturing the network", 1, 1)
-    if choices.numerics == "int8" and parts.calibration is not None:
-        captured = quantise(
-            captured,
-            parts.calibration.images,
-            steps=choices.steps,
-            device=choices.device,
-            progress=progress,
-            **{QUANTISATIONS[name]: True for name in choices.quantisation},
-        )
     calibrated = captured
+    to_integers = partial(_quantised, parts=parts, choices=choices, progress=progress)
+    # Weights are tuned as they are trained, in float32; all else is found for the integers that will run.
+    if choices.numerics == "int8" and not tunes_weights(choices):
+        captured = calibrated = to_integers(captured)
     # A method that looks at no image is given those that are there; one that does never sees the evaluation's.
     given = parts.calibration if needs_data(choices.method) else parts.evaluation
     if given is not None and per_sample_method(choices.method, choices.rho) is None and choices.method != "half":
@@ -246,26 +197,22 @@ def prepare(
             resume=resume,
             progress=progress,
         )
+    if choices.numerics == "int8" and captured.numerics != "int8":
+        captured, calibrated = to_integers(captured), to_integers(calibrated)
     return Prepared(captured, calibrated, thresholds)
 
 
-def check_method(choices: Choices) -> None:
-    """Refuses a method, numerics or an option that there is not, before any work.
-
-    Raises:
-        InputError: There is none of that name.
-    """
-    if choices.numerics not in ("float32", "int8"):
-        raise InputError(f"numerics must be float32 or int8, and is {choices.numerics!r}.")
-    unknown = [name for name in choices.quantisation if name not in QUANTISATIONS]
-    if unknown or (choices.quantisation and choices.numerics != "int8"):
-        known = ", ".join(QUANTISATIONS)
-        raise InputError(f"With numerics int8 can be chosen {known}; not {', '.join(unknown or choices.quantisation)}.")
-    if per_sample_method(choices.method, choices.rho) is None:
-        static_method(choices.method, choices.options)
-    elif choices.options:
-        chosen = ", ".join(choices.options)
-        raise InputError(f"{chosen} can be chosen for a static method, and {choices.method} calibrates per sample.")
+def _quantised(network: SpikingNetwork, parts: DataParts, choices: Choices, progress: Progress) -> SpikingNetwork:
+    if parts.calibration is None:
+        raise InputError("Numerics int8 needs images to calibrate on.")
+    return quantise(
+        network,
+        parts.calibration.images,
+        steps=choices.steps,
+        device=choices.device,
+        progress=progress,
+        **{QUANTISATIONS[name]: True for name in choices.quantisation},
+    )
 
 
 def convert(

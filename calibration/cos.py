@@ -27,7 +27,8 @@ NEVER_SILENT = -1000.0
 """The published stand-in, in units of the threshold, for the largest potential of a neuron that fired at every step."""
 
 _CACHED = 1 << 21
-"""Numbers in an array of all steps of a layer, of which a processor's cache holds a few."""
+"""Numbers in an array of all steps of a layer: one or two fill a processor's last cache, and so many take far longer
+to compute than an operation takes to start."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +50,34 @@ class PreSimulation:
 
 def presimulate(currents: Tensor, rho: int, neuron: NeuronTensors, v_init: Tensor) -> PreSimulation:
     """Runs a layer for `rho` steps from `v_init`, (batch, ...), and keeps running minima and maxima."""
+    count = torch.zeros_like(currents[0])
+    residual, lowest, highest = _extremes(currents, rho, neuron, v_init, count)
+    # Twice the largest number is infinite, and stays so when halved; every other comes back as it was.
+    return PreSimulation(residual, count, lowest.mul_(2.0).mul_(0.5), highest.mul_(2.0).mul_(0.5))
+
+
+def _extremes(
+    currents: Tensor, rho: int, neuron: NeuronTensors, v_init: Tensor, count: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Residual, lowest and highest of a `PreSimulation`, the largest number in place of infinity; counts on request."""
     # Choosing among numbers by booleans takes five times as long as arithmetic. A spike is 0 or 1, and adding the
     # largest number there is to a potential puts it out of reach of a minimum; adding 0 changes no bit.
     far = torch.finfo(v_init.dtype).max
     potential = torch.empty_like(currents[0]).copy_(v_init)
-    spike, other = torch.empty_like(potential), torch.empty_like(potential)
-    count = torch.zeros_like(potential)
-    lowest, highest = torch.full_like(potential, far), torch.full_like(potential, -far)
+    spike, other, lowest, highest = (torch.empty_like(potential) for _ in range(4))
+    train = currents.unbind()
     for t in range(rho):
-        advance(potential, current_at(currents, t, neuron), neuron, spike)
-        count += spike
-        torch.sub(potential, spike, alpha=far, out=other)
-        torch.maximum(highest, other, out=highest)
-        torch.sub(1.0, spike, out=spike)
-        torch.add(potential, spike, alpha=far, out=other)
-        torch.minimum(lowest, other, out=lowest)
-    # Twice the largest number is infinite.
-    lowest.add_(torch.eq(count, 0, out=spike), alpha=far)
-    highest.sub_(torch.eq(count, rho, out=spike), alpha=far)
-    return PreSimulation(potential, count, lowest, highest)
+        advance(potential, current_at(train, t, neuron), neuron, spike)
+        if count is not None:
+            count += spike
+        torch.sub(potential, spike, alpha=far, out=other if t else highest)
+        if t:
+            torch.maximum(highest, other, out=highest)
+        spike -= 1
+        torch.sub(potential, spike, alpha=far, out=other if t else lowest)
+        if t:
+            torch.minimum(lowest, other, out=lowest)
+    return potential, lowest, highest
 
 
 def calibrated_potentials(currents: Tensor, rho: int, neuron: NeuronTensors, iterations: int = 1) -> Tensor:
@@ -89,32 +99,35 @@ def calibrated_potentials(currents: Tensor, rho: int, neuron: NeuronTensors, ite
     v_init = torch.empty_like(currents[0]).copy_(neuron.v_init)
     for block in sample_blocks(currents):
         part, potential = currents[:, block], v_init[block]
-        first = presimulate(part, rho, neuron, potential)
+        # One spike at least is what a lowest potential tells of, too.
+        count = torch.zeros_like(potential) if iterations > 1 else None
+        residual, lowest, highest = _extremes(part, rho, neuron, potential, count)
         for k in range(1, iterations + 1):
-            run = first if k == 1 else presimulate(part, rho, neuron, potential)
-            _shift(potential, k, first, run, neuron.threshold)
+            if k > 1:
+                _, lowest, highest = _extremes(part, rho, neuron, potential, None)
+            _shift(potential, k, residual, count, lowest, highest, neuron.threshold)
     return v_init
 
 
-def _shift(v_init: Tensor, k: int, first: PreSimulation, run: PreSimulation, theta: Tensor) -> None:
-    """Iteration k in place. Whether a neuron is shifted is 0 or 1, a factor of the shift."""
+def _shift(
+    v_init: Tensor, k: int, residual: Tensor, count: Tensor | None, lowest: Tensor, highest: Tensor, theta: Tensor
+) -> None:
+    """Iteration k in place, which overwrites the extremes. Whether a neuron is shifted is 0 or 1, a factor of it."""
     far, epsilon = torch.finfo(v_init.dtype).max, EPSILON * theta
-    chosen, also, shift = (torch.empty_like(v_init) for _ in range(3))
-    torch.lt(first.residual, -(k - 1) * theta, out=chosen)
-    chosen *= torch.gt(first.count, k - 1, out=also)
-    chosen *= torch.lt(run.lowest, far, out=also)
-    torch.clamp(run.lowest, max=far, out=shift)
-    shift += epsilon
-    torch.maximum(shift, theta, out=shift)
-    v_init.addcmul_(chosen, shift, value=-1)
-    torch.ge(first.residual, k * theta, out=chosen)
-    torch.eq(run.highest, -torch.inf, out=also)
-    torch.clamp(run.highest, min=-far, out=shift)
-    shift.add_(also, alpha=far)
-    shift.addcmul_(also, theta, value=NEVER_SILENT)
-    torch.sub(theta + epsilon, shift, out=shift)
-    torch.maximum(shift, theta, out=shift)
-    v_init.addcmul_(chosen, shift)
+    chosen, also = torch.lt(residual, -(k - 1) * theta, out=torch.empty_like(v_init)), torch.empty_like(v_init)
+    chosen *= torch.lt(lowest, far, out=also)
+    if count is not None:
+        chosen *= torch.gt(count, k - 1, out=also)
+    lowest += epsilon
+    torch.maximum(lowest, theta, out=lowest)
+    v_init.addcmul_(chosen, lowest, value=-1)
+    torch.ge(residual, k * theta, out=chosen)
+    # A neuron that is shifted up ends its run at or above k theta, or starts it higher than one that did: it has
+    # fired, and the published maximum, taken over -1000 theta for each step that fired, is never below that.
+    torch.maximum(highest, NEVER_SILENT * theta, out=highest)
+    torch.sub(theta + epsilon, highest, out=highest)
+    torch.maximum(highest, theta, out=highest)
+    v_init.addcmul_(chosen, highest)
 
 
 @dataclass(frozen=True)
@@ -146,9 +159,10 @@ class COS:
             InputError: A layer is reset to a value: the shift of the potential holds for the soft reset only.
         """
         horizon = max(steps, self.rho)
+        # Laid out as the layers compute them: another order would cost as much as a layer's run.
         v_init = {
-            name: torch.empty(len(images), *spec.shape, dtype=program.dtype).numpy()
-            for name, spec in program.network.neurons.items()
+            name: torch.empty_like(neuron.v_init.expand(len(images), *neuron.v_init.shape), device="cpu")
+            for name, neuron in program.neurons.items()
         }
         here = slice(0, 0)
 
@@ -156,15 +170,15 @@ class COS:
             if neuron.v_reset is not None:
                 raise InputError(f"COS needs the soft reset, and layer {name!r} is reset to a value.")
             shifted = calibrated_potentials(currents, self.rho, neuron, self.iterations)
-            run = integrate_and_fire(currents, horizon, replace(neuron, v_init=shifted))
+            run = integrate_and_fire(currents, horizon, replace(neuron, v_init=shifted), overwrite=True)
             observe(name, run._replace(spikes=run.spikes[:steps]))
-            v_init[name][here] = shifted.cpu().numpy()
+            v_init[name][here] = shifted
             return run.spikes
 
         outputs = []
         for here in _parts(program, len(images), horizon):
             outputs.append(program.propagate(images[here], rule)[:steps])
-        return torch.cat(outputs, 1), SampleStates(v_init=v_init)
+        return torch.cat(outputs, 1), SampleStates(v_init={name: found.numpy() for name, found in v_init.items()})
 
 
 def _parts(program: Program, samples: int, steps: int) -> list[slice]:

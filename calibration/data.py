@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from calibration.distributed import process_count, rank
 from cos_export.errors import InputError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.simulation import check_images
+from cos_export.training.augmentation import mirrored, moved
 
 __all__ = ["CalibrationData", "calibration_data"]
 
@@ -46,22 +47,37 @@ class CalibrationData:
         for start in starts:
             yield self.take(range(start, min(start + self.batch_size, len(self))))
 
-    def shuffled(self, size: int, seed: int, first: int = 0) -> Iterator[Tensor]:
+    def shuffled(self, size: int, seed: int, first: int = 0, *, flip: bool = False, shift: int = 0) -> Iterator[Tensor]:
         """Batches of `size` images for ever, each pass in a new order; fewer if there are fewer images.
 
         Of n processes the k-th gets the images k, k + n, ... of each batch, which may be none.
 
         Args:
             size: Images in a batch.
-            seed: Of the order.
+            seed: Of the order, and of how the images are changed.
             first: How many batches to leave out: those that an interrupted calibration has seen.
+            flip: Whether half of the images (channels, height, width) are mirrored left to right, others in each pass.
+            shift: By how many pixels they are moved along each axis at most, anew in each pass; zeros come in.
         """
         size = min(size, len(self))
         per_pass = len(self) // size
         for number in count(first // per_pass):
-            order = np.random.default_rng((seed, number)).permutation(len(self))
+            random = np.random.default_rng((seed, number))
+            order = random.permutation(len(self))
+            turned = torch.from_numpy(random.random(len(self)) < 0.5)
+            corner = torch.from_numpy(random.integers(0, 2 * shift + 1, (2, len(self))))
             for start in range(first % per_pass if number == first // per_pass else 0, per_pass):
-                yield self.take(order[start * size : (start + 1) * size][rank() :: process_count()])
+                chosen = order[start * size : (start + 1) * size][rank() :: process_count()]
+                images = self.take(chosen)
+                images = mirrored(images, turned[chosen]) if flip else images
+                yield moved(images, corner[:, chosen], shift) if shift else images
+
+    def split(self, first: int) -> tuple[CalibrationData, CalibrationData]:
+        """The first images, and the others."""
+        if isinstance(self.images, np.ndarray):
+            return replace(self, images=self.images[:first]), replace(self, images=self.images[first:])
+        parts = (Subset(self.images, range(first)), Subset(self.images, range(first, len(self))))
+        return replace(self, images=parts[0]), replace(self, images=parts[1])
 
     def take(self, chosen: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """The images with these numbers, as a batch on the CPU, which may be empty."""

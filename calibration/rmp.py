@@ -24,9 +24,16 @@ from cos_export.progress import Progress
 from cos_export.propagation import Program
 from cos_export.reparametrisation import with_thresholds
 
-__all__ = ["RMP"]
+__all__ = ["NEEDS_FLOAT32", "RMP"]
 
 STAGE = "balancing the thresholds"
+
+NEEDS_FLOAT32 = (
+    "rmp balances thresholds by scaling the weights behind them, and weights of int8 are integers that stay what they "
+    "are. Use rmp with numerics float32, another method with int8, or in Python calibrate with rmp first and quantise "
+    "that network."
+)
+"""Why no network of integers can be balanced, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,11 @@ class RMP:
         """Sets thresholds, the weights that follow and v_init; see `calibration.stage.StaticMethod.calibrate`.
 
         Raises:
-            InputError: A layer is reset to a value: RMP is the soft reset.
+            InputError: The network is one of integers, or a layer is reset to a value: RMP is the soft reset.
             NetworkError: A layer's spikes reach another without a weight that could carry the amplitude.
         """
+        if network.quantisation is not None:
+            raise InputError(NEEDS_FLOAT32)
         for name, spec in network.neurons.items():
             if spec.reset != "subtract":
                 raise InputError(f"RMP needs the soft reset, and layer {name!r} is reset to a value.")

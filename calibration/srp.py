@@ -53,12 +53,13 @@ class SRP:
         silent: dict[str, Tensor] = {}
 
         def listen(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-            run = integrate_and_fire(currents, self.tau, _from_half(neuron))
+            run = integrate_and_fire(currents, self.tau, _from_half(neuron), overwrite=True)
             silent[name] = run.residual <= RESIDUAL * neuron.threshold
             return run.spikes
 
         def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-            run = integrate_and_fire(currents, steps, replace(_from_half(neuron), silent=silent[name]))
+            silenced = replace(_from_half(neuron), silent=silent[name])
+            run = integrate_and_fire(currents, steps, silenced, overwrite=True)
             observe(name, run)
             return run.spikes
 

@@ -1,77 +1,92 @@
-"""The static calibration of cos-export: mean matching, then what a fixed graph can hold is tuned by gradient."""
+"""The static calibration of cos-export: a start from means, then what a fixed graph can hold is tuned by gradient."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from calibration.checkpoint import Checkpoint, potentials, with_potentials
+from calibration.checkpoint import Checkpoint
 from calibration.data import CalibrationData
 from calibration.distributed import summed
+from calibration.ftbc import FTBC
 from calibration.mean_matching import MeanMatching
-from calibration.surrogate import differentiable_train
+from calibration.tuning import Tuned, Tuning
+from cos_export.device import mixed_precision, mixed_precision_type
 from cos_export.errors import InputError
-from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
-from cos_export.neuron import NeuronTensors, channels_last
+from cos_export.network import SpikingNetwork
 from cos_export.progress import Progress
 from cos_export.propagation import Program, clipped_activation
 
-__all__ = ["Static", "Tuned"]
-
-Tuned = Literal["potential", "threshold", "bias"]
+__all__ = ["Static"]
 
 STAGE = "tuning"
+
+STARTED_ON = 1000
+"""Images at most that the mean matching before looks at: it reads all of them in every round."""
+
+HELD_OUT = 2000
+"""Images at most that nothing is tuned on, and that say whether the tuning has helped."""
 
 
 @dataclass(frozen=True)
 class Static:
-    """Static calibration by gradient: the same potentials for all inputs, and no extra step at inference.
+    """Static calibration by gradient: the same parameters for all inputs, and no extra step at inference.
 
-    Starts from mean matching and minimises, over the calibration images and without labels,
+    Starts from mean matching, or from FTBC if the bias of each step is tuned, and minimises, without labels,
 
         KL( softmax(logits of the artificial network) || softmax(mean readout of T steps) )
 
-    by Adam with a cosine schedule, all weights as they are. With p, g and b the parameters that are tuned, from zero,
+    by Adam with a cosine schedule. What is tuned is described at `calibration.tuning.Tuning`: "potential" (of each
+    neuron), "threshold" (of each channel), "bias" (of each channel and step), "weight" (of each synapse, as the
+    advanced pipeline of Li et al., ICML 2021, calibrates weights; the artificial network that is answered to is the
+    one before). What a spike carries on stays what it was, or is part of the weights.
 
-        v_init = v_0 + theta_0 p           p: one for each neuron              "potential"
-        theta  = theta_0 exp(g)            g: one for each channel             "threshold"
-        beta(t) = theta_0 b(t)             b: one for each channel and step    "bias"
-
-    where v_0 is what mean matching found and theta_0 the threshold before. What a spike carries on stays what it was.
-    The derivative of a spike is the triangle max(0, 1 - |m / theta - 1|). Since that is not the true one, the
-    divergence is measured over all calibration images in the end, and mean matching is kept if it is closer.
+    The derivative of a spike is the triangle max(0, 1 - |m / theta - 1|). Since that is not the true one, and since the
+    images are finitely many, the last fifth of them (2,000 at most) is held out: the tuned network is kept if the
+    divergence on those is smaller than it was at the start, and the start if not.
 
     Attributes:
-        tune: What is tuned: "potential", "threshold", "bias" (a bias for each step).
+        tune: What is tuned.
         updates: Gradient steps.
         samples: Images in each.
-        learning_rate: Of Adam, for p; the parameters of a channel, which many neurons pull at, move at a fifth of it.
-        rounds: Of the mean matching before.
-        seed: Of the order of the images.
+        learning_rate: Of Adam, for a potential at T = 1 in units of theta; the other rates are in proportion.
+        flip: Whether half of the images of each update are mirrored left to right.
+        shift: By how many pixels they are moved at most.
+        precision: "mixed" computes the convolutions of an update in bfloat16 where the device has instructions for
+            it; divergences and what is returned are of float32 in any case.
+        rounds: Of the mean matching before; FTBC takes three batches for each.
+        seed: Of the order of the images, and how they are changed.
     """
 
     tune: tuple[Tuned, ...] = ("potential",)
     updates: int = 300
     samples: int = 64
-    learning_rate: float = 0.02
+    learning_rate: float = 0.004
+    flip: bool = False
+    shift: int = 0
+    precision: str = "mixed"
     rounds: int = 10
     seed: int = 0
     name: str = field(default="static", init=False)
     needs_data: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        if self.updates < 1 or self.samples < 1 or not self.learning_rate > 0:
-            raise InputError("The static method needs at least one update, one sample and a positive learning rate.")
+        if min(self.updates, self.samples, self.rounds) < 1 or not self.learning_rate > 0 or self.shift < 0:
+            raise InputError(
+                "The static method needs at least one update, one sample and one round, a positive learning rate and "
+                "no negative shift."
+            )
         known = get_args(Tuned)
         if not self.tune or set(self.tune) - set(known) or len(set(self.tune)) < len(self.tune):
             raise InputError(f"What is tuned must be some of {', '.join(known)}, each once, not {self.tune}.")
+        if self.precision not in ("float32", "mixed"):
+            raise InputError(f"precision must be float32 or mixed, and is {self.precision!r}.")
 
     def calibrate(
         self,
@@ -82,159 +97,139 @@ class Static:
         progress: Progress,
         checkpoint: Checkpoint,
     ) -> SpikingNetwork:
-        """Sets v_init and what else is tuned; see `calibration.stage.StaticMethod.calibrate`.
+        """Sets what is tuned; see `calibration.stage.StaticMethod.calibrate`.
 
         Raises:
-            InputError: A layer is reset to a value, silent, or has a bias for each step: the gradient is that of the
-                plain neuron with the soft reset.
+            InputError: A layer is reset to a value, fires above its threshold only or has silent neurons: the gradient
+                is that of the plain neuron with the soft reset. Or weights of a network of integers are to be tuned.
         """
-        _check_neurons(network)
+        self._check(network)
+        fitted, held_out = _parts(data)
         done, kept = checkpoint.load(STAGE) or (0, {})
         if kept:
-            network = with_potentials(network, _part(kept, "start/"))
+            network = _restarted(network, _part(kept, "start/"))
         else:
-            network = MeanMatching(self.rounds).calibrate(network, data, steps, device, progress, checkpoint)
+            network = self._start(network, fitted, steps, device, progress, checkpoint)
         program = Program(network, device)
-        layers = {name: _Parameters(program.neurons[name], self.tune, steps) for name in network.layers}
-        tensors = {f"{name}/{key}": value for name, layer in layers.items() for key, value in layer.tensors.items()}
-        optimizer = self._optimizer(tensors, kept)
-        batches = data.shuffled(self.samples, self.seed, first=done)
+        tuning = Tuning(program, self.tune, steps)
+        optimizer = self._optimizer(tuning, kept)
+        batches = fitted.shuffled(self.samples, self.seed, first=done, flip=self.flip, shift=self.shift)
         for update in range(done, self.updates):
-            progress("tuning the potentials", update, self.updates)
-            checkpoint.save(STAGE, update, _state(network, tensors, optimizer))
+            progress("tuning", update, self.updates)
+            checkpoint.save(STAGE, update, _state(network, tuning, optimizer))
             for group in optimizer.param_groups:
                 group["lr"] = group["top"] * 0.5 * (1.0 + math.cos(math.pi * update / self.updates))
-            _differentiate(program, next(batches).to(device), steps, layers, min(self.samples, len(data)))
+            self._differentiate(program, next(batches).to(device), tuning, min(self.samples, len(fitted)))
             optimizer.step()
-        progress("tuning the potentials", self.updates, self.updates)
-        untouched = {name: _Parameters(program.neurons[name], (), steps) for name in network.layers}
-        if _divergence(program, data, steps, untouched) <= _divergence(program, data, steps, layers):
-            return network
-        return network.with_neurons({name: layers[name].applied(spec) for name, spec in network.neurons.items()})
+        progress("tuning", self.updates, self.updates)
+        before = _divergence(program, Tuning(program, (), steps), held_out, progress)
+        after = _divergence(program, tuning, held_out, progress)
+        return tuning.applied() if after < before else network
 
-    def _optimizer(self, tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> torch.optim.Adam:
+    def _start(
+        self,
+        network: SpikingNetwork,
+        data: CalibrationData,
+        steps: int,
+        device: torch.device,
+        progress: Progress,
+        checkpoint: Checkpoint,
+    ) -> SpikingNetwork:
+        if "bias" in self.tune:
+            start = FTBC(batches=3 * self.rounds, seed=self.seed)
+            return start.calibrate(network, data, steps, device, progress, checkpoint)
+        first = data if len(data) <= STARTED_ON else data.split(STARTED_ON)[0]
+        return MeanMatching(self.rounds).calibrate(network, first, steps, device, progress, checkpoint)
+
+    def _check(self, network: SpikingNetwork) -> None:
+        for name, spec in network.neurons.items():
+            if spec.reset != "subtract":
+                raise InputError(f"The static method needs the soft reset, and layer {name!r} is reset to a value.")
+            if spec.silent is not None:
+                raise InputError(f"The static method starts from plain neurons, and layer {name!r} has silent ones.")
+        if "weight" in self.tune and network.numerics == "int8":
+            raise InputError("Weights are tuned before a network is quantised: tune those of the float32 network.")
+
+    def _optimizer(self, tuning: Tuning, kept: Mapping[str, Tensor]) -> torch.optim.Adam:
         """Adam over the parameters, both where an interrupted calibration has left them."""
         groups = []
-        for key, parameter in tensors.items():
-            top = self.learning_rate if key.endswith("/potential") else self.learning_rate / 5
-            groups.append({"params": [parameter], "lr": top, "top": top})
+        for parameter in tuning.parameters.values():
+            top = self.learning_rate * parameter.rate
+            groups.append({"params": [parameter.values], "lr": top, "top": top})
         optimizer = torch.optim.Adam(groups)
-        for key, parameter in tensors.items():
+        for key, parameter in tuning.parameters.items():
             held = _part(kept, f"adam/{key}/")
             if held:
-                parameter.data.copy_(kept[f"parameter/{key}"])
-                optimizer.state[parameter] = {
-                    name: value if name == "step" else torch.empty_like(parameter).copy_(value)
+                parameter.values.data.copy_(kept[f"parameter/{key}"])
+                optimizer.state[parameter.values] = {
+                    name: value if name == "step" else torch.empty_like(parameter.values).copy_(value)
                     for name, value in held.items()
                 }
         return optimizer
 
-
-class _Parameters:
-    """What is tuned of one layer, and the neurons that come of it."""
-
-    def __init__(self, neuron: NeuronTensors, tune: Iterable[Tuned], steps: int) -> None:
-        self.neuron = neuron
-        shape = neuron.v_init.shape
-        sizes = {
-            "potential": shape,
-            "threshold": (shape[0], *[1] * (len(shape) - 1)),
-            "bias": (steps, 1, shape[0], *[1] * (len(shape) - 1)),
-        }
-        self.tensors = {
-            kind: channels_last(torch.zeros(sizes[kind], dtype=neuron.v_init.dtype, device=neuron.v_init.device))
-            for kind in tune
-        }
-        for tensor in self.tensors.values():
-            tensor.requires_grad_(True)
-
-    def train(self, currents: Tensor, steps: int) -> Tensor:
-        """The layer's spikes, with gradients to its parameters."""
-        theta = self.neuron.threshold
-        v_init, threshold, bias = self.neuron.v_init, theta, None
-        if "potential" in self.tensors:
-            v_init = v_init + theta * self.tensors["potential"]
-        if "threshold" in self.tensors:
-            threshold = theta * self.tensors["threshold"].exp()
-        if "bias" in self.tensors:
-            bias = _per_channel(theta) * self.tensors["bias"]
-        return differentiable_train(currents, steps, v_init, threshold, bias)
-
-    def applied(self, spec: NeuronSpec) -> NeuronSpec:
-        """The layer with its parameters as they are now."""
-        theta = self.neuron.threshold
-        with torch.no_grad():
-            if "potential" in self.tensors:
-                spec = replace(spec, v_init=_array(self.neuron.v_init + theta * self.tensors["potential"]))
-            if "threshold" in self.tensors:
-                scaled = theta * self.tensors["threshold"].exp()
-                spec = replace(spec, threshold=_array(scaled.expand(self.neuron.v_init.shape)))
-            if "bias" in self.tensors:
-                spec = replace(spec, bias=_array((_per_channel(theta) * self.tensors["bias"]).flatten(1)))
-        return spec
+    def _differentiate(self, program: Program, images: Tensor, tuning: Tuning, samples: int) -> None:
+        """Puts the gradient of the loss, its mean over the `samples` of all processes, into each parameter's grad."""
+        dtype = mixed_precision_type(images.device) if self.precision == "mixed" else None
+        # Without a scaled loss, small gradients vanish in float16.
+        dtype = None if dtype == torch.float16 else dtype
+        tensors = [parameter.values for parameter in tuning.parameters.values()]
+        for tensor in tensors:
+            tensor.grad = torch.zeros_like(tensor)
+        if len(images):
+            with torch.enable_grad():
+                with mixed_precision(images.device, dtype):
+                    loss = _summed_loss(program, tuning, images) / samples
+                loss.backward()  # type: ignore[no-untyped-call]
+        summed([tensor.grad for tensor in tensors if tensor.grad is not None])
 
 
-def _per_channel(threshold: Tensor) -> Tensor:
-    """The unit of a layer's biases: its threshold, or the mean threshold of each channel."""
-    return threshold if threshold.ndim < 2 else threshold.flatten(1).mean(1).reshape(-1, *[1] * (threshold.ndim - 1))
+def _parts(data: CalibrationData) -> tuple[CalibrationData, CalibrationData]:
+    """The images to tune on and those held out; of too few for all processes, the same ones for both."""
+    held_out = min(HELD_OUT, len(data) // 5)
+    return (data, data) if held_out == 0 else data.split(len(data) - held_out)
 
 
-def _check_neurons(network: SpikingNetwork) -> None:
-    for name, spec in network.neurons.items():
-        if spec.reset != "subtract":
-            raise InputError(f"The static method needs the soft reset, and layer {name!r} is reset to a value.")
-        if spec.silent is not None or spec.bias is not None:
-            raise InputError(
-                f"The static method starts from plain neurons, and layer {name!r} has silent ones or a bias per step."
-            )
-
-
-def _differentiate(
-    program: Program, images: Tensor, steps: int, layers: Mapping[str, _Parameters], samples: int
-) -> None:
-    """Puts the gradient of the loss, its mean over the `samples` of all processes, into each parameter's grad."""
-    parameters = [tensor for layer in layers.values() for tensor in layer.tensors.values()]
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    if len(images):
-        with torch.enable_grad():
-            loss = _summed_loss(program, images, steps, layers) / samples
-            loss.backward()  # type: ignore[no-untyped-call]
-    summed([parameter.grad for parameter in parameters if parameter.grad is not None])
-
-
-def _divergence(program: Program, data: CalibrationData, steps: int, layers: Mapping[str, _Parameters]) -> float:
-    """The mean of the loss over all calibration images."""
+def _divergence(program: Program, tuning: Tuning, data: CalibrationData, progress: Progress) -> float:
+    """The mean of the loss over images."""
     total = torch.zeros((), dtype=torch.float64, device=program.device)
     with torch.no_grad():
-        for images in data.ordered():
-            total += _summed_loss(program, images.to(program.device), steps, layers).double()
+        for number, images in enumerate(data.ordered()):
+            progress("measuring what the tuning has brought", number * data.batch_size, len(data))
+            total += _summed_loss(program, tuning, images.to(program.device)).double()
+    progress("measuring what the tuning has brought", len(data), len(data))
     summed([total])
     return float(total) / len(data)
 
 
-def _summed_loss(program: Program, images: Tensor, steps: int, layers: Mapping[str, _Parameters]) -> Tensor:
-    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        return layers[name].train(currents, steps)
-
+def _summed_loss(program: Program, tuning: Tuning, images: Tensor) -> Tensor:
+    scale = program.readout_scale
     with torch.no_grad():
-        wanted = (program.readout_scale * program.propagate(images, clipped_activation)[0]).log_softmax(dim=1)
-    found = (program.readout_scale * program.propagate(images, rule).mean(0)).log_softmax(dim=1)
-    return functional.kl_div(found, wanted, reduction="sum", log_target=True)
+        wanted = (scale * program.propagate(images, clipped_activation)[0].float()).log_softmax(dim=1)
+    found = scale * tuning.program().propagate(images, tuning.train).float().mean(0)
+    return functional.kl_div(found.log_softmax(dim=1), wanted, reduction="sum", log_target=True)
 
 
-def _state(network: SpikingNetwork, tensors: Mapping[str, Tensor], optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+def _state(network: SpikingNetwork, tuning: Tuning, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
     """All that `Static.calibrate` needs to go on: what it started from, the parameters and Adam's moments."""
-    state = {f"start/{name}": value for name, value in potentials(network).items()}
-    for key, parameter in tensors.items():
-        state[f"parameter/{key}"] = parameter
-        state |= {f"adam/{key}/{name}": value for name, value in optimizer.state[parameter].items()}
+    state = {f"start/v_init/{name}": torch.from_numpy(spec.v_init) for name, spec in network.neurons.items()}
+    for name, spec in network.neurons.items():
+        if spec.bias is not None:
+            state[f"start/bias/{name}"] = torch.from_numpy(spec.bias)
+    for key, parameter in tuning.parameters.items():
+        state[f"parameter/{key}"] = parameter.values
+        state |= {f"adam/{key}/{name}": value for name, value in optimizer.state[parameter.values].items()}
     return state
+
+
+def _restarted(network: SpikingNetwork, start: Mapping[str, Tensor]) -> SpikingNetwork:
+    """The network as the tuning found it."""
+    changed = dict(network.neurons)
+    for key, value in start.items():
+        kind, name = key.split("/", 1)
+        array = value.numpy()
+        changed[name] = replace(changed[name], v_init=array) if kind == "v_init" else replace(changed[name], bias=array)
+    return network.with_neurons(changed)
 
 
 def _part(kept: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)}
-
-
-def _array(tensor: Tensor) -> FloatArray:
-    return np.ascontiguousarray(tensor.detach().cpu().numpy(), np.float32)

@@ -17,7 +17,7 @@ def firing(steps: int) -> NeuronRule:
     """The rule by which each layer sends its spikes of `steps` steps."""
 
     def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        return integrate_and_fire(currents, steps, neuron).spikes
+        return integrate_and_fire(currents, steps, neuron, overwrite=True).spikes
 
     return rule
 

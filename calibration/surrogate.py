@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cos_export.neuron import sample_blocks
+
 __all__ = ["differentiable_train"]
 
 
@@ -25,52 +27,69 @@ class _Train(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, currents: Tensor, bias: Tensor | None, v_init: Tensor, threshold: Tensor) -> Tensor:
-        steps = currents.shape[0] if bias is None else bias.shape[0]
-        potential = v_init.expand(currents.shape[1:])
-        charged = torch.empty_like(currents[:1].expand(steps, *currents.shape[1:]))
-        spikes = torch.empty_like(charged)
-        for t in range(steps):
-            m = torch.add(potential, currents[t if len(currents) > 1 else 0], out=charged[t])
-            if bias is not None:
-                m += bias[t]
-            s = torch.ge(m, threshold, out=spikes[t])
-            potential = torch.addcmul(m, s, threshold, value=-1)
+        steps = len(currents) if bias is None else len(bias)
+        spikes = torch.empty_like(currents[:1].expand(steps, *currents.shape[1:]))
+        charged = torch.empty_like(spikes, dtype=v_init.dtype)
+        start, level = v_init.expand(currents.shape[1:]), _level(threshold, currents)
+        for block in sample_blocks(currents):
+            potential = start[block]
+            for t in range(steps):
+                current = currents[t if len(currents) > 1 else 0, block].to(v_init.dtype)
+                m = torch.add(potential, current, out=charged[t, block])
+                if bias is not None:
+                    m += _level(bias[t], currents)
+                s = torch.ge(m, level).to(m.dtype)
+                spikes[t, block] = s
+                potential = torch.addcmul(m, s, level, value=-1)
         ctx.save_for_backward(charged, threshold)
-        ctx.shapes = currents.shape, None if bias is None else bias.shape, v_init.shape, threshold.shape
+        ctx.held, ctx.dtype = len(currents) < steps, currents.dtype
+        ctx.shapes = None if bias is None else bias.shape, v_init.shape, threshold.shape
         return spikes
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         charged, threshold = ctx.saved_tensors
         wants_currents, wants_bias, wants_v_init, wants_threshold = ctx.needs_input_grad
-        of_currents, of_bias, of_v_init, of_threshold = ctx.shapes
-        held = of_currents[0] == 1
-        for_currents = torch.empty_like(charged[:1] if held else charged) if wants_currents else None
-        for_bias = torch.empty(of_bias, dtype=charged.dtype, device=charged.device) if wants_bias else None
-        for_threshold = torch.zeros(of_threshold, dtype=charged.dtype, device=charged.device)
-        g = torch.zeros_like(charged[0])
-        for t in reversed(range(len(charged))):
-            excess = (charged[t] / threshold).sub_(1.0)
-            reaching = torch.addcmul(gradients[0][t], threshold, g, value=-1)
-            reaching *= excess.abs().neg_().add_(1.0).clamp_(min=0.0).div_(threshold)
-            if wants_threshold:
-                change = torch.addcmul(torch.where(excess >= 0, g, 0.0), reaching, excess + 1.0)
-                for_threshold -= _reduced(change, of_threshold)
-            g = reaching.add_(g)
-            if for_currents is not None and not held:
-                for_currents[t] = g
-            elif for_currents is not None and t == len(charged) - 1:
-                for_currents[0] = g
-            elif for_currents is not None:
-                for_currents[0] += g
-            if for_bias is not None:
-                for_bias[t] = _reduced(g, of_bias[1:])
-        return for_currents, for_bias, _reduced(g, of_v_init) if wants_v_init else None, for_threshold
+        like = charged[:1] if ctx.held else charged
+        for_currents = torch.empty_like(like, dtype=ctx.dtype) if wants_currents else None
+        for_bias, for_v_init, for_threshold = (
+            torch.zeros(shape, dtype=charged.dtype, device=charged.device) if wanted else None
+            for shape, wanted in zip(ctx.shapes, (wants_bias, wants_v_init, wants_threshold), strict=True)
+        )
+        level = _level(threshold, charged)
+        for block in sample_blocks(charged):
+            g = torch.zeros_like(charged[0, block])
+            held = torch.zeros_like(g)
+            for t in reversed(range(len(charged))):
+                excess = (charged[t, block] / level).sub_(1.0)
+                reaching = torch.addcmul(gradients[0][t, block].to(g.dtype), level, g, value=-1)
+                reaching *= excess.abs().neg_().add_(1.0).clamp_(min=0.0).div_(level)
+                if for_threshold is not None:
+                    change = torch.addcmul(torch.where(excess >= 0, g, 0.0), reaching, excess + 1.0)
+                    for_threshold -= change.sum_to_size(for_threshold.shape)
+                g = reaching.add_(g)
+                if for_bias is not None:
+                    for_bias[t] += g.sum_to_size(for_bias.shape[1:])
+                if for_currents is not None and not ctx.held:
+                    for_currents[t, block] = g
+                elif for_currents is not None:
+                    held += g
+            if for_currents is not None and ctx.held:
+                for_currents[0, block] = held
+            if for_v_init is not None:
+                for_v_init += g.sum_to_size(for_v_init.shape)
+        return for_currents, for_bias, for_v_init, for_threshold
 
 
-def _reduced(gradient: Tensor, shape: torch.Size) -> Tensor:
-    """The gradient of an array of `shape` that was broadcast to the gradient's shape."""
-    return gradient.sum_to_size(shape)
+def _level(values: Tensor, currents: Tensor) -> Tensor:
+    """`values` that broadcast to a batch, as one number or one for each neuron in the layout of the currents.
+
+    One for each channel, which lie innermost, would be walked through in pieces as short as there are channels.
+    """
+    if values.numel() == 1:
+        return values
+    each = values.reshape(values.shape[-(currents.ndim - 2) :])
+    return torch.empty_like(currents[0, 0], dtype=values.dtype).copy_(each)
 
 
 def differentiable_train(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from calibration import COS, FTBC, OPI, RMP, SRP, BiasCorrection, calibrate
+    from calibration.offset_spikes import offset_spikes
     from calibration.thresholds import relu_thresholds
     from cos_export.bundle import Bundle, load
     from cos_export.capturing import CheckResult, Finding, capture, check_model, inspect_module
@@ -60,6 +61,7 @@ __all__ = [
     "inspect_module",
     "load",
     "load_dataset",
+    "offset_spikes",
     "quantise",
     "read_nir",
     "relu_thresholds",
@@ -97,6 +99,7 @@ _HOMES = {
     "inspect_module": "cos_export.capturing",
     "load": "cos_export.bundle",
     "load_dataset": "cos_export.datasets",
+    "offset_spikes": "calibration.offset_spikes",
     "quantise": "cos_export.quantisation",
     "read_nir": "cos_export.nir_file",
     "relu_thresholds": "calibration.thresholds",

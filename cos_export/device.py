@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 from cos_export.errors import InputError, UnavailableError
 
-__all__ = ["full_precision", "plain_sums", "resolve_device"]
+__all__ = ["full_precision", "mixed_precision", "mixed_precision_type", "plain_sums", "resolve_device"]
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
@@ -33,6 +33,23 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     if not torch.cuda.is_available() or (device.index or 0) >= count:
         raise UnavailableError(f"{name!r} is not on this machine, which has {count} CUDA devices. Use --device cpu.")
     return torch.device("cuda", device.index or 0)
+
+
+def mixed_precision_type(device: torch.device) -> torch.dtype | None:
+    """What convolutions and products are quickest in while gradients are computed; None if that is float32.
+
+    bfloat16 on a CUDA device and on a CPU with instructions for it (AVX-512 BF16, AMX); float16 on a CUDA device that
+    knows no bfloat16, which wants a scaled loss, for it has too few exponents for small gradients.
+    """
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Convolutions and products in `dtype`, all else in float32; float32 throughout if `dtype` is None."""
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,11 @@ def write_golden(path: Path, golden: Golden) -> None:
     if golden.trace.states is not None:
         arrays |= {f"v_init/{name}": value for name, value in golden.trace.states.v_init.items()}
         arrays |= {f"silent/{name}": _pack(value, 1) for name, value in golden.trace.states.silent.items()}
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    # As numpy.savez_compressed does, but for zlib's level: 6, its default, takes three times as long for 4 % less.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
 
 def read_golden(path: Path, network: SpikingNetwork) -> Golden:
@@ -84,6 +89,6 @@ def _unpack_all(packed: dict[str, NDArray[np.uint8]], network: SpikingNetwork) -
     result = {}
     for name, value in packed.items():
         shape = network.neurons[name].shape
-        bits = np.unpackbits(value, axis=-1, count=int(np.prod(shape)))
-        result[name] = bits.reshape(*value.shape[:-1], *shape).astype(bool)
+        bits = np.unpackbits(value, axis=-1, count=math.prod(shape)).view(np.bool_)
+        result[name] = bits.reshape(*value.shape[:-1], *shape)
     return result

@@ -6,6 +6,7 @@ here. Shapes have no batch axis and are (channels, height, width), (channels, le
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ __all__ = [
     "shapes",
     "successors",
     "topological_order",
+    "with_attributes",
 ]
 
 Shape = tuple[int, ...]
@@ -162,6 +164,14 @@ def convolution(node: nir.Conv1d | nir.Conv2d) -> Convolution:
     else:
         padding = tuple((p, p) for p in _numbers(spelled, axes))
     return Convolution(kernel, stride, padding, dilation, int(node.groups))
+
+
+def with_attributes(node: nir.NIRNode, **values: Any) -> nir.NIRNode:
+    """The node with other values in some of its fields, which are not checked: NIR's constructors check shapes."""
+    result = copy.copy(node)
+    for key, value in values.items():
+        setattr(result, key, value)
+    return result
 
 
 def pooling(node: nir.SumPool2d | nir.AvgPool2d) -> Pooling:

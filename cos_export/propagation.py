@@ -6,6 +6,8 @@ samples, and the first one, whose input never changes, is computed once.
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial, singledispatch
@@ -23,10 +25,13 @@ from cos_export.integers import encoded
 from cos_export.network import SpikingNetwork
 from cos_export.neuron import NeuronTensors, neuron_tensors
 
-__all__ = ["NeuronRule", "Program", "clipped_activation", "synapse"]
+__all__ = ["NeuronRule", "Program", "clipped_activation", "is_multiple", "synapse"]
 
 NeuronRule = Callable[[str, NeuronTensors, Tensor], Tensor]
-"""(layer, its neurons, currents (steps or 1, batch, ...)) -> what leaves the layer (steps or 1, batch, ...)."""
+"""(layer, its neurons, currents (steps or 1, batch, ...)) -> what leaves the layer (steps or 1, batch, ...).
+
+The currents are the rule's own: it may overwrite them, and send them on.
+"""
 
 Synapse = Callable[[Tensor], Tensor]
 
@@ -46,6 +51,8 @@ class Program:
         self.network = network
         self.device = torch.device(device)
         self.dtype = dtype
+        if self.device.type == "cpu":
+            _keep_freed_memory()
         self.neurons: Mapping[str, NeuronTensors] = {
             name: neuron_tensors(spec, self.device, dtype) for name, spec in network.neurons.items()
         }
@@ -57,6 +64,8 @@ class Program:
         self._synapses[network.input_name] = partial(encoded, quantisation=network.quantisation)
         self.readout_scale = 1.0 if network.quantisation is None else network.quantisation.readout_scale
         self._last_use = {source: name for name in network.order for source in network.predecessors[name]}
+        edges = Counter(source for name in network.order for source in network.predecessors[name])
+        self._read_once = {source for source, count in edges.items() if count == 1}
 
     def _move(self, array: object) -> Tensor:
         return torch.as_tensor(np.asarray(array)).to(device=self.device, dtype=self.dtype)
@@ -75,20 +84,28 @@ class Program:
         """
         network = self.network
         values: dict[str, Tensor] = {}
+        # By name, what lies in memory that a synapse has filled, which whoever gave the images and the rule cannot see.
+        computed: set[str] = set()
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         for name in network.order:
             sources = network.predecessors[name]
-            arriving = images.unsqueeze(0) if not sources else values[sources[0]]
+            arriving = values[sources[0]] if sources else images.unsqueeze(0)
+            own = bool(sources) and sources[0] in computed & self._read_once
             for source in sources[1:]:
-                arriving = arriving + values[source]
+                # What stands for all steps has no room for a sum that differs from step to step.
+                room = own and len(arriving) >= len(values[source])
+                arriving = arriving.add_(values[source]) if room else arriving + values[source]
+                own = True
             for source in set(sources):
                 if self._last_use[source] == name:
                     del values[source]
             if name in self.neurons:
-                values[name] = rule(name, self.neurons[name], arriving)
+                values[name] = rule(name, self.neurons[name], arriving if own else arriving.clone())
             else:
                 values[name] = self._through(name, arriving)
+                if own or not _share_memory(arriving, values[name]):
+                    computed.add(name)
         return values[network.output_name]
 
     def currents(self, name: str, sent: Callable[[str], Tensor]) -> Tensor:
@@ -115,6 +132,21 @@ class Program:
             total = total + leaving(source)
         return total
 
+    def with_arrays(self, arrays: Mapping[str, Mapping[str, Tensor]]) -> Program:
+        """The same program with other arrays in some synapses, which gradients may pass through.
+
+        Args:
+            arrays: By node, such as {"fc": {"weight": ..., "bias": ...}}, on this program's device.
+        """
+        changed = copy.copy(self)
+        changed._synapses = self._synapses | {name: self._synapse_of(name, given) for name, given in arrays.items()}
+        return changed
+
+    def _synapse_of(self, name: str, arrays: Mapping[str, Tensor]) -> Synapse:
+        node = self.network.graph.nodes[name]
+        taken = {id(getattr(node, field)): tensor for field, tensor in arrays.items()}
+        return synapse(node, lambda array: taken[id(array)] if id(array) in taken else self._move(array))
+
     def _through(self, name: str, arriving: Tensor) -> Tensor:
         """What a node that is no layer makes of (steps or 1, batch, ...)."""
         steps, batch = arriving.shape[:2]
@@ -122,6 +154,20 @@ class Program:
         with plain_sums() if transformed else nullcontext():
             flat = self._synapses[name](arriving.flatten(0, 1))
         return flat.reshape(steps, batch, *flat.shape[1:])
+
+
+def _keep_freed_memory() -> None:
+    """Lets what a layer computes lie where what an earlier one has computed lay.
+
+    Linux clears every page that it lends, which can cost more than a tenth of a run. The GNU C library hands freed
+    blocks back only above the size of the largest one, of up to 32 MiB, ever freed. One that nobody writes into
+    costs nothing, and elsewhere this does nothing.
+    """
+    torch.empty(30 << 20, dtype=torch.uint8)
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def clipped_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
@@ -159,6 +205,24 @@ def _even(padding: tuple[tuple[int, int], ...]) -> Shape | None:
     return tuple(p for p, _ in padding) if all(p == q for p, q in padding) else None
 
 
+def is_multiple(weight: Tensor, bias: Tensor, geometry: Convolution) -> bool:
+    """Whether a convolution is its input times one number, as that on a residual's identity path is.
+
+    A product leaves out the other channels' zeros, changes no bit, and takes half the time.
+
+    Args:
+        weight: (out, in, ...) of the convolution.
+        bias: (out,).
+        geometry: How it slides.
+    """
+    plain = all(n == 1 for n in (*geometry.kernel, *geometry.stride, geometry.groups))
+    if not plain or len(weight) != weight.shape[1] or any(p for pair in geometry.padding for p in pair):
+        return False
+    square = weight.flatten(1)
+    identity = torch.eye(len(square), dtype=square.dtype, device=square.device)
+    return not bool(bias.any()) and torch.equal(square, square[0, 0] * identity)
+
+
 def _pad(values: Tensor, geometry: Convolution) -> Tensor:
     return functional.pad(values, [p for pair in reversed(geometry.padding) for p in pair])
 
@@ -167,6 +231,8 @@ def _pad(values: Tensor, geometry: Convolution) -> Tensor:
 @synapse.register(nir.Conv2d)
 def _(node: nir.Conv1d | nir.Conv2d, move: Callable[[object], Tensor]) -> Synapse:
     weight, bias, geometry = move(node.weight), move(node.bias), convolution(node)
+    if is_multiple(weight, bias, geometry):
+        return partial(torch.mul, weight.flatten()[0].clone())
     if weight.ndim == 4:
         weight = weight.contiguous(memory_format=torch.channels_last)
     apply = functional.conv1d if weight.ndim == 3 else functional.conv2d

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cos_export.errors import InputError, NetworkError
-from cos_export.graph import convolution, successors
+from cos_export.graph import convolution, successors, with_attributes
 from cos_export.network import FloatArray, SpikingNetwork
 
 __all__ = ["with_current_bias", "with_thresholds"]
@@ -93,7 +93,7 @@ def with_thresholds(network: SpikingNetwork, thresholds: Mapping[str, ArrayLike]
             v_init=(spec.v_init * gain).astype(np.float32),
             v_reset=None if spec.v_reset is None else (spec.v_reset * gain).astype(np.float32),
         )
-        nodes[layer] = _changed(nodes[layer], v_threshold=raised)
+        nodes[layer] = with_attributes(nodes[layer], v_threshold=raised)
     return _rewritten(network, nodes).with_neurons(neurons)
 
 
@@ -115,13 +115,6 @@ def _rewritten(network: SpikingNetwork, nodes: Nodes) -> SpikingNetwork:
     graph = copy.copy(network.graph)
     graph.nodes = nodes
     return replace(network, graph=graph)
-
-
-def _changed(node: nir.NIRNode, **values: Any) -> nir.NIRNode:
-    result = copy.copy(node)
-    for key, value in values.items():
-        setattr(result, key, value)
-    return result
 
 
 # --- a constant current -----------------------------------------------------------------------------------
@@ -154,7 +147,7 @@ def _synapse_behind(
 def _with_bias(node: nir.NIRNode, amount: DoubleArray) -> nir.NIRNode:
     if isinstance(node, nir.Linear):
         return nir.Affine(node.weight, amount.astype(np.float32), metadata=node.metadata)
-    return _changed(node, bias=(np.asarray(node.bias, np.float64) + amount).astype(np.float32))
+    return with_attributes(node, bias=(np.asarray(node.bias, np.float64) + amount).astype(np.float32))
 
 
 # --- what a spike carries ---------------------------------------------------------------------------------
@@ -213,18 +206,18 @@ def _(node: nir.Conv1d | nir.Conv2d, gain: DoubleArray) -> nir.NIRNode:
     weight, groups = np.asarray(node.weight), convolution(node).groups
     # Output channel o reads the input channels of its group: (outputs, inputs of a group).
     factors = np.repeat(_channel_gain(gain).reshape(groups, -1), len(weight) // groups, axis=0)
-    return _changed(node, weight=_product(weight, factors.reshape(*factors.shape, *[1] * (weight.ndim - 2))))
+    return with_attributes(node, weight=_product(weight, factors.reshape(*factors.shape, *[1] * (weight.ndim - 2))))
 
 
 @_scaled.register(nir.Affine)
 @_scaled.register(nir.Linear)
 def _(node: nir.Affine | nir.Linear, gain: DoubleArray) -> nir.NIRNode:
-    return _changed(node, weight=_product(node.weight, gain[None, :]))
+    return with_attributes(node, weight=_product(node.weight, gain[None, :]))
 
 
 @_scaled.register
 def _(node: nir.Scale, gain: DoubleArray) -> nir.NIRNode:
-    return _changed(node, scale=_product(node.scale, gain))
+    return with_attributes(node, scale=_product(node.scale, gain))
 
 
 def _product(weight: Any, factors: DoubleArray) -> FloatArray:

@@ -242,7 +242,7 @@ def _rule(
             neuron = replace(neuron, v_init=own)
         if states is not None and name in states.silent:
             neuron = replace(neuron, silent=torch.as_tensor(states.silent[name]).to(program.device))
-        run = integrate_and_fire(currents, steps, neuron, record_potentials=recorder.keep_potentials)
+        run = integrate_and_fire(currents, steps, neuron, record_potentials=recorder.keep_potentials, overwrite=True)
         recorder(name, run)
         return run.spikes
 

@@ -60,6 +60,8 @@ class Trace:
 def concatenate(traces: Sequence[Trace]) -> Trace:
     """The traces of consecutive batches as the trace of one."""
     first = traces[0]
+    if len(traces) == 1:
+        return first
 
     def join(parts: Sequence[Mapping[str, NDArray]], axis: int) -> dict[str, NDArray]:  # type: ignore[type-arg]
         return {name: np.concatenate([part[name] for part in parts], axis=axis) for name in parts[0]}

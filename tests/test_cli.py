@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -239,7 +238,8 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path, signal_number: int
         # A suite that runs in a shell's background has inherited that Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    time.sleep(6)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("mean matching"), "the work has begun"
     process.send_signal(signal_number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
@@ -278,7 +278,7 @@ def test_calibrate_in_two_processes_speaks_with_one_voice(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--tune", "weight"), "some of potential, threshold, bias"),
+        (("--tune", "delay"), "some of potential, threshold, bias, weight"),
         (("--method", "half", "--seed", "1"), "'half' has no seed to choose"),
         (("--method", "cos", "--updates", "5"), "cos calibrates per sample"),
     ],

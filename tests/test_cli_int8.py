@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -55,9 +56,26 @@ def test_a_choice_of_scales(tmp_path: Path) -> None:
         (("--numerics", "int4"), "numerics must be float32 or int8"),
         (("--numerics", "int8", "--quantisation", "odd"), "not odd"),
         (("--quantisation", "per-channel"), "With numerics int8 can be chosen per-channel"),
+        (("--numerics", "int8", "--method", "rmp"), "weights of int8 are integers"),
     ],
 )
 def test_numerics_that_there_are_not(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     done = run(*CONVERT, "--method", "half", *arguments, "--out", tmp_path / "digits")
     assert done.returncode == 2 and words in done.stderr
     assert not (tmp_path / "digits").exists()
+
+
+def test_the_documents_show_what_was_measured_and_int8_is_within_half_a_point() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    table = (docs / "measured" / "int8.md").read_text("utf-8")
+    assert f"<!-- docs/measured/int8.md -->\n{table}" in (docs / "numerics.md").read_text("utf-8")
+    rows = json.loads((docs / "measured" / "int8.json").read_text("utf-8"))["rows"]
+    assert {(row["network"], row["method"]) for row in rows} >= set(
+        itertools.product(("resnet20", "vgg9"), ("half", "mean-matching"))
+    )
+    for row in rows:
+        assert row["test_samples"] == 10_000 and abs(row["int8"]["4"] - row["float32"]["4"]) <= 0.005
+        for numerics in ("float32", "int8"):
+            beginning = f"| {row['network']} | `{row['method']}` | {numerics} |"
+            [line] = [line for line in table.splitlines() if line.startswith(beginning)]
+            assert all(f" {100 * share:.2f} " in line for share in row[numerics].values())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.errors import ParityError
-from cos_export.network import SpikingNetwork
+from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.parity.evaluation import margin_at
 from cos_export.trace import Trace
 
 __all__ = ["Comparison", "Divergence", "LayerComparison", "compare"]
@@ -18,12 +20,16 @@ __all__ = ["Comparison", "Divergence", "LayerComparison", "compare"]
 class Divergence:
     """The first spike that differs: of the earliest step, and in it of the first layer.
 
+    All that the neuron heard until then is the same in both runs, so one m(t) was right for both (`margin`).
+
     Attributes:
         layer: The layer.
         step: t, from 1.
         sample: Its index in the batch.
         neuron: Its index in the layer.
         fired: Whether the target fired; the reference did the opposite.
+        margin: m(t) - theta in float64, in the network's units: a half-integer in a network of integers.
+        bound: How far rounding may take it; 0 in a network of integers.
     """
 
     layer: str
@@ -31,6 +37,8 @@ class Divergence:
     sample: int
     neuron: tuple[int, ...]
     fired: bool
+    margin: float
+    bound: float
 
 
 @dataclass(frozen=True)
@@ -57,12 +65,14 @@ class Comparison:
         first: The first divergence, or None.
         logit_difference: The largest difference of two logits, at any step.
         decisions_changed: Samples whose class differs after the last step.
+        identical: Whether every spike and every logit is the reference's, bit for bit.
     """
 
     layers: dict[str, LayerComparison]
     first: Divergence | None
     logit_difference: float
     decisions_changed: int
+    identical: bool
 
     @property
     def compared(self) -> int:
@@ -75,8 +85,14 @@ class Comparison:
         return int(sum(layer.mismatches.sum() for layer in self.layers.values()))
 
 
-def compare(network: SpikingNetwork, reference: Trace, trace: Trace) -> Comparison:
+def compare(network: SpikingNetwork, images: FloatArray, reference: Trace, trace: Trace) -> Comparison:
     """Compares two runs of the same inputs.
+
+    Args:
+        network: What was run.
+        images: (samples, ...), its inputs.
+        reference: The recorded run, with the states that a per-sample method had set.
+        trace: The run to compare with it.
 
     Raises:
         ParityError: They do not hold the same layers, steps and samples.
@@ -84,24 +100,35 @@ def compare(network: SpikingNetwork, reference: Trace, trace: Trace) -> Comparis
     if reference.logits.shape != trace.logits.shape:
         raise ParityError(f"The reference has logits {reference.logits.shape}, and the run {trace.logits.shape}.")
     layers: dict[str, LayerComparison] = {}
-    first: tuple[int, int, Divergence] | None = None
+    first: tuple[int, int] | None = None
     for rank, name in enumerate(network.layers):
         wanted, found = reference.spikes.get(name), trace.spikes.get(name)
         if wanted is None or found is None or wanted.shape != found.shape:
             raise ParityError(f"The two runs do not both hold the spikes of layer {name!r} in one shape.")
-        differs = wanted != found
-        axes = tuple(range(1, differs.ndim))
-        mismatches = differs.sum(axis=axes, dtype=np.int64)
-        layers[name] = LayerComparison(int(wanted[0].size), mismatches, wanted.sum(axis=axes, dtype=np.int64))
+        mismatches = _counts(map(np.not_equal, wanted, found))
+        layers[name] = LayerComparison(int(wanted[0].size), mismatches, _counts(wanted))
         if mismatches.any():
-            t = int(np.flatnonzero(mismatches)[0])
-            at = tuple(int(i) for i in np.argwhere(differs[t])[0])
-            found_here = Divergence(name, t + 1, at[0], at[1:], bool(found[t][at]))
-            if first is None or (t, rank) < first[:2]:
-                first = (t, rank, found_here)
+            earliest = (int(np.flatnonzero(mismatches)[0]), rank)
+            first = earliest if first is None else min(first, earliest)
     return Comparison(
         layers=layers,
-        first=None if first is None else first[2],
+        first=None if first is None else _divergence(network, images, reference, trace, *first),
         logit_difference=float(np.abs(reference.logits - trace.logits).max(initial=0.0)),
         decisions_changed=int((reference.logits[-1].argmax(-1) != trace.logits[-1].argmax(-1)).sum()),
+        identical=first is None and reference.logits.tobytes() == trace.logits.tobytes(),
     )
+
+
+def _counts(steps: Iterable[NDArray[np.bool_]]) -> NDArray[np.int64]:
+    return np.array([np.count_nonzero(step) for step in steps], np.int64)
+
+
+def _divergence(
+    network: SpikingNetwork, images: FloatArray, reference: Trace, trace: Trace, t: int, rank: int
+) -> Divergence:
+    name = network.layers[rank]
+    differs = np.not_equal(reference.spikes[name][t], trace.spikes[name][t])
+    sample, *neuron = (int(i) for i in np.unravel_index(int(differs.argmax()), differs.shape))
+    fired = bool(trace.spikes[name][(t, sample, *neuron)])
+    margin, bound = margin_at(network, images, reference, name, t + 1, sample, tuple(neuron))
+    return Divergence(name, t + 1, sample, tuple(neuron), fired, margin, bound)

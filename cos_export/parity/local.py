@@ -3,12 +3,13 @@
 End to end, one neuron within rounding of its threshold changes everything after it, so a difference proves
 nothing. Locally it does: give each layer the target's own input spikes and each neuron the target's own earlier
 spikes, compute m(t) in float64, and the spike must be [m(t) >= theta] unless m(t) is within the rounding bound.
-In a network of integers all sums are exact, and that bound is 0.
+In a network of integers that bound is 0, and float64 keeps the sums exact whatever algorithm a target adds them by,
+the float32 convolutions of the reference included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cos_export.errors import ParityError
-from cos_export.integers import encoded
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
-from cos_export.parity.rounding import UNIT_ROUNDOFF, Bounded, bounded_synapse, exact, gamma, sum_of
+from cos_export.neuron import channels_last
+from cos_export.parity.evaluation import Charge, Evaluation, at_step
+from cos_export.parity.rounding import Bounded, gamma
 from cos_export.progress import Progress, silent
 from cos_export.trace import Trace
 
@@ -27,6 +29,9 @@ __all__ = ["LocalLayer", "LocalResult", "Violation", "check_local"]
 
 LISTED = 20
 """Violations described one by one; the rest are counted."""
+
+_HELD = 2**19
+"""Numbers in the train of the largest layer, for as many samples as are checked at once: 4 MB, which caches hold."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def check_local(
     trace: Trace,
     *,
     states: SampleStates | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     progress: Progress = silent,
 ) -> LocalResult:
     """Checks every spike and every logit of a run against float64.
@@ -105,7 +110,7 @@ def check_local(
         images: (samples, ...), its inputs.
         trace: The target's run, with all its spikes.
         states: What a per-sample method had set.
-        batch_size: Samples checked at once.
+        batch_size: Samples checked at once, by default as memory allows.
         progress: Told of each batch.
 
     Raises:
@@ -116,12 +121,15 @@ def check_local(
         found = trace.spikes[name].shape if name in trace.spikes else None
         if found != wanted:
             raise ParityError(f"Layer {name!r} should have spikes of shape {wanted}, and the trace has {found}.")
+    largest = max(math.prod(shape) for shape in network.shapes.values())
+    size = batch_size or max(1, _HELD // (largest * trace.steps))
     tallies = {name: _Tally(trace.steps) for name in (*network.layers, network.output_name)}
     listed: list[Violation] = []
+    evaluation = Evaluation(network)
     with torch.no_grad():
-        for start in range(0, len(images), batch_size):
+        for start in range(0, len(images), size):
             progress("checking every spike", start, len(images))
-            _check_chunk(network, images, trace, states, slice(start, start + batch_size), tallies, listed)
+            _check_chunk(evaluation, images, trace, states, slice(start, start + size), tallies, listed)
     progress("checking every spike", len(images), len(images))
     layers = {
         name: LocalLayer(tally.violations, tally.near_ties, tally.largest_bound) for name, tally in tallies.items()
@@ -130,7 +138,7 @@ def check_local(
 
 
 def _check_chunk(
-    network: SpikingNetwork,
+    evaluation: Evaluation,
     images: FloatArray,
     trace: Trace,
     states: SampleStates | None,
@@ -138,102 +146,53 @@ def _check_chunk(
     tallies: dict[str, _Tally],
     listed: list[Violation],
 ) -> None:
-    inputs = encoded(torch.from_numpy(images[chunk]), network.quantisation).to(torch.float64)
-    unit = UNIT_ROUNDOFF if network.quantisation is None else 0.0
-    values: dict[str, Bounded] = {}
-    remaining = {name: sum(name in feeds for feeds in network.predecessors.values()) for name in network.order}
-    for name in network.order:
-        sources = network.predecessors[name]
-        if name in network.neurons:
-            spikes = torch.from_numpy(trace.spikes[name][:, chunk])
-            parts = [values[source] for source in sources]
-            own = _own_states(network.neurons[name], name, states, chunk)
-            _check_layer(name, network.neurons[name], own, parts, spikes, chunk.start, tallies[name], listed, unit)
-            values[name] = exact(spikes.to(torch.float64))
-        elif not sources:
-            values[name] = exact(inputs.unsqueeze(0))
-        else:
-            merged, magnitude = sum_of([values[source] for source in sources])
-            if len(sources) > 1:
-                merged = Bounded(merged.value, merged.error + gamma(len(sources) - 1, unit) * magnitude)
-            values[name] = _per_step(bounded_synapse(network.graph.nodes[name], unit), merged)
-        for source in set(sources):
-            remaining[source] -= 1
-            if remaining[source] == 0:
-                del values[source]
-    readout = values[network.output_name]
-    logits = torch.from_numpy(trace.logits[:, chunk]).to(torch.float64)
-    _check_readout(network, readout, logits, chunk.start, tallies[network.output_name], listed)
+    network = evaluation.network
+    fired = {name: channels_last(torch.from_numpy(trace.spikes[name][:, chunk])) for name in network.layers}
+    for name, arriving in evaluation.walk(torch.from_numpy(images[chunk]), fired):
+        if name == network.output_name:
+            logits = torch.from_numpy(trace.logits[:, chunk]).to(torch.float64)
+            _check_readout(network, arriving[0], logits, chunk.start, tallies[name], listed)
+            continue
+        neurons = evaluation.neurons(name, states, chunk)
+        for charge in evaluation.charges(neurons, arriving, fired[name]):
+            seen = fired[name][charge.step - 1, charge.block]
+            hidden = None if neurons.silent is None else neurons.silent.expand(fired[name].shape[1:])[charge.block]
+            wrong = _wrong(charge, seen, hidden)
+            first = chunk.start + charge.block.start
+            _count(name, neurons.spec, charge, wrong, seen, first, tallies[name], listed)
 
 
-def _per_step(evaluate: Callable[[Bounded], Bounded], given: Bounded) -> Bounded:
-    """Applies a function over samples to a train (steps or 1, batch, ...)."""
-    steps, batch = given.value.shape[:2]
-    flat = evaluate(Bounded(given.value.flatten(0, 1), given.error.flatten(0, 1)))
-    return Bounded(*(part.reshape(steps, batch, *part.shape[1:]) for part in flat))
+def _wrong(charge: Charge, seen: Tensor, hidden: Tensor | None) -> Tensor:
+    """Spikes that neither the margin nor rounding explains, and those of neurons that are silenced."""
+    wrong = charge.fired != charge.should
+    if charge.bound is not None:
+        wrong &= charge.margin.abs() > charge.bound
+    return wrong if hidden is None else wrong | (hidden & seen)
 
 
-def _own_states(spec: NeuronSpec, name: str, states: SampleStates | None, chunk: slice) -> tuple[Tensor, Tensor | None]:
-    """v(0) in float64 and the silent mask that the layer ran with."""
-    v_init, mask = spec.v_init, spec.silent
-    if states is not None:
-        v_init = states.v_init[name][chunk] if name in states.v_init else v_init
-        mask = states.silent[name][chunk] if name in states.silent else mask
-    return torch.as_tensor(v_init).to(torch.float64), None if mask is None else torch.as_tensor(mask)
-
-
-def _at(part: Bounded, t: int) -> Bounded:
-    index = t if len(part.value) > 1 else 0
-    return Bounded(part.value[index], part.error[index])
-
-
-def _check_layer(
+def _count(
     name: str,
     spec: NeuronSpec,
-    own: tuple[Tensor, Tensor | None],
-    parts: list[Bounded],
-    spikes: Tensor,
-    first_sample: int,
+    charge: Charge,
+    wrong: Tensor,
+    seen: Tensor,
+    first: int,
     tally: _Tally,
     listed: list[Violation],
-    unit: float,
 ) -> None:
-    theta = torch.as_tensor(spec.threshold).to(torch.float64)
-    bias = spec.bias_per_step(len(spikes))
-    v_init, mask = own
-    potential = v_init.expand(spikes.shape[1:])
-    drift = torch.zeros_like(potential)
-    # A silenced neuron goes on charging and firing unseen, so its own earlier spikes are what exact arithmetic says.
-    for t in range(len(spikes)):
-        terms = [Bounded(potential, drift), *(_at(part, t) for part in parts)]
-        if bias is not None:
-            beta = torch.from_numpy(bias[t]).to(torch.float64).expand_as(potential)
-            terms.append(Bounded(beta, torch.zeros_like(beta)))
-        charged, magnitude = sum_of(terms)
-        bound = charged.error + gamma(len(terms) - 1, unit) * magnitude
-        margin = charged.value - theta
-        should = margin > 0 if spec.condition == ">" else margin >= 0
-        fired = spikes[t] if mask is None else torch.where(mask, should, spikes[t])
-        near = margin.abs() <= bound if unit else torch.zeros_like(should)
-        wrong = (fired != should) & ~near
-        if mask is not None:
-            wrong |= mask & spikes[t]
-        tally.violations[t] += int(wrong.sum())
-        tally.near_ties[t] += int(near.sum())
-        tally.largest_bound = max(tally.largest_bound, float((bound / theta).max()))
-        for index in wrong.nonzero()[:LISTED].tolist():
-            at = tuple(index)
-            listed.append(
-                Violation(
-                    name, t + 1, first_sample + at[0], at[1:], bool(spikes[t][at]), float(margin[at]), float(bound[at])
-                )
-            )
-        reset = charged.value - theta * fired
-        drift = bound + unit * (reset.abs() + bound)
-        if spec.reset == "value" and spec.v_reset is not None:
-            reset = torch.where(fired, torch.as_tensor(spec.v_reset).to(torch.float64), charged.value)
-            drift = torch.where(fired, 0.0, bound)
-        potential = reset
+    t = charge.step - 1
+    if charge.bound is not None:
+        tally.near_ties[t] += int(torch.count_nonzero(charge.margin.abs() <= charge.bound))
+        share = charge.bound / torch.as_tensor(spec.threshold)
+        tally.largest_bound = max(tally.largest_bound, float(share.max()))
+    if not bool(wrong.any()):
+        return
+    tally.violations[t] += int(torch.count_nonzero(wrong))
+    for index in wrong.nonzero()[:LISTED].tolist():
+        at = tuple(index)
+        bound = 0.0 if charge.bound is None else float(charge.bound[at])
+        margin = float(charge.margin[at])
+        listed.append(Violation(name, charge.step, first + at[0], at[1:], bool(seen[at]), margin, bound))
 
 
 def _check_readout(
@@ -249,12 +208,13 @@ def _check_readout(
     Of integers the additions are exact, which leaves the division and the product with the scale.
     """
     quantisation = network.quantisation
-    total = torch.zeros_like(logits[0])
-    error, magnitude = torch.zeros_like(total), torch.zeros_like(total)
+    total, error, magnitude = (torch.zeros_like(logits[0]) for _ in range(3))
     for t in range(len(logits)):
-        output = _at(outputs, t)
-        total, error = total + output.value, error + output.error
-        magnitude = magnitude + output.value.abs() + output.error
+        output = at_step(outputs, t)
+        total = total + output.value
+        magnitude = magnitude + output.value.abs()
+        if output.error is not None:
+            error, magnitude = error + output.error, magnitude + output.error
         steps = t + 1
         bound = (error + gamma(steps + 1) * magnitude) / steps
         mean = total / steps
@@ -262,7 +222,7 @@ def _check_readout(
             mean = mean * quantisation.readout_scale
             bound = gamma(2) * mean.abs()
         off = (logits[t] - mean).abs()
-        wrong = off > bound
+        wrong = ~(off <= bound)  # A logit that is no number is within no bound.
         tally.violations[t] += int(wrong.sum())
         tally.largest_bound = max(tally.largest_bound, float(bound.max()))
         for index in wrong.nonzero()[:LISTED].tolist():

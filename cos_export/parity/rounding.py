@@ -5,13 +5,13 @@ multiply-add,
 
     |fl(sum w x + b) - (sum w x + b)| <= gamma(n + 1) (sum |w| |x| + |b|),     gamma(k) = k u / (1 - k u)
 
-(Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, sections 3.1 and 4.2). Here the sums on the
-right are evaluated in float64 for the very inputs at hand, so the bound is as tight as the theorem allows.
+(Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, sections 3.1 and 4.2; docs/parity.md derives
+it). Here the sums on the right are evaluated for the very inputs at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -22,24 +22,25 @@ from torch import Tensor
 
 from cos_export.errors import NetworkError
 from cos_export.graph import pooling
+from cos_export.parity.paired_sums import paired
 from cos_export.propagation import synapse
 
-__all__ = ["UNIT_ROUNDOFF", "Bounded", "bounded_synapse", "exact", "gamma", "sum_of"]
+__all__ = ["UNIT_ROUNDOFF", "Bounded", "added", "bounded_synapse", "exact", "gamma"]
 
-UNIT_ROUNDOFF = 2.0**-24
-"""u of float32, rounding to nearest."""
+UNIT_ROUNDOFF = 2.0**-24 + 2.0**-53
+"""u of float32, rounding to nearest, and that of the float64 in which the right value is computed beside it."""
 
 
 class Bounded(NamedTuple):
-    """A float64 value and how far a float32 backend may be from it, both (samples, ...)."""
+    """A float64 value (samples, ...) and how far a float32 backend may be from it, of the same shape; None is 0."""
 
     value: Tensor
-    error: Tensor
+    error: Tensor | None
 
 
 def exact(value: Tensor) -> Bounded:
-    """A value that every backend holds exactly: an input, or a spike."""
-    return Bounded(value, torch.zeros_like(value))
+    """A value that every backend holds exactly: an input, a spike, or a sum of integers."""
+    return Bounded(value, None)
 
 
 def gamma(operations: int, unit: float = UNIT_ROUNDOFF) -> float:
@@ -47,37 +48,51 @@ def gamma(operations: int, unit: float = UNIT_ROUNDOFF) -> float:
     return operations * unit / (1.0 - operations * unit)
 
 
-def sum_of(parts: list[Bounded]) -> tuple[Bounded, Tensor]:
-    """Several values that meet: their exact sum with the errors they bring, and the sum of their magnitudes.
+def added(parts: Sequence[Bounded], unit: float = UNIT_ROUNDOFF) -> Bounded:
+    """Several values that meet, in whatever order a backend adds them.
 
-    The roundings of the addition itself are left to the caller, who knows what else is added to the same sum.
+    The error is what the parts bring and that of p - 1 additions: sum e + gamma(p - 1) (sum |x| + e).
     """
-    value, error = parts[0]
-    magnitude = value.abs() + error
+    if len(parts) == 1:
+        return parts[0]
+    value = parts[0].value
     for part in parts[1:]:
-        value, error = value + part.value, error + part.error
-        magnitude = magnitude + part.value.abs() + part.error
-    return Bounded(value, error), magnitude
+        value = value + part.value
+    if unit == 0:
+        return exact(value)
+    brought = torch.zeros_like(value)
+    magnitude = torch.zeros_like(value)
+    for part in parts:
+        magnitude += part.value.abs()
+        if part.error is not None:
+            brought += part.error
+    return Bounded(value, brought + gamma(len(parts) - 1, unit) * (magnitude + brought))
 
 
 def bounded_synapse(node: nir.NIRNode, unit: float = UNIT_ROUNDOFF) -> Callable[[Bounded], Bounded]:
-    """What `node` makes of a value and its error, with unit roundoff `unit`: 0 where all sums are exact.
+    """What `node` makes of a value and its error, with unit roundoff `unit`: 0 where all sums are of integers.
 
     The exact value is the node's own float64 function. For the error the same function is evaluated with the
     absolute values of weights and bias: |W| (|x| + e) + |b| bounds every partial sum, and |W| e carries on the error
-    that the input had.
+    that the input had. The bound itself is summed in float32, which is fast, and divided by what rounding may have
+    taken off it: all its terms have one sign, so that is a share of gamma(n + 2) at most.
     """
-    apply = synapse(node, _float64)
-    if terms(node) == 0 or unit == 0:
-        return lambda given: Bounded(apply(given.value), apply(given.error))
+    apply, length = synapse(node, _float64), terms(node)
+    if length == 0:
+        return lambda given: Bounded(apply(given.value), None if given.error is None else apply(given.error))
     absolute = synapse(node, lambda array: _float64(array).abs())
-    roundings = gamma(terms(node) + 1, unit)
+    if unit == 0:
+        multiplies = isinstance(node, nir.Conv1d | nir.Conv2d | nir.Affine | nir.Linear)
+        sums = paired(apply, absolute) if multiplies else apply
+        return lambda given: exact(sums(given.value))
+    fast = synapse(node, lambda array: _float64(array).to(torch.float32).abs())
+    roundings = gamma(length + 1, unit) / (1.0 - gamma(length + 2))
 
     def evaluate(given: Bounded) -> Bounded:
-        magnitude = absolute(given.value.abs() + given.error)
-        error = roundings * magnitude
-        if bool(given.error.any()):
-            error = error + absolute(given.error) - absolute(torch.zeros_like(given.error))
+        arriving = given.value.abs() if given.error is None else given.value.abs() + given.error
+        error = roundings * fast(arriving.to(torch.float32)).to(torch.float64)
+        if given.error is not None:
+            error += absolute(given.error) - absolute(torch.zeros_like(given.error[:1]))
         return Bounded(apply(given.value), error)
 
     return evaluate

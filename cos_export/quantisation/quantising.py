@@ -16,6 +16,7 @@ from cos_export.errors import InputError, NetworkError
 from cos_export.integers import half_integers
 from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.progress import Progress, silent
+from cos_export.quantisation.fitting import fitted_synapse
 from cos_export.quantisation.ranges import check_ranges
 from cos_export.quantisation.scales import Rounding, Units, arrivals, best_unit, channel_thresholds, rounded_synapse
 from cos_export.quantisation.splitting import parts_allowed, split
@@ -25,7 +26,7 @@ from cos_export.simulation import check_images
 __all__ = ["SAMPLES", "quantise"]
 
 SAMPLES = 64
-"""Images on which units are compared, unless the user says otherwise."""
+"""Images on which units are compared and weights fitted, unless the user says otherwise."""
 
 _INNER_WEIGHTS = (127, 63, 31, 15, 7, 3)
 """What the largest weight may be where another synapse follows at once: the first with which all ranges fit.
@@ -54,6 +55,8 @@ def quantise(
         v_init_int = floor(v_init / u) + 1/2
 
     u is chosen so that theta / u is an integer and the squared error of the layer's currents over the images is least.
+    Then each weight may go to the other of the two integers beside it, and the bias further, where that brings the
+    currents over the images closer (`cos_export.quantisation.fitting`).
     All synapses that feed a layer share its unit; those that feed the readout share readout_scale. Average pooling
     becomes sum pooling, and wherever a spike would be added without a weight it gets a synapse of weight 1 / u. The
     identity path of a residual becomes several synapses side by side if its weight takes more than 8 bits.
@@ -64,10 +67,11 @@ def quantise(
         network: The network, of float32.
         images: (samples, ...) as the network takes them, without labels.
         steps: T for which ranges are proved; by default what the network was calibrated for, or 1.
-        per_channel: Whether each output channel of a layer may have a unit of its own, and so its own threshold.
+        per_channel: Whether each output channel of a layer may have a unit of its own, and so its own threshold. A
+            layer that a residual's identity path reaches keeps one.
         power_of_two: Whether thresholds and the scales of input and readout are powers of two.
         even_weights: Whether weights are even.
-        samples: Images on which units are compared; all serve to find the range of the input.
+        samples: Images on which units are compared and weights fitted; all serve to find the range of the input.
         device: Where to compute.
         progress: Told as it goes on.
 
@@ -163,8 +167,12 @@ class _Work:
         elif group.edges:
             unit = np.array([self.coding.input_scale if group.edges[0][0] == self.before.input_name else 1.0])
         for name, parts in parts_allowed({name: self.nodes[name] for name in group.producers}).items():
-            whole = rounded_synapse(self.nodes[name], self.taken[name], unit, self.rounding, parts)
-            self._place(name, split(whole, even=self.rounding.even_weights) if parts > 1 else [whole])
+            node, taken = self.nodes[name], self.taken[name]
+            if parts > 1:
+                whole = rounded_synapse(node, taken, unit, self.rounding, parts)
+                self._place(name, split(whole, even=self.rounding.even_weights))
+            else:
+                self._place(name, [fitted_synapse(node, taken, unit, self.rounding, heard[name])])
         for name in group.readers:
             self.taken[name] = float(unit[0])
         for name in group.layers:
@@ -185,6 +193,9 @@ class _Work:
     def _unit(self, group: Group, heard: Mapping[str, Tensor]) -> Units:
         nodes = {name: self.nodes[name] for name in group.producers}
         threshold, by_channel = None, False
+        # What carries a spike past a convolution takes more synapses side by side the finer the unit is, and where
+        # channels differ it is no longer one number, which is quick to multiply by.
+        one = any(parts > 1 for parts in parts_allowed(nodes).values())
         if len(group.layers) == 1 and not group.readout:
             others = [name for name in group.readers if name not in group.layers]
             by_channel = all(isinstance(self.nodes[name], nir.SumPool2d) for name in others)
@@ -196,7 +207,7 @@ class _Work:
             heard,
             threshold,
             self.rounding,
-            per_channel=self.per_channel and by_channel,
+            per_channel=self.per_channel and by_channel and not one,
             largest=self.largest if group.inner else 127,
         )
 

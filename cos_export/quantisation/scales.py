@@ -27,6 +27,7 @@ __all__ = [
     "best_unit",
     "channel_thresholds",
     "rounded_synapse",
+    "squared_error",
 ]
 
 Units = NDArray[np.float64]
@@ -62,6 +63,12 @@ class Rounding:
         unit = 2.0 if self.even_weights else 1.0
         low, high = (-128.0, 128.0 - unit) if parts == 1 else (-126.0 * parts, 126.0 * parts)
         return np.clip(unit * np.rint(values / unit), low, high)
+
+    def beside(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The integers that a weight can be below and above each value: the same one twice where it is clipped."""
+        unit = 2.0 if self.even_weights else 1.0
+        below = unit * np.floor(values / unit)
+        return self.weights(below), self.weights(below + unit)
 
     def unit(self, wanted: Units, threshold: Units | None) -> Units:
         """A unit close to `wanted` in which `threshold`, if there is one, is an integer n: threshold / n.
@@ -173,7 +180,14 @@ def best_unit(
                 continue
             tried.add(unit.tobytes())
             errors = [
-                _error(node, taken[name], unit, heard[name], rounding, parts[name]) for name, node in nodes.items()
+                squared_error(
+                    node,
+                    rounded_synapse(node, taken[name], unit, rounding, parts[name]),
+                    taken[name],
+                    unit,
+                    heard[name],
+                )
+                for name, node in nodes.items()
             ]
             found = np.sum(errors, axis=0) if per_channel else np.full(channels, sum(float(e.sum()) for e in errors))
             better = found < least
@@ -201,10 +215,17 @@ def _largest(node: nir.NIRNode, per_channel: bool) -> Units:
     return weight.reshape(len(weight), -1).max(1) if per_channel else np.array([weight.max()])
 
 
-def _error(node: nir.NIRNode, taken: float, unit: Units, heard: Tensor, rounding: Rounding, parts: int) -> Units:
-    """The squared error of each channel of a node's output that its rounding makes: a sum over neurons, per sample."""
-    whole, change = rounded_synapse(node, taken, unit, rounding, parts), copy.copy(node)
-    field = weight_field(node)
+def squared_error(node: nir.NIRNode, whole: nir.NIRNode, taken: float, unit: Units, heard: Tensor) -> Units:
+    """The squared error of each channel of a node's output, a sum over neurons per sample, if it becomes `whole`.
+
+    Args:
+        node: The node.
+        whole: In integers.
+        taken: What 1 stands for in what it takes.
+        unit: What 1 stands for in what it gives.
+        heard: What arrives at it, (samples, ...), not yet in integers.
+    """
+    change, field = copy.copy(node), weight_field(node)
     weight = np.asarray(getattr(node, field), np.float64)
     given = np.broadcast_to(unit, len(weight))
     column = given.reshape(-1, *[1] * (weight.ndim - 1))

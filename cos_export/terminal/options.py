@@ -15,8 +15,10 @@ __all__ = [
     "ClassesOption",
     "DataOption",
     "DeviceOption",
+    "FlipOption",
     "GoldenOption",
     "JsonOption",
+    "LearningRateOption",
     "LevelsOption",
     "LimitsOption",
     "MaxPoolOption",
@@ -31,6 +33,7 @@ __all__ = [
     "RhoOption",
     "SamplesOption",
     "SeedOption",
+    "ShiftOption",
     "StdOption",
     "StepsOption",
     "TargetsOption",
@@ -78,9 +81,15 @@ GoldenOption = Annotated[int, typer.Option(min=1, help="Inputs whose every spike
 ThresholdsOption = Annotated[str, typer.Option(help="Of plain ReLUs: mmse, percentile or maximum.")]
 PerChannelOption = Annotated[bool, typer.Option("--per-channel", help="A threshold for each channel of a ReLU.")]
 TuneOption = Annotated[
-    str | None, typer.Option(help="What static tunes, with commas: potential, threshold, bias. Default: potential.")
+    str | None,
+    typer.Option(help="What static tunes, with commas: potential, threshold, bias, weight. Default: potential."),
 ]
 UpdatesOption = Annotated[int | None, typer.Option(min=1, help="Gradient steps of static; 300 by default.")]
+LearningRateOption = Annotated[float | None, typer.Option(help="Of static; 0.004 by default.")]
+FlipOption = Annotated[bool, typer.Option("--flip", help="Mirror half of the images of each update of static.")]
+ShiftOption = Annotated[
+    int | None, typer.Option(min=0, help="Move the images of each update of static by up to so many pixels.")
+]
 NumericsOption = Annotated[str, typer.Option(help="float32, or int8: integers that every target computes alike.")]
 QuantisationOption = Annotated[
     str | None, typer.Option(help="Of int8, with commas: per-channel, power-of-two, even-weights.")

@@ -110,7 +110,7 @@ def limits_table(quantisation: Mapping[str, Any]) -> Table:
 def layer_table(target: TargetParity) -> Table:
     """Layer by layer: differing spikes at every step, and local violations."""
     table = _table(f"{target.name}: differing spikes by layer and step")
-    table.add_column("layer")
+    table.add_column("layer", overflow="fold")
     layers = target.comparison.layers
     steps = len(next(iter(layers.values())).mismatches) if layers else 0
     for t in range(steps):
@@ -132,14 +132,22 @@ def violation_lines(target: TargetParity) -> list[str]:
     first = target.comparison.first
     if first is not None:
         verb = "fired" if first.fired else "did not fire"
-        where = f"layer {first.layer}, step {first.step}, sample {first.sample}, neuron {first.neuron}"
-        lines.append(f"{target.name}: first differs at {where}, which {verb}.")
+        where = _place(first.layer, first.step, first.sample, first.neuron)
+        margin = _margin(first.margin, first.bound)
+        lines.append(f"{target.name}: first differs at {where}, which {verb}: {margin}.")
     for violation in target.local.listed:
-        where = f"layer {violation.layer}, step {violation.step}, sample {violation.sample}, neuron {violation.neuron}"
-        lines.append(
-            f"{target.name}: local violation at {where}: margin {violation.margin:.3g}, bound {violation.bound:.3g}."
-        )
+        where = _place(violation.layer, violation.step, violation.sample, violation.neuron)
+        lines.append(f"{target.name}: local violation at {where}: {_margin(violation.margin, violation.bound)}.")
     return lines
+
+
+def _place(layer: str, step: int, sample: int, neuron: tuple[int, ...]) -> str:
+    return f"layer {layer}, step {step}, sample {sample}, neuron {neuron}"
+
+
+def _margin(margin: float, bound: float) -> str:
+    """m(t) - theta; in a network of integers all its digits, and no bound."""
+    return f"margin {margin:.3g}, bound {bound:.3g}" if bound else f"margin {margin:.10g}"
 
 
 def target_table(states: Mapping[str, Any]) -> Table:

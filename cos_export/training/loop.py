@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cos_export.datasets import Dataset
-from cos_export.device import resolve_device
+from cos_export.device import mixed_precision, mixed_precision_type, resolve_device
 from cos_export.errors import InputError
 from cos_export.progress import Progress, silent
 from cos_export.training.augmentation import augment
@@ -64,7 +63,7 @@ def train(
         raise InputError(f"{kept} cannot be written: there is no folder {kept.parent}.")
     images = torch.from_numpy(np.ascontiguousarray(dataset.images)).to(where)
     labels = torch.from_numpy(dataset.labels).to(where)
-    autocast = _autocast_type(recipe, where)
+    autocast = mixed_precision_type(where) if recipe.precision == "mixed" else None
     # The global generators drive dropout; they are put back afterwards.
     devices = [where] if where.type == "cuda" else []
     with (
@@ -128,7 +127,7 @@ def _epoch(
             group["lr"] = rate
         shown = augment(images[batch], recipe, trainee.generator)
         shown = shown.contiguous(memory_format=torch.channels_last) if shown.ndim == 4 else shown
-        with _autocast(images.device, autocast):
+        with mixed_precision(images.device, autocast):
             logits = trainee.model(shown)
             loss = functional.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
         trainee.optimizer.zero_grad(set_to_none=True)
@@ -152,19 +151,6 @@ def _stage(history: tuple[Epoch, ...], epochs: int) -> str:
     if not history:
         return name
     return f"{name} (before it: loss {history[-1].loss:.3f}, accuracy {100 * history[-1].accuracy:.1f} %)"
-
-
-def _autocast_type(recipe: Recipe, device: torch.device) -> torch.dtype | None:
-    if recipe.precision == "float32":
-        return None
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

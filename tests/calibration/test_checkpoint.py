@@ -13,7 +13,8 @@ from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 
 IMAGES = np.random.default_rng(0).normal(size=(48, 2, 5, 5)).astype(np.float32)
-TUNED = Static(tune=("potential", "threshold", "bias"), updates=12, samples=16, rounds=3)
+TUNED = Static(tune=("potential", "threshold"), updates=12, samples=16, rounds=3)
+EVERYTHING = Static(tune=("potential", "bias", "weight"), updates=12, samples=16, rounds=3, flip=True, shift=1)
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,9 @@ def assert_same(first: SpikingNetwork, second: SpikingNetwork) -> None:
         assert (one.bias is None) == (other.bias is None)
         if one.bias is not None and other.bias is not None:
             assert np.array_equal(one.bias, other.bias)
+    for name, node in first.graph.nodes.items():
+        if hasattr(node, "weight"):
+            assert np.array_equal(node.weight, second.graph.nodes[name].weight)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +54,10 @@ def assert_same(first: SpikingNetwork, second: SpikingNetwork) -> None:
         (MeanMatching(rounds=4), "mean matching", 1),
         (MeanMatching(rounds=4), "mean matching", 3),
         (TUNED, "mean matching", 2),
-        (TUNED, "tuning the potentials", 1),
-        (TUNED, "tuning the potentials", 7),
-        (TUNED, "tuning the potentials", 12),
+        (TUNED, "tuning", 1),
+        (EVERYTHING, "correcting the bias of each step", 4),
+        (EVERYTHING, "tuning", 7),
+        (EVERYTHING, "tuning", 12),
     ],
 )
 def test_after_a_kill_it_comes_to_the_same_result(tmp_path: Path, method: StaticMethod, stage: str, done: int) -> None:
@@ -79,7 +84,7 @@ def test_after_a_kill_it_comes_to_the_same_result(tmp_path: Path, method: Static
 def test_the_state_of_another_calibration_is_refused(tmp_path: Path) -> None:
     network, kept = two_layers(seed=8), tmp_path / "state.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        calibrate(network, IMAGES, TUNED, 2, resume=kept, progress=kill_at("tuning the potentials", 5))
+        calibrate(network, IMAGES, TUNED, 2, resume=kept, progress=kill_at("tuning", 5))
     before = kept.read_bytes()
     for change in (
         {"steps": 3},
@@ -98,7 +103,7 @@ def test_the_state_of_another_calibration_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_state_is_refused(tmp_path: Path) -> None:
     kept = tmp_path / "state.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        calibrate(two_layers(8), IMAGES, TUNED, 2, resume=kept, progress=kill_at("tuning the potentials", 5))
+        calibrate(two_layers(8), IMAGES, TUNED, 2, resume=kept, progress=kill_at("tuning", 5))
     whole = kept.read_bytes()
     for content in (b"", b"no state", whole[: len(whole) // 2]):
         kept.write_bytes(content)

@@ -24,7 +24,8 @@ from small_networks import two_layers
 from calibration import MeanMatching, Static, calibrate
 
 images = np.random.default_rng(0).normal(size=(48, 2, 5, 5)).astype(np.float32)
-method = {{"static": Static(tune=("potential", "bias"), updates=20, samples=15, rounds=3),
+everything = ("potential", "bias", "weight")
+method = {{"static": Static(tune=everything, updates=20, samples=15, rounds=3, precision="float32", shift=1),
           "mean-matching": MeanMatching(rounds=4)}}[sys.argv[1]]
 
 if sys.argv[2] == "die" and os.environ["RANK"] == "1":
@@ -38,6 +39,7 @@ if sys.argv[2] == "die" and os.environ["RANK"] == "1":
 
 network = calibrate(two_layers(seed=8), images, method, 2, device="cpu", batch_size=8)
 arrays = {{name: spec.v_init for name, spec in network.neurons.items()}}
+arrays["head"] = network.graph.nodes["head"].weight
 np.savez(f"{folder}/rank" + os.environ["RANK"] + ".npz", **arrays)
 """
 
@@ -55,7 +57,9 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path, method: str) -> Non
     result = launch(tmp_path, method, "live")
     assert result.returncode == 0, result.stderr
     chosen = {
-        "static": Static(tune=("potential", "bias"), updates=20, samples=15, rounds=3),
+        "static": Static(
+            tune=("potential", "bias", "weight"), updates=20, samples=15, rounds=3, precision="float32", shift=1
+        ),
         "mean-matching": MeanMatching(rounds=4),
     }[method]
     alone = calibrate(two_layers(seed=8), IMAGES, chosen, 2, device="cpu", batch_size=8)
@@ -64,6 +68,7 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path, method: str) -> Non
             assert np.array_equal(first[name], second[name]), "all processes have the same network"
             # Sums in another order: float64 for means, float32 for gradients.
             np.testing.assert_allclose(first[name], alone.neurons[name].v_init, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(first["head"], alone.graph.nodes["head"].weight, rtol=1e-4, atol=1e-4)
 
 
 def test_a_process_that_dies_ends_the_run_with_an_error(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from eight_bit_networks import in_integers, pictures, topology
@@ -11,11 +13,13 @@ from hypothesis import strategies as st
 from integer_reference import encode
 from small_networks import two_layers
 
-from calibration import COS, SRP, MeanMatching, Static, calibrate
+from calibration import COS, FTBC, RMP, SRP, BiasCorrection, MeanMatching, Static, calibrate
 from cos_export.errors import InputError, NetworkError
 from cos_export.integers import LARGEST_START, encoded, half_integers, settled, settled_states
-from cos_export.network import Quantisation, SampleStates
+from cos_export.network import Quantisation, SampleStates, SpikingNetwork
+from cos_export.onnx_file import build_model
 from cos_export.propagation import Program, clipped_activation
+from cos_export.quantisation import check_ranges, quantise
 from cos_export.simulation import simulate
 
 
@@ -128,6 +132,48 @@ def test_tuned_thresholds_and_biases_become_integers_again() -> None:
         assert spec.bias is not None and (spec.threshold >= 1).all()
         for values in (spec.threshold, spec.bias, spec.v_init - np.float32(0.5)):
             np.testing.assert_array_equal(values, np.rint(values))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        BiasCorrection(),
+        FTBC(batches=2, samples=4),
+        Static(tune=("threshold",), updates=3, samples=4, rounds=1),
+        Static(tune=("bias",), updates=3, samples=4, rounds=1),
+    ],
+    ids=["bias", "ftbc", "static threshold", "static bias"],
+)
+def test_methods_of_biases_and_thresholds_give_integers_that_both_back_ends_compute_alike(method: object) -> None:
+    network = in_integers(topology("residual"), 1)
+    images = pictures(network, 8)
+    calibrated = calibrate(network, images, method, 2)  # type: ignore[arg-type]
+    check_ranges(calibrated, 2)
+    trace, found = simulate(calibrated, images, 2), run_onnx(calibrated, images, 2)
+    np.testing.assert_array_equal(found["logits"], trace.logits)
+    for name, fired in trace.spikes.items():
+        np.testing.assert_array_equal(found[f"spikes/{name}"], fired)
+
+
+def run_onnx(network: SpikingNetwork, images: Any, steps: int) -> dict[str, Any]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(build_model(network, steps).SerializeToString(), options)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+
+def test_thresholds_are_balanced_before_a_network_becomes_integers() -> None:
+    network = in_integers(topology("pooling"), 1)
+    seen: list[str] = []
+    with pytest.raises(InputError, match="weights of int8 are integers"):
+        calibrate(network, pictures(network, 8), "rmp", 2, progress=lambda stage, *_: seen.append(stage))
+    assert not seen
+    before = two_layers(0)
+    images = np.random.default_rng(0).random((8, *before.input_shape)).astype(np.float32)
+    balanced = quantise(calibrate(before, images, RMP(horizon=4), 2), images)
+    check_ranges(balanced, 2)
+    assert (balanced.numerics, balanced.method) == ("int8", "rmp")
 
 
 def test_a_method_that_changes_weights_is_refused_by_node() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
@@ -8,13 +11,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from integer_networks import in_fixed_point, integer_images
 
 from calibration import COS, SRP
 from cos_export.errors import ParityError
+from cos_export.exporting import export
 from cos_export.network import NeuronSpec, SpikingNetwork
-from cos_export.parity import check_local, compare
-from cos_export.parity.rounding import bounded_synapse, exact
+from cos_export.parity import LocalResult, check_local, compare, verify
+from cos_export.parity.rounding import Bounded, bounded_synapse, exact
 from cos_export.simulation import simulate
+from cos_export.target import Availability
+from cos_export.terminal.tables import violation_lines
 from cos_export.trace import Trace
 
 
@@ -73,10 +80,63 @@ def test_float32_sums_stay_within_the_bound_in_any_order(seed: int, kind: str) -
     }[kind]
     x = weights(2, 100) if kind == "affine" else weights(2, 4, 5, 5)
     bounded = bounded_synapse(node)(exact(torch.from_numpy(x).double()))
+    assert bounded.error is not None
     found, magnitude = naive_float32(node, x, rng)
     assert (np.abs(found - bounded.value.numpy()) <= bounded.error.numpy()).all()
     # A bound that anything would pass proves nothing: it is at most the sum's length times the rounding unit.
     assert (bounded.error.numpy() <= 1.01 * 102 * 2.0**-24 * magnitude).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_an_error_that_arrives_is_carried_on(seed: int) -> None:
+    """Inputs that are off by as much as they may be, in the worst direction for one output."""
+    rng = np.random.default_rng(seed)
+    weight = (rng.normal(size=(5, 30)) * 10.0 ** rng.uniform(-3, 3)).astype(np.float32)
+    node = nir.Affine(weight, rng.normal(size=5).astype(np.float32))
+    value = torch.from_numpy(rng.normal(size=(1, 30)))
+    error = torch.from_numpy(rng.uniform(0, 1e-4, size=(1, 30)))
+    found = bounded_synapse(node)(Bounded(value, error))
+    assert found.error is not None
+    moved = bounded_synapse(node)(exact(value + error * torch.from_numpy(np.sign(weight[:1])))).value
+    off = float((moved - found.value)[0, 0])
+    magnitude = float((np.abs(weight[0]) * (value + error).abs().numpy()).sum() + abs(node.bias[0]))
+    assert 0 < off <= float(found.error[0, 0]) < 1.01 * (off + 31 * 2.0**-24 * magnitude)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["conv", "grouped", "affine"]), st.sampled_from([1, 127, 2**23]))
+def test_sums_of_integers_are_exact_two_samples_at_a_time(seed: int, kind: str, largest: int) -> None:
+    rng = np.random.default_rng(seed)
+
+    def whole(*shape: int) -> np.ndarray:
+        return rng.integers(-largest, largest + 1, shape).astype(np.float32)
+
+    node = {
+        "conv": nir.Conv2d((5, 5), whole(3, 4, 3, 3), 1, 1, 1, 1, whole(3)),
+        "grouped": nir.Conv2d((5, 5), whole(4, 2, 3, 3), 2, 1, 1, 2, whole(4)),
+        "affine": nir.Affine(whole(6, 100), whole(6)),
+    }[kind]
+    x = rng.integers(-255, 256, (int(rng.integers(1, 8)), *((100,) if kind == "affine" else (4, 5, 5))))
+    found = bounded_synapse(node, 0.0)(exact(torch.from_numpy(x).double()))
+    assert found.error is None
+    weight, bias = torch.from_numpy(node.weight).long(), torch.from_numpy(node.bias).long()
+    if kind == "affine":
+        wanted = torch.nn.functional.linear(torch.from_numpy(x), weight, bias)
+    else:
+        stride, groups = (1, 1) if kind == "conv" else (2, 2)
+        wanted = torch.nn.functional.conv2d(torch.from_numpy(x), weight, bias, stride, 1, 1, groups)
+    assert torch.equal(found.value, wanted.double())
+
+
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
+@pytest.mark.parametrize("fan_in", [1, 2, 7, 64, 1000])
+def test_the_largest_sums_that_there_can_be_do_not_run_into_each_other(fan_in: int, signs: tuple[int, int]) -> None:
+    """Every input and every weight at its limit, in both samples that share a number."""
+    node = nir.Affine(np.full((1, fan_in), 127, np.float32), np.full(1, 500, np.float32))
+    x = torch.tensor(signs, dtype=torch.float64)[:, None].expand(2, fan_in) * 255
+    wanted = [sign * 127 * 255 * fan_in + 500 for sign in signs]
+    assert bounded_synapse(node, 0.0)(exact(x)).value.ravel().tolist() == wanted
 
 
 def naive_float32(node: nir.NIRNode, x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -144,10 +204,49 @@ def test_one_flipped_spike_is_found_where_it_is(layer: str, step: int) -> None:
     first = local.listed[0]
     assert (first.layer, first.step, first.sample, first.neuron) == (layer, step + 1, 3, (2, 4, 1))
     assert first.fired == bool(wrong.spikes[layer][at]) and abs(first.margin) > first.bound
-    comparison = compare(network, reference, wrong)
-    assert comparison.mismatches == 1 and comparison.layers[layer].mismatches.tolist()[step] == 1
+    comparison = compare(network, given_images, reference, wrong)
+    assert (
+        not comparison.identical
+        and comparison.mismatches == 1
+        and comparison.layers[layer].mismatches.tolist()[step] == 1
+    )
     assert comparison.first is not None
     assert (comparison.first.layer, comparison.first.step, comparison.first.neuron) == (layer, step + 1, (2, 4, 1))
+    assert (comparison.first.margin, comparison.first.bound) == pytest.approx((first.margin, first.bound), rel=1e-6)
+
+
+@pytest.mark.parametrize("calibration", [None, SRP(tau=3)], ids=["static", "per-sample"])
+@pytest.mark.parametrize("integers", [True, False])
+def test_the_margin_of_the_first_divergence_is_that_of_the_potentials(calibration: SRP | None, integers: bool) -> None:
+    """m(t) - theta = v(t) + theta s(t) - theta, from potentials that the reference itself records."""
+    network = residual_network(6)
+    given_images = images(7)
+    if integers:
+        network, given_images = in_fixed_point(network, 1), integer_images(network, 5)
+    reference = simulate(network, given_images, 4, calibration=calibration, record_potentials=calibration is None)
+    again = simulate(network, given_images, 4, states=reference.states, record_potentials=True)
+    loud = ~np.zeros((4, 6, 6), bool) if reference.states is None else ~reference.states.silent["b"][4]
+    neuron = tuple(int(i) for i in np.argwhere(loud)[-1])
+    at = (2, 4, *neuron)
+    first = compare(network, given_images, reference, flipped(reference, "b", at)).first
+    assert first is not None and (first.layer, first.step, first.sample, first.neuron) == ("b", 3, 4, neuron)
+    assert first.fired != again.spikes["b"][at]
+    theta = float(network.neurons["b"].threshold[neuron])
+    wanted = float(again.potentials["b"][at]) + theta * bool(again.spikes["b"][at]) - theta
+    if integers:
+        assert (first.margin, first.bound) == (wanted, 0) and first.margin % 1 == 0.5
+    else:
+        assert abs(first.margin - wanted) <= first.bound < 1e-3
+
+
+def test_the_first_divergence_is_of_the_earliest_step_then_of_the_first_layer() -> None:
+    network, given_images = residual_network(6), images(7)
+    reference = simulate(network, given_images, 4)
+    wrong = flipped(flipped(flipped(reference, "a", (2, 0, 0, 0, 0)), "b", (1, 4, 1, 1, 1)), "b", (1, 3, 2, 0, 0))
+    first = compare(network, given_images, reference, wrong).first
+    assert first is not None and (first.layer, first.step, first.sample, first.neuron) == ("b", 2, 3, (2, 0, 0))
+    first = compare(network, given_images, reference, flipped(wrong, "a", (1, 4, 3, 5, 5))).first
+    assert first is not None and (first.layer, first.step, first.sample, first.neuron) == ("a", 2, 4, (3, 5, 5))
 
 
 def changed_node(network: SpikingNetwork, name: str, **changes: np.ndarray) -> SpikingNetwork:
@@ -207,7 +306,7 @@ def test_a_strict_comparison_is_found_at_a_tie() -> None:
     # Float32 may not rely on a tie, so the local check lets it pass as a near tie; end to end it shows.
     local = check_local(network, x, bad)
     assert local.violations == 0 and local.layers["n"].near_ties.tolist() == [1, 0]
-    assert compare(network, good, bad).mismatches == 2
+    assert compare(network, x, good, bad).mismatches == 2
 
 
 def test_a_wrong_logit_is_a_violation() -> None:
@@ -220,12 +319,107 @@ def test_a_wrong_logit_is_a_violation() -> None:
     assert (local.listed[0].layer, local.listed[0].step, local.listed[0].sample) == ("output", 2, 4)
 
 
+@pytest.mark.parametrize("integers", [True, False])
+def test_a_logit_that_is_no_number_is_a_violation(integers: bool) -> None:
+    network, given_images = residual_network(2), images(3)
+    if integers:
+        network = in_fixed_point(network, 1)
+    trace = simulate(network, given_images, 3)
+    logits = trace.logits.copy()
+    logits[1, 4, 2] = np.nan
+    wrong = replace(trace, logits=logits)
+    assert check_local(network, given_images, wrong).violations == 1
+    assert not compare(network, given_images, trace, wrong).identical
+
+
+class Recorded:
+    """A target that has a trace ready."""
+
+    def __init__(self, name: str, trace: Trace) -> None:
+        self.name, self.trace = name, trace
+
+    def available(self) -> Availability:
+        return Availability(ready=True)
+
+    def run(self, *arguments: object, **options: object) -> Trace:
+        return self.trace
+
+
+@pytest.mark.parametrize("order", [["same", "other", "again"], ["other", "same", "again"]])
+def test_the_local_check_is_done_once_for_runs_that_are_identical(
+    order: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, given_images = residual_network(2), images(3)
+    bundle = export(network, tmp_path / "bundle", 3, golden=given_images)
+    trace = bundle.golden.trace
+    other = flipped(trace, "b", (2, 1, 0, 3, 3))
+    checked: list[Trace] = []
+
+    def counted(*arguments: Any, **options: Any) -> LocalResult:
+        checked.append(arguments[2])
+        return check_local(*arguments, **options)
+
+    monkeypatch.setattr("cos_export.parity.verification.check_local", counted)
+    # The same images in batches of the same size: the same sums, bit for bit.
+    traces = {"same": trace, "other": other, "again": simulate(network, given_images, 3)}
+    result = verify(bundle, [Recorded(name, traces[name]) for name in order])
+    assert [found is other for found in checked] == [name == "other" for name in order[:2]]
+    assert result["same"].passed and result["again"].passed and not result["other"].passed
+    assert result["other"].local_violations > 0
+    assert all(layer.largest_bound > 0 for layer in result["same"].local.layers.values()), (
+        "in float32 there is rounding"
+    )
+    for name in ("same", "again"):
+        alone = verify(bundle, [Recorded(name, traces[name])])
+        assert alone.to_dict()["targets"][name]["layers"] == result.to_dict()["targets"][name]["layers"]
+
+
+def test_logits_alone_make_a_run_another(tmp_path: Path) -> None:
+    """A logit's last bit that differs means that the readout is checked by itself."""
+    network, given_images = residual_network(2), images(3)
+    bundle = export(network, tmp_path / "bundle", 3, golden=given_images)
+    trace = bundle.golden.trace
+    off = replace(trace, logits=trace.logits + np.float32(0.01))
+    result = verify(bundle, [Recorded("same", trace), Recorded("off", off)])
+    assert result["same"].passed and not result["off"].passed
+    assert result["off"].mismatches == 0 and result["off"].local_violations == trace.logits.size
+
+
+def test_the_report_names_the_place_and_the_margin(tmp_path: Path) -> None:
+    network = in_fixed_point(residual_network(6), 1)
+    given_images = integer_images(network, 5)
+    bundle = export(network, tmp_path / "bundle", 3, golden=given_images)
+    wrong = flipped(bundle.golden.trace, "b", (2, 4, 1, 0, 5))
+    result = verify(bundle, [Recorded("chip", wrong)])
+    first = result["chip"].comparison.first
+    assert first is not None
+    verb = "fired" if first.fired else "did not fire"
+    place = "layer b, step 3, sample 4, neuron (1, 0, 5)"
+    assert all(result["chip"].local.layers[name].largest_bound == 0 for name in network.layers), "integers have none"
+    lines = violation_lines(result["chip"])
+    assert lines[0] == f"chip: 1 of {result['chip'].comparison.compared:,} spikes differ."
+    assert lines[1] == f"chip: first differs at {place}, which {verb}: margin {first.margin:.1f}."
+    assert lines[2].startswith(f"chip: local violation at {place}: margin {first.margin:.1f}.")
+    said = json.loads(json.dumps(result.to_dict()))["targets"]["chip"]
+    assert (said["mismatches"], said["local_violations"] > 0) == (1, True)
+    assert said["spikes_compared"] == 3 * 5 * network.neuron_count
+    assert said["first_divergence"] == {
+        "layer": "b",
+        "step": 3,
+        "sample": 4,
+        "neuron": [1, 0, 5],
+        "fired": first.fired,
+        "margin": first.margin,
+        "bound": 0.0,
+    }
+
+
 def test_traces_that_do_not_match_the_network_are_refused() -> None:
     network, given_images = residual_network(2), images(3)
     trace = simulate(network, given_images, 2)
     with pytest.raises(ParityError, match="'a' should have spikes of shape"):
         check_local(network, given_images, replace(trace, spikes={}))
     with pytest.raises(ParityError, match="the run"):
-        compare(network, trace, simulate(network, given_images, 3))
+        compare(network, given_images, trace, simulate(network, given_images, 3))
     with pytest.raises(ParityError, match="do not both hold"):
-        compare(network, trace, replace(trace, spikes={}))
+        compare(network, given_images, trace, replace(trace, spikes={}))

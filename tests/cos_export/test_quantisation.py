@@ -75,13 +75,13 @@ def pictures(count: int = 24, seed: int = 0) -> Any:
 
 @pytest.mark.parametrize("options", [{}, {"per_channel": True}, {"power_of_two": True}, {"even_weights": True}])
 def test_integers_stand_for_what_the_network_was(options: dict[str, bool]) -> None:
-    """Times their scales they are the trained numbers, to half a unit where nothing was clipped."""
+    """Times their scales they are the trained numbers: the integers beside them where nothing was clipped."""
     network = trained(0)
     found = quantise(network, pictures(), **options)  # type: ignore[arg-type]
     coding = found.quantisation
     assert coding is not None and (found.numerics, coding.input_minimum, coding.input_maximum) == ("int8", -127, 127)
     feeds = {"conv": (coding.input_scale, "a"), "next": (1.0, "b"), "shortcut": (1.0, "b"), "head": (1.0, "output")}
-    largest = 1.0 if options.get("even_weights") else 0.5
+    step = 2.0 if options.get("even_weights") else 1.0
     for name, (taken, layer) in feeds.items():
         before, after = network.graph.nodes[name], whole(found, name)
         scale = np.full(len(after.weight), coding.readout_scale)
@@ -90,18 +90,21 @@ def test_integers_stand_for_what_the_network_was(options: dict[str, bool]) -> No
         column = scale.reshape(-1, *[1] * (after.weight.ndim - 1)) / taken
         off = np.abs(after.weight - before.weight / column)
         inside = (after.weight > -128) & (after.weight < (126 if options.get("even_weights") else 127))
+        assert off[inside].max() < step + 1e-6 and inside.mean() > 0.7
         if name == "shortcut":
-            inside[:] = True
-        assert off[inside].max() <= largest + 1e-6 and inside.mean() > 0.7
-        assert np.abs(after.bias - before.bias / scale).max() <= 0.5 + 1e-6
+            assert off.max() <= step / 2 + 1e-6
+            np.testing.assert_array_equal(after.bias, 0)
+        # The bias makes up for the mean error of at most a step for each weight, whose inputs are 1 at most, or 127.
+        reach = step * np.abs(after.weight[0]).size * (1.0 if taken == 1.0 else 127.0)
+        assert np.abs(after.bias - before.bias / scale).max() <= 0.5 + reach
     for name, spec in found.neurons.items():
         was = network.neurons[name]
         # No threshold is rounded: it is the scale that makes it an integer.
         np.testing.assert_allclose(spec.threshold * spec.scale[:, None, None], was.threshold, rtol=1e-12)
         assert np.abs(spec.v_init * spec.scale[:, None, None] - was.v_init).max() <= spec.scale.max() / 2 + 1e-9
         np.testing.assert_array_equal(found.graph.nodes[name].v_threshold, spec.threshold)
-        if not options.get("per_channel"):
-            assert len(set(spec.scale)) == 1
+        # Where a shortcut arrives all channels have one.
+        assert len(set(spec.scale)) == (4 if options.get("per_channel") and name == "a" else 1)
         if options.get("power_of_two"):
             assert (np.log2(spec.threshold) % 1 == 0).all()
     if options.get("even_weights"):
@@ -296,6 +299,17 @@ def test_an_identity_beside_small_weights_leaves_them_their_bits() -> None:
     # The reference still counts as the network itself says.
     check_ranges(found, 4)
     assert sum(name.startswith("shortcut") for name in found.graph.nodes) > 1
+
+
+def test_units_by_channel_take_no_more_nodes_for_a_shortcut() -> None:
+    rng = np.random.default_rng(0)
+    small = with_node(trained(0), "next", weight=trained(0).graph.nodes["next"].weight * rng.random((4, 1, 1, 1)) / 10)
+    one, several = (quantise(small, pictures(), per_channel=choice) for choice in (False, True))
+    parts = [name for name in several.graph.nodes if name.startswith("shortcut")]
+    assert set(several.graph.nodes) == set(one.graph.nodes) and len(parts) > 1
+    for part in parts:
+        weight = several.graph.nodes[part].weight[:, :, 0, 0]
+        np.testing.assert_array_equal(weight, weight[0, 0] * np.eye(4))
 
 
 def test_two_synapses_in_a_row() -> None:

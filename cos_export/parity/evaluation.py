@@ -1,0 +1,197 @@
+"""A run in float64: what every neuron's m(t) should have been, given the spikes that the run itself had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cos_export.errors import ParityError
+from cos_export.integers import encoded
+from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
+from cos_export.neuron import channels_last, sample_blocks
+from cos_export.parity.rounding import UNIT_ROUNDOFF, Bounded, added, bounded_synapse, exact
+from cos_export.trace import Trace
+
+__all__ = ["Charge", "Evaluation", "Neurons", "at_step", "margin_at"]
+
+
+class Charge(NamedTuple):
+    """A step of a layer for some samples of a batch.
+
+    Attributes:
+        block: Which samples.
+        step: t, from 1.
+        margin: m(t) - theta, (samples, ...).
+        bound: How far rounding may take m(t), likewise; None where nothing is rounded.
+        should: Whether the neuron fires by that margin.
+        fired: Whether it did; of a neuron that is silenced, whose spikes nobody sees, whether it should have.
+    """
+
+    block: slice
+    step: int
+    margin: Tensor
+    bound: Tensor | None
+    should: Tensor
+    fired: Tensor
+
+
+class Neurons(NamedTuple):
+    """A layer in float64; v_init and silent may carry a batch axis in front."""
+
+    spec: NeuronSpec
+    threshold: Tensor
+    v_init: Tensor
+    v_reset: Tensor | None
+    silent: Tensor | None
+
+
+class Evaluation:
+    """A network in float64, each layer fed with the spikes that a run's layers fired.
+
+    Sums of integers are exact. Of those of float32 numbers the rounding bound comes along (`rounding`).
+
+    Args:
+        network: What was run.
+    """
+
+    def __init__(self, network: SpikingNetwork) -> None:
+        self.network = network
+        self.unit = UNIT_ROUNDOFF if network.quantisation is None else 0.0
+        self._synapses = {
+            name: bounded_synapse(network.graph.nodes[name], self.unit)
+            for name in network.order
+            if name not in network.neurons
+        }
+        self._last_use = {source: name for name in network.order for source in network.predecessors[name]}
+
+    def walk(self, images: Tensor, spikes: Mapping[str, Tensor]) -> Iterator[tuple[str, list[Bounded]]]:
+        """What arrives at each layer, and at the Output, in topological order.
+
+        Args:
+            images: (batch, ...) of float32.
+            spikes: By layer, what it fired: (steps, batch, ...) of booleans. Of layers that nothing reads after the
+                walk has been left, none are needed.
+
+        Yields:
+            The name, and (steps or 1, batch, ...) from each source.
+        """
+        network = self.network
+        values: dict[str, Bounded] = {}
+        for name in network.order:
+            sources = network.predecessors[name]
+            arriving = [values[source] for source in sources]
+            for source in set(sources):
+                if self._last_use[source] == name:
+                    del values[source]
+            if name in network.neurons:
+                yield name, arriving
+                values[name] = exact(spikes[name].to(torch.float64))
+            elif not sources:
+                start = encoded(images, network.quantisation).to(torch.float64)
+                values[name] = exact(channels_last(start).unsqueeze(0))
+            else:
+                values[name] = _per_step(self._synapses[name], added(arriving, self.unit))
+            if name == network.output_name:
+                yield name, [values[name]]
+
+    def neurons(self, name: str, states: SampleStates | None, chunk: slice) -> Neurons:
+        """A layer as it ran for the samples of `chunk`, with the states that a per-sample method had set."""
+        spec = self.network.neurons[name]
+        v_init, silent = spec.v_init, spec.silent
+        if states is not None:
+            v_init = states.v_init[name][chunk] if name in states.v_init else v_init
+            silent = states.silent[name][chunk] if name in states.silent else silent
+        return Neurons(
+            spec,
+            _float64(spec.threshold),
+            _float64(v_init),
+            _float64(spec.v_reset) if spec.reset == "value" else None,
+            None if silent is None else channels_last(torch.as_tensor(silent)),
+        )
+
+    def charges(self, neurons: Neurons, arriving: list[Bounded], spikes: Tensor) -> Iterator[Charge]:
+        """Every step of a layer, for a few samples at a time.
+
+        Args:
+            neurons: The layer.
+            arriving: Its currents, as `walk` gives them.
+            spikes: (steps, batch, ...), what it fired.
+        """
+        spec, theta = neurons.spec, neurons.threshold
+        table = spec.bias_per_step(len(spikes))
+        start = neurons.v_init.expand(spikes.shape[1:])
+        mask = None if neurons.silent is None else neurons.silent.expand(spikes.shape[1:])
+        for block in sample_blocks(spikes):
+            potential = Bounded(start[block], None)
+            for t, seen in enumerate(spikes[:, block]):
+                terms = [potential, *(at_step(part, t, block) for part in arriving)]
+                if table is not None:
+                    terms.append(exact(torch.from_numpy(table[t]).to(torch.float64).expand_as(start[block])))
+                charged, bound = added(terms, self.unit)
+                margin = charged - theta
+                should = margin > 0 if spec.condition == ">" else margin >= 0
+                # A silenced neuron goes on charging and firing unseen: its earlier spikes are what float64 says.
+                fired = seen if mask is None else torch.where(mask[block], should, seen)
+                yield Charge(block, t + 1, margin, bound, should, fired)
+                potential = self._after(neurons, charged, margin, bound, fired)
+
+    def _after(self, neurons: Neurons, charged: Tensor, margin: Tensor, bound: Tensor | None, fired: Tensor) -> Bounded:
+        """v(t): one rounding more where theta is subtracted, and none left where a potential is reset to a value."""
+        if neurons.v_reset is not None:
+            left = torch.where(fired, neurons.v_reset, charged)
+            return Bounded(left, None if bound is None else torch.where(fired, 0.0, bound))
+        left = torch.where(fired, margin, charged)
+        return Bounded(left, None if bound is None else bound + self.unit * (left.abs() + bound))
+
+
+def margin_at(
+    network: SpikingNetwork,
+    images: FloatArray,
+    trace: Trace,
+    layer: str,
+    step: int,
+    sample: int,
+    neuron: tuple[int, ...],
+) -> tuple[float, float]:
+    """m(t) - theta of one neuron of a run, in the network's units, and its rounding bound (0 in integers).
+
+    Args:
+        network: What was run.
+        images: (samples, ...), its inputs.
+        trace: The run, with its spikes and the states that a per-sample method had set.
+        layer: The neuron's layer.
+        step: t, from 1.
+        sample: Its index in the batch.
+        neuron: Its index in the layer.
+    """
+    chunk = slice(sample, sample + 1)
+    fired = {name: channels_last(torch.from_numpy(spikes[:step, chunk])) for name, spikes in trace.spikes.items()}
+    evaluation = Evaluation(network)
+    with torch.no_grad():
+        for name, arriving in evaluation.walk(torch.from_numpy(images[chunk]), fired):
+            if name == layer:
+                *_, last = evaluation.charges(evaluation.neurons(name, trace.states, chunk), arriving, fired[name])
+                at = (0, *neuron)
+                return float(last.margin[at]), 0.0 if last.bound is None else float(last.bound[at])
+    raise ParityError(f"The network has no layer {layer!r}.")
+
+
+def at_step(part: Bounded, t: int, block: slice = slice(None)) -> Bounded:
+    """The step with index t = 0, 1, ... of a train (steps or 1, batch, ...)."""
+    index = t if len(part.value) > 1 else 0
+    return Bounded(part.value[index, block], None if part.error is None else part.error[index, block])
+
+
+def _per_step(evaluate: Callable[[Bounded], Bounded], given: Bounded) -> Bounded:
+    """Applies a function over samples to a train (steps or 1, batch, ...)."""
+    steps, batch = given.value.shape[:2]
+    found = evaluate(Bounded(given.value.flatten(0, 1), None if given.error is None else given.error.flatten(0, 1)))
+    shape = (steps, batch, *found.value.shape[1:])
+    return Bounded(found.value.reshape(shape), None if found.error is None else found.error.reshape(shape))
+
+
+def _float64(array: object) -> Tensor:
+    return channels_last(torch.as_tensor(array).to(torch.float64))
