@@ -103,9 +103,13 @@ def markdown(document: dict[str, Any]) -> str:
 def _cell(row: dict[str, Any], t: str) -> str:
     if t not in row["accuracy"]:
         return ""
-    share = f"{100 * row['accuracy'][t]:.2f}"
+    return _share(row, t) + (f" ({int(t) + row['rho']})" if row["rho"] else "")
+
+
+def _share(row: dict[str, Any], t: str) -> str:
+    """The accuracy in per cent, and half the range of the seeds if there are several."""
     spread = f" +- {100 * row['spread'][t]:.2f}" if t in row["spread"] else ""
-    return share + spread + (f" ({int(t) + row['rho']})" if row["rho"] else "")
+    return f"{100 * row['accuracy'][t]:.2f}{spread}"
 
 
 def main() -> None:
@@ -126,14 +130,14 @@ def main() -> None:
     parser.add_argument("--shift", type=int, default=0, help="move the images of each update by up to so many pixels")
     parser.add_argument("--seeds", type=numbers, default=[0], help="of methods that have one, with commas: 0,1,2")
     parser.add_argument("--steps", type=numbers, default=list(READOUTS), help="with commas: 1,2,4,8")
-    parser.add_argument("--methods", help="only these, with commas")
+    parser.add_argument("--methods", help="only these, with commas; none to write the tables anew")
     parser.add_argument("--out", type=Path, required=True, help="written with .json, .md and .svg")
     given = parser.parse_args()
     test = load_dataset(given.data, "test").first(given.test_samples)
     train = load_dataset(given.calibration_data or given.data, "train").first(given.samples)
     module = load_model(given.model, given.weights).module
     network = capture(module, test.images[:2])
-    chosen = given.methods.split(",") if given.methods else list(method_names())
+    chosen = list(method_names()) if given.methods is None else [name for name in given.methods.split(",") if name]
     ann = accuracy(module, test, device=given.device)
     rows = kept_rows(given.out.with_suffix(".json"))
     with progress_bars() as progress:
@@ -149,6 +153,24 @@ def main() -> None:
                 rows[measured.method] = merged(rows.get(measured.method), measured)
                 write(given, document(given, ann, train, test, sorted(rows.values(), key=place)))
     print(given.out.with_suffix(".md").read_text())
+
+
+def at_equal_cost(document: dict[str, Any]) -> str:
+    """The second table: per-sample methods by T_total, each kind of `static` at the largest T that costs no more."""
+    per_sample = [row for row in document["methods"] if row["rho"]]
+    fixed = [row for row in document["methods"] if row["method"].startswith("static") and row["accuracy"]]
+    costs = sorted({int(t) + row["rho"] for row in per_sample for t in row["accuracy"]})
+    if not per_sample or not fixed:
+        return ""
+    lines = ["| method | " + " | ".join(f"{cost} steps" for cost in costs) + " |", "| --- |" + " --- |" * len(costs)]
+    for row in (*fixed, *per_sample):
+        measured = [int(t) for t in row["accuracy"]]
+        cells = []
+        for cost in costs:
+            t = max((t for t in measured if t + row["rho"] <= cost), default=None)
+            cells.append("" if t is None else f"{_share(row, str(t))} (T = {t})")
+        lines.append(f"| `{row['method']}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def numbers(listed: str) -> list[int]:
@@ -208,7 +230,9 @@ def write(given: argparse.Namespace, measured: dict[str, Any]) -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.with_suffix(".json").write_text(json.dumps(measured, indent=2) + "\n")
     table = f"ANN {100 * measured['ann_accuracy']:.2f} % on {measured['test_samples']} images."
-    given.out.with_suffix(".md").write_text(f"{table}\n\n{markdown(measured)}\n")
+    equal = at_equal_cost(measured)
+    tables = [table, markdown(measured), *([f"At equal cost, in steps per input:\n\n{equal}"] if equal else [])]
+    given.out.with_suffix(".md").write_text("\n\n".join(tables) + "\n")
     given.out.with_suffix(".svg").write_text(accuracy_chart(measured))
 
 

@@ -100,8 +100,8 @@ class Static:
         """Sets what is tuned; see `calibration.stage.StaticMethod.calibrate`.
 
         Raises:
-            InputError: A layer is reset to a value, fires above its threshold only or has silent neurons: the gradient
-                is that of the plain neuron with the soft reset. Or weights of a network of integers are to be tuned.
+            InputError: A layer is reset to a value or has silent neurons: the gradient is that of the plain neuron with
+                the soft reset. Or weights of a network of integers are to be tuned.
         """
         self._check(network)
         fitted, held_out = _parts(data)

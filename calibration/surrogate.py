@@ -26,18 +26,20 @@ class _Train(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, currents: Tensor, bias: Tensor | None, v_init: Tensor, threshold: Tensor) -> Tensor:
-        steps = len(currents) if bias is None else len(bias)
+    def forward(
+        ctx: Any, currents: Tensor, bias: Tensor | None, v_init: Tensor, threshold: Tensor, steps: int
+    ) -> Tensor:
         spikes = torch.empty_like(currents[:1].expand(steps, *currents.shape[1:]))
         charged = torch.empty_like(spikes, dtype=v_init.dtype)
         start, level = v_init.expand(currents.shape[1:]), _level(threshold, currents)
+        added = None if bias is None else [_level(value, currents) for value in bias]
         for block in sample_blocks(currents):
             potential = start[block]
             for t in range(steps):
                 current = currents[t if len(currents) > 1 else 0, block].to(v_init.dtype)
                 m = torch.add(potential, current, out=charged[t, block])
-                if bias is not None:
-                    m += _level(bias[t], currents)
+                if added is not None:
+                    m += added[t]
                 s = torch.ge(m, level).to(m.dtype)
                 spikes[t, block] = s
                 potential = torch.addcmul(m, s, level, value=-1)
@@ -49,7 +51,7 @@ class _Train(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         charged, threshold = ctx.saved_tensors
-        wants_currents, wants_bias, wants_v_init, wants_threshold = ctx.needs_input_grad
+        wants_currents, wants_bias, wants_v_init, wants_threshold, _ = ctx.needs_input_grad
         like = charged[:1] if ctx.held else charged
         for_currents = torch.empty_like(like, dtype=ctx.dtype) if wants_currents else None
         for_bias, for_v_init, for_threshold = (
@@ -78,7 +80,7 @@ class _Train(torch.autograd.Function):
                 for_currents[0, block] = held
             if for_v_init is not None:
                 for_v_init += g.sum_to_size(for_v_init.shape)
-        return for_currents, for_bias, for_v_init, for_threshold
+        return for_currents, for_bias, for_v_init, for_threshold, None
 
 
 def _level(values: Tensor, currents: Tensor) -> Tensor:
@@ -104,10 +106,8 @@ def differentiable_train(
         currents: I, (steps, batch, ...), or (1, batch, ...) if it is the same at every step.
         steps: T.
         v_init: v(0), (...), (1, ...) or (batch, ...).
-        threshold: theta, shape () or what broadcasts to (batch, ...).
-        bias: beta for each step, (steps, 1, channels, 1, ...) or what broadcasts to (steps, batch, ...), or None.
+        threshold: theta, shape () or what broadcasts to (...).
+        bias: beta for each step, (steps, 1, channels, 1, ...), or None.
     """
-    if bias is None and len(currents) == 1:
-        bias = currents.new_zeros(steps, *[1] * (currents.ndim - 1))
-    spikes: Tensor = _Train.apply(currents, bias, v_init, threshold)  # type: ignore[no-untyped-call]
+    spikes: Tensor = _Train.apply(currents, bias, v_init, threshold, steps)  # type: ignore[no-untyped-call]
     return spikes

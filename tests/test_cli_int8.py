@@ -50,6 +50,19 @@ def test_a_choice_of_scales(tmp_path: Path) -> None:
         assert layer["odd_weights"] == 0 and layer["range"]["threshold_maximum"].bit_count() == 1
 
 
+def test_weights_are_tuned_before_they_become_integers(tmp_path: Path) -> None:
+    out = tmp_path / "digits"
+    tuned = ("--method", "static", "--tune", "potential,bias,weight", "--updates", "3", "--shift", "1")
+    done = run(*CONVERT, *tuned, "--numerics", "int8", "--targets", "pytorch,onnxruntime", "--json", "--out", out)
+    assert done.returncode == 0, done.stderr
+    for target in json.loads(done.stdout)["parity"]["targets"].values():
+        assert target["exact"] and (target["mismatches"], target["logit_difference"]) == (0, 0.0)
+    bundle = load(out)
+    assert (bundle.network.numerics, bundle.network.method) == ("int8", "static")
+    for spec in bundle.network.neurons.values():
+        assert spec.bias is not None and (spec.bias % 1 == 0).all() and (spec.v_init % 1 == 0.5).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
