@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from cos_export.errors import CosExportError, InputError
 from cos_export.terminal.options import (
+    CalibrationDataOption,
     CalibrationSamplesOption,
     ClassesOption,
     DataOption,
@@ -97,6 +98,7 @@ def convert_and_export(
     weights: WeightsOption = None,
     method: MethodOption = "mean-matching",
     rho: RhoOption = 4,
+    calibration_data: CalibrationDataOption = None,
     samples: CalibrationSamplesOption = None,
     tune: TuneOption = None,
     updates: UpdatesOption = None,
@@ -148,7 +150,9 @@ def convert_and_export(
         quantisation=tuple(names(quantisation or "")),
     )
     run_on = resolve(names(targets))
-    return _convert(model, weights, classes, data, mean, std, choices, out, golden, run_on, limits, as_json)
+    return _convert(
+        model, weights, classes, data, calibration_data, mean, std, choices, out, golden, run_on, limits, as_json
+    )
 
 
 @app.command()
@@ -160,6 +164,7 @@ def calibrate(
     weights: WeightsOption = None,
     method: MethodOption = "static",
     rho: RhoOption = 4,
+    calibration_data: CalibrationDataOption = None,
     samples: CalibrationSamplesOption = None,
     tune: TuneOption = None,
     updates: UpdatesOption = None,
@@ -216,7 +221,9 @@ def calibrate(
         quantisation=tuple(names(quantisation or "")),
         batch_size=batch_size,
     )
-    return _convert(model, weights, classes, data, mean, std, choices, out, golden, (), limits, as_json)
+    return _convert(
+        model, weights, classes, data, calibration_data, mean, std, choices, out, golden, (), limits, as_json
+    )
 
 
 def _convert(
@@ -224,6 +231,7 @@ def _convert(
     weights: Path | None,
     classes: int | None,
     data: str,
+    calibration_data: str | None,
     mean: str | None,
     std: str | None,
     choices: Choices,
@@ -248,7 +256,8 @@ def _convert(
     resolve_device(choices.device)
     check_method(choices)
     loaded = load_model(model, weights, levels=choices.levels, classes=classes)
-    parts = data_parts(loaded.module, data, choices, mean=numbers("--mean", mean), std=numbers("--std", std))
+    normalisation = {"mean": numbers("--mean", mean), "std": numbers("--std", std)}
+    parts = data_parts(loaded.module, data, choices, calibration=calibration_data, **normalisation)
     # Beside the bundle and not in it, for a bundle is there whole or not at all.
     resume = out.with_name(f"{out.name}.resume.safetensors")
     if not is_main():
@@ -327,19 +336,53 @@ def verify(
     Example: cos-export verify out/digits --targets onnxruntime,lava
     """
     from cos_export.terminal.progress_bars import progress_bars
-    from cos_export.terminal.tables import layer_table, parity_table, violation_lines
+    from cos_export.terminal.tables import show_parity
     from targets import verification
 
     with progress_bars() as progress:
         result = verification.verify(bundle, names(targets), progress=progress)
     if not as_json:
-        console = Console()
-        for target in result.targets.values():
-            console.print(layer_table(target))
-            for line in violation_lines(target):
-                console.print(line, highlight=False)
-        console.print(parity_table(result))
+        show_parity(Console(), result)
     return _finish(result.to_dict(), as_json, result.passed)
+
+
+@app.command()
+def report(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page to write; by default beside the bundle, as BUNDLE.report.html.")
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="Verify on these first, with commas; by default the page tells of the export.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write the report of a bundle anew: accuracies, parity, thresholds, initial potentials and firing.
+
+    Nothing in the bundle is altered. With --json all that the page shows is printed as numbers, too.
+
+    Example: cos-export report out/digits --targets onnxruntime,lava --out digits.html
+    """
+    from cos_export.bundle import load
+    from cos_export.report import report_destination, report_document, save_report
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.tables import show_parity
+    from targets import verification
+
+    opened = load(bundle)
+    page = report_destination(opened, out)
+    parity = None
+    if targets is not None:
+        with progress_bars() as progress:
+            parity = verification.verify(opened, names(targets), progress=progress)
+    document = report_document(opened, parity)
+    save_report(page, document)
+    if not as_json:
+        console = Console()
+        if parity is not None:
+            show_parity(console, parity)
+        console.print(f"  {page}", highlight=False, soft_wrap=True)
+    return _finish({"bundle": str(bundle), "report": str(page), **document}, as_json, parity is None or parity.passed)
 
 
 @app.command("run")

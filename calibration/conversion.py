@@ -98,17 +98,24 @@ class Conversion:
 
 
 def data_parts(
-    module: nn.Module, spec: str, choices: Choices, *, mean: Channels = None, std: Channels = None
+    module: nn.Module,
+    spec: str,
+    choices: Choices,
+    *,
+    calibration: str | None = None,
+    mean: Channels = None,
+    std: Channels = None,
 ) -> DataParts:
     """The data for a conversion of `module`.
 
     A named data set has a training part to calibrate on. Of a file, what needs data gets the first images, at most
-    half of them, and the accuracy is measured on the rest.
+    half of them, and the accuracy is measured on the rest, unless there is another file to calibrate on.
 
     Args:
         module: What is to be converted.
         spec: A data set as `load_dataset` takes it.
         choices: Of the user.
+        calibration: Another data set to calibrate on, all of whose images may serve.
         mean: Of each channel, to be subtracted.
         std: Of each channel, to be divided by.
 
@@ -123,8 +130,9 @@ def data_parts(
     example = torch.from_numpy(whole.images[:1])
     if not needed and not observed_relus(module, example, options, torch.device("cpu")).keys:
         return DataParts(None, whole)
-    if is_named(spec):
-        train = load_dataset(spec, "train", mean=mean, std=std)
+    if is_named(spec) or calibration is not None:
+        train = load_dataset(calibration or spec, "train", mean=mean, std=std)
+        _check_takes(module, train)
         return DataParts(train.first(min(choices.samples or CALIBRATION_SAMPLES, len(train))), whole)
     if len(whole) < 2:
         raise InputError(f"{spec} has one image: some are needed to calibrate on, and others to measure on.")

@@ -3,8 +3,8 @@
 All images pass a layer before the next one is looked at, as the methods of the literature that calibrate one layer
 after the other have it. What a layer sends is kept until its last reader has heard it, one bit for each neuron, step
 and image, so each layer is computed from the one before it and never from the start: the cost is linear in the depth.
-The memory on the host is that of the trains of the layers that are still to be heard, one or two of them in most
-networks; on the device it is that of one batch.
+What is kept on the host are the trains of the layers that are still to be heard, one or two of them in most networks:
+in memory up to a budget, and beyond it in files of a temporary folder. On the device there is one batch.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from calibration.data import CalibrationData
+from calibration.spike_store import MEMORY, Kept, SpikeStore
 from cos_export.network import SpikingNetwork
 from cos_export.neuron import NeuronTensors, channels_last
 from cos_export.propagation import Program
@@ -43,7 +41,11 @@ class Sending(NamedTuple):
 
 
 def layer_by_layer(
-    program: Program, data: CalibrationData, settle: Callable[[str, NeuronTensors, Currents], Sending]
+    program: Program,
+    data: CalibrationData,
+    settle: Callable[[str, NeuronTensors, Currents], Sending],
+    *,
+    memory: int = MEMORY,
 ) -> None:
     """Lets `settle` calibrate each layer on what the calibrated layers before it send.
 
@@ -51,32 +53,31 @@ def layer_by_layer(
         program: The network on a device.
         data: The images; with several processes each walks through its share of them.
         settle: Called with each layer in order, its neurons and its currents over all images.
+        memory: Bytes of spikes that this process holds in memory; the others lie in a temporary folder meanwhile.
+
+    Raises:
+        InputError: The spikes are more than that, and the temporary folder cannot hold them.
     """
     network = program.network
     sources = {name: _sources(network, name) for name in network.layers}
     last_reader = {source: name for name in network.layers for source in sources[name]}
     trains: dict[str, _Trains] = {}
-    for name in network.layers:
-        currents = partial(_currents, program, data, name, trains)
-        sending = settle(name, program.neurons[name], currents)
-        if name in last_reader:
-            trains[name] = _Trains([_packed(sending.fire(batch)) for batch in currents()], sending.amplitude)
-        for source in sources[name]:
-            if last_reader[source] == name:
-                trains.pop(source, None)
-
-
-class _Packed(NamedTuple):
-    """Spikes of one batch, eight to a byte."""
-
-    bits: NDArray[np.uint8]
-    shape: torch.Size
+    with SpikeStore(memory) as store:
+        for name in network.layers:
+            currents = partial(_currents, program, data, name, trains)
+            sending = settle(name, program.neurons[name], currents)
+            if name in last_reader:
+                trains[name] = _Trains([store.keep(sending.fire(batch)) for batch in currents()], sending.amplitude)
+            for source in sources[name]:
+                if last_reader[source] == name and source in trains:
+                    for kept in trains.pop(source).batches:
+                        store.drop(kept)
 
 
 class _Trains(NamedTuple):
     """What a layer sends of every batch."""
 
-    batches: list[_Packed]
+    batches: list[Kept]
     amplitude: Tensor | None
 
 
@@ -103,13 +104,5 @@ def _sent(program: Program, trains: Mapping[str, _Trains], number: int, images: 
     if source not in trains and images is not None:
         return channels_last(images.to(program.device, program.dtype)).unsqueeze(0)
     kept = trains[source]
-    spikes = _unpacked(kept.batches[number]).to(program.device, program.dtype)
+    spikes = kept.batches[number].read().to(program.device, program.dtype)
     return channels_last(spikes if kept.amplitude is None else spikes * kept.amplitude)
-
-
-def _packed(spikes: Tensor) -> _Packed:
-    return _Packed(np.packbits(spikes.bool().cpu().numpy()), spikes.shape)
-
-
-def _unpacked(packed: _Packed) -> Tensor:
-    return torch.from_numpy(np.unpackbits(packed.bits, count=packed.shape.numel()).reshape(packed.shape))

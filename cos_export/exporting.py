@@ -25,7 +25,7 @@ from cos_export.onnx_file import write_onnx
 from cos_export.parity.verification import ParityResult, verify
 from cos_export.progress import Progress, silent
 from cos_export.quantisation import loihi_report
-from cos_export.report import render_report
+from cos_export.report import parity_summary, render_report, report_document
 from cos_export.simulation import PerSampleCalibration, check_images, check_steps, simulate
 from cos_export.target import Target
 
@@ -121,8 +121,8 @@ def export_and_verify(
             manifest["quantisation"] = asdict(network.quantisation) | {"layers": [layer.to_dict() for layer in limits]}
         draft = Bundle(staging, manifest)
         parity = verify(draft, targets, progress=progress) if targets else None
-        manifest["parity"] = None if parity is None else _summary(parity)
-        (staging / "report.html").write_text(render_report(draft, parity), "utf-8")
+        manifest["parity"] = None if parity is None else parity_summary(parity)
+        (staging / "report.html").write_text(render_report(report_document(draft)), "utf-8")
         manifest["files"] = {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(staging.iterdir())
         }
@@ -173,12 +173,3 @@ def _layer(network: SpikingNetwork, name: str) -> dict[str, Any]:
         "v_init_max": float(offset.max()),
         "levels": spec.levels,
     }
-
-
-def _summary(parity: ParityResult) -> dict[str, Any]:
-    """The parity without its tables: those are for `verify --json`."""
-    whole = parity.to_dict()
-    for target in whole["targets"].values():
-        for key in ("layers", "violations", "seconds"):
-            target.pop(key)
-    return whole

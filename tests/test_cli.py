@@ -262,6 +262,20 @@ def test_calibrate_writes_a_bundle_with_what_was_chosen(tmp_path: Path) -> None:
     assert run("verify", out).returncode == 0
 
 
+def test_other_data_to_calibrate_on_leave_all_of_the_first_to_measure_on(tmp_path: Path) -> None:
+    images, labels = np.zeros((40, 1, 8, 8), np.float32), np.zeros(40, np.int64)
+    np.savez(tmp_path / "few.npz", images=images, labels=labels)
+    np.savez(tmp_path / "wide.npz", images=np.zeros((40, 1, 8, 9), np.float32), labels=labels)
+    chosen = ("convert-and-export", "digits", "--steps", "1", "--golden", "4", "--out", tmp_path / "out", "--json")
+    whole = ("--data", "digits", "--calibration-data")
+    done = run(*chosen, *whole, tmp_path / "few.npz", "--samples", "33")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout)["metrics"]
+    assert (metrics["calibration_samples"], metrics["samples"]) == (33, 500)
+    refused = run(*chosen, *whole, tmp_path / "wide.npz")
+    assert refused.returncode == 2 and "these have (40, 1, 8, 9)" in json.loads(refused.stdout)["error"]
+
+
 def test_calibrate_in_two_processes_speaks_with_one_voice(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     command += ["cos_export", "calibrate", "digits", "--data", "digits", "--steps", "1", "--method", "mean-matching"]

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cos_export.network import SpikingNetwork
-from cos_export.trace import Trace
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -53,16 +50,17 @@ def accuracy_chart(metrics: Mapping[str, Any]) -> str:
     return _svg(figure)
 
 
-def potential_chart(network: SpikingNetwork) -> str:
-    """The initial potentials of each layer in units of its threshold, as histograms."""
-    names = network.layers
-    figure = _figure(6.4, 1.0 + 0.55 * len(names))
-    offsets = {name: (network.neurons[name].v_init / network.neurons[name].threshold).ravel() for name in names}
-    every = np.concatenate(list(offsets.values()))
-    low, high = min(-0.25, float(every.min())), max(1.25, float(every.max()))
-    bins = np.linspace(low, high, 61)
-    for axes, name in zip(figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0], names, strict=True):
-        axes.hist(offsets[name], bins=bins, color=COLOURS[0])
+def potential_chart(histograms: Mapping[str, Any]) -> str:
+    """The initial potentials of each layer in units of its threshold.
+
+    Args:
+        histograms: `edges` of the bins, and `counts` by layer.
+    """
+    counts = histograms["counts"]
+    figure = _figure(6.4, 1.0 + 0.55 * len(counts))
+    rows = figure.subplots(len(counts), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, count) in zip(rows, counts.items(), strict=True):
+        axes.stairs(count, histograms["edges"], fill=True, color=COLOURS[0])
         axes.axvline(0.5, color="#c8553d", linewidth=1)
         axes.set_yticks([])
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
@@ -70,15 +68,19 @@ def potential_chart(network: SpikingNetwork) -> str:
     return _svg(figure)
 
 
-def firing_rate_chart(network: SpikingNetwork, trace: Trace) -> str:
-    """The share of neurons that fired, by layer and step, over the golden inputs."""
-    names: Sequence[str] = network.layers
-    rates = np.array([[100 * trace.spikes[name][t].mean() for t in range(trace.steps)] for name in names])
-    figure = _figure(6.4, 1.2 + 0.32 * len(names))
+def firing_rate_chart(shares: Mapping[str, Sequence[float]]) -> str:
+    """The share of neurons that fired.
+
+    Args:
+        shares: By layer, one for each step.
+    """
+    rates = 100 * np.array(list(shares.values()))
+    steps = rates.shape[1]
+    figure = _figure(6.4, 1.2 + 0.32 * len(shares))
     axes = figure.subplots()
     image = axes.imshow(rates, aspect="auto", cmap="YlGn", vmin=0)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_xticks(range(trace.steps), [str(t + 1) for t in range(trace.steps)])
+    axes.set_yticks(range(len(shares)), list(shares), fontsize=8)
+    axes.set_xticks(range(steps), [str(t + 1) for t in range(steps)])
     axes.set_xlabel("step")
     bright = rates.max(initial=0.0) / 2
     for (row, column), rate in np.ndenumerate(rates):

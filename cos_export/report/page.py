@@ -3,40 +3,86 @@
 from __future__ import annotations
 
 import html
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cos_export.atomic_file import written_whole
 from cos_export.bundle import Bundle
-from cos_export.parity.verification import ParityResult
+from cos_export.errors import InputError
 from cos_export.report.charts import accuracy_chart, firing_rate_chart, potential_chart
 
-__all__ = ["render_report"]
+__all__ = ["render_report", "report_destination", "save_report"]
 
 
-def render_report(bundle: Bundle, parity: ParityResult | None) -> str:
+def render_report(document: Mapping[str, Any]) -> str:
     """The report of a bundle as HTML that needs no other file and no network.
 
     Args:
-        bundle: The bundle, with its manifest but for the list of files.
-        parity: What the targets fired, or None if none were run.
+        document: What it is to say (`report_document`).
     """
     environment = Environment(
         loader=PackageLoader("cos_export.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["share"] = _share
-    metrics = bundle.manifest["metrics"]
+    metrics = document["metrics"]
     measured = bool(metrics.get("methods"))
     return environment.get_template("report.html.jinja").render(
-        manifest=bundle.manifest,
+        document=document,
         metrics=metrics,
         measured=measured,
         columns=list(metrics["methods"][0]["accuracy"]) if measured else [],
-        parity=parity,
         accuracy_chart=accuracy_chart(metrics) if measured else "",
-        potential_chart=potential_chart(bundle.network),
-        firing_rate_chart=firing_rate_chart(bundle.network, bundle.golden.trace),
+        potential_chart=potential_chart(document["initial_potentials"]),
+        firing_rate_chart=firing_rate_chart(document["firing_rates"]),
     )
+
+
+def report_destination(bundle: Bundle, out: str | os.PathLike[str] | None = None) -> Path:
+    """Where the report of a bundle is to be written.
+
+    Beside the bundle unless a place is given, as `digits.report.html` of `digits`, for the manifest holds the SHA-256
+    of the report inside, and nothing in a bundle is altered after its export.
+
+    Args:
+        bundle: The bundle.
+        out: The place that was asked for.
+
+    Raises:
+        InputError: It is inside the bundle, a folder, or in no folder.
+    """
+    folder = bundle.path.resolve()
+    if out is None:
+        return folder.with_name(f"{folder.name}.report.html")
+    place = Path(out)
+    if place.resolve().is_relative_to(folder):
+        raise InputError(
+            f"{place} is inside the bundle {bundle.path}, which is not altered after its export: its manifest holds "
+            "the SHA-256 of each file. Name a file outside of it."
+        )
+    if place.is_dir():
+        raise InputError(f"{place} is a folder. Name the file of the report, as {place / 'report.html'}.")
+    if not place.parent.is_dir():
+        raise InputError(f"{place} cannot be written: there is no folder {place.parent}.")
+    return place
+
+
+def save_report(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes the page, whole or not at all.
+
+    Args:
+        path: Where to; a file that is there is replaced.
+        document: What it is to say (`report_document`).
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    page = render_report(document)
+    with written_whole(path) as draft:
+        draft.write_text(page, "utf-8")
 
 
 def _share(value: Any) -> str:

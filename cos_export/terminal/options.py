@@ -11,6 +11,7 @@ import typer
 from cos_export.errors import InputError
 
 __all__ = [
+    "CalibrationDataOption",
     "CalibrationSamplesOption",
     "ClassesOption",
     "DataOption",
@@ -57,6 +58,9 @@ ModelArgument = Annotated[str, typer.Argument(help="A zoo name (digits, resnet20
 WeightsOption = Annotated[Path | None, typer.Option(help="Weights: .safetensors or .pth (weights only).")]
 DataOption = Annotated[
     str, typer.Option(help="digits, an .npz with images and labels, or a folder of images by class.")
+]
+CalibrationDataOption = Annotated[
+    str | None, typer.Option(help="What to calibrate on, if not a part of --data; given as --data is.")
 ]
 MeanOption = Annotated[str | None, typer.Option(help="Subtracted from each channel: one number, or 0.5,0.5,0.5.")]
 StdOption = Annotated[str | None, typer.Option(help="Each channel is divided by it: one number, or 0.2,0.2,0.2.")]

@@ -20,6 +20,7 @@ __all__ = [
     "limits_table",
     "parity_table",
     "show_conversion",
+    "show_parity",
     "target_table",
     "training_table",
     "violation_lines",
@@ -148,6 +149,19 @@ def _place(layer: str, step: int, sample: int, neuron: tuple[int, ...]) -> str:
 def _margin(margin: float, bound: float) -> str:
     """m(t) - theta; in a network of integers all its digits, and no bound."""
     return f"margin {margin:.3g}, bound {bound:.3g}" if bound else f"margin {margin:.10g}"
+
+
+def show_parity(console: Console, result: ParityResult) -> None:
+    """One line for each target; before it, of a target that differs somewhere, the layers and where it begins."""
+    for target in result.targets.values():
+        layers = target.comparison.layers
+        # A readout that is off has no row here: its line says where.
+        violated = any(target.local.layers[name].violations.any() for name in layers)
+        if target.mismatches or violated:
+            console.print(layer_table(target))
+        for line in violation_lines(target):
+            console.print(line, highlight=False)
+    console.print(parity_table(result))
 
 
 def target_table(states: Mapping[str, Any]) -> Table:

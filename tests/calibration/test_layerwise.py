@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import random_networks
 import torch
+from numpy.typing import NDArray
 from small_networks import two_layers
 from torch import Tensor
 
 import calibration.layerwise as layerwise
 from calibration.data import calibration_data
 from calibration.layerwise import Currents, Sending, layer_by_layer
+from calibration.spike_store import MEMORY, SpikeStore
 from cos_export.network import SpikingNetwork
 from cos_export.neuron import NeuronTensors, integrate_and_fire
 from cos_export.propagation import Program
@@ -19,7 +22,9 @@ from cos_export.propagation import Program
 STEPS = 3
 
 
-def walked(network: SpikingNetwork, images: np.ndarray, amplitude: float | None = None) -> dict[str, list[Tensor]]:
+def walked(
+    network: SpikingNetwork, images: np.ndarray, amplitude: float | None = None, memory: int = MEMORY
+) -> dict[str, list[Tensor]]:
     """What arrived at each layer, batch by batch, on its second walk."""
     found: dict[str, list[Tensor]] = {}
 
@@ -29,7 +34,7 @@ def walked(network: SpikingNetwork, images: np.ndarray, amplitude: float | None 
         weight = None if amplitude is None else torch.tensor(amplitude)
         return Sending(lambda batch: integrate_and_fire(batch, STEPS, neuron).spikes, weight)
 
-    layer_by_layer(Program(network), calibration_data(network, images, batch_size=4), settle)
+    layer_by_layer(Program(network), calibration_data(network, images, batch_size=4), settle, memory=memory)
     return found
 
 
@@ -85,8 +90,48 @@ def _convolution():  # type: ignore[no-untyped-def]
     return random_networks.conv2d(np.random.default_rng(1), 2, 2)
 
 
-def test_spikes_are_kept_in_bits() -> None:
-    spikes = (torch.rand(3, 5, 2, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.4).float()
-    packed = layerwise._packed(spikes)
-    assert packed.bits.nbytes == -(-spikes.numel() // 8)
-    assert torch.equal(layerwise._unpacked(packed).float(), spikes)
+@pytest.mark.parametrize("make", CASES[:4])
+@pytest.mark.parametrize("memory", [0, 40])
+def test_spikes_that_lie_in_files_are_the_same(
+    make: Callable[[], SpikingNetwork], memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    network = make()
+    images = random_networks.images(network, 10)
+    written: list[Path] = []
+    original = SpikeStore._written
+
+    def noting(store: SpikeStore, bits: NDArray[np.uint8]) -> Path:
+        written.append(original(store, bits))
+        return written[-1]
+
+    monkeypatch.setattr(SpikeStore, "_written", noting)
+    in_memory = walked(network, images)
+    assert not written
+    in_files = walked(network, images, memory=memory)
+    assert written and all(tmp_path in file.parents for file in written)
+    assert list(tmp_path.iterdir()) == [], "the folder is removed"
+    for name, batches in in_memory.items():
+        assert all(torch.equal(a, b) for a, b in zip(batches, in_files[name], strict=True))
+
+
+@pytest.mark.parametrize("raised", [ValueError, KeyboardInterrupt])
+def test_files_go_when_the_last_reader_has_heard_them_and_whatever_happens(
+    raised: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    parts = ["if", *[part for _ in range(3) for part in (_convolution(), "if")]]
+    network = random_networks.sequential(np.random.default_rng(0), (2, 6, 6), parts)
+    lying: list[int] = []
+
+    def settle(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
+        lying.append(len(list(tmp_path.rglob("*.npy"))))
+        if name == network.layers[-1]:
+            raise raised
+        return Sending(lambda batch: integrate_and_fire(batch, STEPS, neuron).spikes)
+
+    data = calibration_data(network, random_networks.images(network, 10), batch_size=4)
+    with pytest.raises(raised):
+        layer_by_layer(Program(network), data, settle, memory=0)
+    assert lying == [0, 3, 3, 3], "three batches of one layer at a time"
+    assert list(tmp_path.iterdir()) == []

@@ -28,10 +28,13 @@ def test_a_good_file_passes_and_says_how_well(tmp_path):
     network = build.random_network(0)
     found = write_onnx(network, tmp_path / "model.onnx", 4)
     assert found.spike_slots == 3 * 4 * network.neuron_count
+    assert found.differing == 0, "dyadic weights leave nothing to rounding"
+    assert found.logit_difference <= 1e-6, "but for the mean over the steps"
     found = write_onnx(_float_network(), tmp_path / "model.onnx", 4)
     assert found.spike_slots == 3 * 4 * 3 * 8 * 144
     assert found.differing < 100
-    assert found.logit_error < 1e-3
+    # A flip near a threshold, where this processor adds in an order of its own, may move a logit further.
+    assert found.differing or found.logit_difference < 1e-3
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
 
 
@@ -86,7 +89,7 @@ def _wrong_readout(model):
         (_wrong_potential, "do not explain, by layer: 'if3'"),
         (_wrong_comparison, "do not explain, by layer: 'if5'"),
         (_forgotten_reset, "do not explain, by layer: 'if1'"),
-        (_wrong_readout, "logits are up to"),
+        (_wrong_readout, "logits are not what its own spikes give: at step 1 "),
     ],
 )
 def test_a_file_that_computes_something_else_is_stopped(tmp_path, monkeypatch, change, message):

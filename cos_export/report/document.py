@@ -1,0 +1,73 @@
+"""What the report shows, as plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cos_export.bundle import Bundle
+from cos_export.network import SpikingNetwork
+from cos_export.parity.verification import ParityResult
+
+__all__ = ["parity_summary", "report_document"]
+
+_SHOWN = (
+    "num_timesteps",
+    "rho",
+    "total_timesteps",
+    "method",
+    "numerics",
+    "neurons",
+    "metrics",
+    "parity",
+    "layers",
+    "versions",
+)
+
+_BINS = 60
+"""Of the histograms of initial potentials."""
+
+
+def report_document(bundle: Bundle, parity: ParityResult | None = None) -> dict[str, Any]:
+    """All that the page says and draws, as numbers, strings, lists and dicts.
+
+    Beside entries of the manifest:
+
+        initial_potentials      edges: of the histograms' bins, in units of the threshold; counts: of neurons, by layer
+        firing_rates            by layer, the share of neurons that fired at each step, over the golden inputs
+
+    Args:
+        bundle: The bundle, with its manifest but for the list of files.
+        parity: What targets fired; if None, the manifest's entry, which tells of the export.
+
+    Raises:
+        BundleError: The bundle is damaged.
+    """
+    network, trace = bundle.network, bundle.golden.trace
+    document = {key: bundle.manifest[key] for key in _SHOWN}
+    if parity is not None:
+        document["parity"] = parity_summary(parity)
+    document["initial_potentials"] = _histograms(network)
+    document["firing_rates"] = {
+        name: [float(trace.spikes[name][t].mean()) for t in range(trace.steps)] for name in network.layers
+    }
+    return document
+
+
+def parity_summary(parity: ParityResult) -> dict[str, Any]:
+    """The parity without its tables, which are for `verify --json`, and without what two equal runs do not share."""
+    whole = parity.to_dict()
+    for target in whole["targets"].values():
+        for key in ("layers", "seconds"):
+            target.pop(key)
+    return whole
+
+
+def _histograms(network: SpikingNetwork) -> dict[str, Any]:
+    offsets = {name: network.neurons[name].v_init / network.neurons[name].threshold for name in network.layers}
+    least = min(float(array.min()) for array in offsets.values())
+    largest = max(float(array.max()) for array in offsets.values())
+    edges = np.linspace(min(-0.25, least), max(1.25, largest), _BINS + 1)
+    counts = {name: np.histogram(array, edges)[0].tolist() for name, array in offsets.items()}
+    return {"edges": edges.tolist(), "counts": counts}
