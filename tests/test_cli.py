@@ -375,7 +375,7 @@ def test_targets_are_listed() -> None:
 
 
 def test_help_has_an_example_for_every_command() -> None:
-    for command in ("convert-and-export", "calibrate", "check", "verify", "run", "offsets", "train", "targets"):
+    for command in ("convert-and-export", "calibrate", "check", "verify", "run", "offsets", "report", "train", "targets"):
         done = run(command, "--help")
         assert done.returncode == 0 and f"cos-export {command}" in " ".join(done.stdout.split()), command
 

@@ -222,7 +222,7 @@ def test_mixed_precision_is_bfloat16_on_a_cpu_that_has_it(data, monkeypatch, ins
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_way_through_mixed_precision(data, whole, tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr(training.loop, "_autocast_type", lambda recipe, device: dtype)
+    monkeypatch.setattr(training.loop, "mixed_precision_type", lambda device: dtype)
     path, recipe = tmp_path / "net.resume.safetensors", replace(RECIPE, precision="mixed")
     expected, net = model(), model()
     result = train(expected, data, recipe, device="cpu")
