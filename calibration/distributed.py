@@ -9,14 +9,19 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from cos_export.errors import UnavailableError
 
 __all__ = ["highest", "is_main", "local_device", "process_count", "process_group", "rank", "summed"]
+
+_GROUPS = count()
+"""Numbers the groups that this process joins: the same in all processes, which join them in the same order."""
 
 _PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others before it gives them up for dead."""
@@ -89,7 +94,11 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=patience)
+        store, number, processes = next(rendezvous("env://", timeout=patience))
+        # Under a name of its own. A process that is quick to join a second group would find the addresses of the
+        # first one, which another process has left already, and wait for it for ever.
+        own = dist.PrefixStore(f"calibration/{next(_GROUPS)}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=own, rank=number, world_size=processes, timeout=patience)
     except (RuntimeError, ValueError) as error:
         raise UnavailableError(
             f"The {os.environ['WORLD_SIZE']} processes could not find each other ({backend}): {error}"

@@ -239,7 +239,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path, signal_number: int
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
-    assert process.stderr.readline().startswith("mean matching"), "the work has begun"
+    assert process.stderr.readline().strip(), "a line of progress: the work has begun"
     process.send_signal(signal_number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
@@ -375,7 +375,8 @@ def test_targets_are_listed() -> None:
 
 
 def test_help_has_an_example_for_every_command() -> None:
-    for command in ("convert-and-export", "calibrate", "check", "verify", "run", "offsets", "report", "train", "targets"):
+    listed = "convert-and-export calibrate check verify run offsets report train targets"
+    for command in listed.split():
         done = run(command, "--help")
         assert done.returncode == 0 and f"cos-export {command}" in " ".join(done.stdout.split()), command
 
