@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -86,30 +85,24 @@ class Tuning:
     def train(self, name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
         """The spikes of a layer with its parameters as they are now, with gradients: a `NeuronRule`."""
         tensors, theta = self._layers[name], neuron.threshold
-        v_init, threshold, bias = neuron.v_init, theta, self._biases[name]
+        v_init, threshold = neuron.v_init, theta
         if "potential" in tensors:
             v_init = v_init + theta * tensors["potential"]
         if "threshold" in tensors:
             threshold = theta * tensors["threshold"].exp()
-        if "bias" in tensors:
-            change = _per_channel(theta) * tensors["bias"]
-            bias = change if bias is None else bias + change
-        return differentiable_train(currents, self._steps, v_init, threshold, bias)
+        return differentiable_train(currents, self._steps, v_init, threshold, self._bias(name, theta))
 
     def applied(self) -> SpikingNetwork:
         """The network with all parameters as they are now."""
         network = self._program.network
         with torch.no_grad():
             neurons = {name: self._neurons(name, spec) for name, spec in network.neurons.items()}
-            nodes = dict(network.graph.nodes)
+            nodes = {}
             for name in self._units:
                 arrays = {key: _array(value) for key, value in self._arrays(name).items()}
-                nodes[name] = with_attributes(nodes[name], **arrays)
-        if not self._units:
-            return network.with_neurons(neurons)
-        graph = copy.copy(network.graph)
-        graph.nodes = nodes
-        return replace(network, graph=graph, neurons=neurons)
+                nodes[name] = with_attributes(network.graph.nodes[name], **arrays)
+        tuned = network.with_neurons(neurons)
+        return tuned.with_nodes(nodes) if nodes else tuned
 
     def _arrays(self, name: str) -> dict[str, Tensor]:
         return {
@@ -125,10 +118,18 @@ class Tuning:
         if "threshold" in tensors:
             scaled = theta * tensors["threshold"].exp()
             spec = replace(spec, threshold=_array(scaled.expand(neuron.v_init.shape)))
-        if "bias" in tensors:
-            change, bias = _per_channel(theta) * tensors["bias"], self._biases[name]
-            spec = replace(spec, bias=_array((change if bias is None else bias + change).flatten(1)))
+        bias = self._bias(name, theta)
+        if "bias" in tensors and bias is not None:
+            spec = replace(spec, bias=_array(bias.flatten(1)))
         return spec
+
+    def _bias(self, name: str, theta: Tensor) -> Tensor | None:
+        """beta(t) as it is now, (steps, 1, channels, 1, ...)."""
+        before, tuned = self._biases[name], self._layers[name].get("bias")
+        if tuned is None:
+            return before
+        change = _per_channel(theta) * tuned
+        return change if before is None else before + change
 
 
 def _of_neurons(neuron: NeuronTensors, tune: tuple[Tuned, ...], steps: int) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -234,3 +235,9 @@ class SpikingNetwork:
     def with_neurons(self, neurons: Mapping[str, NeuronSpec]) -> SpikingNetwork:
         """The same graph with some layers' neurons replaced."""
         return replace(self, neurons={**self.neurons, **neurons})
+
+    def with_nodes(self, nodes: Mapping[str, nir.NIRNode]) -> SpikingNetwork:
+        """The same wiring and neurons with some nodes of the graph replaced; this network's graph stays as it is."""
+        graph = copy.copy(self.graph)
+        graph.nodes = {**self.graph.nodes, **nodes}
+        return replace(self, graph=graph)

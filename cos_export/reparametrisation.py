@@ -5,7 +5,6 @@ Both take a network and return a new one; a run of it needs nothing that a run o
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import singledispatch
@@ -53,7 +52,7 @@ def with_current_bias(network: SpikingNetwork, biases: Mapping[str, ArrayLike]) 
                 break
         else:
             raise NetworkError(f"No synapse can take the bias of layer {layer!r}: {'; '.join(reasons)}.")
-    return _rewritten(network, nodes)
+    return network.with_nodes(nodes)
 
 
 def with_thresholds(network: SpikingNetwork, thresholds: Mapping[str, ArrayLike]) -> SpikingNetwork:
@@ -94,7 +93,7 @@ def with_thresholds(network: SpikingNetwork, thresholds: Mapping[str, ArrayLike]
             v_reset=None if spec.v_reset is None else (spec.v_reset * gain).astype(np.float32),
         )
         nodes[layer] = with_attributes(nodes[layer], v_threshold=raised)
-    return _rewritten(network, nodes).with_neurons(neurons)
+    return network.with_nodes(nodes).with_neurons(neurons)
 
 
 def _by_channel(network: SpikingNetwork, layer: str, values: ArrayLike, what: str) -> DoubleArray:
@@ -109,12 +108,6 @@ def _by_channel(network: SpikingNetwork, layer: str, values: ArrayLike, what: st
     if not np.isfinite(array).all():
         raise InputError(f"The {what} of layer {layer!r} holds values that are not finite numbers (nan or inf).")
     return np.broadcast_to(array, shape[:1]).reshape(-1, *[1] * (len(shape) - 1))
-
-
-def _rewritten(network: SpikingNetwork, nodes: Nodes) -> SpikingNetwork:
-    graph = copy.copy(network.graph)
-    graph.nodes = nodes
-    return replace(network, graph=graph)
 
 
 # --- a constant current -----------------------------------------------------------------------------------
