@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import nir
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cos_export.errors import InputError
+from cos_export.graph import with_attributes
 from cos_export.network import FloatArray, NeuronSpec, Quantisation, SampleStates, SpikingNetwork
 
 __all__ = ["LARGEST_START", "encoded", "half_integers", "input_gain", "settled", "settled_states"]
@@ -108,9 +108,7 @@ def _settled_node(name: str, node: nir.NIRNode) -> nir.NIRNode:
             )
     if getattr(node, "bias", None) is None:
         return node
-    result = copy.copy(node)
-    result.bias = _whole(node.bias)
-    return result
+    return with_attributes(node, bias=_whole(node.bias))
 
 
 def _whole(values: object) -> NDArray[np.float32]:

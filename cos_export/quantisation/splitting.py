@@ -7,12 +7,12 @@ with four. Its sum with itself costs next to nothing and keeps its weight whole.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import nir
 import numpy as np
 
+from cos_export.graph import with_attributes
 from cos_export.quantisation.units import weight_field
 
 __all__ = ["MOST_PARTS", "parts_allowed", "split"]
@@ -49,9 +49,8 @@ def split(node: nir.NIRNode, *, even: bool) -> list[nir.NIRNode]:
     count = max(1, int(np.ceil(np.abs(weight).max() / (127 // unit))))
     parts = []
     for number in range(count):
-        part = copy.copy(node)
-        setattr(part, field, (unit * np.floor((weight + number) / count)).astype(np.float32))
+        part = with_attributes(node, **{field: (unit * np.floor((weight + number) / count)).astype(np.float32)})
         if number > 0 and getattr(node, "bias", None) is not None:
-            part.bias = np.zeros_like(node.bias)
+            part = with_attributes(part, bias=np.zeros_like(node.bias))
         parts.append(part)
     return parts

@@ -6,7 +6,6 @@ synapse multiples of a unit that is free to choose. Flatten and SumPool2d hand o
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import nir
 import numpy as np
 
 from cos_export.errors import NetworkError
-from cos_export.graph import Shape, pooling, successors
+from cos_export.graph import Shape, pooling, successors, with_attributes
 from cos_export.network import SpikingNetwork
 
 __all__ = ["WEIGHTED", "Group", "fold_averages", "free_name", "groups", "weight_field", "with_carriers"]
@@ -159,9 +158,9 @@ def fold_averages(network: SpikingNetwork) -> SpikingNetwork:
         window = pooling(node)
         factor = 1.0 / float(np.prod(window.kernel))
         for reader in _weighted_readers(network, name, feeds, name):
-            taking, field = copy.copy(nodes[reader]), weight_field(nodes[reader])
-            setattr(taking, field, (np.asarray(getattr(taking, field), np.float64) * factor).astype(np.float32))
-            nodes[reader] = taking
+            taking, field = nodes[reader], weight_field(nodes[reader])
+            scaled = (np.asarray(getattr(taking, field), np.float64) * factor).astype(np.float32)
+            nodes[reader] = with_attributes(taking, **{field: scaled})
         nodes[name] = nir.SumPool2d(*(np.array(part) for part in (window.kernel, window.stride, window.padding)))
     return _rebuilt(network, nodes, list(network.graph.edges))
 
