@@ -78,7 +78,8 @@ def static(
     chosen: dict[str, Any] = {}
     if name == "static":
         chosen = {"tune": tuple(given.tune.split(",")), "updates": given.updates, "samples": given.batch}
-        chosen |= {"flip": given.flip, "shift": given.shift}
+        chosen |= {"flip": given.flip, "shift": given.shift, "learning_rate": given.learning_rate}
+        chosen |= {"compiled": given.compile}
     label = name if chosen.get("tune", ("potential",)) == ("potential",) else f"{name} ({', '.join(chosen['tune'])})"
     details = {"calibration_samples": len(train)} | {key: list(v) if key == "tune" else v for key, v in chosen.items()}
     seeds: list[int | None] = list(given.seeds) if hasattr(method, "seed") else [None]
@@ -126,6 +127,8 @@ def main() -> None:
     parser.add_argument("--tune", default="potential", help="what static tunes, with commas")
     parser.add_argument("--updates", type=int, default=300, help="gradient steps of static")
     parser.add_argument("--batch", type=int, default=64, help="images in each gradient step of static")
+    parser.add_argument("--learning-rate", type=float, default=0.004, help="of static")
+    parser.add_argument("--compile", action="store_true", help="let static compile what it computes")
     parser.add_argument("--flip", action="store_true", help="mirror half the images of each update of static")
     parser.add_argument("--shift", type=int, default=0, help="move the images of each update by up to so many pixels")
     parser.add_argument("--seeds", type=numbers, default=[0], help="of methods that have one, with commas: 0,1,2")

@@ -16,6 +16,7 @@ from calibration.data import CalibrationData
 from calibration.distributed import summed
 from calibration.ftbc import FTBC
 from calibration.mean_matching import MeanMatching
+from calibration.surrogate import check_compiler
 from calibration.tuning import Tuned, Tuning
 from cos_export.device import mixed_precision, mixed_precision_type
 from cos_export.errors import InputError
@@ -30,6 +31,9 @@ STAGE = "tuning"
 STARTED_ON = 1000
 """Images at most that the mean matching before looks at: it reads all of them in every round."""
 
+AVERAGED = 0.99
+"""How much of the running average of the parameters an update leaves."""
+
 HELD_OUT = 2000
 """Images at most that nothing is tuned on, and that say whether the tuning has helped."""
 
@@ -42,7 +46,7 @@ class Static:
 
         KL( softmax(logits of the artificial network) || softmax(mean readout of T steps) )
 
-    by Adam with a cosine schedule. What is tuned is described at `calibration.tuning.Tuning`: "potential" (of each
+    by Adam with a cosine schedule; what is returned is the running average of the parameters. What is tuned is described at `calibration.tuning.Tuning`: "potential" (of each
     neuron), "threshold" (of each channel), "bias" (of each channel and step), "weight" (of each synapse, as the
     advanced pipeline of Li et al., ICML 2021, calibrates weights; the artificial network that is answered to is the
     one before). What a spike carries on stays what it was, or is part of the weights.
@@ -58,6 +62,8 @@ class Static:
         learning_rate: Of Adam, for a potential at T = 1 in units of theta; the other rates are in proportion.
         flip: Whether half of the images of each update are mirrored left to right.
         shift: By how many pixels they are moved at most.
+        compiled: Whether `torch.compile` fuses the passes over a layer's neurons: some ten seconds for each shape of
+            layer at first, then nearly twice the speed. It needs a C++ compiler on a CPU.
         precision: "mixed" computes the convolutions of an update in bfloat16 where the device has instructions for
             it; divergences and what is returned are of float32 in any case.
         rounds: Of the mean matching before; FTBC takes three batches for each.
@@ -70,6 +76,7 @@ class Static:
     learning_rate: float = 0.004
     flip: bool = False
     shift: int = 0
+    compiled: bool = False
     precision: str = "mixed"
     rounds: int = 10
     seed: int = 0
@@ -104,6 +111,8 @@ class Static:
                 the soft reset. Or weights of a network of integers are to be tuned.
         """
         self._check(network)
+        if self.compiled:
+            check_compiler(device)
         fitted, held_out = _parts(data)
         done, kept = checkpoint.load(STAGE) or (0, {})
         if kept:
@@ -111,17 +120,22 @@ class Static:
         else:
             network = self._start(network, fitted, steps, device, progress, checkpoint)
         program = Program(network, device)
-        tuning = Tuning(program, self.tune, steps)
+        tuning = Tuning(program, self.tune, steps, compiled=self.compiled)
         optimizer = self._optimizer(tuning, kept)
+        averages = tuning.averages()
+        for key, value in _part(kept, "average/").items():
+            averages[key].copy_(value)
         batches = fitted.shuffled(self.samples, self.seed, first=done, flip=self.flip, shift=self.shift)
         for update in range(done, self.updates):
             progress("tuning", update, self.updates)
-            checkpoint.save(STAGE, update, _state(network, tuning, optimizer))
+            checkpoint.save(STAGE, update, _state(network, tuning, optimizer, averages))
             for group in optimizer.param_groups:
                 group["lr"] = group["top"] * 0.5 * (1.0 + math.cos(math.pi * update / self.updates))
             self._differentiate(program, next(batches).to(device), tuning, min(self.samples, len(fitted)))
             optimizer.step()
+            _average(averages, tuning, update)
         progress("tuning", self.updates, self.updates)
+        tuning.put(averages)
         before = _divergence(program, Tuning(program, (), steps), held_out, progress)
         after = _divergence(program, tuning, held_out, progress)
         return tuning.applied() if after < before else network
@@ -209,14 +223,24 @@ def _summed_loss(program: Program, tuning: Tuning, images: Tensor) -> Tensor:
     return functional.kl_div(found.log_softmax(dim=1), wanted, reduction="sum", log_target=True)
 
 
-def _state(network: SpikingNetwork, tuning: Tuning, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+def _average(averages: Mapping[str, Tensor], tuning: Tuning, update: int) -> None:
+    """Moves the running average to the parameters after the update with this number, 0, 1, ..."""
+    share = max(1.0 - AVERAGED, 9.0 / (update + 10.0))
+    with torch.no_grad():
+        for key, parameter in tuning.parameters.items():
+            averages[key].lerp_(parameter.values, share)
+
+
+def _state(
+    network: SpikingNetwork, tuning: Tuning, optimizer: torch.optim.Adam, averages: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """All that `Static.calibrate` needs to go on: what it started from, the parameters and Adam's moments."""
     state = {f"start/v_init/{name}": torch.from_numpy(spec.v_init) for name, spec in network.neurons.items()}
     for name, spec in network.neurons.items():
         if spec.bias is not None:
             state[f"start/bias/{name}"] = torch.from_numpy(spec.bias)
     for key, parameter in tuning.parameters.items():
-        state[f"parameter/{key}"] = parameter.values
+        state[f"parameter/{key}"], state[f"average/{key}"] = parameter.values, averages[key]
         state |= {f"adam/{key}/{name}": value for name, value in optimizer.state[parameter.values].items()}
     return state
 

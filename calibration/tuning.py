@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -58,11 +58,12 @@ class Tuning:
         program: The network as it is, on its device.
         tune: What is tuned.
         steps: T.
+        compiled: Whether `torch.compile` fuses what each layer's neurons compute.
     """
 
-    def __init__(self, program: Program, tune: Iterable[Tuned], steps: int) -> None:
+    def __init__(self, program: Program, tune: Iterable[Tuned], steps: int, *, compiled: bool = False) -> None:
         tune = tuple(tune)
-        self._program, self._steps = program, steps
+        self._program, self._steps, self._compiled = program, steps, compiled
         self._layers = {name: _of_neurons(program.neurons[name], tune, steps) for name in program.network.layers}
         self._biases = {name: _bias(program, name, steps) for name in program.network.layers}
         self._units = _units(program) if "weight" in tune else {}
@@ -77,6 +78,16 @@ class Tuning:
         for parameter in self.parameters.values():
             parameter.values.requires_grad_(True)
 
+    def averages(self) -> dict[str, Tensor]:
+        """A copy of the parameters, to be averaged over the updates."""
+        return {key: parameter.values.detach().clone() for key, parameter in self.parameters.items()}
+
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        """Sets the parameters to other values."""
+        with torch.no_grad():
+            for key, parameter in self.parameters.items():
+                parameter.values.copy_(values[key])
+
     def program(self) -> Program:
         """The network with its synapses as they are now, which gradients pass through."""
         arrays = {name: self._arrays(name) for name in self._units}
@@ -90,7 +101,8 @@ class Tuning:
             v_init = v_init + theta * tensors["potential"]
         if "threshold" in tensors:
             threshold = theta * tensors["threshold"].exp()
-        return differentiable_train(currents, self._steps, v_init, threshold, self._bias(name, theta))
+        bias = self._bias(name, theta)
+        return differentiable_train(currents, self._steps, v_init, threshold, bias, compiled=self._compiled)
 
     def applied(self) -> SpikingNetwork:
         """The network with all parameters as they are now."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nir
 import numpy as np
 import pytest
@@ -81,8 +83,8 @@ def test_the_gradient_of_a_weight_is_that_of_the_plain_product() -> None:
 def test_weights_help_further_and_answer_to_the_artificial_network_before() -> None:
     network, steps = two_layers(8), 2
     given = np.random.default_rng(0).normal(size=(200, 2, 5, 5)).astype(np.float32)
-    plain = Static(tune=("bias",), updates=80, samples=16, rounds=3, learning_rate=0.01)
-    more = Static(tune=("bias", "weight"), updates=80, samples=16, rounds=3, learning_rate=0.01)
+    plain = Static(tune=("bias",), updates=80, samples=16, rounds=3, learning_rate=0.01, precision="float32")
+    more = replace(plain, tune=("bias", "weight"))
     before = {name: weight.copy() for name, weight in synapses(network).items()}
     losses = []
     for method in (plain, more):
