@@ -46,10 +46,11 @@ class Static:
 
         KL( softmax(logits of the artificial network) || softmax(mean readout of T steps) )
 
-    by Adam with a cosine schedule; what is returned is the running average of the parameters. What is tuned is described at `calibration.tuning.Tuning`: "potential" (of each
-    neuron), "threshold" (of each channel), "bias" (of each channel and step), "weight" (of each synapse, as the
-    advanced pipeline of Li et al., ICML 2021, calibrates weights; the artificial network that is answered to is the
-    one before). What a spike carries on stays what it was, or is part of the weights.
+    by Adam with a cosine schedule; what is returned is the running average of the parameters. What is tuned is
+    described at `calibration.tuning.Tuning`: "potential" (of each neuron), "threshold" (of each channel), "bias" (of
+    each channel and step), "weight" (of each synapse, as the advanced pipeline of Li et al., ICML 2021, calibrates
+    weights; the artificial network that is answered to is the one before). What a spike carries on stays what it was,
+    or is part of the weights.
 
     The derivative of a spike is the triangle max(0, 1 - |m / theta - 1|). Since that is not the true one, and since the
     images are finitely many, the last fifth of them (2,000 at most) is held out: the tuned network is kept if the

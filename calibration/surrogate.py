@@ -154,8 +154,11 @@ def _compiled() -> tuple[Fired, Passed, Callable[[Tensor], Tensor]]:
     torch._dynamo.config.accumulated_recompile_limit = max(
         4 * _SHAPES, torch._dynamo.config.accumulated_recompile_limit
     )
-    fired, passed, summed = (torch.compile(f, dynamic=False) for f in (_fired, _passed, _samples_summed))
-    return fired, passed, summed
+    return (
+        torch.compile(_fired, dynamic=False),
+        torch.compile(_passed, dynamic=False),
+        torch.compile(_samples_summed, dynamic=False),
+    )
 
 
 def check_compiler(device: torch.device) -> None:
@@ -167,7 +170,7 @@ def check_compiler(device: torch.device) -> None:
     one = torch.ones(1, 1, 1, device=device)
     try:
         _compiled()[0](one, None, one[0, 0], one[0, 0, 0], 1)
-    except Exception as error:  # noqa: BLE001 - what a missing compiler raises depends on the back end
+    except Exception as error:  # What a missing compiler raises depends on the back end.
         raise UnavailableError(
             f"PyTorch cannot compile for {device.type} here: {str(error).splitlines()[0]} On a CPU it needs a C++ "
             "compiler such as g++. Without --compile the result is the same up to rounding, and takes longer."

@@ -101,8 +101,10 @@ class Tuning:
             v_init = v_init + theta * tensors["potential"]
         if "threshold" in tensors:
             threshold = theta * tensors["threshold"].exp()
+        # Each shape is compiled anew, which pays for batches of one size that come again and again: those of updates.
+        compiled = self._compiled and torch.is_grad_enabled()
         bias = self._bias(name, theta)
-        return differentiable_train(currents, self._steps, v_init, threshold, bias, compiled=self._compiled)
+        return differentiable_train(currents, self._steps, v_init, threshold, bias, compiled=compiled)
 
     def applied(self) -> SpikingNetwork:
         """The network with all parameters as they are now."""
