@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from targets.verification import verify
 
 IMAGES = np.random.default_rng(0).normal(size=(48, 2, 5, 5)).astype(np.float32)
 MANY = np.random.default_rng(1).normal(size=(240, 2, 5, 5)).astype(np.float32)
+NEEDS_COMPILER = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler here")
 SHORT = Static(updates=60, samples=16, rounds=3, learning_rate=0.04)
 
 
@@ -36,10 +40,9 @@ def slow_train(currents: torch.Tensor, v_init: torch.Tensor, theta: torch.Tensor
     return torch.stack(train)
 
 
-@pytest.mark.parametrize("held", [False, True])
-def test_the_gradients_are_those_of_the_steps_one_by_one(held: bool) -> None:
-    generator = torch.Generator().manual_seed(3)
-    steps, shape = 5, (3, 2, 4, 4)
+def with_gradients(train: Callable[..., torch.Tensor], steps: int, held: bool) -> list[torch.Tensor | None]:
+    """What a run of random currents fires, and the gradients of a weighted sum of it, in float64."""
+    generator, shape = torch.Generator().manual_seed(3), (3, 2, 4, 4)
 
     def draw(*size: int) -> torch.Tensor:
         return torch.randn(size, generator=generator, dtype=torch.float64)
@@ -51,19 +54,28 @@ def test_the_gradients_are_those_of_the_steps_one_by_one(held: bool) -> None:
         0.3 * draw(steps, 1, shape[1], 1, 1),
     ]
     weight = draw(steps, *shape)
-    results = []
-    for fast in (True, False):
-        currents, v_init, theta, bias = (tensor.clone().requires_grad_(True) for tensor in given)
-        if fast:
-            train = differentiable_train(currents, steps, v_init, theta, bias)
-        else:
-            train = slow_train(currents.expand(steps, *shape), v_init, theta, bias)
-        (train * weight).sum().backward()
-        results.append([train.detach(), *(tensor.grad for tensor in (currents, v_init, theta, bias))])
-    for fast_one, slow_one in zip(*results, strict=True):
+    tensors = [tensor.requires_grad_(True) for tensor in given]
+    spikes = train(*tensors)
+    (spikes * weight).sum().backward()
+    return [spikes.detach(), *(tensor.grad for tensor in tensors)]
+
+
+def fast(currents: torch.Tensor, *parameters: torch.Tensor, compiled: bool = False) -> torch.Tensor:
+    return differentiable_train(currents, 5, *parameters, compiled=compiled)
+
+
+def slow(currents: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+    return slow_train(currents.expand(5, *currents.shape[1:]), *parameters)
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=NEEDS_COMPILER)])
+def test_the_gradients_are_those_of_the_steps_one_by_one(held: bool, compiled: bool) -> None:
+    found, wanted = with_gradients(partial(fast, compiled=compiled), 5, held), with_gradients(slow, 5, held)
+    for fast_one, slow_one in zip(found, wanted, strict=True):
         assert fast_one is not None and slow_one is not None and fast_one.shape == slow_one.shape
         torch.testing.assert_close(fast_one, slow_one, rtol=1e-12, atol=1e-12)
-    assert results[0][1].abs().max() > 0
+    assert wanted[1] is not None and wanted[1].abs().max() > 0
 
 
 def test_forward_is_the_contract() -> None:
@@ -177,33 +189,6 @@ def test_refusals() -> None:
         Static(updates=0)
     with pytest.raises(InputError, match="at least one item"):
         calibrate(network, torch.utils.data.TensorDataset(torch.zeros(0, 2, 5, 5)), "static", 1)
-
-
-@pytest.mark.parametrize("held", [False, True])
-def test_compiled_it_computes_the_same(held: bool) -> None:
-    """Fused passes may round otherwise, by a few units in the last place of float64."""
-    generator = torch.Generator().manual_seed(5)
-    steps, shape = 3, (4, 2, 4, 4)
-
-    def draw(*size: int) -> torch.Tensor:
-        return torch.randn(size, generator=generator, dtype=torch.float64)
-
-    given = [
-        draw(1 if held else steps, *shape),
-        draw(*shape[1:]),
-        1 + 0.2 * draw(shape[1], 1, 1),
-        0.3 * draw(steps, 1, shape[1], 1, 1),
-    ]
-    weight = draw(steps, *shape)
-    results = []
-    for compiled in (True, False):
-        currents, v_init, theta, bias = (tensor.clone().requires_grad_(True) for tensor in given)
-        train = differentiable_train(currents, steps, v_init, theta, bias, compiled=compiled)
-        (train * weight).sum().backward()
-        results.append([train.detach(), *(tensor.grad for tensor in (currents, v_init, theta, bias))])
-    for compiled_one, plain in zip(*results, strict=True):
-        assert compiled_one is not None and plain is not None
-        torch.testing.assert_close(compiled_one, plain, rtol=1e-12, atol=1e-12)
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
