@@ -29,9 +29,10 @@ def test_a_measured_table_says_what_its_json_says(path: Path) -> None:
     document = json.loads(path.read_text("utf-8"))
     lines = path.with_suffix(".md").read_text("utf-8").splitlines()
     for row in document["methods"]:
-        line = next(line for line in lines if line.startswith(f"| `{row['method']}` |"))
+        # By T, and at equal cost, where a T may stand that has no column in the first table.
+        found = " ".join(line for line in lines if line.startswith(f"| `{row['method']}` |"))
         for share in row["accuracy"].values():
-            assert f" {100 * share:.2f}" in line
+            assert f" {100 * share:.2f}" in found
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:
