@@ -155,6 +155,7 @@ def main() -> None:
             for measured in grown:
                 rows[measured.method] = merged(rows.get(measured.method), measured)
                 write(given, document(given, ann, train, test, sorted(rows.values(), key=place)))
+    write(given, document(given, ann, train, test, sorted(rows.values(), key=place)))
     print(given.out.with_suffix(".md").read_text())
 
 
