@@ -64,7 +64,7 @@ class Static:
         flip: Whether half of the images of each update are mirrored left to right.
         shift: By how many pixels they are moved at most.
         compiled: Whether `torch.compile` fuses the passes over a layer's neurons: some ten seconds for each shape of
-            layer at first, then nearly twice the speed. It needs a C++ compiler on a CPU.
+            layer at first, then 1.4 to 1.6 times the speed. It needs a C++ compiler on a CPU.
         precision: "mixed" computes the convolutions of an update in bfloat16 where the device has instructions for
             it; divergences and what is returned are of float32 in any case.
         rounds: Of the mean matching before; FTBC takes three batches for each.

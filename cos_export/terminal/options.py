@@ -96,7 +96,7 @@ ShiftOption = Annotated[
     int | None, typer.Option(min=0, help="Move the images of each update of static by up to so many pixels.")
 ]
 CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Compile what static computes: nearly twice as fast after a slower start.")
+    bool, typer.Option("--compile", help="Compile what static computes: 1.4 to 1.6 times as fast after a slower start.")
 ]
 NumericsOption = Annotated[str, typer.Option(help="float32, or int8: integers that every target computes alike.")]
 QuantisationOption = Annotated[
