@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from calibration_speed import memory_now
 
 from calibration import COS, calibrate, static_method
 from cos_export import __version__
@@ -51,20 +52,13 @@ def work(method: str, depth: int, images: int, steps: int, batch: int) -> dict[s
     network = capture(module, given[:2])
     # The first run of everything reserves memory that has nothing to do with the calibration.
     simulate(network, given[:2], 1, device="cpu", record_spikes=False)
-    Path("/proc/self/clear_refs").write_text("5")
-    before, start = resident(), time.process_time()
+    before, start = memory_now("cpu", reset=True), time.process_time()
     if method == "cos":
         options = {"record_spikes": False, "record_states": False}
         simulate(network, given, steps, calibration=COS(rho=4), device="cpu", batch_size=batch, **options)
     else:
         calibrate(network, given, static_method(method, METHODS[method]), steps, device="cpu", batch_size=batch)
-    return {"seconds": time.process_time() - start, "peak": resident("VmHWM") - before}
-
-
-def resident(which: str = "VmRSS") -> int:
-    """Bytes of this process in memory, now or (VmHWM) at most since the last reset."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
-    return int(line.split()[1]) * 1024
+    return {"seconds": time.process_time() - start, "peak": memory_now("cpu") - before}
 
 
 def measure(given: argparse.Namespace) -> list[dict[str, Any]]:

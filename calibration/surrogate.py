@@ -134,17 +134,15 @@ def _passed_in_blocks(
     _, bias, v_init, threshold = ctx.saved_tensors
     parameters = _laid_out(currents, bias, v_init, threshold)
     passed = torch.empty_like(gradient)
-    to_threshold: Tensor | None = None
-    summed: Tensor | None = None
+    summed = torch.zeros_like(gradient[:, 0], dtype=v_init.dtype)
+    to_threshold = torch.zeros_like(summed[:1]) if wants_threshold else None
     for block in sample_blocks(currents):
         part, change = _passed(gradient[:, block], currents[:, block], *parameters, ctx.steps, wants_threshold)
         passed[:, block] = part
-        sums = _samples_summed(part)
-        summed = sums if summed is None else summed.add_(sums)
-        if change is not None:
-            change = change.sum(0, keepdim=True)
-            to_threshold = change if to_threshold is None else to_threshold.add_(change)
-    return passed, to_threshold, _samples_summed(passed) if summed is None else summed
+        summed += _samples_summed(part)
+        if change is not None and to_threshold is not None:
+            to_threshold += change.sum(0, keepdim=True)
+    return passed, to_threshold, summed
 
 
 @cache
