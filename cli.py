@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from cos_export.errors import CosExportError, InputError
 from cos_export.terminal.options import (
+    BothSidesOption,
     CalibrationDataOption,
     CalibrationSamplesOption,
     ClassesOption,
@@ -106,6 +107,7 @@ def convert_and_export(
     learning_rate: LearningRateOption = None,
     flip: FlipOption = False,
     shift: ShiftOption = None,
+    both_sides: BothSidesOption = False,
     compiled: CompileOption = False,
     seed: SeedOption = None,
     golden: GoldenOption = 64,
@@ -146,6 +148,7 @@ def convert_and_export(
             learning_rate=learning_rate,
             flip=flip or None,
             shift=shift,
+            both_sides=both_sides or None,
             compiled=compiled or None,
             seed=seed,
         ),
@@ -174,6 +177,7 @@ def calibrate(
     learning_rate: LearningRateOption = None,
     flip: FlipOption = False,
     shift: ShiftOption = None,
+    both_sides: BothSidesOption = False,
     compiled: CompileOption = False,
     seed: SeedOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once: it bounds the memory.")] = 64,
@@ -219,6 +223,7 @@ def calibrate(
             learning_rate=learning_rate,
             flip=flip or None,
             shift=shift,
+            both_sides=both_sides or None,
             compiled=compiled or None,
             seed=seed,
         ),

@@ -79,7 +79,7 @@ def static(
     if name == "static":
         chosen = {"tune": tuple(given.tune.split(",")), "updates": given.updates, "samples": given.batch}
         chosen |= {"flip": given.flip, "shift": given.shift, "learning_rate": given.learning_rate}
-        chosen |= {"compiled": given.compile}
+        chosen |= {"both_sides": given.both_sides, "compiled": given.compile}
     label = name if chosen.get("tune", ("potential",)) == ("potential",) else f"{name} ({', '.join(chosen['tune'])})"
     details = {"calibration_samples": len(train)} | {key: list(v) if key == "tune" else v for key, v in chosen.items()}
     seeds: list[int | None] = list(given.seeds) if hasattr(method, "seed") else [None]
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="let static compile what it computes")
     parser.add_argument("--flip", action="store_true", help="mirror half the images of each update of static")
     parser.add_argument("--shift", type=int, default=0, help="move the images of each update by up to so many pixels")
+    parser.add_argument("--both-sides", action="store_true", help="let static answer to images and mirror images")
     parser.add_argument("--seeds", type=numbers, default=[0], help="of methods that have one, with commas: 0,1,2")
     parser.add_argument("--steps", type=numbers, default=list(READOUTS), help="with commas: 1,2,4,8")
     parser.add_argument("--methods", help="only these, with commas; none to write the tables anew")

@@ -22,7 +22,7 @@ from cos_export.device import mixed_precision, mixed_precision_type
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.progress import Progress
-from cos_export.propagation import Program, clipped_activation
+from cos_export.propagation import Program, limit_activation
 
 __all__ = ["Static"]
 
@@ -44,13 +44,14 @@ class Static:
 
     Starts from mean matching, or from FTBC if the bias of each step is tuned, and minimises, without labels,
 
-        KL( softmax(logits of the artificial network) || softmax(mean readout of T steps) )
+        KL( softmax(logits of the limit) || softmax(mean readout of T steps) )
 
-    by Adam with a cosine schedule; what is returned is the running average of the parameters. What is tuned is
-    described at `calibration.tuning.Tuning`: "potential" (of each neuron), "threshold" (of each channel), "bias" (of
-    each channel and step), "weight" (of each synapse, as the advanced pipeline of Li et al., ICML 2021, calibrates
-    weights; the artificial network that is answered to is the one before). What a spike carries on stays what it was,
-    or is part of the weights.
+    where the limit is the network as it is given, with clip(z / theta, 0, 1) in place of the neurons, which they tend
+    to as T grows; for a QCFS network that is its activation before the rounding to L levels. Adam does it with a cosine
+    schedule, and what is returned is the running average of the parameters. What is tuned is described at
+    `calibration.tuning.Tuning`: "potential" (of each neuron), "threshold" (of each channel), "bias" (of each channel
+    and step), "weight" (of each synapse, as the advanced pipeline of Li et al., ICML 2021, calibrates weights; the
+    limit is that of the weights before). What a spike carries on stays what it was, or is part of the weights.
 
     The derivative of a spike is the triangle max(0, 1 - |m / theta - 1|). Since that is not the true one, and since the
     images are finitely many, the last fifth of them (2,000 at most) is held out: the tuned network is kept if the
@@ -63,6 +64,8 @@ class Static:
         learning_rate: Of Adam, for a potential at T = 1 in units of theta; the other rates are in proportion.
         flip: Whether half of the images of each update are mirrored left to right.
         shift: By how many pixels they are moved at most.
+        both_sides: Whether what is answered to is the mean of the limit's softmax for an image and for its mirror
+            image, as in data distillation (Radosavovic et al., CVPR 2018); it costs one more run of the limit.
         compiled: Whether `torch.compile` fuses the passes over a layer's neurons: some ten seconds for each shape of
             layer at first, then 1.4 to 1.6 times the speed. It needs a C++ compiler on a CPU.
         precision: "mixed" computes the convolutions of an update in bfloat16 where the device has instructions for
@@ -77,6 +80,7 @@ class Static:
     learning_rate: float = 0.004
     flip: bool = False
     shift: int = 0
+    both_sides: bool = False
     compiled: bool = False
     precision: str = "mixed"
     rounds: int = 10
@@ -137,8 +141,8 @@ class Static:
             _average(averages, tuning, update)
         progress("tuning", self.updates, self.updates)
         tuning.put(averages)
-        before = _divergence(program, Tuning(program, (), steps), held_out, progress)
-        after = _divergence(program, tuning, held_out, progress)
+        before = self._divergence(program, Tuning(program, (), steps), held_out, progress)
+        after = self._divergence(program, tuning, held_out, progress)
         return tuning.applied() if after < before else network
 
     def _start(
@@ -193,9 +197,27 @@ class Static:
         if len(images):
             with torch.enable_grad():
                 with mixed_precision(images.device, dtype):
-                    loss = _summed_loss(program, tuning, images) / samples
+                    loss = self._summed_loss(program, tuning, images) / samples
                 loss.backward()  # type: ignore[no-untyped-call]
         summed([tensor.grad for tensor in tensors if tensor.grad is not None])
+
+    def _divergence(self, program: Program, tuning: Tuning, data: CalibrationData, progress: Progress) -> float:
+        """The mean of the loss over images."""
+        total = torch.zeros((), dtype=torch.float64, device=program.device)
+        with torch.no_grad():
+            for number, images in enumerate(data.ordered()):
+                progress("measuring what the tuning has brought", number * data.batch_size, len(data))
+                total += self._summed_loss(program, tuning, images.to(program.device)).double()
+        progress("measuring what the tuning has brought", len(data), len(data))
+        summed([total])
+        return float(total) / len(data)
+
+    def _summed_loss(self, program: Program, tuning: Tuning, images: Tensor) -> Tensor:
+        wanted = _limit(program, images)
+        if self.both_sides:
+            wanted = torch.logaddexp(wanted, _limit(program, images.flip(3))) - math.log(2.0)
+        found = program.readout_scale * tuning.program().propagate(images, tuning.train).float().mean(0)
+        return functional.kl_div(found.log_softmax(dim=1), wanted, reduction="sum", log_target=True)
 
 
 def _parts(data: CalibrationData) -> tuple[CalibrationData, CalibrationData]:
@@ -204,24 +226,11 @@ def _parts(data: CalibrationData) -> tuple[CalibrationData, CalibrationData]:
     return (data, data) if held_out == 0 else data.split(len(data) - held_out)
 
 
-def _divergence(program: Program, tuning: Tuning, data: CalibrationData, progress: Progress) -> float:
-    """The mean of the loss over images."""
-    total = torch.zeros((), dtype=torch.float64, device=program.device)
-    with torch.no_grad():
-        for number, images in enumerate(data.ordered()):
-            progress("measuring what the tuning has brought", number * data.batch_size, len(data))
-            total += _summed_loss(program, tuning, images.to(program.device)).double()
-    progress("measuring what the tuning has brought", len(data), len(data))
-    summed([total])
-    return float(total) / len(data)
-
-
-def _summed_loss(program: Program, tuning: Tuning, images: Tensor) -> Tensor:
-    scale = program.readout_scale
-    with torch.no_grad():
-        wanted = (scale * program.propagate(images, clipped_activation)[0].float()).log_softmax(dim=1)
-    found = scale * tuning.program().propagate(images, tuning.train).float().mean(0)
-    return functional.kl_div(found.log_softmax(dim=1), wanted, reduction="sum", log_target=True)
+@torch.no_grad()
+def _limit(program: Program, images: Tensor) -> Tensor:
+    """The logarithm of the softmax that is answered to, (batch, classes)."""
+    logits = program.propagate(images, limit_activation)[0].float()
+    return (program.readout_scale * logits).log_softmax(dim=1)
 
 
 def _average(averages: Mapping[str, Tensor], tuning: Tuning, update: int) -> None:

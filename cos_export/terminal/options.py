@@ -95,6 +95,9 @@ FlipOption = Annotated[bool, typer.Option("--flip", help="Mirror half of the ima
 ShiftOption = Annotated[
     int | None, typer.Option(min=0, help="Move the images of each update of static by up to so many pixels.")
 ]
+BothSidesOption = Annotated[
+    bool, typer.Option("--both-sides", help="Let static answer to the mean over an image and its mirror image.")
+]
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile what static computes: 1.4 to 1.6 times as fast after a slower start.")
 ]
