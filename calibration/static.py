@@ -15,6 +15,7 @@ from calibration.checkpoint import Checkpoint
 from calibration.data import CalibrationData
 from calibration.distributed import summed
 from calibration.ftbc import FTBC
+from calibration.limit import limit_answer
 from calibration.mean_matching import MeanMatching
 from calibration.surrogate import check_compiler
 from calibration.tuning import Tuned, Tuning
@@ -22,7 +23,7 @@ from cos_export.device import mixed_precision, mixed_precision_type
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.progress import Progress
-from cos_export.propagation import Program, limit_activation
+from cos_export.propagation import Program
 
 __all__ = ["Static"]
 
@@ -213,9 +214,7 @@ class Static:
         return float(total) / len(data)
 
     def _summed_loss(self, program: Program, tuning: Tuning, images: Tensor) -> Tensor:
-        wanted = _limit(program, images)
-        if self.both_sides:
-            wanted = torch.logaddexp(wanted, _limit(program, images.flip(3))) - math.log(2.0)
+        wanted = limit_answer(program, images, both_sides=self.both_sides)
         found = program.readout_scale * tuning.program().propagate(images, tuning.train).float().mean(0)
         return functional.kl_div(found.log_softmax(dim=1), wanted, reduction="sum", log_target=True)
 
@@ -224,13 +223,6 @@ def _parts(data: CalibrationData) -> tuple[CalibrationData, CalibrationData]:
     """The images to tune on and those held out; of too few for all processes, the same ones for both."""
     held_out = min(HELD_OUT, len(data) // 5)
     return (data, data) if held_out == 0 else data.split(len(data) - held_out)
-
-
-@torch.no_grad()
-def _limit(program: Program, images: Tensor) -> Tensor:
-    """The logarithm of the softmax that is answered to, (batch, classes)."""
-    logits = program.propagate(images, limit_activation)[0].float()
-    return (program.readout_scale * logits).log_softmax(dim=1)
 
 
 def _average(averages: Mapping[str, Tensor], tuning: Tuning, update: int) -> None:
