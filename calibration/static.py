@@ -114,7 +114,7 @@ class Static:
 
         Raises:
             InputError: A layer is reset to a value or has silent neurons: the gradient is that of the plain neuron with
-                the soft reset. Or weights of a network of integers are to be tuned.
+                the soft reset. Or weights of a network of integers are to be tuned, or what are no images be mirrored.
         """
         self._check(network)
         if self.compiled:
@@ -167,6 +167,11 @@ class Static:
                 raise InputError(f"The static method needs the soft reset, and layer {name!r} is reset to a value.")
             if spec.silent is not None:
                 raise InputError(f"The static method starts from plain neurons, and layer {name!r} has silent ones.")
+        if (self.flip or self.shift or self.both_sides) and len(network.input_shape) != 3:
+            raise InputError(
+                "flip, shift and both_sides are for images (channels, height, width), and this network takes "
+                f"{network.input_shape}: leave them out."
+            )
         if "weight" in self.tune and network.numerics == "int8":
             raise InputError("Weights are tuned before a network is quantised: tune those of the float32 network.")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_networks import layer, two_layers
+from small_networks import layer, one_neuron, two_layers
 from torch.utils.data import Dataset
 
 from calibration import MeanMatching, Static, calibrate
@@ -182,6 +182,9 @@ def test_refusals() -> None:
     silent = network.with_neurons({"second": replace(spec, silent=np.ones(spec.shape, np.bool_))})
     with pytest.raises(InputError, match="'second' has silent ones"):
         calibrate(silent, IMAGES, SHORT, 1)
+    for change in ({"flip": True}, {"shift": 1}, {"both_sides": True}):
+        with pytest.raises(InputError, match=r"flip, shift and both_sides are for images .* takes \(1,\)"):
+            calibrate(one_neuron(1.0), np.ones((8, 1), np.float32), replace(SHORT, **change), 1)
     for wrong in ((), ("delay",), ("bias", "bias")):
         with pytest.raises(InputError, match="some of potential, threshold, bias, weight"):
             Static(tune=wrong)  # type: ignore[arg-type]
