@@ -11,6 +11,7 @@ import typer
 from cos_export.errors import InputError
 
 __all__ = [
+    "BothSidesOption",
     "CalibrationDataOption",
     "CalibrationSamplesOption",
     "ClassesOption",
@@ -43,6 +44,7 @@ __all__ = [
     "TuneOption",
     "UpdatesOption",
     "WeightsOption",
+    "given",
     "names",
     "numbers",
 ]
@@ -107,6 +109,11 @@ QuantisationOption = Annotated[
 ]
 LimitsOption = Annotated[bool, typer.Option("--limits", help="Of int8: print the ranges beside Loihi 2's limits.")]
 SeedOption = Annotated[int | None, typer.Option(help="Of the order of the calibration images; 0 by default.")]
+
+
+def given(**options: object) -> dict[str, object]:
+    """The options that the user gave."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def names(listed: str) -> list[str]:

@@ -1,0 +1,147 @@
+"""Commands about a bundle and what runs it: verify, run, report, targets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cos_export.terminal.options import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    MeanOption,
+    SamplesOption,
+    StdOption,
+    TargetsOption,
+    names,
+    numbers,
+)
+from cos_export.terminal.output import finish
+
+__all__ = ["list_targets", "report", "run_bundle", "verify"]
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    targets: TargetsOption = "onnxruntime",
+    as_json: JsonOption = False,
+) -> int:
+    """Run a bundle's golden inputs on targets and compare every spike, end to end and locally.
+
+    Example: cos-export verify out/digits --targets onnxruntime,lava
+    """
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.tables import show_parity
+    from targets import verification
+
+    with progress_bars() as progress:
+        result = verification.verify(bundle, names(targets), progress=progress)
+    if not as_json:
+        show_parity(Console(), result)
+    return finish(result.to_dict(), as_json, result.passed)
+
+
+def run_bundle(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    data: DataOption,
+    target: Annotated[str, typer.Option(help="pytorch, onnxruntime or lava.")] = "onnxruntime",
+    samples: SamplesOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Classify images with a bundle on one target and report the accuracy after every step.
+
+    Example: cos-export run out/digits --data digits --target lava --samples 100
+    """
+    from calibration import per_sample_method
+    from cos_export.accuracy import row_of
+    from cos_export.bundle import load
+    from cos_export.datasets import load_dataset
+    from cos_export.simulation import check_images
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.tables import accuracy_table
+    from targets.running import classify
+    from targets.verification import resolve
+
+    opened, [chosen] = load(bundle), resolve([target])
+    read = partial(load_dataset, mean=numbers("--mean", mean), std=numbers("--std", std))
+    dataset = read(data, "test").first(samples)
+    images = check_images(opened.network, dataset.images)
+    network = opened.network
+    method = per_sample_method(network.method, network.rho) if network.rho else None
+    with progress_bars() as progress:
+        trace = classify(chosen, opened, images, calibration=method, device=device, progress=progress)
+    row = row_of(opened.network, trace, dataset, range(1, opened.steps + 1))
+    version = chosen.available().version
+    if not as_json:
+        Console().print(
+            accuracy_table(None, [row], f"Accuracy (%) of {version} on {dataset.name}, {len(dataset)} images")
+        )
+    document = {"target": chosen.name, "version": version, "dataset": dataset.name, "samples": len(dataset)}
+    return finish(document | row.to_dict(), as_json, True)
+
+
+def report(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page to write; by default beside the bundle, as BUNDLE.report.html.")
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="Verify on these first, with commas; by default the page tells of the export.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write the report of a bundle anew: accuracies, parity, thresholds, initial potentials and firing.
+
+    Nothing in the bundle is altered. With --json all that the page shows is printed as numbers, too.
+
+    Example: cos-export report out/digits --targets onnxruntime,lava --out digits.html
+    """
+    from cos_export.bundle import load
+    from cos_export.report import report_destination, report_document, save_report
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.tables import show_parity
+    from targets import verification
+
+    opened = load(bundle)
+    page = report_destination(opened, out)
+    parity = None
+    if targets is not None:
+        with progress_bars() as progress:
+            parity = verification.verify(opened, names(targets), progress=progress)
+    document = report_document(opened, parity)
+    save_report(page, document)
+    if not as_json:
+        console = Console()
+        if parity is not None:
+            show_parity(console, parity)
+        console.print(f"  {page}", highlight=False, soft_wrap=True)
+    return finish({"bundle": str(bundle), "report": str(page), **document}, as_json, parity is None or parity.passed)
+
+
+def list_targets(
+    install: Annotated[str | None, typer.Option(help="Make the environment of a target: lava.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """List the targets, whether each can run here, and why not.
+
+    Example: cos-export targets --install lava
+    """
+    import targets as registry
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.tables import target_table
+
+    if install is not None:
+        with progress_bars() as progress:
+            registry.install(install, progress=progress)
+    states = {name: registry.get(name).available() for name in registry.names()}
+    if not as_json:
+        Console().print(target_table(states))
+    return finish({name: asdict(state) for name, state in states.items()}, as_json, True)

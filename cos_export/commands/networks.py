@@ -1,0 +1,188 @@
+"""Commands about a network: check, train, offsets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cos_export.errors import InputError
+from cos_export.terminal.options import (
+    ClassesOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    LevelsOption,
+    MaxPooling,
+    MaxPoolOption,
+    MeanOption,
+    ModelArgument,
+    PerChannelOption,
+    SamplesOption,
+    StdOption,
+    ThresholdsOption,
+    WeightsOption,
+    given,
+    numbers,
+)
+from cos_export.terminal.output import finish
+
+__all__ = ["check", "offsets", "train"]
+
+
+def check(
+    model: ModelArgument,
+    weights: WeightsOption = None,
+    input_shape: Annotated[str | None, typer.Option(help="Of one image, as 3,32,32; zoo networks know theirs.")] = None,
+    levels: LevelsOption = None,
+    classes: ClassesOption = None,
+    max_pool: MaxPoolOption = MaxPooling.refuse,
+    as_json: JsonOption = False,
+) -> int:
+    """List every operation of a network, what it becomes, and all that stands in the way, each with its fix.
+
+    Example: cos-export check my_package.models:make_network --input-shape 3,32,32
+    """
+    import numpy as np
+
+    from cos_export import zoo
+    from cos_export.capturing import check_model
+    from cos_export.model_source import build_model
+    from cos_export.terminal.check_table import check_table
+
+    module = build_model(model, levels=levels, classes=classes)
+    if weights is not None:
+        zoo.load_weights(module, weights)
+    shape = numbers("--input-shape", input_shape)
+    if shape is None and model not in zoo.names():
+        raise InputError("Say the shape of one image, as --input-shape 3,32,32.")
+    size = [int(n) for n in shape] if shape is not None else list(zoo.entry(model).input_shape)
+    example = np.zeros((2, *size), np.float32)
+    result = check_model(module.eval(), example, levels=levels, max_pool=max_pool.value, assume_thresholds=True)
+    if not as_json:
+        Console().print(check_table(result, model))
+    return finish(result.to_dict(), as_json, result.passed)
+
+
+def train(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="Where to write the weights, as .safetensors; a .png is drawn beside it.")],
+    data: Annotated[str | None, typer.Option(help="What to train on; by default what the zoo network is for.")] = None,
+    test_data: Annotated[str | None, typer.Option(help="To measure on; of a named data set its test part.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
+    swap_activations: Annotated[
+        bool, typer.Option("--swap-activations", help="Put a QCFS in the place of every ReLU first.")
+    ] = False,
+    levels: LevelsOption = None,
+    classes: ClassesOption = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="By default the zoo network's recipe.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest that is reached.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="one-cycle or cosine.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, or mixed (bfloat16 where the device has it).")] = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Train a network of QCFS activations and write its weights with the recipe in the header.
+
+    Killed at any moment, the same command goes on from the last whole epoch, to the same weights.
+
+    Example: cos-export train digits --out digits.safetensors
+    """
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.tables import training_table
+    from cos_export.training_job import TrainingJob, run_training
+
+    job = TrainingJob(
+        model,
+        out,
+        data,
+        test_data,
+        weights,
+        swap_activations,
+        levels,
+        classes,
+        given(
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            seed=seed,
+            schedule=schedule,
+            precision=precision,
+        ),
+        numbers("--mean", mean),
+        numbers("--std", std),
+        device,
+    )
+    with progress_bars() as progress:
+        result, curve = run_training(job, progress=progress)
+    if not as_json:
+        console = Console()
+        console.print(training_table(result))
+        for path in (out, curve):
+            console.print(f"  {path}", highlight=False, soft_wrap=True)
+    return finish({"weights": str(out), "curve": str(curve), **asdict(result)}, as_json, True)
+
+
+def offsets(
+    model: Annotated[str, typer.Argument(help="As for check, or the folder of a bundle.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Where to draw the picture, as .png.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="T of the squared error; a bundle knows its own.")] = None,
+    rho: Annotated[int, typer.Option(min=1, help="Steps over which offset spikes are counted.")] = 4,
+    weights: WeightsOption = None,
+    samples: SamplesOption = None,
+    levels: LevelsOption = None,
+    classes: ClassesOption = None,
+    max_pool: MaxPoolOption = MaxPooling.refuse,
+    thresholds: ThresholdsOption = "mmse",
+    per_channel: PerChannelOption = False,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Count the spikes too few and too many in every layer, before and after COS x1, x2 and x4.
+
+    Example: cos-export offsets digits --data digits --steps 4 --rho 4 --out offsets.png
+    """
+    from calibration.choices import Choices
+    from calibration.conversion import data_parts, prepare
+    from calibration.offset_spikes import offset_spikes
+    from cos_export.bundle import load
+    from cos_export.datasets import load_dataset
+    from cos_export.device import resolve_device
+    from cos_export.model_source import load_model
+    from cos_export.report.offset_picture import check_picture_destination, save_offset_picture
+    from cos_export.terminal.offsets_table import offsets_table
+    from cos_export.terminal.progress_bars import progress_bars
+
+    check_picture_destination(out)
+    resolve_device(device)
+    averages, deviations = numbers("--mean", mean), numbers("--std", std)
+    with progress_bars() as progress:
+        if Path(model).is_dir():
+            network, images = load(model).network, load_dataset(data, "test", mean=averages, std=deviations)
+        elif steps is None:
+            raise InputError("Say how many steps the mean squared error is taken over, as --steps 4.")
+        else:
+            module = load_model(model, weights, levels=levels, classes=classes).module
+            choices = Choices(
+                "cos", steps, rho, None, levels, max_pool.value, thresholds, per_channel=per_channel, device=device
+            )
+            parts = data_parts(module, data, choices, mean=averages, std=deviations)
+            network, images = prepare(module, parts, choices, progress=progress).captured, parts.evaluation
+        found = offset_spikes(network, images.first(samples).images, steps, rho, device=device, progress=progress)
+    document = found.to_dict()
+    picture = save_offset_picture(out, document)
+    if not as_json:
+        console = Console()
+        console.print(offsets_table(document, model))
+        console.print(f"  {picture}", highlight=False, soft_wrap=True)
+    return finish({"model": model, "dataset": images.name, "picture": str(picture), **document}, as_json, True)
