@@ -19,6 +19,9 @@ COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a6d1d", "#7b2d8b", "#1b9aaa", "#d
 _FRAME = 50
 """Percent below the artificial network that the accuracies' frame reaches: one method at chance flattens all others."""
 
+_INSIDE = 4
+"""Methods whose names fit among the lines; those of more stand beside them."""
+
 
 def accuracy_chart(metrics: Mapping[str, Any]) -> str:
     """Accuracy by the steps that one input costs, one line per method, the artificial network as a dashed line.
@@ -26,7 +29,8 @@ def accuracy_chart(metrics: Mapping[str, Any]) -> str:
     Args:
         metrics: The manifest's metrics: `ann_accuracy` and `methods`, each with `rho` and `accuracy` by T.
     """
-    figure = _figure(6.4, 3.6)
+    crowded = len(metrics["methods"]) > _INSIDE
+    figure = _figure(9.0 if crowded else 6.4, 3.6)
     axes = figure.subplots()
     floor = 100 * metrics["ann_accuracy"] - _FRAME
     for colour, row in zip(cycle(COLOURS), metrics["methods"], strict=False):
@@ -46,7 +50,10 @@ def accuracy_chart(metrics: Mapping[str, Any]) -> str:
     ticks = sorted({int(t) + row["rho"] for row in metrics["methods"] for t in row["accuracy"]})
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
-    axes.legend(frameon=False)
+    if crowded:
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    else:
+        axes.legend(frameon=False)
     return _svg(figure)
 
 
