@@ -27,6 +27,7 @@ from cos_export.capturing import capture
 from cos_export.datasets import Dataset, load_dataset
 from cos_export.model_source import load_model
 from cos_export.network import SpikingNetwork
+from cos_export.nir_file import write_nir
 from cos_export.report.charts import accuracy_chart
 from cos_export.terminal.progress_bars import progress_bars
 from cos_export.training import accuracy
@@ -87,6 +88,8 @@ def static(
         for steps in given.steps:
             method = static_method(name, chosen if seed is None else chosen | {"seed": seed})
             calibrated = calibrate(network, train.images, method, steps, **options)
+            if given.keep is not None:
+                write_nir(calibrated, given.keep / f"{given.model}-{name}-{steps}-{seed or 0}.nir")
             share = measure_accuracy(calibrated, test, [steps], **options).accuracy[steps]
             yield Measured(label, 0, {steps: {"" if seed is None else str(seed): share}}, {steps: details})
 
@@ -135,8 +138,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=numbers, default=[0], help="of methods that have one, with commas: 0,1,2")
     parser.add_argument("--steps", type=numbers, default=list(READOUTS), help="with commas: 1,2,4,8")
     parser.add_argument("--methods", help="only these, with commas; none to write the tables anew")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for what static methods have calibrated, MODEL-METHOD-T-SEED.nir"
+    )
     parser.add_argument("--out", type=Path, required=True, help="written with .json, .md and .svg")
     given = parser.parse_args()
+    if given.keep is not None:
+        given.keep.mkdir(parents=True, exist_ok=True)
     test = load_dataset(given.data, "test").first(given.test_samples)
     train = load_dataset(given.calibration_data or given.data, "train").first(given.samples)
     module = load_model(given.model, given.weights).module
