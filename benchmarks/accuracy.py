@@ -23,6 +23,7 @@ from calibration import calibrate, method_names, needs_data, per_sample_method, 
 from calibration.choices import CALIBRATION_SAMPLES
 from cos_export import __version__
 from cos_export.accuracy import READOUTS, measure_accuracy
+from cos_export.bundle import network_of
 from cos_export.capturing import capture
 from cos_export.datasets import Dataset, load_dataset
 from cos_export.model_source import load_model
@@ -81,8 +82,12 @@ def static(
         chosen = {"tune": tuple(given.tune.split(",")), "updates": given.updates, "samples": given.batch}
         chosen |= {"flip": given.flip, "shift": given.shift, "learning_rate": given.learning_rate}
         chosen |= {"both_sides": given.both_sides, "compiled": given.compile}
+        if given.start_from is not None:
+            chosen["start"] = network_of(given.start_from)
     label = name if chosen.get("tune", ("potential",)) == ("potential",) else f"{name} ({', '.join(chosen['tune'])})"
     details = {"calibration_samples": len(train)} | {key: list(v) if key == "tune" else v for key, v in chosen.items()}
+    if given.start_from is not None:
+        details["start"] = given.start_from.name
     seeds: list[int | None] = list(given.seeds) if hasattr(method, "seed") else [None]
     for seed in seeds:
         for steps in given.steps:
@@ -131,6 +136,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=300, help="gradient steps of static")
     parser.add_argument("--batch", type=int, default=64, help="images in each gradient step of static")
     parser.add_argument("--learning-rate", type=float, default=0.004, help="of static")
+    parser.add_argument("--start-from", type=Path, help="what static starts from: a .nir of --keep, or a bundle")
     parser.add_argument("--compile", action="store_true", help="let static compile what it computes")
     parser.add_argument("--flip", action="store_true", help="mirror half the images of each update of static")
     parser.add_argument("--shift", type=int, default=0, help="move the images of each update by up to so many pixels")

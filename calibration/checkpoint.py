@@ -22,7 +22,7 @@ from cos_export.atomic_file import written_whole
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 
-__all__ = ["Checkpoint", "identity", "potentials", "with_potentials"]
+__all__ = ["Checkpoint", "fingerprint", "identity", "potentials", "with_potentials"]
 
 _FORMAT = "cos-export-calibration/1"
 _AWAY = "Delete it to calibrate from the start."
@@ -86,25 +86,37 @@ def identity(
 
     The images of a torch data set are not read for it: their number and the first of them stand for them.
     """
-    weights = hashlib.blake2b(digest_size=16)
-    for name in network.order:
-        for key, value in sorted(vars(network.graph.nodes[name]).items()):
-            if isinstance(value, np.ndarray):
-                weights.update(f"{name}/{key}/{value.shape}/{value.dtype}".encode() + np.ascontiguousarray(value).data)
-    for name, spec in network.neurons.items():
-        for value in (spec.threshold, spec.v_init):
-            weights.update(name.encode() + np.ascontiguousarray(value).data)
     images = data.images if isinstance(data.images, np.ndarray) else data.take([0]).numpy()
     return {
-        "network": weights.hexdigest(),
+        "network": fingerprint(network),
         "images": hashlib.blake2b(np.ascontiguousarray(images).data, digest_size=16).hexdigest(),
         "samples": len(data),
         "batch_size": data.batch_size,
-        "method": dict(method),
+        "method": {key: _plain(value) for key, value in method.items()},
         "steps": steps,
         "device": device.type,
         "processes": process_count(),
     }
+
+
+def fingerprint(network: SpikingNetwork) -> str:
+    """A hash of all numbers of a network, in hexadecimal."""
+    found = hashlib.blake2b(digest_size=16)
+    for name in network.order:
+        for key, value in sorted(vars(network.graph.nodes[name]).items()):
+            if isinstance(value, np.ndarray):
+                found.update(f"{name}/{key}/{value.shape}/{value.dtype}".encode() + np.ascontiguousarray(value).data)
+    for name, spec in network.neurons.items():
+        for key in ("threshold", "v_init", "bias"):
+            value = getattr(spec, key)
+            if value is not None:
+                found.update(f"{name}/{key}".encode() + np.ascontiguousarray(value).data)
+    return found.hexdigest()
+
+
+def _plain(value: object) -> object:
+    """An attribute of a method, as JSON."""
+    return fingerprint(value) if isinstance(value, SpikingNetwork) else value
 
 
 def potentials(network: SpikingNetwork) -> dict[str, Tensor]:

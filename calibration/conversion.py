@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from calibration.checkpoint import fingerprint
 from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS, Choices, check_method, tunes_weights
 from calibration.stage import calibrate, needs_data, per_sample_method, static_method
 from calibration.thresholds import relu_thresholds
@@ -86,7 +87,7 @@ class Conversion:
             "ann_accuracy": self.ann_accuracy,
             "captured_ann_accuracy": self.captured_accuracy,
             "methods": [row.to_dict() for row in self.rows],
-            "options": {name: list(v) if isinstance(v, tuple) else v for name, v in choices.options.items()},
+            "options": {name: _recorded(value) for name, value in choices.options.items()},
         }
         if self.thresholds:
             found["relu_thresholds"] = {
@@ -95,6 +96,13 @@ class Conversion:
                 "values": {path: array.tolist() for path, array in self.thresholds.items()},
             }
         return found
+
+
+def _recorded(value: object) -> object:
+    """An option as the manifest keeps it: of a network the hash of its numbers."""
+    if isinstance(value, SpikingNetwork):
+        return fingerprint(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def data_parts(

@@ -17,6 +17,7 @@ from calibration.distributed import summed
 from calibration.ftbc import FTBC
 from calibration.limit import limit_answer
 from calibration.mean_matching import MeanMatching
+from calibration.start import gone_on_from
 from calibration.surrogate import check_compiler
 from calibration.tuning import Tuned, Tuning
 from cos_export.device import mixed_precision, mixed_precision_type
@@ -72,6 +73,8 @@ class Static:
         precision: "mixed" computes the convolutions of an update in bfloat16 where the device has instructions for
             it; divergences and what is returned are of float32 in any case.
         rounds: Of the mean matching before; FTBC takes three batches for each.
+        start: What to start from in their place: the same network, calibrated before, for this T or another one. An
+            update at T = 1 costs a fraction of one at a larger T, and what it learns serves there.
         seed: Of the order of the images, and how they are changed.
     """
 
@@ -85,6 +88,7 @@ class Static:
     compiled: bool = False
     precision: str = "mixed"
     rounds: int = 10
+    start: SpikingNetwork | None = None
     seed: int = 0
     name: str = field(default="static", init=False)
     needs_data: bool = field(default=True, init=False)
@@ -120,8 +124,12 @@ class Static:
         if self.compiled:
             check_compiler(device)
         fitted, held_out = _parts(data)
+        answering = Program(network, device)
         done, kept = checkpoint.load(STAGE) or (0, {})
-        if kept:
+        if self.start is not None:
+            network = gone_on_from(self.start, network, steps)
+            self._check(network)
+        elif kept:
             network = _restarted(network, _part(kept, "start/"))
         else:
             network = self._start(network, fitted, steps, device, progress, checkpoint)
@@ -137,13 +145,13 @@ class Static:
             checkpoint.save(STAGE, update, _state(network, tuning, optimizer, averages))
             for group in optimizer.param_groups:
                 group["lr"] = group["top"] * 0.5 * (1.0 + math.cos(math.pi * update / self.updates))
-            self._differentiate(program, next(batches).to(device), tuning, min(self.samples, len(fitted)))
+            self._differentiate(answering, next(batches).to(device), tuning, min(self.samples, len(fitted)))
             optimizer.step()
             _average(averages, tuning, update)
         progress("tuning", self.updates, self.updates)
         tuning.put(averages)
-        before = self._divergence(program, Tuning(program, (), steps), held_out, progress)
-        after = self._divergence(program, tuning, held_out, progress)
+        before = self._divergence(answering, Tuning(program, (), steps), held_out, progress)
+        after = self._divergence(answering, tuning, held_out, progress)
         return tuning.applied() if after < before else network
 
     def _start(
@@ -192,7 +200,7 @@ class Static:
                 }
         return optimizer
 
-    def _differentiate(self, program: Program, images: Tensor, tuning: Tuning, samples: int) -> None:
+    def _differentiate(self, answering: Program, images: Tensor, tuning: Tuning, samples: int) -> None:
         """Puts the gradient of the loss, its mean over the `samples` of all processes, into each parameter's grad."""
         dtype = mixed_precision_type(images.device) if self.precision == "mixed" else None
         # Without a scaled loss, small gradients vanish in float16.
@@ -203,24 +211,25 @@ class Static:
         if len(images):
             with torch.enable_grad():
                 with mixed_precision(images.device, dtype):
-                    loss = self._summed_loss(program, tuning, images) / samples
+                    loss = self._summed_loss(answering, tuning, images) / samples
                 loss.backward()  # type: ignore[no-untyped-call]
         summed([tensor.grad for tensor in tensors if tensor.grad is not None])
 
-    def _divergence(self, program: Program, tuning: Tuning, data: CalibrationData, progress: Progress) -> float:
+    def _divergence(self, answering: Program, tuning: Tuning, data: CalibrationData, progress: Progress) -> float:
         """The mean of the loss over images."""
-        total = torch.zeros((), dtype=torch.float64, device=program.device)
+        total = torch.zeros((), dtype=torch.float64, device=answering.device)
         with torch.no_grad():
             for number, images in enumerate(data.ordered()):
                 progress("measuring what the tuning has brought", number * data.batch_size, len(data))
-                total += self._summed_loss(program, tuning, images.to(program.device)).double()
+                total += self._summed_loss(answering, tuning, images.to(answering.device)).double()
         progress("measuring what the tuning has brought", len(data), len(data))
         summed([total])
         return float(total) / len(data)
 
-    def _summed_loss(self, program: Program, tuning: Tuning, images: Tensor) -> Tensor:
-        wanted = limit_answer(program, images, both_sides=self.both_sides)
-        found = program.readout_scale * tuning.program().propagate(images, tuning.train).float().mean(0)
+    def _summed_loss(self, answering: Program, tuning: Tuning, images: Tensor) -> Tensor:
+        wanted = limit_answer(answering, images, both_sides=self.both_sides)
+        program = tuning.program()
+        found = program.readout_scale * program.propagate(images, tuning.train).float().mean(0)
         return functional.kl_div(found.log_softmax(dim=1), wanted, reduction="sum", log_target=True)
 
 

@@ -20,7 +20,7 @@ from cos_export.golden import Golden, read_golden
 from cos_export.network import SpikingNetwork
 from cos_export.nir_file import read_nir
 
-__all__ = ["BUNDLE_FORMAT", "Bundle", "check_destination", "load", "replacing_folder", "sha256_of"]
+__all__ = ["BUNDLE_FORMAT", "Bundle", "check_destination", "load", "network_of", "replacing_folder", "sha256_of"]
 
 BUNDLE_FORMAT = "cos-export-bundle/1"
 """What manifest.json calls its format."""
@@ -110,6 +110,17 @@ def load(path: str | os.PathLike[str]) -> Bundle:
         if sha256_of(file) != entry["sha256"]:
             raise BundleError(f"{file} was altered after the export: its SHA-256 is not the manifest's.")
     return Bundle(folder, manifest)
+
+
+def network_of(path: str | os.PathLike[str]) -> SpikingNetwork:
+    """The network of a bundle, or of a NIR file.
+
+    Raises:
+        BundleError: The folder is no bundle, or a file in it is missing or altered.
+        InputError: There is no such file, or it is no HDF5 file.
+        NetworkError: What the file holds is no feed-forward network of integrate-and-fire neurons.
+    """
+    return load(path).network if Path(path).is_dir() else read_nir(path)
 
 
 def check_destination(path: Path) -> None:

@@ -34,6 +34,7 @@ from cos_export.terminal.options import (
     RhoOption,
     SeedOption,
     ShiftOption,
+    StartFromOption,
     StdOption,
     StepsOption,
     TargetsOption,
@@ -72,6 +73,7 @@ def convert_and_export(
     flip: FlipOption = False,
     shift: ShiftOption = None,
     both_sides: BothSidesOption = False,
+    start_from: StartFromOption = None,
     compiled: CompileOption = False,
     seed: SeedOption = None,
     golden: GoldenOption = 64,
@@ -94,6 +96,7 @@ def convert_and_export(
     Example: cos-export convert-and-export digits --data digits --steps 4 --targets onnxruntime,lava --out out/digits
     """
     from calibration.choices import Choices
+    from cos_export.bundle import network_of
     from targets.verification import resolve
 
     choices = Choices(
@@ -113,6 +116,7 @@ def convert_and_export(
             flip=flip or None,
             shift=shift,
             both_sides=both_sides or None,
+            start=start_from and network_of(start_from),
             compiled=compiled or None,
             seed=seed,
         ),
@@ -141,6 +145,7 @@ def calibrate(
     flip: FlipOption = False,
     shift: ShiftOption = None,
     both_sides: BothSidesOption = False,
+    start_from: StartFromOption = None,
     compiled: CompileOption = False,
     seed: SeedOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once: it bounds the memory.")] = 64,
@@ -168,6 +173,7 @@ def calibrate(
     """
     from calibration.choices import Choices
     from calibration.distributed import local_device
+    from cos_export.bundle import network_of
     from cos_export.device import resolve_device
 
     choices = Choices(
@@ -187,6 +193,7 @@ def calibrate(
             flip=flip or None,
             shift=shift,
             both_sides=both_sides or None,
+            start=start_from and network_of(start_from),
             compiled=compiled or None,
             seed=seed,
         ),

@@ -37,6 +37,7 @@ __all__ = [
     "SamplesOption",
     "SeedOption",
     "ShiftOption",
+    "StartFromOption",
     "StdOption",
     "StepsOption",
     "TargetsOption",
@@ -99,6 +100,10 @@ ShiftOption = Annotated[
 ]
 BothSidesOption = Annotated[
     bool, typer.Option("--both-sides", help="Let static answer to the mean over an image and its mirror image.")
+]
+StartFromOption = Annotated[
+    Path | None,
+    typer.Option(help="What static starts from: a bundle or .nir of the same network, calibrated before for any T."),
 ]
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile what static computes: 1.4 to 1.6 times as fast after a slower start.")

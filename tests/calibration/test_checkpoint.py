@@ -15,6 +15,7 @@ from cos_export.network import SpikingNetwork
 IMAGES = np.random.default_rng(0).normal(size=(48, 2, 5, 5)).astype(np.float32)
 TUNED = Static(tune=("potential", "threshold"), updates=12, samples=16, rounds=3)
 EVERYTHING = Static(tune=("potential", "bias", "weight"), updates=12, samples=16, rounds=3, flip=True, shift=1)
+STARTED = replace(EVERYTHING, start=calibrate(two_layers(seed=8), IMAGES, EVERYTHING, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +59,7 @@ def assert_same(first: SpikingNetwork, second: SpikingNetwork) -> None:
         (EVERYTHING, "correcting the bias of each step", 4),
         (EVERYTHING, "tuning", 7),
         (EVERYTHING, "tuning", 12),
+        (STARTED, "tuning", 7),
     ],
 )
 def test_after_a_kill_it_comes_to_the_same_result(tmp_path: Path, method: StaticMethod, stage: str, done: int) -> None:
@@ -93,6 +95,7 @@ def test_the_state_of_another_calibration_is_refused(tmp_path: Path) -> None:
         {"images": IMAGES + 1},
         {"network": two_layers(seed=9)},
         {"batch_size": 8},
+        {"method": replace(TUNED, start=two_layers(seed=8))},
     ):
         given = {"network": network, "images": IMAGES, "method": TUNED, "steps": 2, "resume": kept} | change
         with pytest.raises(InputError, match=r"state of another calibration\. Delete it"):
