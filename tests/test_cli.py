@@ -18,6 +18,8 @@ import pytest
 from safetensors import safe_open
 
 import cli
+from calibration.checkpoint import fingerprint
+from cos_export.bundle import load
 
 COMMAND = [sys.executable, "-m", "cos_export"]
 
@@ -266,6 +268,23 @@ def test_calibrate_writes_a_bundle_with_what_was_chosen(tmp_path: Path) -> None:
     assert document["metrics"]["calibration_samples"] == 64
     assert [path.name for path in out.parent.iterdir()] == ["out"], "no state is left behind"
     assert run("verify", out).returncode == 0
+
+
+def test_calibrate_goes_on_from_a_bundle(tmp_path: Path) -> None:
+    chosen = ("calibrate", "digits", "--data", "digits", "--samples", "64", "--golden", "8")
+    chosen += ("--tune", "potential,bias,weight", "--updates", "2")
+    assert run(*chosen, "--steps", "1", "--out", tmp_path / "one").returncode == 0
+    goes_on = (*chosen, "--steps", "2", "--out", tmp_path / "two", "--json", "--start-from")
+    done = run(*goes_on, tmp_path / "one")
+    assert done.returncode == 0, done.stderr + done.stdout
+    metrics = json.loads(done.stdout)["metrics"]
+    assert metrics["options"]["start"] == fingerprint(load(tmp_path / "one").network)
+    assert run(*goes_on, tmp_path / "one" / "model.nir").returncode == 0
+    before = load(tmp_path / "two").manifest
+    for start, message in ((tmp_path / "none", "There is no file"), (tmp_path, "is no bundle")):
+        refused = run(*goes_on, start)
+        assert refused.returncode == 2 and message in json.loads(refused.stdout)["error"]
+    assert load(tmp_path / "two").manifest == before
 
 
 def test_other_data_to_calibrate_on_leave_all_of_the_first_to_measure_on(tmp_path: Path) -> None:
