@@ -83,11 +83,11 @@ def static(
         chosen |= {"flip": given.flip, "shift": given.shift, "learning_rate": given.learning_rate}
         chosen |= {"both_sides": given.both_sides, "compiled": given.compile}
         if given.start_from is not None:
-            chosen["start"] = network_of(given.start_from)
+            chosen["start_from"] = network_of(given.start_from)
     label = name if chosen.get("tune", ("potential",)) == ("potential",) else f"{name} ({', '.join(chosen['tune'])})"
     details = {"calibration_samples": len(train)} | {key: list(v) if key == "tune" else v for key, v in chosen.items()}
-    if given.start_from is not None:
-        details["start"] = given.start_from.name
+    if "start_from" in details:
+        details["start_from"] = given.start_from.name
     seeds: list[int | None] = list(given.seeds) if hasattr(method, "seed") else [None]
     for seed in seeds:
         for steps in given.steps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -10,19 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from calibration.data import CalibrationData
 from calibration.distributed import is_main, process_count, summed
 from cos_export.atomic_file import written_whole
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 
-__all__ = ["Checkpoint", "fingerprint", "identity", "potentials", "with_potentials"]
+__all__ = ["Checkpoint", "potentials", "with_potentials"]
 
 _FORMAT = "cos-export-calibration/1"
 _AWAY = "Delete it to calibrate from the start."
@@ -43,7 +40,7 @@ class Checkpoint:
 
         Args:
             path: The file, which need not be there.
-            calibration: What the calibration depends on, as JSON, from `identity`.
+            calibration: What the calibration depends on, as JSON, from `calibration.identity`.
             every: Seconds between two writes.
 
         Raises:
@@ -77,46 +74,6 @@ class Checkpoint:
         """Removes the file: the calibration is done."""
         if self.path is not None and is_main():
             self.path.unlink(missing_ok=True)
-
-
-def identity(
-    network: SpikingNetwork, data: CalibrationData, method: Mapping[str, Any], steps: int, device: torch.device
-) -> dict[str, Any]:
-    """What a calibration depends on, as JSON: a state of another one is not gone on from.
-
-    The images of a torch data set are not read for it: their number and the first of them stand for them.
-    """
-    images = data.images if isinstance(data.images, np.ndarray) else data.take([0]).numpy()
-    return {
-        "network": fingerprint(network),
-        "images": hashlib.blake2b(np.ascontiguousarray(images).data, digest_size=16).hexdigest(),
-        "samples": len(data),
-        "batch_size": data.batch_size,
-        "method": {key: _plain(value) for key, value in method.items()},
-        "steps": steps,
-        "device": device.type,
-        "processes": process_count(),
-    }
-
-
-def fingerprint(network: SpikingNetwork) -> str:
-    """A hash of all numbers of a network, in hexadecimal."""
-    found = hashlib.blake2b(digest_size=16)
-    for name in network.order:
-        for key, value in sorted(vars(network.graph.nodes[name]).items()):
-            if isinstance(value, np.ndarray):
-                found.update(f"{name}/{key}/{value.shape}/{value.dtype}".encode() + np.ascontiguousarray(value).data)
-    for name, spec in network.neurons.items():
-        for key in ("threshold", "v_init", "bias"):
-            value = getattr(spec, key)
-            if value is not None:
-                found.update(f"{name}/{key}".encode() + np.ascontiguousarray(value).data)
-    return found.hexdigest()
-
-
-def _plain(value: object) -> object:
-    """An attribute of a method, as JSON."""
-    return fingerprint(value) if isinstance(value, SpikingNetwork) else value
 
 
 def potentials(network: SpikingNetwork) -> dict[str, Tensor]:

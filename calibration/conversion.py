@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibration.checkpoint import fingerprint
 from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS, Choices, check_method, tunes_weights
+from calibration.identity import recorded
 from calibration.stage import calibrate, needs_data, per_sample_method, static_method
 from calibration.thresholds import relu_thresholds
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
@@ -87,7 +87,7 @@ class Conversion:
             "ann_accuracy": self.ann_accuracy,
             "captured_ann_accuracy": self.captured_accuracy,
             "methods": [row.to_dict() for row in self.rows],
-            "options": {name: _recorded(value) for name, value in choices.options.items()},
+            "options": {name: recorded(value) for name, value in choices.options.items()},
         }
         if self.thresholds:
             found["relu_thresholds"] = {
@@ -96,13 +96,6 @@ class Conversion:
                 "values": {path: array.tolist() for path, array in self.thresholds.items()},
             }
         return found
-
-
-def _recorded(value: object) -> object:
-    """An option as the manifest keeps it: of a network the hash of its numbers."""
-    if isinstance(value, SpikingNetwork):
-        return fingerprint(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def data_parts(

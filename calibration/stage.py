@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from calibration.bias import BiasCorrection
-from calibration.checkpoint import Checkpoint, identity
+from calibration.checkpoint import Checkpoint
 from calibration.cos import COS
 from calibration.data import CalibrationData, calibration_data
 from calibration.distributed import is_main, local_device, process_count, process_group
 from calibration.ftbc import FTBC
 from calibration.half import Half
+from calibration.identity import identity
 from calibration.mean_matching import MeanMatching
 from calibration.opi import OPI
 from calibration.rmp import RMP

@@ -73,8 +73,7 @@ class Static:
         precision: "mixed" computes the convolutions of an update in bfloat16 where the device has instructions for
             it; divergences and what is returned are of float32 in any case.
         rounds: Of the mean matching before; FTBC takes three batches for each.
-        start: What to start from in their place: the same network, calibrated before, for this T or another one. An
-            update at T = 1 costs a fraction of one at a larger T, and what it learns serves there.
+        start_from: What to start from in their place: the same network, calibrated before, for this T or another one.
         seed: Of the order of the images, and how they are changed.
     """
 
@@ -88,7 +87,7 @@ class Static:
     compiled: bool = False
     precision: str = "mixed"
     rounds: int = 10
-    start: SpikingNetwork | None = None
+    start_from: SpikingNetwork | None = None
     seed: int = 0
     name: str = field(default="static", init=False)
     needs_data: bool = field(default=True, init=False)
@@ -118,7 +117,8 @@ class Static:
 
         Raises:
             InputError: A layer is reset to a value or has silent neurons: the gradient is that of the plain neuron with
-                the soft reset. Or weights of a network of integers are to be tuned, or what are no images be mirrored.
+                the soft reset. Or weights of a network of integers are to be tuned, or what are no images be mirrored,
+                or `start_from` is another network.
         """
         self._check(network)
         if self.compiled:
@@ -126,8 +126,8 @@ class Static:
         fitted, held_out = _parts(data)
         answering = Program(network, device)
         done, kept = checkpoint.load(STAGE) or (0, {})
-        if self.start is not None:
-            network = gone_on_from(self.start, network, steps)
+        if self.start_from is not None:
+            network = gone_on_from(self.start_from, network, steps)
             self._check(network)
         elif kept:
             network = _restarted(network, _part(kept, "start/"))

@@ -18,7 +18,7 @@ import pytest
 from safetensors import safe_open
 
 import cli
-from calibration.checkpoint import fingerprint
+from calibration.identity import fingerprint
 from cos_export.bundle import load
 
 COMMAND = [sys.executable, "-m", "cos_export"]
@@ -278,7 +278,7 @@ def test_calibrate_goes_on_from_a_bundle(tmp_path: Path) -> None:
     done = run(*goes_on, tmp_path / "one")
     assert done.returncode == 0, done.stderr + done.stdout
     metrics = json.loads(done.stdout)["metrics"]
-    assert metrics["options"]["start"] == fingerprint(load(tmp_path / "one").network)
+    assert metrics["options"]["start_from"] == fingerprint(load(tmp_path / "one").network)
     assert run(*goes_on, tmp_path / "one" / "model.nir").returncode == 0
     before = load(tmp_path / "two").manifest
     for start, message in ((tmp_path / "none", "There is no file"), (tmp_path, "is no bundle")):

@@ -15,7 +15,7 @@ from cos_export.network import SpikingNetwork
 IMAGES = np.random.default_rng(0).normal(size=(48, 2, 5, 5)).astype(np.float32)
 TUNED = Static(tune=("potential", "threshold"), updates=12, samples=16, rounds=3)
 EVERYTHING = Static(tune=("potential", "bias", "weight"), updates=12, samples=16, rounds=3, flip=True, shift=1)
-STARTED = replace(EVERYTHING, start=calibrate(two_layers(seed=8), IMAGES, EVERYTHING, 1))
+STARTED = replace(EVERYTHING, start_from=calibrate(two_layers(seed=8), IMAGES, EVERYTHING, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_the_state_of_another_calibration_is_refused(tmp_path: Path) -> None:
         {"images": IMAGES + 1},
         {"network": two_layers(seed=9)},
         {"batch_size": 8},
-        {"method": replace(TUNED, start=two_layers(seed=8))},
+        {"method": replace(TUNED, start_from=two_layers(seed=8))},
     ):
         given = {"network": network, "images": IMAGES, "method": TUNED, "steps": 2, "resume": kept} | change
         with pytest.raises(InputError, match=r"state of another calibration\. Delete it"):

@@ -33,7 +33,7 @@ def test_what_was_learned_at_one_step_is_adapted_to_three(tmp_path: Path) -> Non
     network = two_layers(seed=8)
     write_nir(calibrate(network, IMAGES, EVERYTHING, 1), tmp_path / "one.nir")
     start = read_nir(tmp_path / "one.nir")
-    gone_on = calibrate(network, IMAGES, replace(EVERYTHING, updates=30, learning_rate=0.004, start=start), 3)
+    gone_on = calibrate(network, IMAGES, replace(EVERYTHING, updates=30, learning_rate=0.004, start_from=start), 3)
     assert divergence(gone_on, network, 3) < divergence(gone_on_from(start, network, 3), network, 3)
     assert (gone_on.method, gone_on.num_timesteps) == ("static", 3)
     moved = np.abs(gone_on.graph.nodes["dense"].weight - start.graph.nodes["dense"].weight).max()
@@ -44,7 +44,7 @@ def test_what_was_learned_at_one_step_is_adapted_to_three(tmp_path: Path) -> Non
 def test_a_start_that_gradients_do_not_improve_is_what_is_returned() -> None:
     network = two_layers(seed=8)
     start = calibrate(network, IMAGES, EVERYTHING, 2)
-    astray = calibrate(network, IMAGES, replace(EVERYTHING, updates=3, learning_rate=30.0, start=start), 2)
+    astray = calibrate(network, IMAGES, replace(EVERYTHING, updates=3, learning_rate=30.0, start_from=start), 2)
     for name in network.layers:
         assert np.array_equal(astray.neurons[name].v_init, start.neurons[name].v_init)
         assert np.array_equal(astray.neurons[name].threshold, start.neurons[name].threshold)
@@ -56,7 +56,7 @@ def test_what_it_answers_to_is_the_network_that_was_given() -> None:
     network = two_layers(seed=8)
     wrong = network.with_nodes({"head": with_attributes(network.graph.nodes["head"], bias=np.full(4, 5.0, np.float32))})
     wrong.graph.nodes["head"].bias[0] = -5.0
-    tuned = calibrate(network, IMAGES, replace(EVERYTHING, learning_rate=0.05, start=wrong), 2)
+    tuned = calibrate(network, IMAGES, replace(EVERYTHING, learning_rate=0.05, start_from=wrong), 2)
     assert divergence(tuned, network, 2) < 0.3 * divergence(wrong, network, 2)
 
 
@@ -104,4 +104,4 @@ def test_a_start_of_other_neurons_is_refused() -> None:
     spec = network.neurons["second"]
     silent = network.with_neurons({"second": replace(spec, silent=np.ones(spec.shape, np.bool_))})
     with pytest.raises(InputError, match="'second' has silent ones"):
-        calibrate(network, IMAGES, Static(updates=1, start=silent), 2)
+        calibrate(network, IMAGES, Static(updates=1, start_from=silent), 2)

@@ -1,0 +1,58 @@
+"""What a calibration depends on, as JSON: for a state to go on from, and for the manifest of a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from calibration.data import CalibrationData
+from calibration.distributed import process_count
+from cos_export.network import SpikingNetwork
+
+__all__ = ["fingerprint", "identity", "recorded"]
+
+
+def identity(
+    network: SpikingNetwork, data: CalibrationData, method: Mapping[str, Any], steps: int, device: torch.device
+) -> dict[str, Any]:
+    """What a calibration depends on, as JSON: a state of another one is not gone on from.
+
+    The images of a torch data set are not read for it: their number and the first of them stand for them.
+    """
+    images = data.images if isinstance(data.images, np.ndarray) else data.take([0]).numpy()
+    return {
+        "network": fingerprint(network),
+        "images": hashlib.blake2b(np.ascontiguousarray(images).data, digest_size=16).hexdigest(),
+        "samples": len(data),
+        "batch_size": data.batch_size,
+        "method": {key: recorded(value) for key, value in method.items()},
+        "steps": steps,
+        "device": device.type,
+        "processes": process_count(),
+    }
+
+
+def fingerprint(network: SpikingNetwork) -> str:
+    """A hash of the arrays of a network's nodes, of its thresholds, potentials and biases, in hexadecimal."""
+    found = hashlib.blake2b(digest_size=16)
+    for name in network.order:
+        for key, value in sorted(vars(network.graph.nodes[name]).items()):
+            if isinstance(value, np.ndarray):
+                found.update(f"{name}/{key}/{value.shape}/{value.dtype}".encode() + np.ascontiguousarray(value).data)
+    for name, spec in network.neurons.items():
+        for key in ("threshold", "v_init", "bias"):
+            value = getattr(spec, key)
+            if value is not None:
+                found.update(f"{name}/{key}".encode() + np.ascontiguousarray(value).data)
+    return found.hexdigest()
+
+
+def recorded(value: object) -> object:
+    """An attribute of a method as JSON has it: of a network its fingerprint, and a list for a tuple."""
+    if isinstance(value, SpikingNetwork):
+        return fingerprint(value)
+    return list(value) if isinstance(value, tuple) else value
