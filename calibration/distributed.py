@@ -13,6 +13,10 @@ from itertools import count
 
 import torch
 import torch.distributed as dist
+
+# Before any group is joined: its functions take the group there is at their import as the default of an argument, which
+# keeps that group and its threads alive to the end of the process. Adam imports it, among much else, at its first use.
+import torch.distributed.nn.functional
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
