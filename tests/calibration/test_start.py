@@ -6,6 +6,7 @@ from pathlib import Path
 import nir
 import numpy as np
 import pytest
+from divergence import divergence
 from integer_networks import in_fixed_point
 from small_networks import layer, two_layers
 
@@ -15,18 +16,9 @@ from cos_export.errors import InputError
 from cos_export.graph import with_attributes
 from cos_export.network import SpikingNetwork
 from cos_export.nir_file import read_nir, write_nir
-from cos_export.simulation import activate, simulate
 
 IMAGES = np.random.default_rng(1).normal(size=(240, 2, 5, 5)).astype(np.float32)
 EVERYTHING = Static(("potential", "threshold", "bias", "weight"), updates=60, samples=16, rounds=3, learning_rate=0.02)
-
-
-def divergence(network: SpikingNetwork, given: SpikingNetwork, steps: int) -> float:
-    """KL of what a network answers in `steps` steps from what the given one does with activations, in float64."""
-    wanted = activate(given, IMAGES).astype(np.float64)
-    found = simulate(network, IMAGES, steps, record_spikes=False).logits[-1].astype(np.float64)
-    wanted, found = (x - np.logaddexp.reduce(x, axis=1, keepdims=True) for x in (wanted, found))
-    return float((np.exp(wanted) * (wanted - found)).sum(axis=1).mean())
 
 
 def test_what_was_learned_at_one_step_is_adapted_to_three(tmp_path: Path) -> None:
@@ -34,7 +26,7 @@ def test_what_was_learned_at_one_step_is_adapted_to_three(tmp_path: Path) -> Non
     write_nir(calibrate(network, IMAGES, EVERYTHING, 1), tmp_path / "one.nir")
     start = read_nir(tmp_path / "one.nir")
     gone_on = calibrate(network, IMAGES, replace(EVERYTHING, updates=30, learning_rate=0.004, start_from=start), 3)
-    assert divergence(gone_on, network, 3) < divergence(gone_on_from(start, network, 3), network, 3)
+    assert divergence(gone_on, network, 3, IMAGES) < divergence(gone_on_from(start, network, 3), network, 3, IMAGES)
     assert (gone_on.method, gone_on.num_timesteps) == ("static", 3)
     moved = np.abs(gone_on.graph.nodes["dense"].weight - start.graph.nodes["dense"].weight).max()
     away = np.abs(start.graph.nodes["dense"].weight - network.graph.nodes["dense"].weight).max()
@@ -57,7 +49,7 @@ def test_what_it_answers_to_is_the_network_that_was_given() -> None:
     wrong = network.with_nodes({"head": with_attributes(network.graph.nodes["head"], bias=np.full(4, 5.0, np.float32))})
     wrong.graph.nodes["head"].bias[0] = -5.0
     tuned = calibrate(network, IMAGES, replace(EVERYTHING, learning_rate=0.05, start_from=wrong), 2)
-    assert divergence(tuned, network, 2) < 0.3 * divergence(wrong, network, 2)
+    assert divergence(tuned, network, 2, IMAGES) < 0.3 * divergence(wrong, network, 2, IMAGES)
 
 
 @pytest.mark.parametrize(("steps", "wanted"), [(1, [0]), (2, [0, 1]), (4, [0, 1, 1, 1])])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from divergence import divergence
 from small_networks import layer, one_neuron, two_layers
 from torch.utils.data import Dataset
 
@@ -16,9 +17,8 @@ from calibration import MeanMatching, Static, calibrate
 from calibration.surrogate import differentiable_train
 from cos_export.errors import InputError, UnavailableError
 from cos_export.exporting import export
-from cos_export.network import NeuronSpec, SpikingNetwork
+from cos_export.network import NeuronSpec
 from cos_export.neuron import integrate_and_fire, neuron_tensors
-from cos_export.simulation import activate, simulate
 from targets.verification import verify
 
 IMAGES = np.random.default_rng(0).normal(size=(48, 2, 5, 5)).astype(np.float32)
@@ -101,19 +101,12 @@ def test_backward_through_two_steps_by_hand() -> None:
     assert (first, second) == (0.75, 0.1875)
 
 
-def divergence(network: SpikingNetwork, steps: int, images: np.ndarray = IMAGES) -> float:
-    """KL of the spiking network's answer from the artificial one's, in float64."""
-    wanted = torch.from_numpy(activate(network, images)).double().log_softmax(1)
-    found = torch.from_numpy(simulate(network, images, steps, record_spikes=False).logits[-1]).double().log_softmax(1)
-    return float((wanted.exp() * (wanted - found)).sum(1).mean())
-
-
 @pytest.mark.parametrize("steps", [1, 2])
 def test_it_comes_closer_to_the_artificial_network_than_mean_matching(steps: int) -> None:
     network = two_layers(seed=8)
     matched = calibrate(network, IMAGES, MeanMatching(rounds=3), steps)
     tuned = calibrate(network, IMAGES, SHORT, steps)
-    assert divergence(tuned, steps) < divergence(matched, steps)
+    assert divergence(tuned, network, steps, IMAGES) < divergence(matched, network, steps, IMAGES)
     assert (tuned.method, tuned.num_timesteps, tuned.rho) == ("static", steps, 0)
     for name in network.layers:
         assert np.array_equal(tuned.neurons[name].threshold, network.neurons[name].threshold)
@@ -125,7 +118,7 @@ def test_thresholds_and_biases_help_further_and_survive_the_file(tmp_path: Path)
     network, steps = two_layers(seed=8), 2
     plain = calibrate(network, MANY, SHORT, steps)
     more = calibrate(network, MANY, replace(SHORT, tune=("potential", "threshold", "bias")), steps)
-    assert divergence(more, steps, MANY) < divergence(plain, steps, MANY)
+    assert divergence(more, network, steps, MANY) < divergence(plain, network, steps, MANY)
     for name in network.layers:
         spec = more.neurons[name]
         assert spec.bias is not None and spec.bias.shape == (steps, spec.shape[0])
