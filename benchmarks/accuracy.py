@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,11 @@ def static(
     for seed in seeds:
         for steps in given.steps:
             method = static_method(name, chosen if seed is None else chosen | {"seed": seed})
-            calibrated = calibrate(network, train.images, method, steps, **options)
-            if given.keep is not None:
-                write_nir(calibrated, given.keep / f"{given.model}-{name}-{steps}-{seed or 0}.nir")
+            kept = None if given.keep is None else given.keep / f"{given.model}-{name}-{steps}-{seed or 0}.nir"
+            resume = None if kept is None else kept.with_suffix(".resume.safetensors")
+            calibrated = calibrate(network, train.images, method, steps, resume=resume, **options)
+            if kept is not None:
+                write_nir(calibrated, kept)
             share = measure_accuracy(calibrated, test, [steps], **options).accuracy[steps]
             yield Measured(label, 0, {steps: {"" if seed is None else str(seed): share}}, {steps: details})
 
@@ -121,8 +123,8 @@ def _share(row: dict[str, Any], t: str) -> str:
     return f"{100 * row['accuracy'][t]:.2f}{spread}"
 
 
-def main() -> None:
-    """Measures and writes."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and writes; what the command line says, or `arguments`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--weights", type=Path)
@@ -145,10 +147,12 @@ def main() -> None:
     parser.add_argument("--steps", type=numbers, default=list(READOUTS), help="with commas: 1,2,4,8")
     parser.add_argument("--methods", help="only these, with commas; none to write the tables anew")
     parser.add_argument(
-        "--keep", type=Path, help="folder for what static methods have calibrated, MODEL-METHOD-T-SEED.nir"
+        "--keep",
+        type=Path,
+        help="folder for what static methods have calibrated, MODEL-METHOD-T-SEED.nir, and to go on from after a kill",
     )
     parser.add_argument("--out", type=Path, required=True, help="written with .json, .md and .svg")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.keep is not None:
         given.keep.mkdir(parents=True, exist_ok=True)
     test = load_dataset(given.data, "test").first(given.test_samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -33,6 +34,29 @@ def test_a_measured_table_says_what_its_json_says(path: Path) -> None:
         found = " ".join(line for line in lines if line.startswith(f"| `{row['method']}` |"))
         for share in row["accuracy"].values():
             assert f" {100 * share:.2f}" in found
+
+
+@pytest.mark.parametrize("model", ["resnet20", "vgg9"])
+def test_the_long_calibrations_in_the_tables_are_those_of_the_benchmark(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    headline = importlib.import_module("headline")
+    document = json.loads((ROOT / "docs" / "measured" / f"{model}.json").read_text("utf-8"))
+    rows = {row["method"]: row["details"] for row in document["methods"]}
+    found = rows["static (potential, bias, weight)"]
+    assert set(map(int, found)) == set(headline.RECIPES[model])
+    for steps, recipe in headline.RECIPES[model].items():
+        details = found[str(steps)]
+        assert [details[key] for key in ("updates", "samples", "learning_rate")] == [
+            recipe.updates,
+            recipe.samples,
+            recipe.learning_rate,
+        ]
+        start = None if recipe.after is None else f"{model}-static-{recipe.after}-0.nir"
+        assert details.get("start_from") == start
+        assert (details["flip"], details["shift"], details["both_sides"]) == (True, 4, True)
+        assert details["calibration_samples"] == 50000
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:
