@@ -41,6 +41,7 @@ RECIPES = {
         2: Recipe(3800, 64, 0.006, after=1),
         4: Recipe(2200, 64),
         5: Recipe(3300, 16),
+        6: Recipe(4000, 32),
         8: Recipe(2400, 32),
         12: Recipe(1200, 32),
     },
