@@ -82,18 +82,19 @@ def static(
         chosen = {"tune": tuple(given.tune.split(",")), "updates": given.updates, "samples": given.batch}
         chosen |= {"flip": given.flip, "shift": given.shift, "learning_rate": given.learning_rate}
         chosen |= {"both_sides": given.both_sides, "compiled": given.compile}
-        if given.start_from is not None:
-            chosen["start_from"] = network_of(given.start_from)
     label = name if chosen.get("tune", ("potential",)) == ("potential",) else f"{name} ({', '.join(chosen['tune'])})"
     details = {"calibration_samples": len(train)} | {key: list(v) if key == "tune" else v for key, v in chosen.items()}
-    if "start_from" in details:
+    starts = name == "static" and given.start_from is not None
+    if starts:
         details["start_from"] = given.start_from.name
     seeds: list[int | None] = list(given.seeds) if hasattr(method, "seed") else [None]
     for seed in seeds:
+        if starts:
+            chosen["start_from"] = network_of(Path(str(given.start_from).replace("{seed}", str(seed))))
         for steps in given.steps:
             method = static_method(name, chosen if seed is None else chosen | {"seed": seed})
             kept = None if given.keep is None else given.keep / f"{given.model}-{name}-{steps}-{seed or 0}.nir"
-            resume = None if kept is None else kept.with_suffix(".resume.safetensors")
+            resume = kept and kept.with_suffix(".resume.safetensors")
             calibrated = calibrate(network, train.images, method, steps, resume=resume, **options)
             if kept is not None:
                 write_nir(calibrated, kept)
@@ -138,7 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--updates", type=int, default=300, help="gradient steps of static")
     parser.add_argument("--batch", type=int, default=64, help="images in each gradient step of static")
     parser.add_argument("--learning-rate", type=float, default=0.004, help="of static")
-    parser.add_argument("--start-from", type=Path, help="what static starts from: a .nir of --keep, or a bundle")
+    parser.add_argument(
+        "--start-from", type=Path, help="what static starts from: a bundle, or a .nir of --keep, {seed} in place of 0"
+    )
     parser.add_argument("--compile", action="store_true", help="let static compile what it computes")
     parser.add_argument("--flip", action="store_true", help="mirror half the images of each update of static")
     parser.add_argument("--shift", type=int, default=0, help="move the images of each update by up to so many pixels")

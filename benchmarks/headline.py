@@ -54,16 +54,25 @@ RECIPES = {
 }
 
 
-def arguments(model: str, steps: int, seed: int, given: argparse.Namespace) -> list[str]:
-    """What benchmarks/accuracy.py is called with for one T and one seed."""
+def arguments(model: str, steps: int, given: argparse.Namespace) -> list[str]:
+    """What benchmarks/accuracy.py is called with for one T."""
     recipe = RECIPES[model][steps]
     called = [model, "--methods", "static", "--tune", "potential,bias,weight", "--samples", "50000", "--compile"]
-    called += ["--flip", "--shift", "4", "--both-sides", "--steps", str(steps), "--seeds", str(seed)]
+    called += [
+        "--flip",
+        "--shift",
+        "4",
+        "--both-sides",
+        "--steps",
+        str(steps),
+        "--seeds",
+        ",".join(map(str, given.seeds)),
+    ]
     called += ["--updates", str(recipe.updates * given.times), "--batch", str(recipe.samples)]
     called += ["--learning-rate", str(recipe.learning_rate), "--device", given.device]
     called += ["--data", str(given.data), "--calibration-data", str(given.calibration_data)]
     if recipe.after is not None:
-        called += ["--start-from", str(given.keep / f"{model}-static-{recipe.after}-{seed}.nir")]
+        called += ["--start-from", str(given.keep / f"{model}-static-{recipe.after}-{{seed}}.nir")]
     return [*called, "--keep", str(given.keep), "--out", str(given.out)]
 
 
@@ -84,9 +93,8 @@ def main() -> None:
     for steps in given.steps or known:
         if steps not in known:
             parser.error(f"--steps: T = {steps} is none of {', '.join(map(str, known))}.")
-    for seed in given.seeds:
-        for steps in given.steps or known:
-            measure(arguments(given.model, steps, seed, given))
+    for steps in given.steps or known:
+        measure(arguments(given.model, steps, given))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_the_long_calibrations_in_the_tables_are_those_of_the_benchmark(
             recipe.samples,
             recipe.learning_rate,
         ]
-        start = None if recipe.after is None else f"{model}-static-{recipe.after}-0.nir"
+        start = None if recipe.after is None else f"{model}-static-{recipe.after}-{{seed}}.nir"
         assert details.get("start_from") == start
         assert (details["flip"], details["shift"], details["both_sides"]) == (True, 4, True)
         assert details["calibration_samples"] == 50000
