@@ -58,16 +58,8 @@ def arguments(model: str, steps: int, given: argparse.Namespace) -> list[str]:
     """What benchmarks/accuracy.py is called with for one T."""
     recipe = RECIPES[model][steps]
     called = [model, "--methods", "static", "--tune", "potential,bias,weight", "--samples", "50000", "--compile"]
-    called += [
-        "--flip",
-        "--shift",
-        "4",
-        "--both-sides",
-        "--steps",
-        str(steps),
-        "--seeds",
-        ",".join(map(str, given.seeds)),
-    ]
+    called += ["--flip", "--shift", "4", "--both-sides"]
+    called += ["--steps", str(steps), "--seeds", ",".join(map(str, given.seeds))]
     called += ["--updates", str(recipe.updates * given.times), "--batch", str(recipe.samples)]
     called += ["--learning-rate", str(recipe.learning_rate), "--device", given.device]
     called += ["--data", str(given.data), "--calibration-data", str(given.calibration_data)]
