@@ -21,17 +21,17 @@ import torch
 
 from calibration import calibrate, method_names, needs_data, per_sample_method, static_method
 from calibration.choices import CALIBRATION_SAMPLES
-from cos_export import __version__
 from cos_export.accuracy import READOUTS, measure_accuracy
 from cos_export.bundle import network_of
 from cos_export.capturing import capture
 from cos_export.datasets import Dataset, load_dataset
-from cos_export.model_source import load_model
 from cos_export.network import SpikingNetwork
 from cos_export.nir_file import write_nir
 from cos_export.report.charts import accuracy_chart
 from cos_export.terminal.progress_bars import progress_bars
 from cos_export.training import accuracy
+from cos_export.version import __version__
+from cos_export.zoo.model_source import load_model
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ import torch
 from calibration_speed import memory_now
 
 from calibration import COS, calibrate, static_method
-from cos_export import __version__
 from cos_export.capturing import capture
 from cos_export.simulation import simulate
+from cos_export.version import __version__
 from cos_export.zoo.resnet import ResNet
 
 BLOCKS = {20: 3, 38: 6, 56: 9}

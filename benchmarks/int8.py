@@ -23,14 +23,14 @@ import torch
 
 from calibration import calibrate, needs_data
 from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS
-from cos_export import __version__
 from cos_export.accuracy import READOUTS, measure_accuracy
 from cos_export.capturing import capture
 from cos_export.datasets import Dataset, load_dataset
-from cos_export.model_source import load_model
 from cos_export.network import SpikingNetwork
 from cos_export.quantisation import quantise
 from cos_export.terminal.progress_bars import progress_bars
+from cos_export.version import __version__
+from cos_export.zoo.model_source import load_model
 
 Shares = dict[str, float]
 """The share of right answers by T."""

@@ -27,14 +27,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from cos_export import __version__
 from cos_export.capturing import capture
 from cos_export.datasets import load_dataset
 from cos_export.errors import InputError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.quantisation import quantise
 from cos_export.simulation import simulate
-from cos_export.trace import Trace
+from cos_export.simulation.trace import Trace
+from cos_export.version import __version__
 from cos_export.zoo import build, load_weights, weights_path
 from targets.lava import LavaTarget, find, run_network
 from targets.lava.process_group import members

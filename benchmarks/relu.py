@@ -25,9 +25,9 @@ from cos_export import QCFS, __version__, zoo
 from cos_export.accuracy import measure_accuracy
 from cos_export.capturing import capture
 from cos_export.datasets import Dataset, load_dataset
-from cos_export.model_source import load_model
 from cos_export.terminal.progress_bars import progress_bars
 from cos_export.training import Recipe, accuracy, train
+from cos_export.zoo.model_source import load_model
 
 STEPS = (1, 2, 4, 8, 16, 32)
 KINDS = (("maximum", False), ("percentile", False), ("mmse", False), ("mmse", True))

@@ -1,13 +1,14 @@
 """The calibration stage: one module per method, and the stage that streams data through them."""
 
-from calibration.bias import BiasCorrection
-from calibration.cos import COS
-from calibration.ftbc import FTBC
-from calibration.half import Half
-from calibration.mean_matching import MeanMatching
-from calibration.opi import OPI
-from calibration.rmp import RMP
-from calibration.srp import SRP
+from calibration.methods.bias import BiasCorrection
+from calibration.methods.cos import COS
+from calibration.methods.ftbc import FTBC
+from calibration.methods.half import Half
+from calibration.methods.mean_matching import MeanMatching
+from calibration.methods.opi import OPI
+from calibration.methods.rmp import RMP
+from calibration.methods.srp import SRP
+from calibration.methods.static import Static
 from calibration.stage import (
     PER_SAMPLE,
     STATIC,
@@ -18,7 +19,6 @@ from calibration.stage import (
     per_sample_method,
     static_method,
 )
-from calibration.static import Static
 
 __all__ = [
     "COS",

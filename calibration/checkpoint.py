@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from calibration.distributed import is_main, process_count, summed
-from cos_export.atomic_file import written_whole
+from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 
@@ -66,7 +66,7 @@ class Checkpoint:
         about = {"format": _FORMAT, "calibration": self._calibration, "stage": stage, "done": done}
         copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(self.path) as draft:
+        with atomic_write(self.path) as draft:
             save_file(copies, draft, metadata={"state": json.dumps(about, sort_keys=True)})
         self._written = time.monotonic()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from calibration.rmp import NEEDS_FLOAT32, RMP
+from calibration.methods.rmp import NEEDS_FLOAT32, RMP
+from calibration.methods.static import Static
 from calibration.stage import per_sample_method, static_method
-from calibration.static import Static
 from cos_export.capturing.options import MaxPool
 from cos_export.errors import InputError
 

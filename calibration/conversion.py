@@ -17,14 +17,14 @@ from calibration.stage import calibrate, needs_data, per_sample_method, static_m
 from calibration.thresholds import relu_thresholds
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
 from cos_export.capturing import capture
-from cos_export.capturing.observing import observed_relus
+from cos_export.capturing.activation_observer import observed_relus
 from cos_export.capturing.options import check_options
 from cos_export.datasets import Dataset, is_named, load_dataset
 from cos_export.errors import InputError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.quantisation import quantise
-from cos_export.simulation import PerSampleCalibration, activate
+from cos_export.simulation import PerSampleCalibration, ann_logits
 from cos_export.training import accuracy
 
 __all__ = [
@@ -236,7 +236,7 @@ def convert(
     prepared = prepare(module, parts, choices, resume=resume, progress=progress)
     calibration, evaluation = per_sample_method(choices.method, choices.rho), parts.evaluation
     ann = accuracy(module, evaluation, device=choices.device)
-    answers = activate(prepared.captured, evaluation.images, device=choices.device).argmax(axis=1)
+    answers = ann_logits(prepared.captured, evaluation.images, device=choices.device).argmax(axis=1)
     measure = partial(measure_accuracy, dataset=evaluation, at=readouts(choices.steps), device=choices.device)
     rows = [measure(prepared.captured, progress=progress)]
     if calibration is not None or prepared.calibrated.method != "half":

@@ -14,16 +14,16 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from calibration.cos import calibrated_potentials, presimulate
 from calibration.data import CalibrationData, calibration_data
 from calibration.distributed import summed
+from calibration.methods.cos import calibrated_potentials, presimulate
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
-from cos_export.neuron import NeuronTensors, integrate_and_fire
 from cos_export.progress import Progress, silent
-from cos_export.propagation import NeuronRule, Program, clipped_activation
 from cos_export.simulation import check_steps
+from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
+from cos_export.simulation.program import NeuronRule, Program, clipped_activation
 
 __all__ = ["LayerOffsets", "OffsetSpikes", "designed_spikes", "offset_spikes"]
 

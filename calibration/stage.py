@@ -12,25 +12,25 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from calibration.bias import BiasCorrection
 from calibration.checkpoint import Checkpoint
-from calibration.cos import COS
 from calibration.data import CalibrationData, calibration_data
 from calibration.distributed import is_main, local_device, process_count, process_group
-from calibration.ftbc import FTBC
-from calibration.half import Half
 from calibration.identity import identity
-from calibration.mean_matching import MeanMatching
-from calibration.opi import OPI
-from calibration.rmp import RMP
-from calibration.srp import SRP
-from calibration.static import Static
+from calibration.methods.bias import BiasCorrection
+from calibration.methods.cos import COS
+from calibration.methods.ftbc import FTBC
+from calibration.methods.half import Half
+from calibration.methods.mean_matching import MeanMatching
+from calibration.methods.opi import OPI
+from calibration.methods.rmp import RMP
+from calibration.methods.srp import SRP
+from calibration.methods.static import Static
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
-from cos_export.integers import settled
 from cos_export.network import SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, check_steps
+from cos_export.simulation.fixed_point import round_to_half_integers
 
 __all__ = [
     "PER_SAMPLE",
@@ -167,7 +167,7 @@ def calibrate(
         checkpoint = Checkpoint(None if resume is None else Path(resume), depends_on)
         calibrated = chosen.calibrate(network, data, steps, where, progress if is_main() else silent, checkpoint)
         checkpoint.remove()
-    return replace(settled(calibrated), num_timesteps=steps, method=chosen.name, rho=0)
+    return replace(round_to_half_integers(calibrated), num_timesteps=steps, method=chosen.name, rho=0)
 
 
 def static_method(name: str, options: Mapping[str, object] | None = None) -> StaticMethod:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from calibration.data import CalibrationData
 from calibration.distributed import summed
-from cos_export.neuron import NeuronTensors, integrate_and_fire
-from cos_export.propagation import NeuronRule, Program
+from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
+from cos_export.simulation.program import NeuronRule, Program
 
 __all__ = ["firing", "mean_sent"]
 

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from cos_export.capturing.observing import Observed, observed_relus
+from cos_export.capturing.activation_observer import Observed, observed_relus
 from cos_export.capturing.options import MaxPool, check_options
 from cos_export.device import resolve_device
 from cos_export.errors import InputError

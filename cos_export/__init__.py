@@ -12,10 +12,13 @@ Names are imported when they are first used, so that `import cos_export` is quic
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cos_export.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from calibration import COS, FTBC, OPI, RMP, SRP, BiasCorrection, calibrate
@@ -31,8 +34,8 @@ if TYPE_CHECKING:
     from cos_export.onnx_file import write_onnx
     from cos_export.qcfs import QCFS
     from cos_export.quantisation import quantise
-    from cos_export.simulation import activate, simulate
-    from cos_export.trace import Trace
+    from cos_export.simulation import ann_logits, simulate
+    from cos_export.simulation.trace import Trace
     from cos_export.training import train
     from targets.verification import verify
 
@@ -53,7 +56,7 @@ __all__ = [
     "SampleStates",
     "SpikingNetwork",
     "Trace",
-    "activate",
+    "ann_logits",
     "calibrate",
     "capture",
     "check_model",
@@ -72,8 +75,6 @@ __all__ = [
     "write_onnx",
 ]
 
-__version__ = "0.1.0"
-
 _HOMES = {
     "COS": "calibration",
     "FTBC": "calibration",
@@ -90,8 +91,8 @@ _HOMES = {
     "NeuronSpec": "cos_export.network",
     "SampleStates": "cos_export.network",
     "SpikingNetwork": "cos_export.network",
-    "Trace": "cos_export.trace",
-    "activate": "cos_export.simulation",
+    "Trace": "cos_export.simulation.trace",
+    "ann_logits": "cos_export.simulation",
     "calibrate": "calibration",
     "capture": "cos_export.capturing",
     "check_model": "cos_export.capturing",
@@ -111,7 +112,15 @@ _HOMES = {
 }
 
 
+_RENAMED = {"activate": "ann_logits"}
+"""Names of the version before, each with its new one; they go in the next version."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(f"cos_export.{name} is now cos_export.{new}.", DeprecationWarning, stacklevel=2)
+        return getattr(import_module(__name__), new)
     if name not in _HOMES:
         raise AttributeError(f"module 'cos_export' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -10,7 +10,7 @@ from cos_export.datasets import Dataset
 from cos_export.network import SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
-from cos_export.trace import Trace
+from cos_export.simulation.trace import Trace
 
 __all__ = ["READOUTS", "AccuracyRow", "measure_accuracy", "readouts", "row_of"]
 

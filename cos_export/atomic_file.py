@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cos_export.errors import InputError
 
-__all__ = ["umask", "written_whole"]
+__all__ = ["atomic_write", "umask"]
 
 
 def umask() -> int:
@@ -21,7 +21,7 @@ def umask() -> int:
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Lends a temporary path beside `path`, and moves what was written there into place at the end.
 
     The move is atomic because both are in one folder. If the body raises, the temporary file is removed

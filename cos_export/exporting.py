@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cos_export import __version__
-from cos_export.bundle import BUNDLE_FORMAT, MANIFEST, Bundle, check_destination, replacing_folder, sha256_of
+from cos_export.bundle.folder import BUNDLE_FORMAT, MANIFEST, Bundle, check_destination, replacing_folder, sha256_of
+from cos_export.bundle.golden import Golden, write_golden
+from cos_export.bundle.target import Target
 from cos_export.errors import InputError
-from cos_export.golden import Golden, write_golden
 from cos_export.network import SpikingNetwork
 from cos_export.nir_file import write_nir
 from cos_export.onnx_file import write_onnx
@@ -27,7 +27,7 @@ from cos_export.progress import Progress, silent
 from cos_export.quantisation import loihi_report
 from cos_export.report import parity_summary, render_report, report_document
 from cos_export.simulation import PerSampleCalibration, check_images, check_steps, simulate
-from cos_export.target import Target
+from cos_export.version import __version__
 
 __all__ = ["export", "export_and_verify"]
 

@@ -8,11 +8,11 @@ from importlib import import_module
 from typing import Any, cast
 
 from cos_export.bundle import Bundle
+from cos_export.bundle.target import Availability, Target
 from cos_export.errors import InputError, UnavailableError
 from cos_export.network import FloatArray, SampleStates
 from cos_export.progress import Progress, silent
-from cos_export.target import Availability, Target
-from cos_export.trace import Trace
+from cos_export.simulation.trace import Trace
 
 __all__ = ["Availability", "Target", "get", "install", "names"]
 

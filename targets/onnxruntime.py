@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 
 from cos_export.bundle import Bundle
+from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
 from cos_export.network import FloatArray, SampleStates
 from cos_export.onnx_file import without_spikes
 from cos_export.progress import Progress, silent
 from cos_export.simulation import check_images, check_steps
-from cos_export.target import Availability
-from cos_export.trace import Trace, concatenate
+from cos_export.simulation.trace import Trace, concatenate
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from cos_export.bundle import Bundle
+from cos_export.bundle.target import Availability
 from cos_export.device import resolve_device
 from cos_export.errors import CosExportError, TargetError
 from cos_export.network import FloatArray, SampleStates
 from cos_export.progress import Progress, silent
 from cos_export.simulation import simulate
-from cos_export.target import Availability
-from cos_export.trace import Trace
+from cos_export.simulation.trace import Trace
 
 __all__ = ["PyTorchTarget"]
 

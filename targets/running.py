@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cos_export.bundle import Bundle
+from cos_export.bundle.target import Target
 from cos_export.network import FloatArray
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
-from cos_export.target import Target
-from cos_export.trace import Trace, concatenate
+from cos_export.simulation.trace import Trace, concatenate
 
 __all__ = ["classify"]
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from cos_export import parity
 from cos_export.bundle import Bundle, load
+from cos_export.bundle.target import Target
 from cos_export.errors import InputError, UnavailableError
 from cos_export.progress import Progress, silent
-from cos_export.target import Target
 
 __all__ = ["resolve", "verify"]
 

@@ -1,4 +1,4 @@
-"""Lets every test import this tree, and the helpers that lie beside the tests."""
+"""Lets every test import this tree, and what tests share in `tests/helpers`."""
 
 import sys
 from pathlib import Path
@@ -7,5 +7,4 @@ _TESTS = Path(__file__).parent
 
 if str(_TESTS.parent) not in sys.path:
     sys.path.insert(0, str(_TESTS.parent))
-# At the end: the folders tests/cos_export and tests/targets must not stand before the packages of those names.
-sys.path.append(str(_TESTS))
+sys.path.append(str(_TESTS / "helpers"))

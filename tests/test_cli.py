@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
 import pytest
+from command_line import run
 from safetensors import safe_open
 
-import cli
 from calibration.identity import fingerprint
 from cos_export.bundle import load
 
@@ -44,30 +40,6 @@ def relu():
 def not_a_module():
     return 3
 """
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run(*arguments: str | Path, cwd: Path | None = None) -> Done:
-    """The command in this process, which has torch imported already."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        contextlib.chdir(cwd or "."),
-        mock.patch.object(sys, "argv", ["cos-export", *map(str, arguments)]),
-        mock.patch.object(sys, "path", list(sys.path)),
-        mock.patch.dict(os.environ, {"COLUMNS": "400"}),
-        pytest.raises(SystemExit) as stopped,
-    ):
-        sys.modules.pop("mine", None)  # another test's module of that name
-        cli.main()
-    assert isinstance(stopped.value.code, int)
-    return Done(stopped.value.code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli import run
+from command_line import run
 
 from cos_export.bundle import load
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from command_line import Done, run
 from onnx import numpy_helper
 from rich.console import Console
 from small_networks import two_layers
-from test_cli import Done, run
 
 from cos_export.bundle import load, sha256_of
 from cos_export.errors import InputError

@@ -23,7 +23,7 @@ def network() -> ce.SpikingNetwork:
     test = ce.load_dataset("digits", "test")
     assert accuracy(module, test) >= 0.98
     network = ce.capture(module, test.images[:1])
-    answers = ce.activate(network, test.images).argmax(1)
+    answers = ce.ann_logits(network, test.images).argmax(1)
     assert (answers == test.labels).mean() >= 0.98
     return network
 

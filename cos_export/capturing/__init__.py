@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from cos_export.capturing.checking import CheckResult, check_model, inspect_module
 from cos_export.capturing.findings import Finding, explain
+from cos_export.capturing.operators.rectifiers import check_keys
 from cos_export.capturing.options import MaxPool, check_options
 from cos_export.capturing.preparing import prepare
-from cos_export.capturing.rectifiers import check_keys
 from cos_export.capturing.tracing import check_example
 from cos_export.capturing.walk import walk
 from cos_export.errors import CaptureError
@@ -39,7 +39,7 @@ def capture(
 
     A `QCFS`, ours or one that computes the same, has theta = lambda; a ReLU with an upper bound b has theta = b; any
     other ReLU has the threshold that `thresholds` holds for it, and is clipped there. For each layer
-    `cos_export.simulation.activate` computes on the network what the module computes in eval mode, as long as no
+    `cos_export.simulation.ann_logits` computes on the network what the module computes in eval mode, as long as no
     ReLU exceeds its threshold. Weights are folded in float64 and rounded to float32 once.
 
     Args:

@@ -15,8 +15,8 @@ import numpy as np
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.folding import DoubleArray, apply_gain, channel_weight, wired_weight
 from cos_export.capturing.values import Term, Value, pack, ratio, vector
-from cos_export.graph import Shape
 from cos_export.network import NeuronSpec, SpikingNetwork
+from cos_export.network.graph import Shape
 
 __all__ = ["Builder", "Synapse"]
 

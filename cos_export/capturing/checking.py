@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from cos_export.capturing.findings import Finding, blockers
+from cos_export.capturing.operators.rectifiers import check_keys
 from cos_export.capturing.options import MaxPool, check_options
 from cos_export.capturing.preparing import prepare
-from cos_export.capturing.rectifiers import check_keys
 from cos_export.capturing.tracing import check_example, summary
 from cos_export.capturing.walk import walk
 from cos_export.errors import CosExportError

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.capturing.values import Term, vector
-from cos_export.graph import Shape
+from cos_export.network.graph import Shape
 
 __all__ = ["DoubleArray", "apply_gain", "batch_norm_gain", "channel_weight", "window_weight", "wired_weight"]
 

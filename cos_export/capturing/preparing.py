@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cos_export.capturing.findings import Finding
-from cos_export.capturing.max_pooling import average_max_pools
+from cos_export.capturing.operators.max_pooling import average_max_pools
 from cos_export.capturing.options import Options
 from cos_export.capturing.tracing import Traced, trace
 

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from cos_export.graph import Shape
+from cos_export.network.graph import Shape
 
 __all__ = ["Scale", "Term", "Value", "pack", "ratio", "vector"]
 

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-# Imported for what they register.
-from cos_export.capturing import arithmetic, max_pooling, pooling, reshaping, rewiring, synapses  # noqa: F401
+from cos_export.capturing.aliasing import Memory, mutates
 from cos_export.capturing.builder import Builder
 from cos_export.capturing.findings import Finding, Unsupported, blockers
-from cos_export.capturing.memory import Memory, mutates
-from cos_export.capturing.operators import OPERATORS, Call, Converted
+
+# Imported for what they register.
+from cos_export.capturing.operators import arithmetic, channels, max_pooling, pooling, reshaping, synapses  # noqa: F401
+from cos_export.capturing.operators.rectifiers import rectifier_keys
+from cos_export.capturing.operators.registry import OPERATORS, Call, Converted
 from cos_export.capturing.options import Options
-from cos_export.capturing.rectifiers import rectifier_keys
 from cos_export.capturing.refusals import refusal
 from cos_export.capturing.tracing import (
     REPLACED,
@@ -29,8 +30,8 @@ from cos_export.capturing.tracing import (
     summary,
 )
 from cos_export.capturing.values import Value
-from cos_export.graph import Shape
 from cos_export.network import SpikingNetwork
+from cos_export.network.graph import Shape
 
 __all__ = ["Walk", "walk"]
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # what is slow to import is imported by the command that need
     from collections.abc import Sequence
 
     from calibration.choices import Choices
-    from cos_export.target import Target
+    from cos_export.bundle.target import Target
 
 __all__ = ["calibrate", "convert_and_export"]
 
@@ -227,9 +227,9 @@ def _convert(
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
     from cos_export.exporting import export_and_verify
-    from cos_export.model_source import load_model
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import limits_table, show_conversion
+    from cos_export.zoo.model_source import load_model
 
     # Everything that can be refused is refused before the first second of work.
     check_destination(out)

@@ -50,8 +50,8 @@ def check(
 
     from cos_export import zoo
     from cos_export.capturing import check_model
-    from cos_export.model_source import build_model
     from cos_export.terminal.check_table import check_table
+    from cos_export.zoo.model_source import build_model
 
     module = build_model(model, levels=levels, classes=classes)
     if weights is not None:
@@ -97,7 +97,7 @@ def train(
     """
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import training_table
-    from cos_export.training_job import TrainingJob, run_training
+    from cos_export.training.job import TrainingJob, run_training
 
     job = TrainingJob(
         model,
@@ -158,10 +158,10 @@ def offsets(
     from cos_export.bundle import load
     from cos_export.datasets import load_dataset
     from cos_export.device import resolve_device
-    from cos_export.model_source import load_model
     from cos_export.report.offset_picture import check_picture_destination, save_offset_picture
     from cos_export.terminal.offsets_table import offsets_table
     from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.zoo.model_source import load_model
 
     check_picture_destination(out)
     resolve_device(device)

@@ -13,7 +13,7 @@ from cos_export.errors import NetworkError, ParityError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.parity.local import LocalResult, check_local
 from cos_export.simulation import simulate
-from cos_export.trace import Trace
+from cos_export.simulation.trace import Trace
 
 __all__ = ["OnnxCheck", "check_onnx"]
 

@@ -33,8 +33,8 @@ def unroll_neurons(
 ) -> LayerValues:
     """Appends `steps` steps of charge, fire and reset.
 
-    The order of operations is that of `cos_export.neuron.step`, so that equal currents give equal spikes. The
-    last step's reset is left out, since nothing reads it.
+    The order of operations is that of `cos_export.simulation.neuron.step`, so that equal currents give equal spikes.
+    The last step's reset is left out, since nothing reads it.
 
     Args:
         builder: The graph.

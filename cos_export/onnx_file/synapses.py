@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
-from cos_export.graph import Pooling, Shape, convolution, pooling
+from cos_export.network.graph import Pooling, Shape, convolution, pooling
 from cos_export.onnx_file.builder import GraphBuilder
 
 __all__ = ["Synapse", "synapse"]

@@ -8,16 +8,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from cos_export.atomic_file import written_whole
+from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
-from cos_export.integers import input_gain
 from cos_export.network import Quantisation, SpikingNetwork
-from cos_export.nir_metadata import graph_metadata, producer
+from cos_export.nir_file.metadata import graph_metadata, producer
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.check import OnnxCheck, check_onnx
 from cos_export.onnx_file.neurons import LayerValues, unroll_neurons
 from cos_export.onnx_file.pruning import LOGITS
 from cos_export.onnx_file.synapses import synapse
+from cos_export.simulation.fixed_point import input_gain
 
 __all__ = ["IMAGES", "build_model", "write_onnx"]
 
@@ -50,7 +50,7 @@ def write_onnx(
         ParityError: The file computes something else than `simulate`.
     """
     model = build_model(network, steps, per_sample=per_sample)
-    with written_whole(path) as draft:
+    with atomic_write(path) as draft:
         onnx.save_model(model, draft)
         return check_onnx(network, draft, steps)
 
@@ -135,7 +135,7 @@ def _summed(builder: GraphBuilder, name: str, arriving: list[tuple[str, ...]]) -
 
 
 def _encoded(builder: GraphBuilder, images: str, quantisation: Quantisation) -> str:
-    """The 8-bit integers of `cos_export.integers.encoded`, operation by operation."""
+    """The 8-bit integers of `cos_export.simulation.fixed_point.quantise_input`, operation by operation."""
     gain = builder.constant(f"{IMAGES}/gain", np.array(input_gain(quantisation), np.float32))
     low = builder.constant(f"{IMAGES}/minimum", np.array(quantisation.input_minimum, np.float32))
     high = builder.constant(f"{IMAGES}/maximum", np.array(quantisation.input_maximum, np.float32))

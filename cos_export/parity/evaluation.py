@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from cos_export.errors import ParityError
-from cos_export.integers import encoded
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
-from cos_export.neuron import channels_last, sample_blocks
 from cos_export.parity.rounding import UNIT_ROUNDOFF, Bounded, added, bounded_synapse, exact
-from cos_export.trace import Trace
+from cos_export.simulation.fixed_point import quantise_input
+from cos_export.simulation.neuron import channels_last, sample_blocks
+from cos_export.simulation.trace import Trace
 
 __all__ = ["Charge", "Evaluation", "Neurons", "at_step", "margin_at"]
 
@@ -90,7 +90,7 @@ class Evaluation:
                 yield name, arriving
                 values[name] = exact(spikes[name].to(torch.float64))
             elif not sources:
-                start = encoded(images, network.quantisation).to(torch.float64)
+                start = quantise_input(images, network.quantisation).to(torch.float64)
                 values[name] = exact(channels_last(start).unsqueeze(0))
             else:
                 values[name] = _per_step(self._synapses[name], added(arriving, self.unit))

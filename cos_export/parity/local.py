@@ -19,11 +19,11 @@ from torch import Tensor
 
 from cos_export.errors import ParityError
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
-from cos_export.neuron import channels_last
 from cos_export.parity.evaluation import Charge, Evaluation, at_step
 from cos_export.parity.rounding import Bounded, gamma
 from cos_export.progress import Progress, silent
-from cos_export.trace import Trace
+from cos_export.simulation.neuron import channels_last
+from cos_export.simulation.trace import Trace
 
 __all__ = ["LocalLayer", "LocalResult", "Violation", "check_local"]
 

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from cos_export.errors import NetworkError
-from cos_export.graph import pooling
-from cos_export.parity.paired_sums import paired
-from cos_export.propagation import synapse
+from cos_export.network.graph import pooling
+from cos_export.parity.packed_sums import paired
+from cos_export.simulation.program import synapse
 
 __all__ = ["UNIT_ROUNDOFF", "Bounded", "added", "bounded_synapse", "exact", "gamma"]
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cos_export.bundle import Bundle
+from cos_export.bundle.target import Target
 from cos_export.parity.comparison import Comparison, compare
 from cos_export.parity.local import LocalResult, check_local
 from cos_export.progress import Progress, silent
-from cos_export.target import Target
 
 __all__ = ["ParityResult", "TargetParity", "verify"]
 

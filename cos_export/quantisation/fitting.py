@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cos_export.device import full_precision
-from cos_export.graph import convolution, with_attributes
+from cos_export.network.graph import convolution, with_attributes
 from cos_export.quantisation.scales import Rounding, Units, rounded_synapse, squared_error
 
 __all__ = ["fitted_synapse"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
-from cos_export.graph import Shape, pooling
 from cos_export.network import Quantisation
+from cos_export.network.graph import Shape, pooling
 
 __all__ = ["Bound", "Interval", "carried", "input_interval"]
 

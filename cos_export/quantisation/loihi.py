@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.network import SpikingNetwork
+from cos_export.quantisation.groups import WEIGHTED, weight_field
 from cos_export.quantisation.ranges import LayerRange, check_ranges
-from cos_export.quantisation.units import WEIGHTED, weight_field
 
 __all__ = ["LoihiLayer", "loihi_report"]
 

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError
-from cos_export.integers import half_integers
 from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.quantisation.fitting import fitted_synapse
+from cos_export.quantisation.groups import Group, fold_averages, free_name, groups, with_carriers
 from cos_export.quantisation.ranges import check_ranges
 from cos_export.quantisation.scales import Rounding, Units, arrivals, best_unit, channel_thresholds, rounded_synapse
 from cos_export.quantisation.splitting import parts_allowed, split
-from cos_export.quantisation.units import Group, fold_averages, free_name, groups, with_carriers
 from cos_export.simulation import check_images
+from cos_export.simulation.fixed_point import half_integers
 
 __all__ = ["SAMPLES", "quantise"]
 
@@ -97,7 +97,7 @@ def quantise(
         work = _Work(prepared, _input_coding(array, rounding), rounding, per_channel, largest)
         for number, group in enumerate(_in_order(parts)):
             progress("quantising", number, len(parts))
-            work.settle(group, heard)
+            work.quantise_group(group, heard)
         progress("quantising", len(parts), len(parts))
         result = work.network()
         try:
@@ -159,7 +159,7 @@ class _Work:
         self.taken: dict[str, float] = {}
         self.edges = [(str(source), str(target)) for source, target in self.before.graph.edges]
 
-    def settle(self, group: Group, heard: Mapping[str, Tensor]) -> None:
+    def quantise_group(self, group: Group, heard: Mapping[str, Tensor]) -> None:
         """Decides a group's unit, and rounds what it is the unit of."""
         unit = np.ones(1)
         if group.producers:

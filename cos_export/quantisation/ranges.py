@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.errors import InputError, NetworkError
-from cos_export.integers import LARGEST_START
 from cos_export.network import NeuronSpec, SpikingNetwork
+from cos_export.quantisation.groups import WEIGHTED, weight_field
 from cos_export.quantisation.intervals import Bound, Interval, carried, input_interval
-from cos_export.quantisation.units import WEIGHTED, weight_field
+from cos_export.simulation.fixed_point import LARGEST_START
 
 __all__ = ["LARGEST_POTENTIAL", "LARGEST_SUM", "LayerRange", "check_ranges", "layer_ranges"]
 

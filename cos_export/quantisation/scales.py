@@ -14,10 +14,10 @@ from torch import Tensor
 
 from cos_export.device import full_precision
 from cos_export.network import FloatArray, SpikingNetwork
-from cos_export.neuron import neuron_tensors
-from cos_export.propagation import clipped_activation, synapse
+from cos_export.quantisation.groups import WEIGHTED, weight_field
 from cos_export.quantisation.splitting import parts_allowed
-from cos_export.quantisation.units import WEIGHTED, weight_field
+from cos_export.simulation.neuron import neuron_tensors
+from cos_export.simulation.program import clipped_activation, synapse
 
 __all__ = [
     "LARGEST_THRESHOLD",

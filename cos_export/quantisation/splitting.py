@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import nir
 import numpy as np
 
-from cos_export.graph import with_attributes
-from cos_export.quantisation.units import weight_field
+from cos_export.network.graph import with_attributes
+from cos_export.quantisation.groups import weight_field
 
 __all__ = ["MOST_PARTS", "parts_allowed", "split"]
 

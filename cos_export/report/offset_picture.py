@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cos_export.atomic_file import written_whole
+from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
 from cos_export.report.charts import COLOURS
 
@@ -70,7 +70,7 @@ def save_offset_picture(path: Path, statistics: Mapping[str, Any]) -> Path:
         # Axes that are shared label the last row alone, which may have fewer columns.
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("psi: spikes too few (> 0) or too many (< 0)", fontsize=9)
-    with written_whole(path) as draft:
+    with atomic_write(path) as draft:
         # The draft's name ends in .part, so the format is said; without the software's version it repeats to the byte.
         figure.savefig(draft, format="png", dpi=120, metadata={"Software": None})
     return path

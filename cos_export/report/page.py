@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cos_export.atomic_file import written_whole
+from cos_export.atomic_file import atomic_write
 from cos_export.bundle import Bundle
 from cos_export.errors import InputError
 from cos_export.report.charts import accuracy_chart, firing_rate_chart, potential_chart
@@ -81,7 +81,7 @@ def save_report(path: Path, document: Mapping[str, Any]) -> None:
         InputError: The file cannot be written.
     """
     page = render_report(document)
-    with written_whole(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(page, "utf-8")
 
 

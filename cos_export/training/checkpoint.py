@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from cos_export.atomic_file import written_whole
+from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
 from cos_export.training.result import TrainingResult
 from cos_export.training.state import state_path
@@ -69,7 +69,7 @@ def save_checkpoint(
         raise InputError(f"What the training started from cannot be written as JSON: {error}") from error
     # Copies, for safetensors refuses tensors that share memory, as an activation under two names does.
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-    with written_whole(path) as draft:
+    with atomic_write(path) as draft:
         save_file(state, draft, metadata=header)
     state_path(path).unlink(missing_ok=True)
     return path

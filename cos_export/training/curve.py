@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cos_export.atomic_file import written_whole
+from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
 from cos_export.training.result import TrainingResult
 
@@ -44,7 +44,7 @@ def save_learning_curve(path: str | Path, result: TrainingResult) -> Path:
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    with written_whole(path) as draft:
+    with atomic_write(path) as draft:
         # The draft's name ends in .part, so the format is said; without the software's version it repeats to the byte.
         figure.savefig(draft, format="png", dpi=120, metadata={"Software": None})
     return path

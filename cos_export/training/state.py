@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cos_export.atomic_file import written_whole
+from cos_export.atomic_file import atomic_write
 from cos_export.datasets import Dataset
 from cos_export.errors import InputError
 from cos_export.training.recipe import Recipe
@@ -96,7 +96,7 @@ def write_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str,
         "scaler": trainee.scaler.state_dict(),
     }
     copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    with written_whole(path) as draft:
+    with atomic_write(path) as draft:
         save_file(copies, draft, metadata={"state": json.dumps(about, sort_keys=True)})
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cos_export.errors import TargetError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.simulation import mean_readout
-from cos_export.trace import Trace
+from cos_export.simulation.trace import Trace
 from targets.lava.lowered_node import LoweredNode
 
 __all__ = ["NETX_FILE", "PROTOCOL", "Backend", "Job", "read_trace", "write_job"]

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cos_export.bundle import Bundle
+from cos_export.bundle.target import Availability
 from cos_export.errors import InputError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation import check_images, check_steps
-from cos_export.target import Availability
-from cos_export.trace import Trace
+from cos_export.simulation.trace import Trace
 from targets.lava.environment import find
 from targets.lava.job import NETX_FILE, Backend, read_trace, write_job
 from targets.lava.lowering import lower, multiply_accumulates
@@ -90,7 +90,7 @@ class LavaTarget:
         record_spikes: bool = True,
         progress: Progress = silent,
     ) -> Trace:
-        """Runs a batch: see `cos_export.target.Target.run`."""
+        """Runs a batch: see `cos_export.bundle.target.Target.run`."""
         return run_network(
             bundle.network,
             images,

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from cos_export.errors import InputError, NetworkError
-from cos_export.graph import convolution, pooling
-from cos_export.integers import encoded
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
+from cos_export.network.graph import convolution, pooling
+from cos_export.simulation.fixed_point import quantise_input
 from targets.lava.fixed_point import in_integers
 from targets.lava.lowered_node import LoweredNode
 
@@ -43,7 +43,7 @@ def lower(
         node = network.graph.nodes[name]
         try:
             if isinstance(node, nir.Input):
-                taken = encoded(torch.from_numpy(images), network.quantisation).numpy()
+                taken = quantise_input(torch.from_numpy(images), network.quantisation).numpy()
                 lowered[name] = LoweredNode("input", arrays={"images": taken})
             elif isinstance(node, nir.IF):
                 lowered[name] = _neurons(network.neurons[name], steps, held, name)

@@ -12,10 +12,10 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from cos_export.atomic_file import written_whole
+from cos_export.atomic_file import atomic_write
 from cos_export.errors import NetworkError
-from cos_export.graph import Shape
 from cos_export.network import SpikingNetwork
+from cos_export.network.graph import Shape
 from targets.lava.netx_layers import conv_layer, dense_layer, neuron_group, pooled, readout_group
 
 __all__ = ["write_netx"]
@@ -46,7 +46,7 @@ def write_netx(network: SpikingNetwork, path: Path | str) -> None:
             "Convert it with --numerics int8."
         )
     layers = _layers(network)
-    with written_whole(Path(path)) as partial, h5py.File(partial, "w") as file:
+    with atomic_write(Path(path)) as partial, h5py.File(partial, "w") as file:
         for number, layer in enumerate(layers):
             _write(file.create_group(f"layer/{number}"), layer)
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
-from cos_export.graph import Shape, convolution, pooling
 from cos_export.network import NeuronSpec
+from cos_export.network.graph import Shape, convolution, pooling
 
 __all__ = ["conv_layer", "dense_layer", "neuron_group", "pooled", "readout_group"]
 

@@ -47,7 +47,7 @@ np.savez(f"{folder}/rank" + os.environ["RANK"] + ".npz", gloo=[name for name in 
 
 def launch(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "job.py"
-    script.write_text(SCRIPT.format(paths=[str(Path(__file__).parents[1])], folder=tmp_path))
+    script.write_text(SCRIPT.format(paths=[str(Path(__file__).parents[1] / "helpers")], folder=tmp_path))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=240)

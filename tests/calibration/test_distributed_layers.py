@@ -44,7 +44,7 @@ def calibrated() -> dict[str, np.ndarray]:
 
 def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-    paths = os.pathsep.join(str(Path(__file__).parents[i]) for i in (1, 2))
+    paths = os.pathsep.join(str(Path(__file__).parents[i] / folder) for i, folder in ((1, "helpers"), (2, ".")))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     result = subprocess.run([*command, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr

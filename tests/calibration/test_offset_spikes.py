@@ -10,12 +10,12 @@ import torch
 from scalar_reference import cos_potential, run
 from small_networks import layer, one_neuron, two_layers
 
-from calibration.cos import calibrated_potentials
+from calibration.methods.cos import calibrated_potentials
 from calibration.offset_spikes import designed_spikes, offset_spikes
 from cos_export.errors import InputError
 from cos_export.network import NeuronSpec, SpikingNetwork
-from cos_export.neuron import integrate_and_fire, neuron_tensors
 from cos_export.report.offset_picture import save_offset_picture
+from cos_export.simulation.neuron import integrate_and_fire, neuron_tensors
 
 ITERATIONS = (0, 1, 2, 4)
 

@@ -7,7 +7,7 @@ from small_networks import two_layers
 
 from calibration import MeanMatching, calibrate, method_names, needs_data, per_sample_method
 from cos_export.errors import InputError, UnavailableError
-from cos_export.simulation import activate, simulate
+from cos_export.simulation import ann_logits, simulate
 
 IMAGES = np.random.default_rng(0).normal(size=(40, 2, 5, 5)).astype(np.float32)
 
@@ -53,7 +53,7 @@ def test_mean_matching_brings_the_rates_to_the_activations() -> None:
     found = calibrate(network, IMAGES, "mean-matching", steps)
     gap = {
         label: abs(
-            simulate(n, IMAGES, steps, record_spikes=False).logits[-1].mean(0) - activate(n, IMAGES).mean(0)
+            simulate(n, IMAGES, steps, record_spikes=False).logits[-1].mean(0) - ann_logits(n, IMAGES).mean(0)
         ).sum()
         for label, n in (("half", network), ("matched", found))
     }

@@ -14,7 +14,7 @@ from planted_faults import (
     strict_comparison,
 )
 
-from cos_export.target import Target
+from cos_export.bundle.target import Target
 from targets.onnxruntime import OnnxRuntimeTarget
 from targets.pytorch import PyTorchTarget
 

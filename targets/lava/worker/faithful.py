@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import lava_arguments
 import numpy as np
-import stock
 from currents import constant_current, largest_sums
 from job import Job, JobError, Node
 from stages import cut
@@ -48,7 +48,7 @@ class _Wire:
 
     def port(self) -> AbstractPort:
         """The port to connect, through virtual ports that reorder its elements."""
-        port = _reshaped(self.source, stock.lava_shape(self.reshapes[0][0] if self.reshapes else self.shape))
+        port = _reshaped(self.source, lava_arguments.lava_shape(self.reshapes[0][0] if self.reshapes else self.shape))
         for before, after in self.reshapes:
             if len(before) > 1:
                 port = port.transpose([2, 1, 0])
@@ -110,7 +110,7 @@ class _Builder:
         port: AbstractPort = wire.port()
         width = int(np.prod(wire.shape))
         for _ in range(steps):
-            arguments = stock.identity(wire.shape, stock.port_type(self._job))
+            arguments = lava_arguments.identity(wire.shape, lava_arguments.port_type(self._job))
             delay = Conv(**arguments, num_message_bits=0 if wire.binary else 16)
             _reshaped(port, (width, 1, 1)).connect(delay.s_in)
             port = delay.a_out
@@ -158,17 +158,17 @@ class _Builder:
         return delay, process
 
     def _convolution(self, node: Node) -> list[_Wire]:
-        return self._synapse(node, self._conv(stock.convolution(node, self._in_shape(node)), node), node.shape)
+        return self._synapse(node, self._conv(lava_arguments.convolution(node, self._in_shape(node)), node), node.shape)
 
     def _pool(self, node: Node) -> list[_Wire]:
-        return self._synapse(node, self._conv(stock.pool(node, self._in_shape(node)), node), node.shape)
+        return self._synapse(node, self._conv(lava_arguments.pool(node, self._in_shape(node)), node), node.shape)
 
     def _conv(self, arguments: Mapping[str, Any], node: Node) -> AbstractProcess:
         from lava.proc.conv.process import Conv
 
         if self._job.integers:
-            stock.check_range(node, self._largest[node.name])
-        weight = arguments["weight"].astype(stock.port_type(self._job))
+            lava_arguments.check_range(node, self._largest[node.name])
+        weight = arguments["weight"].astype(lava_arguments.port_type(self._job))
         return Conv(**{**arguments, "weight": weight}, num_message_bits=self._bits(node))
 
     def _linear(self, node: Node) -> list[_Wire]:
@@ -182,7 +182,7 @@ class _Builder:
         from lava.proc.sparse.process import Sparse
         from scipy.sparse import csr_matrix, diags
 
-        factors = stock.to_lava(np.asarray(node.array("scale"), np.float64)).ravel()
+        factors = lava_arguments.to_lava(np.asarray(node.array("scale"), np.float64)).ravel()
         given = self._weights(node, factors)
         weights = csr_matrix(diags(given.pop("weights")))
         return self._synapse(node, Sparse(weights=weights, **given, num_message_bits=16), node.shape)
@@ -197,8 +197,8 @@ class _Builder:
 
         if not self._job.integers:
             return {"weights": weights}
-        stock.check_range(node, self._largest[node.name])
-        stock.check_weights(node, weights)
+        lava_arguments.check_range(node, self._largest[node.name])
+        lava_arguments.check_weights(node, weights)
         return {"weights": (2 * weights).astype(np.int32), "weight_exp": -1, "sign_mode": SignMode.MIXED}
 
     def _flatten(self, node: Node) -> list[_Wire]:

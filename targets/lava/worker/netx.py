@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from compatibility import import_netx
 from job import NETX_FILE, Job, JobError
-from stock import lava_shape, to_lava
+from lava_arguments import lava_shape, to_lava
 
 if TYPE_CHECKING:
     from lava.magma.core.process.process import AbstractProcess

@@ -33,7 +33,7 @@ _TESTS = Path(__file__).parents[2]
 _PARENT = f"""
 import sys
 sys.path[:0] = [{str(_TESTS.parent)!r}]
-sys.path.append({str(_TESTS)!r})
+sys.path.append({str(_TESTS / "helpers")!r})
 from targets.lava import run_network
 from test_lava_faults import MANY_STEPS, small_network, two_images
 run_network(small_network(), two_images(), MANY_STEPS, record_spikes=False)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from random_networks import dyadic
 
 from cos_export.errors import NetworkError
-from cos_export.graph import output_shape
-from cos_export.propagation import synapse
+from cos_export.network.graph import output_shape
+from cos_export.simulation.program import synapse
 from targets.lava.lowering import lower_synapse
 
 
@@ -69,7 +69,7 @@ def _by_lavas_rules(modules: SimpleNamespace, node: nir.NIRNode, values: np.ndar
     stored = SimpleNamespace(
         name="node", settings=lowered.settings, array=lambda key: lowered.arrays.get(key), kind=lowered.kind
     )
-    arguments = getattr(modules.stock, lowered.kind)(stored, values.shape[1:])
+    arguments = getattr(modules.lava_arguments, lowered.kind)(stored, values.shape[1:])
     assert arguments["groups"] <= 127
     planes = values if values.ndim == 4 else values[:, :, None]
     assert arguments["input_shape"] == planes.shape[:0:-1]

@@ -28,7 +28,7 @@ from random_networks import (
 from cos_export.errors import InputError, NetworkError, TargetError
 from cos_export.network import SampleStates, SpikingNetwork
 from cos_export.simulation import simulate
-from cos_export.trace import Trace
+from cos_export.simulation.trace import Trace
 from targets.lava import LavaTarget, run_network
 
 pytestmark = pytest.mark.usefixtures("lava_environment")

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from arrival import Arrival
+from input_schedule import InputSchedule
 from job import Job, Node
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
+from lava_arguments import from_lava, lava_shape, port_type, to_lava
 from lava_ports import with_ports
-from stock import from_lava, lava_shape, port_type, to_lava
 
 
 class NeuronProcess(AbstractProcess):
@@ -52,7 +52,7 @@ class NeuronModel(PyLoihiProcessModel):
         super().__init__(proc_params)
         node: Node = proc_params["node"]
         self._shape = node.shape
-        self._arrival = Arrival(proc_params["job"], node, proc_params["delay"], proc_params["constant"])
+        self._schedule = InputSchedule(proc_params["job"], node, proc_params["delay"], proc_params["constant"])
         self._dtype = port_type(proc_params["job"])
         self._unheard = range(proc_params["unheard"])
 
@@ -61,7 +61,7 @@ class NeuronModel(PyLoihiProcessModel):
         current = from_lava(self.a_in.recv(), self._shape)
         for place in self._unheard:
             getattr(self, f"unheard_{place}").recv()
-        spikes = self._arrival.step(self.time_step, current)
+        spikes = self._schedule.step(self.time_step, current)
         self.s_out.send(to_lava(spikes.astype(self._dtype)))
 
 

@@ -9,8 +9,8 @@ from job import Job, Node
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.process.ports.ports import OutPort
 from lava.magma.core.process.process import AbstractProcess
+from lava_arguments import lava_shape, port_type, to_lava
 from lava_ports import with_ports
-from stock import lava_shape, port_type, to_lava
 
 
 class SourceProcess(AbstractProcess):

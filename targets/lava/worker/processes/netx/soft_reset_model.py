@@ -11,8 +11,8 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.proc.lif.models import PyLifModelBitAcc
 from lava.proc.lif.process import LIF
-from stock import from_lava
-from turn import Turn
+from lava_arguments import from_lava
+from sample_schedule import SampleSchedule
 
 
 @implements(proc=LIF, protocol=LoihiProtocol)
@@ -32,7 +32,7 @@ class SoftResetModel(PyLifModelBitAcc):
         super().__init__(proc_params)
         self.act_shift = self.vth_shift = 0
         self._node: Node = proc_params["node"]
-        self._turn = Turn(proc_params["job"], self._node, proc_params["delay"])
+        self._schedule = SampleSchedule(proc_params["job"], self._node, proc_params["delay"])
         self._start: np.ndarray | None = None
 
     def spiking_activation(self) -> np.ndarray:
@@ -46,7 +46,7 @@ class SoftResetModel(PyLifModelBitAcc):
     def run_spk(self) -> None:
         """One step."""
         arriving = self.a_in.recv()
-        turn = self._turn.at(self.time_step)
+        turn = self._schedule.at(self.time_step)
         if self._start is None:
             self._start = self.v.copy()
             self.scale_bias()
@@ -61,5 +61,5 @@ class SoftResetModel(PyLifModelBitAcc):
         fired = self.spiking_activation()
         self.reset_voltage(spike_vector=fired)
         leaving = arriving + self.effective_bias if self._node.kind == "output" else fired
-        self._turn.write(sample, t, from_lava(leaving, self._node.shape))
+        self._schedule.write(sample, t, from_lava(leaving, self._node.shape))
         self.s_out.send(fired.astype(np.int32))

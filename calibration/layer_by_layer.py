@@ -1,0 +1,108 @@
+"""The calibration images on their way through the network, layer by layer.
+
+All images pass a layer before the next one is looked at, as the methods of the literature that calibrate one layer
+after the other have it. What a layer sends is kept until its last reader has heard it, one bit for each neuron, step
+and image, so each layer is computed from the one before it and never from the start: the cost is linear in the depth.
+What is kept on the host are the trains of the layers that are still to be heard, one or two of them in most networks:
+in memory up to a budget, and beyond it in files of a temporary folder. On the device there is one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import repeat
+from typing import NamedTuple
+
+from torch import Tensor
+
+from calibration.data import CalibrationData
+from calibration.spike_store import MEMORY, Kept, SpikeStore
+from cos_export.network import SpikingNetwork
+from cos_export.simulation.neuron import NeuronTensors, channels_last
+from cos_export.simulation.program import Program
+
+__all__ = ["Currents", "Sending", "layer_by_layer"]
+
+Currents = Callable[[], Iterator[Tensor]]
+"""Walks through what arrives at a layer, a batch (steps or 1, batch, ...) at a time; computed anew at each call."""
+
+
+class Sending(NamedTuple):
+    """What a layer does once it is calibrated.
+
+    Attributes:
+        fire: From its currents to its spikes, (steps, batch, ...) of 0 and 1.
+        amplitude: What its spike weighs, in units of what the network's weights were made for: () or (...).
+    """
+
+    fire: Callable[[Tensor], Tensor]
+    amplitude: Tensor | None = None
+
+
+def layer_by_layer(
+    program: Program,
+    data: CalibrationData,
+    calibrate_layer: Callable[[str, NeuronTensors, Currents], Sending],
+    *,
+    memory: int = MEMORY,
+) -> None:
+    """Lets `calibrate_layer` calibrate each layer on what the calibrated layers before it send.
+
+    Args:
+        program: The network on a device.
+        data: The images; with several processes each walks through its share of them.
+        calibrate_layer: Called with each layer in order, its neurons and its currents over all images.
+        memory: Bytes of spikes that this process holds in memory; the others lie in a temporary folder meanwhile.
+
+    Raises:
+        InputError: The spikes are more than that, and the temporary folder cannot hold them.
+    """
+    network = program.network
+    sources = {name: _sources(network, name) for name in network.layers}
+    last_reader = {source: name for name in network.layers for source in sources[name]}
+    trains: dict[str, _Trains] = {}
+    with SpikeStore(memory) as store:
+        for name in network.layers:
+            currents = partial(_currents, program, data, name, trains)
+            sending = calibrate_layer(name, program.neurons[name], currents)
+            if name in last_reader:
+                trains[name] = _Trains([store.keep(sending.fire(batch)) for batch in currents()], sending.amplitude)
+            for source in sources[name]:
+                if last_reader[source] == name and source in trains:
+                    for kept in trains.pop(source).batches:
+                        store.drop(kept)
+
+
+class _Trains(NamedTuple):
+    """What a layer sends of every batch."""
+
+    batches: list[Kept]
+    amplitude: Tensor | None
+
+
+def _sources(network: SpikingNetwork, name: str) -> set[str]:
+    """The layers, and the Input, that a layer hears through synapses alone."""
+    found = set()
+    for source in network.predecessors[name]:
+        end = source in network.neurons or source == network.input_name
+        found |= {source} if end else _sources(network, source)
+    return found
+
+
+def _currents(program: Program, data: CalibrationData, name: str, trains: Mapping[str, _Trains]) -> Iterator[Tensor]:
+    heard = _sources(program.network, name)
+    lengths = [len(trains[source].batches) for source in heard if source in trains]
+    # Images are read again only by a layer that sees them.
+    reads = program.network.input_name in heard
+    images: Iterator[Tensor | None] = data.ordered() if reads else repeat(None, lengths[0])
+    for number, batch in enumerate(images):
+        yield program.currents(name, partial(_sent, program, trains, number, batch))
+
+
+def _sent(program: Program, trains: Mapping[str, _Trains], number: int, images: Tensor | None, source: str) -> Tensor:
+    if source not in trains and images is not None:
+        return channels_last(images.to(program.device, program.dtype)).unsqueeze(0)
+    kept = trains[source]
+    spikes = kept.batches[number].read().to(program.device, program.dtype)
+    return channels_last(spikes if kept.amplitude is None else spikes * kept.amplitude)

@@ -1,0 +1,127 @@
+"""Bias calibration: a constant current for each channel, and then the initial potential, both by the mean error.
+
+Li et al., "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural Networks Calibration", ICML 2021: the
+bias calibration of its light pipeline, and the calibration of the potential.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calibration.checkpoint import Checkpoint
+from calibration.data import CalibrationData
+from calibration.distributed import summed
+from calibration.layer_by_layer import Currents, Sending, layer_by_layer
+from calibration.statistics import mean_sent
+from cos_export.errors import InputError
+from cos_export.network import SpikingNetwork
+from cos_export.network.reparametrisation import with_current_bias
+from cos_export.progress import Progress
+from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
+from cos_export.simulation.program import Program, clipped_activation
+
+__all__ = ["BiasCorrection"]
+
+STAGE = "correcting the biases"
+
+
+@dataclass(frozen=True)
+class BiasCorrection:
+    """Static calibration by the mean error of each channel, and then by that of each neuron.
+
+    Layer by layer, from the spikes of the calibrated layers before it, with a_ann the activation that the layer stands
+    for in the network as it was given and a_snn = theta * spikes / T, both in the unit of the current,
+
+        b       = E[a_ann - a_snn]        E: the mean over the images and the positions of a channel
+        v_init += T E[a_ann - a_snn]      E: the mean over the images, of the layer that has b already
+
+    b is added to the bias of the synapse before the layer (`cos_export.network.reparametrisation.with_current_bias`):
+    nothing is new at inference. Published is the first line for all layers and then the second for all; here a layer
+    gets both before the next one is looked at. Each layer's current is computed three times, whatever the depth.
+
+    Attributes:
+        potential: Whether the potentials are calibrated too.
+    """
+
+    potential: bool = True
+    name: str = field(default="bias", init=False)
+    needs_data: bool = field(default=True, init=False)
+
+    def calibrate(
+        self,
+        network: SpikingNetwork,
+        data: CalibrationData,
+        steps: int,
+        device: torch.device,
+        progress: Progress,
+        checkpoint: Checkpoint,
+    ) -> SpikingNetwork:
+        """Sets the synapses' biases and v_init; see `calibration.stage.StaticMethod.calibrate`.
+
+        Raises:
+            InputError: A layer is reset to a value: a residual potential that is lost corrects no mean.
+            NetworkError: No synapse before a layer can take a bias.
+        """
+        for name, spec in network.neurons.items():
+            if spec.reset != "subtract":
+                raise InputError(f"Bias calibration needs the soft reset, and layer {name!r} is reset to a value.")
+        # What cannot take a bias is refused before the work, and not after it.
+        with_current_bias(network, dict.fromkeys(network.layers, 0.0))
+        program = Program(network, device)
+        wanted = {name: mean[0] for name, mean in mean_sent(program, data, clipped_activation).items()}
+        _, kept = checkpoint.load(STAGE) or (0, {})
+        biases = {key.removeprefix("bias/"): value.to(device) for key, value in kept.items() if key[:5] == "bias/"}
+        starts = {key.removeprefix("v_init/"): value.to(device) for key, value in kept.items() if key[:7] == "v_init/"}
+
+        def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
+            progress(STAGE, network.layers.index(name), len(network.layers))
+            if name not in biases:
+                checkpoint.save(STAGE, len(biases), _state(biases, starts))
+                error = wanted[name] - _mean_spikes(currents, 0.0, neuron, steps, len(data))
+                biases[name] = _channel_means(neuron.threshold * error).to(neuron.v_init.dtype)
+                starts[name] = neuron.v_init
+                if self.potential:
+                    added = _as_current(biases[name], neuron)
+                    error = wanted[name] - _mean_spikes(currents, added, neuron, steps, len(data))
+                    starts[name] = (neuron.v_init + steps * neuron.threshold * error).to(neuron.v_init.dtype)
+            added = _as_current(biases[name], neuron)
+            moved = replace(neuron, v_init=starts[name])
+            return Sending(lambda batch: integrate_and_fire(batch + added, steps, moved).spikes)
+
+        layer_by_layer(program, data, calibrate_layer)
+        progress(STAGE, len(network.layers), len(network.layers))
+        network = with_current_bias(network, {name: value.cpu().numpy() for name, value in biases.items()})
+        return network.with_neurons(
+            {
+                name: replace(spec, v_init=np.ascontiguousarray(starts[name].cpu().numpy()))
+                for name, spec in network.neurons.items()
+            }
+        )
+
+
+def _mean_spikes(currents: Currents, added: Tensor | float, neuron: NeuronTensors, steps: int, samples: int) -> Tensor:
+    """The mean of the spikes over the images of all processes and the steps, (...) in float64."""
+    total = torch.zeros_like(neuron.v_init, dtype=torch.float64)
+    for batch in currents():
+        total += integrate_and_fire(batch + added, steps, neuron).spikes.sum((0, 1), dtype=torch.float64)
+    summed([total])
+    return total / (samples * steps)
+
+
+def _channel_means(values: Tensor) -> Tensor:
+    """(channels, ...) as (channels,)."""
+    return values.reshape(len(values), -1).mean(1)
+
+
+def _as_current(bias: Tensor, neuron: NeuronTensors) -> Tensor:
+    return bias.reshape(-1, *[1] * (neuron.v_init.ndim - 1))
+
+
+def _state(biases: dict[str, Tensor], starts: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"bias/{name}": value for name, value in biases.items()} | {
+        f"v_init/{name}": value for name, value in starts.items()
+    }

@@ -1,0 +1,117 @@
+"""RMP: soft reset with threshold balancing, from a potential of zero.
+
+Han et al., "RMP-SNN: Residual Membrane Potential Neuron for Enabling Deeper High-Accuracy and Low-Latency Spiking
+Neural Network", CVPR 2020. The balancing is that of Sengupta et al., "Going Deeper in Spiking Neural Networks: VGG and
+Residual Architectures", Frontiers in Neuroscience 2019.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calibration.checkpoint import Checkpoint
+from calibration.data import CalibrationData
+from calibration.distributed import highest
+from calibration.layer_by_layer import Currents, Sending, layer_by_layer
+from cos_export.errors import InputError
+from cos_export.network import SpikingNetwork
+from cos_export.network.reparametrisation import with_thresholds
+from cos_export.progress import Progress
+from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
+from cos_export.simulation.program import Program
+
+__all__ = ["NEEDS_FLOAT32", "RMP"]
+
+STAGE = "balancing the thresholds"
+
+NEEDS_FLOAT32 = (
+    "rmp balances thresholds by scaling the weights behind them, and weights of int8 are integers that stay what they "
+    "are. Use rmp with numerics float32, another method with int8, or in Python calibrate with rmp first and quantise "
+    "that network."
+)
+"""Why no network of integers can be balanced, and what to do."""
+
+
+@dataclass(frozen=True)
+class RMP:
+    """Threshold balancing on the calibration images, one threshold for each layer, and v_init = 0.
+
+    Layer by layer, from the spikes of the balanced layers before it,
+
+        theta = max of I(t) over the layer's neurons, all images and t = 1..max(T, horizon)
+
+    so that no current is more than one spike can carry away. The amplitude of a spike follows the threshold (see
+    `cos_export.network.reparametrisation.with_thresholds`), so the layer stands for its activation clipped at the new
+    theta, without levels. A layer that no current drives above zero keeps its threshold.
+
+    Attributes:
+        horizon: The least number of steps to look for the maximum in. From v_init = 0 few neurons fire in the first
+            steps, so the largest currents come late; the published run is long.
+    """
+
+    horizon: int = 32
+    name: str = field(default="rmp", init=False)
+    needs_data: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise InputError(f"Threshold balancing needs a horizon of at least one step, not {self.horizon}.")
+
+    def calibrate(
+        self,
+        network: SpikingNetwork,
+        data: CalibrationData,
+        steps: int,
+        device: torch.device,
+        progress: Progress,
+        checkpoint: Checkpoint,
+    ) -> SpikingNetwork:
+        """Sets thresholds, the weights that follow and v_init; see `calibration.stage.StaticMethod.calibrate`.
+
+        Raises:
+            InputError: The network is one of integers, or a layer is reset to a value: RMP is the soft reset.
+            NetworkError: A layer's spikes reach another without a weight that could carry the amplitude.
+        """
+        if network.quantisation is not None:
+            raise InputError(NEEDS_FLOAT32)
+        for name, spec in network.neurons.items():
+            if spec.reset != "subtract":
+                raise InputError(f"RMP needs the soft reset, and layer {name!r} is reset to a value.")
+        # What cannot be balanced is refused before the work, and not after it.
+        with_thresholds(network, dict.fromkeys(network.layers, 1.0))
+        _, kept = checkpoint.load(STAGE) or (0, {})
+        found: dict[str, Tensor] = {name: top.to(device) for name, top in kept.items()}
+        horizon = max(steps, self.horizon)
+
+        def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
+            progress(STAGE, network.layers.index(name), len(network.layers))
+            if name not in found:
+                checkpoint.save(STAGE, len(found), found)
+                found[name] = _highest_current(currents, device)
+            theta = found[name] if found[name] > 0 else neuron.threshold
+            balanced = replace(neuron, threshold=theta, v_init=torch.zeros_like(neuron.v_init))
+            return Sending(lambda batch: integrate_and_fire(batch, horizon, balanced).spikes, theta / neuron.threshold)
+
+        layer_by_layer(Program(network, device), data, calibrate_layer)
+        progress(STAGE, len(network.layers), len(network.layers))
+        thresholds = {name: top.item() for name, top in found.items() if top > 0}
+        balanced = with_thresholds(network, thresholds)
+        return balanced.with_neurons(
+            {
+                name: replace(spec, v_init=np.zeros(spec.shape, np.float32), levels=None)
+                for name, spec in balanced.neurons.items()
+            }
+        )
+
+
+def _highest_current(currents: Currents, device: torch.device) -> Tensor:
+    """The maximum over the images of all processes, float32, ()."""
+    top = torch.full((), -torch.inf, device=device)
+    for batch in currents():
+        top = torch.maximum(top, batch.max())
+    highest(top)
+    return top

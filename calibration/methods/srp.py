@@ -1,0 +1,78 @@
+"""SRP: per-sample silencing of neurons by their residual potential.
+
+Hao et al., "Reducing ANN-SNN Conversion Error through Residual Membrane Potential", AAAI 2023, arXiv 2302.02091.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cos_export.errors import InputError
+from cos_export.network import SampleStates
+from cos_export.simulation import Observer
+from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
+from cos_export.simulation.program import Program
+
+__all__ = ["SRP"]
+
+RESIDUAL = 1e-3
+"""A neuron whose potential ends at or below this, in units of the threshold, is silenced."""
+
+
+@dataclass(frozen=True)
+class SRP:
+    """Per-sample calibration: `tau` steps of the whole network decide which neurons are silent in the run.
+
+    All layers run tau steps together from v_init = theta / 2 with nothing silenced. A neuron with
+    v(tau) <= theta / 1000 is silent in the run that follows, which starts again from theta / 2: its spikes are
+    dropped and its potential goes on. One input costs tau + T steps.
+
+    Attributes:
+        tau: Steps of the first run.
+    """
+
+    tau: int = 4
+    name: str = field(default="srp", init=False)
+
+    def __post_init__(self) -> None:
+        if self.tau < 1:
+            raise InputError(f"SRP needs tau >= 1, not {self.tau}.")
+
+    @property
+    def rho(self) -> int:
+        """tau, the extra steps per sample."""
+        return self.tau
+
+    def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
+        """Calibrates and runs a batch; see `cos_export.simulation.PerSampleCalibration.run`."""
+        silent: dict[str, Tensor] = {}
+
+        def listen(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+            run = integrate_and_fire(currents, self.tau, _from_half(neuron), overwrite=True)
+            silent[name] = run.residual <= RESIDUAL * neuron.threshold
+            return run.spikes
+
+        def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+            silenced = replace(_from_half(neuron), silent=silent[name])
+            run = integrate_and_fire(currents, steps, silenced, overwrite=True)
+            observe(name, run)
+            return run.spikes
+
+        program.propagate(images, listen)
+        outputs = program.propagate(images, rule)
+        halves = {
+            name: np.broadcast_to((neuron.threshold / 2).cpu().numpy(), silent[name].shape).astype(np.float32)
+            for name, neuron in program.neurons.items()
+        }
+        masks: dict[str, NDArray[np.bool_]] = {name: mask.cpu().numpy() for name, mask in silent.items()}
+        return outputs, SampleStates(v_init=halves, silent=masks)
+
+
+def _from_half(neuron: NeuronTensors) -> NeuronTensors:
+    shape = neuron.v_init.shape
+    return replace(neuron, v_init=torch.broadcast_to(neuron.threshold / 2, shape), silent=None)

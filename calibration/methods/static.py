@@ -1,0 +1,275 @@
+"""The static calibration of cos-export: a start from means, then what a fixed graph can hold is tuned by gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from calibration.checkpoint import Checkpoint
+from calibration.data import CalibrationData
+from calibration.distributed import summed
+from calibration.methods.ftbc import FTBC
+from calibration.methods.mean_matching import MeanMatching
+from calibration.tuning.parameters import Tuned, Tuning
+from calibration.tuning.surrogate import check_compiler
+from calibration.tuning.teacher import teacher_logits
+from calibration.tuning.warm_start import warm_start
+from cos_export.device import mixed_precision, mixed_precision_type
+from cos_export.errors import InputError
+from cos_export.network import SpikingNetwork
+from cos_export.progress import Progress
+from cos_export.simulation.program import Program
+
+__all__ = ["Static"]
+
+STAGE = "tuning"
+
+STARTED_ON = 1000
+"""Images at most that the mean matching before looks at: it reads all of them in every round."""
+
+AVERAGED = 0.99
+"""How much of the running average of the parameters an update leaves."""
+
+HELD_OUT = 2000
+"""Images at most that nothing is tuned on, and that say whether the tuning has helped."""
+
+
+@dataclass(frozen=True)
+class Static:
+    """Static calibration by gradient: the same parameters for all inputs, and no extra step at inference.
+
+    Starts from mean matching, or from FTBC if the bias of each step is tuned, and minimises, without labels,
+
+        KL( softmax(logits of the limit) || softmax(mean readout of T steps) )
+
+    where the limit is the network as it is given, with clip(z / theta, 0, 1) in place of the neurons, which they tend
+    to as T grows; for a QCFS network that is its activation before the rounding to L levels. Adam does it with a cosine
+    schedule, and what is returned is the running average of the parameters. What is tuned is described at
+    `calibration.tuning.parameters.Tuning`: "potential" (of each neuron), "threshold" (of each channel), "bias" (of each
+    channel and step), "weight" (of each synapse, as the advanced pipeline of Li et al., ICML 2021, calibrates weights;
+    the limit is that of the weights before). What a spike carries on stays what it was, or is part of the weights.
+
+    The derivative of a spike is the triangle max(0, 1 - |m / theta - 1|). Since that is not the true one, and since the
+    images are finitely many, the last fifth of them (2,000 at most) is held out: the tuned network is kept if the
+    divergence on those is smaller than it was at the start, and the start if not.
+
+    Attributes:
+        tune: What is tuned.
+        updates: Gradient steps.
+        samples: Images in each.
+        learning_rate: Of Adam, for a potential at T = 1 in units of theta; the other rates are in proportion.
+        flip: Whether half of the images of each update are mirrored left to right.
+        shift: By how many pixels they are moved at most.
+        both_sides: Whether what is answered to is the mean of the limit's softmax for an image and for its mirror
+            image, as in data distillation (Radosavovic et al., CVPR 2018); it costs one more run of the limit.
+        compiled: Whether `torch.compile` fuses the passes over a layer's neurons: some ten seconds for each shape of
+            layer at first, then 1.4 to 1.6 times the speed. It needs a C++ compiler on a CPU.
+        precision: "mixed" computes the convolutions of an update in bfloat16 where the device has instructions for
+            it; divergences and what is returned are of float32 in any case.
+        rounds: Of the mean matching before; FTBC takes three batches for each.
+        start_from: What to start from in their place: the same network, calibrated before, for this T or another one.
+        seed: Of the order of the images, and how they are changed.
+    """
+
+    tune: tuple[Tuned, ...] = ("potential",)
+    updates: int = 300
+    samples: int = 64
+    learning_rate: float = 0.004
+    flip: bool = False
+    shift: int = 0
+    both_sides: bool = False
+    compiled: bool = False
+    precision: str = "mixed"
+    rounds: int = 10
+    start_from: SpikingNetwork | None = None
+    seed: int = 0
+    name: str = field(default="static", init=False)
+    needs_data: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        if min(self.updates, self.samples, self.rounds) < 1 or not self.learning_rate > 0 or self.shift < 0:
+            raise InputError(
+                "The static method needs at least one update, one sample and one round, a positive learning rate and "
+                "no negative shift."
+            )
+        known = get_args(Tuned)
+        if not self.tune or set(self.tune) - set(known) or len(set(self.tune)) < len(self.tune):
+            raise InputError(f"What is tuned must be some of {', '.join(known)}, each once, not {self.tune}.")
+        if self.precision not in ("float32", "mixed"):
+            raise InputError(f"precision must be float32 or mixed, and is {self.precision!r}.")
+
+    def calibrate(
+        self,
+        network: SpikingNetwork,
+        data: CalibrationData,
+        steps: int,
+        device: torch.device,
+        progress: Progress,
+        checkpoint: Checkpoint,
+    ) -> SpikingNetwork:
+        """Sets what is tuned; see `calibration.stage.StaticMethod.calibrate`.
+
+        Raises:
+            InputError: A layer is reset to a value or has silent neurons: the gradient is that of the plain neuron with
+                the soft reset. Or weights of a network of integers are to be tuned, or what are no images be mirrored,
+                or `start_from` is another network.
+        """
+        self._check(network)
+        if self.compiled:
+            check_compiler(device)
+        fitted, held_out = _parts(data)
+        teacher = Program(network, device)
+        done, kept = checkpoint.load(STAGE) or (0, {})
+        if self.start_from is not None:
+            network = warm_start(self.start_from, network, steps)
+            self._check(network)
+        elif kept:
+            network = _restarted(network, _part(kept, "start/"))
+        else:
+            network = self._start(network, fitted, steps, device, progress, checkpoint)
+        program = Program(network, device)
+        tuning = Tuning(program, self.tune, steps, compiled=self.compiled)
+        optimizer = self._optimizer(tuning, kept)
+        averages = tuning.averages()
+        for key, value in _part(kept, "average/").items():
+            averages[key].copy_(value)
+        batches = fitted.shuffled(self.samples, self.seed, first=done, flip=self.flip, shift=self.shift)
+        for update in range(done, self.updates):
+            progress("tuning", update, self.updates)
+            checkpoint.save(STAGE, update, _state(network, tuning, optimizer, averages))
+            for group in optimizer.param_groups:
+                group["lr"] = group["top"] * 0.5 * (1.0 + math.cos(math.pi * update / self.updates))
+            self._differentiate(teacher, next(batches).to(device), tuning, min(self.samples, len(fitted)))
+            optimizer.step()
+            _average(averages, tuning, update)
+        progress("tuning", self.updates, self.updates)
+        tuning.put(averages)
+        before = self._divergence(teacher, Tuning(program, (), steps), held_out, progress)
+        after = self._divergence(teacher, tuning, held_out, progress)
+        return tuning.applied() if after < before else network
+
+    def _start(
+        self,
+        network: SpikingNetwork,
+        data: CalibrationData,
+        steps: int,
+        device: torch.device,
+        progress: Progress,
+        checkpoint: Checkpoint,
+    ) -> SpikingNetwork:
+        if "bias" in self.tune:
+            start = FTBC(batches=3 * self.rounds, seed=self.seed)
+            return start.calibrate(network, data, steps, device, progress, checkpoint)
+        first = data if len(data) <= STARTED_ON else data.split(STARTED_ON)[0]
+        return MeanMatching(self.rounds).calibrate(network, first, steps, device, progress, checkpoint)
+
+    def _check(self, network: SpikingNetwork) -> None:
+        for name, spec in network.neurons.items():
+            if spec.reset != "subtract":
+                raise InputError(f"The static method needs the soft reset, and layer {name!r} is reset to a value.")
+            if spec.silent is not None:
+                raise InputError(f"The static method starts from plain neurons, and layer {name!r} has silent ones.")
+        if (self.flip or self.shift or self.both_sides) and len(network.input_shape) != 3:
+            raise InputError(
+                "flip, shift and both_sides are for images (channels, height, width), and this network takes "
+                f"{network.input_shape}: leave them out."
+            )
+        if "weight" in self.tune and network.numerics == "int8":
+            raise InputError("Weights are tuned before a network is quantised: tune those of the float32 network.")
+
+    def _optimizer(self, tuning: Tuning, kept: Mapping[str, Tensor]) -> torch.optim.Adam:
+        """Adam over the parameters, both where an interrupted calibration has left them."""
+        groups = []
+        for parameter in tuning.parameters.values():
+            top = self.learning_rate * parameter.rate
+            groups.append({"params": [parameter.values], "lr": top, "top": top})
+        optimizer = torch.optim.Adam(groups)
+        for key, parameter in tuning.parameters.items():
+            held = _part(kept, f"adam/{key}/")
+            if held:
+                parameter.values.data.copy_(kept[f"parameter/{key}"])
+                optimizer.state[parameter.values] = {
+                    name: value if name == "step" else torch.empty_like(parameter.values).copy_(value)
+                    for name, value in held.items()
+                }
+        return optimizer
+
+    def _differentiate(self, teacher: Program, images: Tensor, tuning: Tuning, samples: int) -> None:
+        """Puts the gradient of the loss, its mean over the `samples` of all processes, into each parameter's grad."""
+        dtype = mixed_precision_type(images.device) if self.precision == "mixed" else None
+        # Without a scaled loss, small gradients vanish in float16.
+        dtype = None if dtype == torch.float16 else dtype
+        tensors = [parameter.values for parameter in tuning.parameters.values()]
+        for tensor in tensors:
+            tensor.grad = torch.zeros_like(tensor)
+        if len(images):
+            with torch.enable_grad():
+                with mixed_precision(images.device, dtype):
+                    loss = self._summed_loss(teacher, tuning, images) / samples
+                loss.backward()  # type: ignore[no-untyped-call]
+        summed([tensor.grad for tensor in tensors if tensor.grad is not None])
+
+    def _divergence(self, teacher: Program, tuning: Tuning, data: CalibrationData, progress: Progress) -> float:
+        """The mean of the loss over images."""
+        total = torch.zeros((), dtype=torch.float64, device=teacher.device)
+        with torch.no_grad():
+            for number, images in enumerate(data.ordered()):
+                progress("measuring what the tuning has brought", number * data.batch_size, len(data))
+                total += self._summed_loss(teacher, tuning, images.to(teacher.device)).double()
+        progress("measuring what the tuning has brought", len(data), len(data))
+        summed([total])
+        return float(total) / len(data)
+
+    def _summed_loss(self, teacher: Program, tuning: Tuning, images: Tensor) -> Tensor:
+        wanted = teacher_logits(teacher, images, both_sides=self.both_sides)
+        program = tuning.program()
+        found = program.readout_scale * program.propagate(images, tuning.train).float().mean(0)
+        return functional.kl_div(found.log_softmax(dim=1), wanted, reduction="sum", log_target=True)
+
+
+def _parts(data: CalibrationData) -> tuple[CalibrationData, CalibrationData]:
+    """The images to tune on and those held out; of too few for all processes, the same ones for both."""
+    held_out = min(HELD_OUT, len(data) // 5)
+    return (data, data) if held_out == 0 else data.split(len(data) - held_out)
+
+
+def _average(averages: Mapping[str, Tensor], tuning: Tuning, update: int) -> None:
+    """Moves the running average to the parameters after the update with this number, 0, 1, ..."""
+    share = max(1.0 - AVERAGED, 9.0 / (update + 10.0))
+    with torch.no_grad():
+        for key, parameter in tuning.parameters.items():
+            averages[key].lerp_(parameter.values, share)
+
+
+def _state(
+    network: SpikingNetwork, tuning: Tuning, optimizer: torch.optim.Adam, averages: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """All that `Static.calibrate` needs to go on: what it started from, the parameters and Adam's moments."""
+    state = {f"start/v_init/{name}": torch.from_numpy(spec.v_init) for name, spec in network.neurons.items()}
+    for name, spec in network.neurons.items():
+        if spec.bias is not None:
+            state[f"start/bias/{name}"] = torch.from_numpy(spec.bias)
+    for key, parameter in tuning.parameters.items():
+        state[f"parameter/{key}"], state[f"average/{key}"] = parameter.values, averages[key]
+        state |= {f"adam/{key}/{name}": value for name, value in optimizer.state[parameter.values].items()}
+    return state
+
+
+def _restarted(network: SpikingNetwork, start: Mapping[str, Tensor]) -> SpikingNetwork:
+    """The network as the tuning found it."""
+    changed = dict(network.neurons)
+    for key, value in start.items():
+        kind, name = key.split("/", 1)
+        array = value.numpy()
+        changed[name] = replace(changed[name], v_init=array) if kind == "v_init" else replace(changed[name], bias=array)
+    return network.with_neurons(changed)
+
+
+def _part(kept: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""What a method that tunes by gradient is made of."""

@@ -1,0 +1,35 @@
+"""What a spiking network answers as T grows: what a calibration by gradient is to come close to."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cos_export.simulation.program import Program, limit_activation
+
+__all__ = ["teacher_logits"]
+
+
+@torch.no_grad()
+def teacher_logits(program: Program, images: Tensor, *, both_sides: bool = False) -> Tensor:
+    """The logarithm of softmax(logits) of the network with clip(z / theta, 0, 1) in place of its neurons.
+
+    Args:
+        program: The network.
+        images: (batch, ...).
+        both_sides: Whether to take the mean of the softmax over each image and its mirror image, left to right.
+
+    Returns:
+        (batch, classes), float32.
+    """
+    answer = _one_side(program, images)
+    if not both_sides:
+        return answer
+    return torch.logaddexp(answer, _one_side(program, images.flip(-1))) - math.log(2.0)
+
+
+def _one_side(program: Program, images: Tensor) -> Tensor:
+    logits = program.propagate(images, limit_activation)[0].float()
+    return (program.readout_scale * logits).log_softmax(dim=1)

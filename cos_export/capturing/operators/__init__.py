@@ -1,0 +1,1 @@
+"""What each family of operations becomes, a module for each, and the registry that finds it."""

@@ -1,0 +1,111 @@
+"""Averages over windows: sums on the wire, their divisor in the weights that follow."""
+
+from __future__ import annotations
+
+from math import prod
+
+import nir
+import numpy as np
+
+from cos_export.capturing.builder import Synapse
+from cos_export.capturing.findings import Unsupported
+from cos_export.capturing.folding import window_weight
+from cos_export.capturing.operators.registry import Call, Converted, operator
+from cos_export.capturing.operators.reshaping import reshaped
+from cos_export.capturing.operators.synapses import listed
+from cos_export.capturing.values import Value
+from cos_export.network.graph import Shape
+
+__all__: list[str] = []
+
+
+@operator("aten.avg_pool1d.default", "aten.avg_pool2d.default")
+def _average_pooling(call: Call) -> Converted:
+    value = call.signal("self")
+    axes = _spatial_axes(value)
+    kernel = call.sizes("kernel_size", axes)
+    stride = call.sizes("stride", axes) if call.arguments["stride"] else kernel
+    padding = call.sizes("padding", axes)
+    if any(padding) and not call.arguments["count_include_pad"]:
+        raise Unsupported(
+            "with count_include_pad=False its divisor differs at the border",
+            "use count_include_pad=True, or no padding",
+        )
+    floor = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(value.shape[1:], kernel, stride, padding, strict=True))
+    if call.arguments["ceil_mode"] and floor != call.shape[1:]:
+        raise Unsupported(
+            "with ceil_mode=True its last windows reach past the border, and their divisor is another one",
+            "use ceil_mode=False, or a kernel and stride that divide the size",
+        )
+    divisor = call.arguments.get("divisor_override") or prod(kernel)
+    return Converted(*_window_sum(call, value, kernel, stride, padding, 1.0 / divisor))
+
+
+@operator("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default")
+def _adaptive_pooling(call: Call) -> Converted:
+    value = call.signal("self")
+    _spatial_axes(value)
+    sizes = tuple(zip(value.shape[1:], call.shape[1:], strict=True))
+    if any(before % after for before, after in sizes):
+        raise Unsupported(
+            f"its windows over {value.shape[1:]} for an output of {call.shape[1:]} are not of one size",
+            "choose an output size that divides the input size, such as 1",
+        )
+    kernel = tuple(before // after for before, after in sizes)
+    if prod(kernel) == 1:
+        return Converted(value, "nothing, for the size stays the same")
+    return Converted(*_window_sum(call, value, kernel, kernel, (0,) * len(kernel), 1.0 / prod(kernel)))
+
+
+@operator("aten.mean.dim")
+def _mean(call: Call) -> Converted:
+    value = call.signal("self")
+    rank = len(value.shape) + 1
+    given = call.arguments["dim"]
+    averaged = {d % rank for d in given} if given else set(range(rank))
+    if len(value.shape) < 2 or not averaged <= set(range(2, rank)):
+        raise Unsupported(
+            f"it averages over axes {sorted(averaged)} of {rank}, and only spatial axes can be averaged",
+            "average over height and width: x.mean((2, 3))",
+        )
+    kernel = tuple(n if axis + 2 in averaged else 1 for axis, n in enumerate(value.shape[1:]))
+    pooled, words = _window_sum(call, value, kernel, kernel, (0,) * len(kernel), 1.0 / prod(kernel))
+    result, becomes = reshaped(call, pooled)
+    return Converted(result, words if result is pooled else f"{words} and {becomes}")
+
+
+def _spatial_axes(value: Value) -> int:
+    if len(value.shape) not in (2, 3):
+        raise Unsupported(
+            f"it pools a value of shape {value.shape} without its batch axis",
+            "give it (batch, channels, height, width) or (batch, channels, length)",
+        )
+    return len(value.shape) - 1
+
+
+def _window_sum(
+    call: Call, value: Value, kernel: Shape, stride: Shape, padding: Shape, factor: float
+) -> tuple[Value, str]:
+    channels = value.shape[0]
+    sizes = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(value.shape[1:], kernel, stride, padding, strict=True))
+    shape = (channels, *sizes)
+    if len(kernel) == 2:
+        name, result = call.builder.unweighted(
+            call.name,
+            value,
+            shape,
+            lambda _: nir.SumPool2d(np.array(kernel), np.array(stride), np.array(padding)),
+        )
+        return result.times(factor), f"SumPool2d {name!r}, its divisor folded into what follows"
+    # NIR pools over two axes only; over one, a convolution with ones does the same.
+    synapse = Synapse(
+        window_weight(channels, kernel[0]) * factor,
+        np.zeros(channels),
+        value.shape,
+        shape,
+        stride,
+        padding,
+        (1,),
+    )
+    names, result = call.builder.synapse(call.name, value, synapse)
+    return result, f"Conv1d {listed(names)} that averages"

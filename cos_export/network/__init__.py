@@ -1,0 +1,12 @@
+"""The network: a NIR graph, and what NIR has no field for."""
+
+from cos_export.network.spiking_network import (
+    FloatArray,
+    NeuronSpec,
+    Quantisation,
+    SampleStates,
+    SpikingNetwork,
+    half_potentials,
+)
+
+__all__ = ["FloatArray", "NeuronSpec", "Quantisation", "SampleStates", "SpikingNetwork", "half_potentials"]

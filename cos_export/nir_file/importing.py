@@ -1,0 +1,187 @@
+"""From a NIR graph, whichever tool has made it, to a spiking network."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal, TypeVar
+
+import nir
+import numpy as np
+
+from cos_export.errors import InputError, NetworkError
+from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
+from cos_export.network.graph import Shape, output_shape, predecessors, topological_order
+from cos_export.nir_file.metadata import (
+    GRAPH_KEYS,
+    NODE_KEYS,
+    GraphFacts,
+    others,
+    read_graph_metadata,
+    read_neuron_metadata,
+)
+
+__all__ = ["import_graph"]
+
+Reset = Literal["subtract", "value"]
+Condition = Literal[">=", ">"]
+_Chosen = TypeVar("_Chosen")
+
+# r and dt are each rounded to float32 in most files, so their product is off by up to two units.
+_ROUNDING = 2.0 * float(np.finfo(np.float32).eps)
+
+
+def import_graph(
+    graph: nir.NIRGraph,
+    *,
+    reset: Reset | None = None,
+    condition: Condition | None = None,
+    dt: float | None = None,
+) -> SpikingNetwork:
+    """Makes a network of a NIR graph; the rules are those of `read_nir`.
+
+    Args:
+        graph: The graph, which is not changed. Its `nir.IF` may have parameters of fewer elements than
+            neurons: one number for all of a layer, or an axis of length 1 for all along it.
+        reset: How a neuron is reset, if the graph does not say.
+        condition: When a neuron fires, if the graph does not say.
+        dt: Length of a step in the unit of r, if the graph does not say.
+
+    Returns:
+        The network, with r = 1 and parameters of full shape. What our metadata said is in its fields and
+        no longer in the graph's metadata; other metadata is kept.
+
+    Raises:
+        InputError: An argument has no meaning, or contradicts the graph.
+        NetworkError: The graph is no feed-forward network of integrate-and-fire neurons.
+    """
+    if reset not in (None, "subtract", "value"):
+        raise InputError(f'reset must be "subtract" or "value", and is {reset!r}.')
+    if condition not in (None, ">=", ">"):
+        raise InputError(f'condition must be ">=" or ">", and is {condition!r}.')
+    facts = read_graph_metadata(graph.metadata)
+    dt = _choose("dt", dt, facts.dt, 1.0, "The graph") if facts.ours or dt is None else dt
+    _check_ends(graph)
+    nodes = dict.fromkeys(graph.nodes)
+    neurons: dict[str, NeuronSpec] = {}
+    found: dict[str, Shape] = {}
+    feeds = predecessors(graph)
+    for name in topological_order(graph):
+        node = graph.nodes[name]
+        if not feeds[name] and not isinstance(node, nir.Input):
+            raise NetworkError(f"Node {name!r} ({type(node).__name__}) has no edge into it and is no Input.")
+        shape = found[feeds[name][0]] if feeds[name] else ()
+        try:
+            if isinstance(node, nir.IF):
+                spec = neurons[name] = _neurons(node, shape, facts, reset, condition, dt)
+                nodes[name], found[name] = _plain_if(node, spec), shape
+            else:
+                nodes[name], found[name] = _without_metadata(node), output_shape(node, shape)
+        except (InputError, NetworkError) as error:
+            raise type(error)(f"Node {name!r} ({type(node).__name__}): {error}") from None
+    return SpikingNetwork(
+        graph=nir.NIRGraph(
+            nodes=nodes, edges=list(graph.edges), metadata=others(graph.metadata, GRAPH_KEYS), type_check=False
+        ),
+        neurons=neurons,
+        num_timesteps=facts.num_timesteps,
+        method=facts.method,
+        rho=facts.rho,
+        numerics=facts.numerics,
+        quantisation=facts.quantisation,
+    )
+
+
+def _check_ends(graph: nir.NIRGraph) -> None:
+    # Before shapes are worked out: without an Input there is nothing to work them out from.
+    for kind in (nir.Input, nir.Output):
+        names = [name for name, node in graph.nodes.items() if isinstance(node, kind)]
+        if len(names) != 1:
+            raise NetworkError(
+                f"A network has one {kind.__name__} node; this graph has {len(names)} "
+                f"({', '.join(map(repr, names)) or 'none'})."
+            )
+
+
+def _choose(what: str, asked: _Chosen | None, said: _Chosen | None, default: _Chosen, who: str = "it") -> _Chosen:
+    if asked is not None and said is not None and asked != said:
+        raise InputError(f"{who} says {what} = {said!r}, which {asked!r} contradicts. Leave {what} out.")
+    return said if said is not None else asked if asked is not None else default
+
+
+def _neurons(
+    node: nir.IF,
+    shape: Shape,
+    facts: GraphFacts,
+    reset: Reset | None,
+    condition: Condition | None,
+    dt: float,
+) -> NeuronSpec:
+    said = read_neuron_metadata(node.metadata)
+    if facts.ours and (said.v_init is None or said.reset is None or said.condition is None):
+        raise NetworkError(
+            "the graph is of our schema, but this node lacks v_init, reset_mechanism or spike_condition. A tool that "
+            "copied the graph has dropped them: use the original file."
+        )
+    gain = _spread("r", node.r, shape) * dt
+    if not np.all(np.isfinite(gain)) or not np.all(gain > 0):
+        raise NetworkError("r * dt must be a positive number.")
+    threshold = _spread("v_threshold", node.v_threshold, shape)
+    v_reset = _spread("v_reset", node.v_reset, shape)
+    v_init = np.zeros(shape) if said.v_init is None else said.v_init.astype(np.float64)
+    if v_init.shape != shape:
+        raise NetworkError(f"v_init has shape {v_init.shape}, and the node {shape}.")
+    if np.any(np.abs(gain - 1.0) > _ROUNDING):
+        if said.bias is not None:
+            raise NetworkError("it has a per-step bias (v_bias), which needs r * dt = 1.")
+        threshold, v_reset, v_init = threshold / gain, v_reset / gain, v_init / gain
+    rule: Reset = _choose("reset", reset, said.reset, "value")
+    fires: Condition = _choose("condition", condition, said.condition, ">")
+    if rule == "subtract" and np.any(v_reset):
+        raise NetworkError(
+            "reset by subtraction was asked for, but v_reset is not 0 there, which only a reset to a value uses."
+        )
+    return NeuronSpec(
+        threshold=threshold.astype(np.float32),
+        v_init=v_init.astype(np.float32),
+        condition=fires,
+        reset=rule,
+        v_reset=v_reset.astype(np.float32) if rule == "value" else None,
+        bias=said.bias,
+        silent=said.silent,
+        levels=said.levels,
+        scale=said.scale,
+    )
+
+
+def _spread(field: str, value: Any, shape: Shape) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """`value` for each neuron, in float64.
+
+    One number serves all, and an axis of length 1 all along it. Fewer axes than the node has are refused:
+    numpy would read a vector along the last axis, and its writer may have meant channels.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise NetworkError(f"{field} is of type {array.dtype}; it must be an array of numbers.")
+    array = array.astype(np.float64)
+    if array.size == 1:
+        return np.full(shape, array.item())
+    fits = array.ndim == len(shape) and all(a in (1, n) for a, n in zip(array.shape, shape, strict=True))
+    if not fits:
+        raise NetworkError(f"{field} has shape {array.shape}, which does not say a value for each of {shape}.")
+    return np.broadcast_to(array, shape).copy()
+
+
+def _plain_if(node: nir.IF, spec: NeuronSpec) -> nir.IF:
+    reset: FloatArray = np.zeros_like(spec.threshold) if spec.v_reset is None else spec.v_reset
+    return nir.IF(
+        r=np.ones_like(spec.threshold),
+        v_threshold=spec.threshold,
+        v_reset=reset,
+        metadata=others(node.metadata, NODE_KEYS),
+    )
+
+
+def _without_metadata(node: nir.NIRNode) -> nir.NIRNode:
+    result = copy.copy(node)
+    result.metadata = others(node.metadata, NODE_KEYS)
+    return result

@@ -1,0 +1,266 @@
+"""The metadata that NIR has no field for: schema "cos-export/1".
+
+Flat keys whose values are strings, numbers or arrays, because None, lists of text and text arrays do not
+survive a NIR file. On each spiking node:
+
+    v_init               float32, of v_threshold's shape and unit
+    reset_mechanism      "subtract" or "value"
+    spike_condition      ">=" or ">"
+    v_bias               float32 (steps, channels), if there is one
+    silent               uint8 0 or 1, of v_threshold's shape, if there is one
+    levels               L of the quantised activation, if the layer stands for one
+    integer_scale        float64 (channels,), what 1 stands for in a network of integers
+
+and on the graph `schema`, `num_timesteps` (if calibrated for one), `rho`, `method`, `numerics`, `producer`, the
+constants of `CONTRACT`, and for numerics "int8" `input_scale`, `input_minimum`, `input_maximum` and `readout_scale`
+(see `cos_export.network.Quantisation`): the graph itself takes and gives integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cos_export.errors import NetworkError
+from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
+from cos_export.version import __version__
+
+__all__ = [
+    "CONTRACT",
+    "GRAPH_KEYS",
+    "NODE_KEYS",
+    "QUANTISATION_KEYS",
+    "SCHEMA",
+    "GraphFacts",
+    "NeuronFacts",
+    "graph_metadata",
+    "neuron_metadata",
+    "others",
+    "producer",
+    "read_graph_metadata",
+    "read_neuron_metadata",
+]
+
+SCHEMA = "cos-export/1"
+
+CONTRACT: Mapping[str, str | float] = {
+    "input_encoding": "constant",
+    "readout": "mean",
+    "update_order": "charge,fire,reset",
+    "dt": 1.0,
+    "spike_amplitude": 1.0,
+    "v_init_encoding": "metadata",
+}
+"""What is so in every network: a file of our schema that says otherwise cannot be run."""
+
+QUANTISATION_KEYS = ("input_scale", "input_minimum", "input_maximum", "readout_scale")
+GRAPH_KEYS = frozenset(
+    {"schema", "num_timesteps", "rho", "method", "numerics", "producer", *CONTRACT, *QUANTISATION_KEYS}
+)
+NODE_KEYS = frozenset({"v_init", "reset_mechanism", "spike_condition", "v_bias", "silent", "levels", "integer_scale"})
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """What a graph's metadata says.
+
+    Attributes:
+        ours: Whether it follows our schema; otherwise all but `dt` are defaults.
+        num_timesteps: T of the calibration, or None.
+        rho: Extra steps per sample.
+        method: The calibration method; "none" for a graph from elsewhere.
+        numerics: "float32" or "int8".
+        quantisation: What the integers stand for, if there are any.
+        dt: Length of a step in the unit of NIR's r, or None if not said.
+    """
+
+    ours: bool = False
+    num_timesteps: int | None = None
+    rho: int = 0
+    method: str = "none"
+    numerics: Literal["float32", "int8"] = "float32"
+    quantisation: Quantisation | None = None
+    dt: float | None = None
+
+
+@dataclass(frozen=True)
+class NeuronFacts:
+    """What a spiking node's metadata says; None where it says nothing. Fields as in `NeuronSpec`."""
+
+    v_init: FloatArray | None = None
+    reset: Literal["subtract", "value"] | None = None
+    condition: Literal[">=", ">"] | None = None
+    bias: FloatArray | None = None
+    silent: NDArray[np.bool_] | None = None
+    levels: int | None = None
+    scale: NDArray[np.float64] | None = None
+
+
+def producer() -> str:
+    """The name and version of this package, as written into files."""
+    return f"cos-export {__version__}"
+
+
+def graph_metadata(network: SpikingNetwork) -> dict[str, str | int | float]:
+    """What is written on the graph."""
+    steps = {} if network.num_timesteps is None else {"num_timesteps": int(network.num_timesteps)}
+    return {
+        "schema": SCHEMA,
+        **steps,
+        "rho": int(network.rho),
+        "method": network.method,
+        "numerics": network.numerics,
+        **({} if network.quantisation is None else asdict(network.quantisation)),
+        **CONTRACT,
+        "producer": producer(),
+    }
+
+
+def neuron_metadata(spec: NeuronSpec) -> dict[str, Any]:
+    """What is written on a spiking node."""
+    found: dict[str, Any] = {
+        "v_init": np.asarray(spec.v_init, np.float32),
+        "reset_mechanism": spec.reset,
+        "spike_condition": spec.condition,
+    }
+    if spec.bias is not None:
+        found["v_bias"] = np.asarray(spec.bias, np.float32)
+    if spec.silent is not None:
+        found["silent"] = np.asarray(spec.silent, np.uint8)
+    if spec.levels is not None:
+        found["levels"] = int(spec.levels)
+    if spec.scale is not None:
+        found["integer_scale"] = np.asarray(spec.scale, np.float64)
+    return found
+
+
+def others(metadata: Mapping[str, Any], ours: Collection[str]) -> dict[str, Any]:
+    """The entries that are not `ours` and that a NIR file can hold; the rest is left out."""
+    return {key: value for key, value in metadata.items() if key not in ours and _storable(key, value)}
+
+
+def _storable(key: object, value: Any) -> bool:
+    if not isinstance(key, str) or key in ("", ".") or "/" in key or "\0" in key:
+        return False
+    if isinstance(value, str):
+        return "\0" not in value
+    if isinstance(value, Mapping):
+        return all(_storable(inner, item) for inner, item in value.items())
+    if isinstance(value, (bool, int, float, np.number, np.bool_, np.ndarray)):
+        return np.asarray(value).dtype.kind in "biuf"
+    return False
+
+
+def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
+    """Reads a graph's metadata.
+
+    Raises:
+        NetworkError: The schema is a later one of ours, or an entry has a value that it cannot have.
+    """
+    dt = metadata.get("dt")
+    schema = metadata.get("schema")
+    if not isinstance(schema, str) or schema != SCHEMA:
+        if isinstance(schema, str) and schema.startswith("cos-export/"):
+            raise NetworkError(
+                f"The graph follows schema {schema!r}, and this is {producer()}, which knows {SCHEMA!r}. "
+                "Upgrade cos-export to read it."
+            )
+        return GraphFacts(dt=None if dt is None else _number("dt", dt))
+    for key, value in CONTRACT.items():
+        found = _word(key, metadata) if isinstance(value, str) else _number(key, metadata.get(key, value))
+        if found not in (None, value):
+            raise NetworkError(f"The graph's metadata says {key} = {found!r}, and only {value!r} can be run.")
+    numerics = _word("numerics", metadata) or "float32"
+    if numerics not in ("float32", "int8"):
+        raise NetworkError(f'The graph\'s metadata says numerics = {numerics!r}; known are "float32" and "int8".')
+    steps = metadata.get("num_timesteps")
+    return GraphFacts(
+        ours=True,
+        num_timesteps=None if steps is None else _integer("num_timesteps", steps, 1),
+        rho=_integer("rho", metadata.get("rho", 0), 0),
+        method=_word("method", metadata) or "none",
+        numerics=cast("Literal['float32', 'int8']", numerics),
+        quantisation=_quantisation(metadata) if numerics == "int8" else None,
+        dt=1.0 if dt is None else _number("dt", dt),
+    )
+
+
+def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:
+    """Reads a spiking node's metadata.
+
+    Raises:
+        NetworkError: An entry has a value that it cannot have. The caller knows the node's name.
+    """
+    reset, condition = _word("reset_mechanism", metadata), _word("spike_condition", metadata)
+    if reset not in (None, "subtract", "value"):
+        raise NetworkError(f'its metadata says reset_mechanism = {reset!r}; known are "subtract" and "value".')
+    if condition not in (None, ">=", ">"):
+        raise NetworkError(f'its metadata says spike_condition = {condition!r}; known are ">=" and ">".')
+    silent = metadata.get("silent")
+    if silent is not None and not np.isin(np.asarray(silent), (0, 1)).all():
+        raise NetworkError("its metadata has a silent mask with values other than 0 and 1.")
+    levels = metadata.get("levels")
+    scale = _numbers("integer_scale", metadata.get("integer_scale"))
+    return NeuronFacts(
+        v_init=_floats("v_init", metadata.get("v_init")),
+        reset=cast("Literal['subtract', 'value'] | None", reset),
+        condition=cast("Literal['>=', '>'] | None", condition),
+        bias=_floats("v_bias", metadata.get("v_bias")),
+        silent=None if silent is None else np.asarray(silent).astype(np.bool_),
+        levels=None if levels is None else _integer("levels", levels, 1),
+        scale=None if scale is None else scale.astype(np.float64),
+    )
+
+
+def _quantisation(metadata: Mapping[str, Any]) -> Quantisation:
+    missing = [key for key in QUANTISATION_KEYS if key not in metadata]
+    if missing:
+        raise NetworkError(
+            f"The graph's metadata says numerics = 'int8', and lacks {', '.join(missing)}. A tool that copied the "
+            "graph has dropped them: use the original file."
+        )
+    return Quantisation(
+        input_scale=_number("input_scale", metadata["input_scale"]),
+        input_minimum=_integer("input_minimum", metadata["input_minimum"], -128),
+        input_maximum=_integer("input_maximum", metadata["input_maximum"], 1),
+        readout_scale=_number("readout_scale", metadata["readout_scale"]),
+    )
+
+
+def _floats(key: str, value: Any) -> FloatArray | None:
+    array = _numbers(key, value)
+    return None if array is None else array.astype(np.float32)
+
+
+def _numbers(key: str, value: Any) -> NDArray[Any] | None:
+    if value is None:
+        return None
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise NetworkError(f"its metadata has {key} of type {array.dtype}; it must be an array of numbers.")
+    return array
+
+
+def _word(key: str, metadata: Mapping[str, Any]) -> str | None:
+    value = metadata.get(key)
+    if value is not None and not isinstance(value, str):
+        raise NetworkError(f"{key} = {value!r} in the metadata; it must be a string.")
+    return value
+
+
+def _number(key: str, value: Any) -> float:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf" or array.size != 1:
+        raise NetworkError(f"{key} = {value!r} in the metadata; it must be a number.")
+    return float(array.item())
+
+
+def _integer(key: str, value: Any, least: int) -> int:
+    number = _number(key, value)
+    if not number.is_integer() or number < least:
+        raise NetworkError(f"{key} = {value!r} in the metadata; it must be a whole number of at least {least}.")
+    return int(number)

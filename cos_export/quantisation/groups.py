@@ -1,0 +1,187 @@
+"""Which wires must share a unit: integers that are added must mean the same.
+
+A wire from the Input carries multiples of the input's scale, one from a spiking layer unit spikes, and one from a
+synapse multiples of a unit that is free to choose. Flatten and SumPool2d hand on the unit they are given.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import nir
+import numpy as np
+
+from cos_export.errors import NetworkError
+from cos_export.network import SpikingNetwork
+from cos_export.network.graph import Shape, pooling, successors, with_attributes
+
+__all__ = ["WEIGHTED", "Group", "fold_averages", "free_name", "groups", "weight_field", "with_carriers"]
+
+WEIGHTED = (nir.Conv1d, nir.Conv2d, nir.Affine, nir.Linear, nir.Scale)
+"""Nodes with weights: what they give has a unit of its own."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Wires that share a unit, and the nodes that take the sum of such wires.
+
+    Attributes:
+        producers: Weighted nodes whose output it is, in topological order.
+        layers: Spiking layers whose current it is.
+        readout: Whether the Output takes it.
+        readers: All nodes that take it.
+        edges: Edges into `readers` whose unit cannot be chosen: from the Input or a spiking layer.
+    """
+
+    producers: tuple[str, ...]
+    layers: tuple[str, ...]
+    readout: bool
+    readers: tuple[str, ...]
+    edges: tuple[tuple[str, str], ...]
+
+    @property
+    def inner(self) -> bool:
+        """Whether it lies between synapses alone."""
+        return bool(self.producers) and not self.layers and not self.readout
+
+
+def weight_field(node: nir.NIRNode) -> str:
+    """What a weighted node calls its weights."""
+    return "scale" if isinstance(node, nir.Scale) else "weight"
+
+
+def groups(network: SpikingNetwork) -> list[Group]:
+    """All groups of a network, in the topological order of their first readers.
+
+    Raises:
+        NetworkError: A synapse's output is added to its own input, which no unit can serve.
+    """
+    nodes = network.graph.nodes
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def find(key: tuple[str, str]) -> tuple[str, str]:
+        parent.setdefault(key, key)
+        while parent[key] != key:
+            key = parent[key]
+        return key
+
+    for name in network.order:
+        for source in network.predecessors[name]:
+            if not _fixed(network, source):
+                out = ("out" if isinstance(nodes[source], WEIGHTED) else "in", source)
+                parent[find(("in", name))] = find(out)
+    members: dict[tuple[str, str], list[str]] = {}
+    for name in network.order:
+        if network.predecessors[name]:
+            members.setdefault(find(("in", name)), []).append(name)
+    producers: dict[tuple[str, str], list[str]] = {}
+    for name in network.order:
+        if isinstance(nodes[name], WEIGHTED):
+            producers.setdefault(find(("out", name)), []).append(name)
+            if find(("out", name)) == find(("in", name)):
+                raise NetworkError(
+                    f"Node {name!r}: what it gives is added to what it takes, with no neurons between, so both would "
+                    "need one unit. Such a network has no form in integers."
+                )
+    return [
+        Group(
+            producers=tuple(producers.get(key, ())),
+            layers=tuple(name for name in readers if name in network.neurons),
+            readout=network.output_name in readers,
+            readers=tuple(readers),
+            edges=tuple(
+                (source, name) for name in readers for source in network.predecessors[name] if _fixed(network, source)
+            ),
+        )
+        for key, readers in members.items()
+    ]
+
+
+def _fixed(network: SpikingNetwork, name: str) -> bool:
+    return name in network.neurons or name == network.input_name
+
+
+def with_carriers(network: SpikingNetwork) -> SpikingNetwork:
+    """The same network with a synapse of weight 1 wherever a spike or the input is added to what has another unit.
+
+    A layer that is fed without a synapse gets one, too, since its thresholds need a unit fine enough.
+    """
+    edges = [(str(source), str(target)) for source, target in network.graph.edges]
+    nodes = dict(network.graph.nodes)
+    for group in groups(network):
+        kinds = {source == network.input_name for source, _ in group.edges}
+        alone = not group.producers and not group.layers and not group.readout and len(kinds) < 2
+        if alone or not group.edges:
+            continue
+        for edge, count in Counter(group.edges).items():
+            for _ in range(count):
+                source, target = edge
+                name = free_name(nodes, f"{source}_to_{target}")
+                nodes[name] = _identity(network.shapes[source])
+                place = edges.index(edge)
+                edges[place : place + 1] = [(source, name), (name, target)]
+    return _rebuilt(network, nodes, edges)
+
+
+def free_name(taken: Iterable[str], wanted: str) -> str:
+    """`wanted`, or that with the first number from 2 on which makes it new."""
+    name, count = wanted, 2
+    while name in taken:
+        name, count = f"{wanted}_{count}", count + 1
+    return name
+
+
+def _identity(shape: Shape) -> nir.NIRNode:
+    channels = shape[0]
+    one, none = np.eye(channels, dtype=np.float32), np.zeros(channels, np.float32)
+    if len(shape) == 3:
+        return nir.Conv2d(shape[1:], one[:, :, None, None], 1, 0, 1, 1, none)
+    if len(shape) == 2:
+        return nir.Conv1d(shape[1], one[:, :, None], 1, 0, 1, 1, none)
+    # A dense matrix of features would be large, and almost empty.
+    return nir.Scale(np.ones(shape, np.float32))
+
+
+def fold_averages(network: SpikingNetwork) -> SpikingNetwork:
+    """The same network with each AvgPool2d as a SumPool2d, its 1 / size in the weights of the nodes it feeds.
+
+    Raises:
+        NetworkError: One feeds something that cannot take the factor.
+    """
+    feeds, nodes = successors(network.graph), dict(network.graph.nodes)
+    for name in network.order:
+        node = nodes[name]
+        if not isinstance(node, nir.AvgPool2d):
+            continue
+        window = pooling(node)
+        factor = 1.0 / float(np.prod(window.kernel))
+        for reader in _weighted_readers(network, name, feeds, name):
+            taking, field = nodes[reader], weight_field(nodes[reader])
+            scaled = (np.asarray(getattr(taking, field), np.float64) * factor).astype(np.float32)
+            nodes[reader] = with_attributes(taking, **{field: scaled})
+        nodes[name] = nir.SumPool2d(*(np.array(part) for part in (window.kernel, window.stride, window.padding)))
+    return _rebuilt(network, nodes, list(network.graph.edges))
+
+
+def _weighted_readers(network: SpikingNetwork, name: str, feeds: dict[str, tuple[str, ...]], first: str) -> list[str]:
+    """The weighted nodes that `name` reaches through other pooling and Flatten nodes, each fed by nothing else."""
+    found: list[str] = []
+    for reader in feeds[name]:
+        node, alone = network.graph.nodes[reader], len(network.predecessors[reader]) == 1
+        if alone and isinstance(node, WEIGHTED):
+            found.append(reader)
+        elif alone and isinstance(node, (nir.Flatten, nir.SumPool2d, nir.AvgPool2d)):
+            found += _weighted_readers(network, reader, feeds, first)
+        else:
+            raise NetworkError(
+                f"Node {first!r} (AvgPool2d) feeds {reader!r}, which cannot take over its 1 / size. Put a synapse "
+                "between them, or use SumPool2d."
+            )
+    return found
+
+
+def _rebuilt(network: SpikingNetwork, nodes: dict[str, nir.NIRNode], edges: list[tuple[str, str]]) -> SpikingNetwork:
+    graph = nir.NIRGraph(nodes, edges, metadata=network.graph.metadata, type_check=False)
+    return replace(network, graph=graph)

@@ -1,0 +1,23 @@
+"""The PyTorch reference run."""
+
+from cos_export.simulation.simulate import (
+    Observer,
+    PerSampleCalibration,
+    ann_logits,
+    check_images,
+    check_states,
+    check_steps,
+    mean_readout,
+    simulate,
+)
+
+__all__ = [
+    "Observer",
+    "PerSampleCalibration",
+    "ann_logits",
+    "check_images",
+    "check_states",
+    "check_steps",
+    "mean_readout",
+    "simulate",
+]

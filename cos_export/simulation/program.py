@@ -1,0 +1,294 @@
+"""The PyTorch reference: a network's synapses on a device, and the walk through its layers.
+
+All steps of a layer are computed before the next layer starts, so a synapse sees one batch of steps x
+samples, and the first one, whose input never changes, is computed once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial, singledispatch
+
+import nir
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cos_export.device import plain_sums
+from cos_export.errors import NetworkError
+from cos_export.network import SpikingNetwork
+from cos_export.network.graph import Convolution, Shape, convolution, pooling
+from cos_export.simulation.fixed_point import quantise_input
+from cos_export.simulation.neuron import NeuronTensors, neuron_tensors
+
+__all__ = ["NeuronRule", "Program", "clipped_activation", "is_multiple", "limit_activation", "synapse"]
+
+NeuronRule = Callable[[str, NeuronTensors, Tensor], Tensor]
+"""(layer, its neurons, currents (steps or 1, batch, ...)) -> what leaves the layer (steps or 1, batch, ...).
+
+The currents are the rule's own: it may overwrite them, and send them on.
+"""
+
+Synapse = Callable[[Tensor], Tensor]
+
+
+class Program:
+    """A network compiled for one device and dtype.
+
+    Args:
+        network: What to run.
+        device: Where.
+        dtype: float32 is the reference; float64 measures its rounding.
+    """
+
+    def __init__(
+        self, network: SpikingNetwork, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.network = network
+        self.device = torch.device(device)
+        self.dtype = dtype
+        if self.device.type == "cpu":
+            _keep_freed_memory()
+        self.neurons: Mapping[str, NeuronTensors] = {
+            name: neuron_tensors(spec, self.device, dtype) for name, spec in network.neurons.items()
+        }
+        self._synapses = {
+            name: synapse(network.graph.nodes[name], self._move)
+            for name in network.order
+            if name not in network.neurons
+        }
+        self._synapses[network.input_name] = partial(quantise_input, quantisation=network.quantisation)
+        self.readout_scale = 1.0 if network.quantisation is None else network.quantisation.readout_scale
+        self._last_use = {source: name for name in network.order for source in network.predecessors[name]}
+        edges = Counter(source for name in network.order for source in network.predecessors[name])
+        self._read_once = {source for source, count in edges.items() if count == 1}
+
+    def _move(self, array: object) -> Tensor:
+        return torch.as_tensor(np.asarray(array)).to(device=self.device, dtype=self.dtype)
+
+    def propagate(self, images: Tensor, rule: NeuronRule) -> Tensor:
+        """Walks the network once, layer by layer, and lets `rule` say what each layer sends on.
+
+        A value is dropped as soon as its last reader has run, so memory does not grow with the depth.
+
+        Args:
+            images: (batch, ...) on this program's device and of its dtype, before any rounding to integers.
+            rule: From a layer's currents to its output.
+
+        Returns:
+            What reaches the Output node: (steps or 1, batch, classes), in units of `readout_scale`.
+        """
+        network = self.network
+        values: dict[str, Tensor] = {}
+        # By name, what lies in memory that a synapse has filled, which whoever gave the images and the rule cannot see.
+        computed: set[str] = set()
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        for name in network.order:
+            sources = network.predecessors[name]
+            arriving = values[sources[0]] if sources else images.unsqueeze(0)
+            own = bool(sources) and sources[0] in computed & self._read_once
+            for source in sources[1:]:
+                # What stands for all steps has no room for a sum that differs from step to step.
+                room = own and len(arriving) >= len(values[source])
+                arriving = arriving.add_(values[source]) if room else arriving + values[source]
+                own = True
+            for source in set(sources):
+                if self._last_use[source] == name:
+                    del values[source]
+            if name in self.neurons:
+                values[name] = rule(name, self.neurons[name], arriving if own else arriving.clone())
+            else:
+                values[name] = self._through(name, arriving)
+                if own or not _share_memory(arriving, values[name]):
+                    computed.add(name)
+        return values[network.output_name]
+
+    def currents(self, name: str, sent: Callable[[str], Tensor]) -> Tensor:
+        """What arrives at a layer, from what the layers and the input before it send.
+
+        Args:
+            name: The layer.
+            sent: From the name of a layer, or of the Input, to what it sends: (steps or 1, batch, ...).
+
+        Returns:
+            I, (steps or 1, batch, ...): the same numbers that `propagate` finds.
+        """
+
+        def leaving(source: str) -> Tensor:
+            if source in self.neurons:
+                return sent(source)
+            if source == self.network.input_name:
+                return self._through(source, sent(source))
+            return self._through(source, self.currents(source, sent))
+
+        first, *others = self.network.predecessors[name]
+        total = leaving(first)
+        for source in others:
+            total = total + leaving(source)
+        return total
+
+    def with_arrays(self, arrays: Mapping[str, Mapping[str, Tensor]]) -> Program:
+        """The same program with other arrays in some synapses, which gradients may pass through.
+
+        Args:
+            arrays: By node, such as {"fc": {"weight": ..., "bias": ...}}, on this program's device.
+        """
+        changed = copy.copy(self)
+        changed._synapses = self._synapses | {name: self._synapse_of(name, given) for name, given in arrays.items()}
+        return changed
+
+    def _synapse_of(self, name: str, arrays: Mapping[str, Tensor]) -> Synapse:
+        node = self.network.graph.nodes[name]
+        taken = {id(getattr(node, field)): tensor for field, tensor in arrays.items()}
+        return synapse(node, lambda array: taken[id(array)] if id(array) in taken else self._move(array))
+
+    def _through(self, name: str, arriving: Tensor) -> Tensor:
+        """What a node that is no layer makes of (steps or 1, batch, ...)."""
+        steps, batch = arriving.shape[:2]
+        transformed = self.device.type == "cuda" and self.network.quantisation is not None
+        with plain_sums() if transformed else nullcontext():
+            flat = self._synapses[name](arriving.flatten(0, 1))
+        return flat.reshape(steps, batch, *flat.shape[1:])
+
+
+def _keep_freed_memory() -> None:
+    """Lets what a layer computes lie where what an earlier one has computed lay.
+
+    Linux clears every page that it lends, which can cost more than a tenth of a run. The GNU C library hands freed
+    blocks back only above the size of the largest one, of up to 32 MiB, ever freed. One that nobody writes into
+    costs nothing, and elsewhere this does nothing.
+    """
+    torch.empty(30 << 20, dtype=torch.uint8)
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def clipped_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+    """The artificial neuron that a layer stands for, as a rule: its activation a / theta in [0, 1].
+
+    With levels L it is clip(floor(z L / theta + 1/2) / L, 0, 1) (QCFS), without it is clip(z / theta, 0, 1).
+    """
+    if neuron.levels is None:
+        return limit_activation(name, neuron, currents)
+    quantised = torch.floor(currents * neuron.levels / neuron.threshold + 0.5) / neuron.levels
+    return quantised.clamp(0.0, 1.0)
+
+
+def limit_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+    """What a layer's mean output under a constant current z tends to as T grows, as a rule: clip(z / theta, 0, 1).
+
+    The soft reset loses no charge: with 0 <= z <= theta a neuron fires T z / theta times, up to one spike. QCFS is this
+    rounded to L levels.
+    """
+    return (currents / neuron.threshold).clamp(0.0, 1.0)
+
+
+@singledispatch
+def synapse(node: nir.NIRNode, move: Callable[[object], Tensor]) -> Synapse:
+    """The function over (samples, ...) that `node` computes, its weights brought over by `move`.
+
+    Raises:
+        NetworkError: The node's type cannot be run.
+    """
+    raise NetworkError(f"A node of type {type(node).__name__} cannot be run in PyTorch.")
+
+
+def _same(values: Tensor) -> Tensor:
+    return values
+
+
+@synapse.register(nir.Input)
+@synapse.register(nir.Output)
+def _(node: nir.NIRNode, move: Callable[[object], Tensor]) -> Synapse:
+    return _same
+
+
+def _even(padding: tuple[tuple[int, int], ...]) -> Shape | None:
+    return tuple(p for p, _ in padding) if all(p == q for p, q in padding) else None
+
+
+def is_multiple(weight: Tensor, bias: Tensor, geometry: Convolution) -> bool:
+    """Whether a convolution is its input times one number, as that on a residual's identity path is.
+
+    A product leaves out the other channels' zeros, changes no bit, and takes half the time.
+
+    Args:
+        weight: (out, in, ...) of the convolution.
+        bias: (out,).
+        geometry: How it slides.
+    """
+    plain = all(n == 1 for n in (*geometry.kernel, *geometry.stride, geometry.groups))
+    if not plain or len(weight) != weight.shape[1] or any(p for pair in geometry.padding for p in pair):
+        return False
+    square = weight.flatten(1)
+    identity = torch.eye(len(square), dtype=square.dtype, device=square.device)
+    return not bool(bias.any()) and torch.equal(square, square[0, 0] * identity)
+
+
+def _pad(values: Tensor, geometry: Convolution) -> Tensor:
+    return functional.pad(values, [p for pair in reversed(geometry.padding) for p in pair])
+
+
+@synapse.register(nir.Conv1d)
+@synapse.register(nir.Conv2d)
+def _(node: nir.Conv1d | nir.Conv2d, move: Callable[[object], Tensor]) -> Synapse:
+    weight, bias, geometry = move(node.weight), move(node.bias), convolution(node)
+    if is_multiple(weight, bias, geometry):
+        return partial(torch.mul, weight.flatten()[0].clone())
+    if weight.ndim == 4:
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    apply = functional.conv1d if weight.ndim == 3 else functional.conv2d
+    even = _even(geometry.padding)
+    slide = partial(
+        apply,
+        weight=weight,
+        bias=bias,
+        stride=geometry.stride,
+        padding=even if even is not None else 0,
+        dilation=geometry.dilation,
+        groups=geometry.groups,
+    )
+    if even is not None:
+        return slide
+    return lambda values: slide(_pad(values, geometry))
+
+
+@synapse.register
+def _(node: nir.Affine, move: Callable[[object], Tensor]) -> Synapse:
+    return partial(functional.linear, weight=move(node.weight), bias=move(node.bias))
+
+
+@synapse.register
+def _(node: nir.Linear, move: Callable[[object], Tensor]) -> Synapse:
+    return partial(functional.linear, weight=move(node.weight))
+
+
+@synapse.register
+def _(node: nir.Scale, move: Callable[[object], Tensor]) -> Synapse:
+    return partial(torch.mul, move(node.scale))
+
+
+@synapse.register(nir.SumPool2d)
+@synapse.register(nir.AvgPool2d)
+def _(node: nir.SumPool2d | nir.AvgPool2d, move: Callable[[object], Tensor]) -> Synapse:
+    window = pooling(node)
+    return partial(
+        functional.avg_pool2d,
+        kernel_size=window.kernel,
+        stride=window.stride,
+        padding=window.padding,
+        divisor_override=1 if isinstance(node, nir.SumPool2d) else None,
+    )
+
+
+@synapse.register
+def _(node: nir.Flatten, move: Callable[[object], Tensor]) -> Synapse:
+    start, end = int(node.start_dim), int(node.end_dim)
+    return partial(torch.flatten, start_dim=start + 1 if start >= 0 else start, end_dim=end + 1 if end >= 0 else end)

@@ -1,0 +1,249 @@
+"""`simulate`: the PyTorch reference run that every target is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cos_export.device import full_precision, resolve_device
+from cos_export.errors import InputError
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.progress import Progress, silent
+from cos_export.simulation.fixed_point import round_states_to_half_integers
+from cos_export.simulation.neuron import NeuronTensors, Run, integrate_and_fire
+from cos_export.simulation.program import Program, clipped_activation
+from cos_export.simulation.trace import Trace, concatenate
+
+__all__ = [
+    "Observer",
+    "PerSampleCalibration",
+    "ann_logits",
+    "check_images",
+    "check_states",
+    "check_steps",
+    "mean_readout",
+    "simulate",
+]
+
+Observer = Callable[[str, Run], None]
+"""Told what each layer fired: (layer, its run). A batch may come in parts, of which each layer tells in order."""
+
+
+class PerSampleCalibration(Protocol):
+    """A method that spends `rho` extra steps on each sample to set that sample's own states."""
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+
+    @property
+    def rho(self) -> int:
+        """Extra steps per sample."""
+
+    def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
+        """Calibrates on `images` and runs them.
+
+        Args:
+            program: The network on a device.
+            images: (batch, ...).
+            steps: T.
+            observe: To be told of each layer's run.
+
+        Returns:
+            What reaches the Output, (steps or 1, batch, classes), and the states that were set.
+        """
+
+
+def check_images(network: SpikingNetwork, images: ArrayLike | Tensor) -> FloatArray:
+    """`images` as a float32 array (samples, ...) that the network takes.
+
+    Raises:
+        InputError: The shape is not the network's, or a value is not finite.
+    """
+    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"Images must be numbers, and are of type {array.dtype}.")
+    array = np.ascontiguousarray(array, np.float32)
+    if array.shape[1:] != network.input_shape:
+        wanted = ", ".join(map(str, network.input_shape))
+        raise InputError(f"The network takes images of shape (samples, {wanted}), and these have {array.shape}.")
+    if len(array) == 0:
+        raise InputError("There are no images.")
+    if not np.isfinite(array).all():
+        raise InputError("The images hold values that are not finite numbers (nan or inf).")
+    return array
+
+
+def check_steps(steps: int | None, network: SpikingNetwork) -> int:
+    """The number of steps to run: `steps`, or what the network was calibrated for.
+
+    Raises:
+        InputError: Neither is known, or it is below 1.
+    """
+    chosen = network.num_timesteps if steps is None else steps
+    if chosen is None:
+        raise InputError("The network was not calibrated for a number of steps: say how many with steps=.")
+    if chosen < 1:
+        raise InputError(f"The number of steps must be at least 1, and is {chosen}.")
+    return int(chosen)
+
+
+def check_states(network: SpikingNetwork, states: SampleStates, samples: int) -> None:
+    """Refuses states that are not those of `samples` samples of this network.
+
+    Raises:
+        InputError: A layer is not the network's, or an array has another shape than (samples, ...).
+    """
+    for kind, arrays in (("v_init", states.v_init), ("silent", states.silent)):
+        for name, array in arrays.items():
+            if name not in network.neurons:
+                raise InputError(f"The states hold {kind} of a layer {name!r}, which the network does not have.")
+            wanted = (samples, *network.neurons[name].shape)
+            if np.shape(array) != wanted:
+                raise InputError(f"{kind} of layer {name!r} must have shape {wanted}, and has {np.shape(array)}.")
+
+
+def mean_readout(outputs: Tensor, steps: int, scale: float = 1.0) -> Tensor:
+    """The mean of the first t outputs for t = 1..steps, times `scale`: (steps, batch, classes)."""
+    held = outputs.expand(steps, *outputs.shape[1:]) if len(outputs) == 1 else outputs
+    count = torch.arange(1, steps + 1, device=held.device, dtype=held.dtype)
+    mean = held.cumsum(0) / count.reshape(-1, *[1] * (held.ndim - 1))
+    return mean if scale == 1.0 else mean * scale
+
+
+def simulate(
+    network: SpikingNetwork,
+    images: ArrayLike | Tensor,
+    steps: int | None = None,
+    *,
+    calibration: PerSampleCalibration | None = None,
+    states: SampleStates | None = None,
+    device: str | torch.device = "auto",
+    batch_size: int = 64,
+    record_spikes: bool = True,
+    record_potentials: bool = False,
+    record_states: bool = True,
+    progress: Progress = silent,
+) -> Trace:
+    """Runs a network in PyTorch.
+
+    Args:
+        network: What to run.
+        images: (samples, ...) analog inputs, each held for all steps.
+        steps: T; by default what the network was calibrated for.
+        calibration: A per-sample method, such as `COS(rho=4)`, to run with.
+        states: States of each sample that an earlier calibration has set, in place of `calibration`.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        batch_size: Samples computed at once. Few stay in the processor's cache; a GPU may like more.
+        record_spikes: Whether to keep every spike. Without, memory does not grow with the depth.
+        record_potentials: Whether to keep every potential after the reset.
+        record_states: Whether to keep what `calibration` set for each sample: a number for each neuron and sample.
+        progress: Told of each batch.
+
+    Returns:
+        The trace, with spikes of shape (steps, samples, ...) by layer.
+
+    Raises:
+        InputError: The images, steps or states do not fit the network.
+        UnavailableError: The device is not there.
+    """
+    array, steps = check_images(network, images), check_steps(steps, network)
+    if calibration is not None and states is not None:
+        raise InputError("Give calibration or states, not both.")
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
+    if states is not None:
+        check_states(network, states, len(array))
+    program = Program(network, resolve_device(device))
+    traces = []
+    with torch.no_grad(), full_precision():
+        for start in range(0, len(array), batch_size):
+            progress(f"simulating {steps} steps", start, len(array))
+            batch = slice(start, min(start + batch_size, len(array)))
+            tensor = torch.from_numpy(array[batch]).to(program.device)
+            recorder = _Recorder(record_spikes, record_potentials)
+            found = None if states is None else _part(states, batch)
+            if calibration is None:
+                outputs = program.propagate(tensor, _rule(program, steps, found, recorder))
+            else:
+                outputs, found = calibration.run(program, tensor, steps, recorder)
+                if network.quantisation is not None:
+                    # What counts is a run from the integers that are handed on.
+                    found = round_states_to_half_integers(found, network)
+                    recorder = _Recorder(record_spikes, record_potentials)
+                    outputs = program.propagate(tensor, _rule(program, steps, found, recorder))
+            traces.append(
+                Trace(
+                    logits=mean_readout(outputs, steps, program.readout_scale).cpu().numpy(),
+                    spikes=_joined(recorder.spikes),
+                    potentials=_joined(recorder.potentials),
+                    rho=0 if calibration is None else calibration.rho,
+                    states=found if record_states else None,
+                )
+            )
+    progress(f"simulating {steps} steps", len(array), len(array))
+    return concatenate(traces)
+
+
+def ann_logits(
+    network: SpikingNetwork, images: ArrayLike | Tensor, *, device: str | torch.device = "auto", batch_size: int = 64
+) -> FloatArray:
+    """The logits of the artificial network that the spiking one stands for: (samples, classes).
+
+    Each layer answers with its clipped (and, with levels, quantised) activation in place of spikes.
+    """
+    array, program = check_images(network, images), Program(network, resolve_device(device))
+    with torch.no_grad(), full_precision():
+        parts = [
+            program.propagate(torch.from_numpy(array[i : i + batch_size]).to(program.device), clipped_activation)[0]
+            for i in range(0, len(array), batch_size)
+        ]
+    return (torch.cat(parts) * program.readout_scale).cpu().numpy()
+
+
+class _Recorder:
+    """Keeps what the observer is asked to keep, on the host."""
+
+    def __init__(self, spikes: bool, potentials: bool) -> None:
+        self.keep_spikes, self.keep_potentials = spikes, potentials
+        self.spikes: dict[str, list[NDArray[np.bool_]]] = {}
+        self.potentials: dict[str, list[FloatArray]] = {}
+
+    def __call__(self, name: str, run: Run) -> None:
+        if self.keep_spikes:
+            self.spikes.setdefault(name, []).append(run.spikes.bool().cpu().numpy())
+        if run.potentials is not None:
+            self.potentials.setdefault(name, []).append(run.potentials.cpu().numpy())
+
+
+def _joined(parts: Mapping[str, Sequence[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays, 1) for name, arrays in parts.items()}
+
+
+def _part(states: SampleStates, batch: slice) -> SampleStates:
+    return SampleStates(
+        v_init={name: value[batch] for name, value in states.v_init.items()},
+        silent={name: value[batch] for name, value in states.silent.items()},
+    )
+
+
+def _rule(
+    program: Program, steps: int, states: SampleStates | None, recorder: _Recorder
+) -> Callable[[str, NeuronTensors, Tensor], Tensor]:
+    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        if states is not None and name in states.v_init:
+            own = torch.as_tensor(states.v_init[name]).to(program.device)
+            neuron = replace(neuron, v_init=own)
+        if states is not None and name in states.silent:
+            neuron = replace(neuron, silent=torch.as_tensor(states.silent[name]).to(program.device))
+        run = integrate_and_fire(currents, steps, neuron, record_potentials=recorder.keep_potentials, overwrite=True)
+        recorder(name, run)
+        return run.spikes
+
+    return rule

@@ -1,0 +1,46 @@
+"""When a current of the faithful back end counts, free of Lava."""
+
+from __future__ import annotations
+
+import numpy as np
+from job import Job, Node
+from neurons import Neurons
+from sample_schedule import SampleSchedule
+
+__all__ = ["InputSchedule"]
+
+
+class InputSchedule:
+    """A layer of neurons, or the readout, `delay` synapses away from the Input.
+
+    Before its first turn it holds still: it integrates no bias and sends no spike. Potentials are float64, as all
+    that Lava's synapses send, or int32.
+
+    Args:
+        job: What to run.
+        node: The layer, or the Output.
+        delay: Steps that the first current takes to come here.
+        constant: Of node's shape, added to the current of each step: the biases of the synapses in front.
+    """
+
+    def __init__(self, job: Job, node: Node, delay: int, constant: np.ndarray) -> None:
+        self._schedule, self._constant = SampleSchedule(job, node, delay), constant
+        self._none = np.zeros(node.shape, bool)
+        potential = np.int32 if job.integers else np.float64
+        self._neurons = Neurons(node, 1, potential) if node.kind == "neuron" else None
+
+    def step(self, time_step: int, current: np.ndarray) -> np.ndarray:
+        """One step of Lava, counted from 1: the spikes that leave, of node's shape."""
+        turn = self._schedule.at(time_step)
+        if turn is None:
+            return self._none
+        sample, t = turn
+        whole = current + self._constant
+        if self._neurons is None:
+            self._schedule.write(sample, t, whole)
+            return self._none
+        if t == 0:
+            self._neurons.begin(sample, 1)
+        leaving = self._neurons.step(t, whole[None])[0]
+        self._schedule.write(sample, t, leaving)
+        return leaving

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import random_networks
+import torch
+from numpy.typing import NDArray
+from small_networks import two_layers
+from torch import Tensor
+
+import calibration.layer_by_layer as layerwise
+from calibration.data import calibration_data
+from calibration.layer_by_layer import Currents, Sending, layer_by_layer
+from calibration.spike_store import MEMORY, SpikeStore
+from cos_export.network import SpikingNetwork
+from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
+from cos_export.simulation.program import Program
+
+STEPS = 3
+
+
+def walked(
+    network: SpikingNetwork, images: np.ndarray, amplitude: float | None = None, memory: int = MEMORY
+) -> dict[str, list[Tensor]]:
+    """What arrived at each layer, batch by batch, on its second walk."""
+    found: dict[str, list[Tensor]] = {}
+
+    def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
+        list(currents())
+        found[name] = list(currents())
+        weight = None if amplitude is None else torch.tensor(amplitude)
+        return Sending(lambda batch: integrate_and_fire(batch, STEPS, neuron).spikes, weight)
+
+    layer_by_layer(Program(network), calibration_data(network, images, batch_size=4), calibrate_layer, memory=memory)
+    return found
+
+
+def propagated(network: SpikingNetwork, images: np.ndarray, amplitude: float = 1.0) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+
+    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        found[name] = currents
+        return integrate_and_fire(currents, STEPS, neuron).spikes * amplitude
+
+    Program(network).propagate(torch.from_numpy(images), rule)
+    return found
+
+
+CASES: list[Callable[[], SpikingNetwork]] = [
+    lambda: two_layers(seed=3),
+    lambda: random_networks.residual(np.random.default_rng(0)),
+    *[lambda seed=seed: random_networks.random_network(seed) for seed in range(8)],  # type: ignore[misc]
+]
+
+
+@pytest.mark.parametrize("make", CASES)
+@pytest.mark.parametrize("amplitude", [None, 0.5])
+def test_each_layer_gets_what_a_walk_of_the_whole_network_gives_it(
+    make: Callable[[], SpikingNetwork], amplitude: float | None
+) -> None:
+    network = make()
+    images = random_networks.images(network, 10)
+    found, wanted = walked(network, images, amplitude), propagated(network, images, amplitude or 1.0)
+    assert list(found) == list(network.layers)
+    for name, batches in found.items():
+        assert [batch.shape[1] for batch in batches] == [4, 4, 2]
+        assert torch.equal(torch.cat(batches, 1), wanted[name]), "dyadic weights leave nothing to rounding"
+
+
+def test_trains_are_dropped_when_their_last_reader_has_heard_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_networks.sequential(
+        np.random.default_rng(0), (2, 6, 6), ["if", *[part for _ in range(3) for part in (_convolution(), "if")]]
+    )
+    held: list[int] = []
+    original = layerwise._currents
+
+    def counting(program, data, name, trains):  # type: ignore[no-untyped-def]
+        held.append(len(trains))
+        return original(program, data, name, trains)
+
+    monkeypatch.setattr(layerwise, "_currents", counting)
+    walked(network, random_networks.images(network, 4))
+    assert max(held) == 1 and len(network.layers) == 4
+
+
+def _convolution():  # type: ignore[no-untyped-def]
+    return random_networks.conv2d(np.random.default_rng(1), 2, 2)
+
+
+@pytest.mark.parametrize("make", CASES[:4])
+@pytest.mark.parametrize("memory", [0, 40])
+def test_spikes_that_lie_in_files_are_the_same(
+    make: Callable[[], SpikingNetwork], memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    network = make()
+    images = random_networks.images(network, 10)
+    written: list[Path] = []
+    original = SpikeStore._written
+
+    def noting(store: SpikeStore, bits: NDArray[np.uint8]) -> Path:
+        written.append(original(store, bits))
+        return written[-1]
+
+    monkeypatch.setattr(SpikeStore, "_written", noting)
+    in_memory = walked(network, images)
+    assert not written
+    in_files = walked(network, images, memory=memory)
+    assert written and all(tmp_path in file.parents for file in written)
+    assert list(tmp_path.iterdir()) == [], "the folder is removed"
+    for name, batches in in_memory.items():
+        assert all(torch.equal(a, b) for a, b in zip(batches, in_files[name], strict=True))
+
+
+@pytest.mark.parametrize("raised", [ValueError, KeyboardInterrupt])
+def test_files_go_when_the_last_reader_has_heard_them_and_whatever_happens(
+    raised: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    parts = ["if", *[part for _ in range(3) for part in (_convolution(), "if")]]
+    network = random_networks.sequential(np.random.default_rng(0), (2, 6, 6), parts)
+    lying: list[int] = []
+
+    def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
+        lying.append(len(list(tmp_path.rglob("*.npy"))))
+        if name == network.layers[-1]:
+            raise raised
+        return Sending(lambda batch: integrate_and_fire(batch, STEPS, neuron).spikes)
+
+    data = calibration_data(network, random_networks.images(network, 10), batch_size=4)
+    with pytest.raises(raised):
+        layer_by_layer(Program(network), data, calibrate_layer, memory=0)
+    assert lying == [0, 3, 3, 3], "three batches of one layer at a time"
+    assert list(tmp_path.iterdir()) == []

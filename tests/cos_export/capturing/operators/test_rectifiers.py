@@ -1,0 +1,249 @@
+"""ReLUs of any spelling become neurons that are clipped at their threshold."""
+
+import numpy as np
+import pytest
+import torch
+from capturing_proof import compare, prove_relu, randomise
+from torch import nn
+from torch.nn import functional as F
+
+from calibration.thresholds import relu_thresholds
+from cos_export.capturing import capture, inspect_module
+from cos_export.errors import CaptureError, InputError
+from cos_export.simulation import simulate
+
+
+class Net(nn.Module):
+    """Convolution, an activation as a function of the module and a value, head."""
+
+    def __init__(self, act, **modules):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.act = act
+        for name, module in modules.items():
+            setattr(self, name, module)
+        self.head = nn.Linear(256, 3)
+
+    def forward(self, x):
+        return self.head(self.act(self, self.norm(self.conv(x))).flatten(1))
+
+
+UNBOUNDED = {
+    "module": lambda m, x: m.relu(x),
+    "F.relu": lambda m, x: F.relu(x),
+    "torch.relu": lambda m, x: torch.relu(x),
+    "method": lambda m, x: x.relu(),
+    "in place": lambda m, x: F.relu(x, inplace=True),
+    "method in place": lambda m, x: x.relu_(),
+    "clamp": lambda m, x: x.clamp(min=0),
+    "clamp in place": lambda m, x: x.clamp_(min=0.0),
+    "clamp_min": lambda m, x: torch.clamp_min(x, 0),
+    "clip": lambda m, x: torch.clip(x, min=0),
+    "threshold": lambda m, x: F.threshold(x, 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("act", UNBOUNDED.values(), ids=UNBOUNDED)
+def test_spellings_of_relu(act):
+    network = prove_relu(Net(act, relu=nn.ReLU()))
+    (spec,) = network.neurons.values()
+    assert spec.levels is None
+    np.testing.assert_array_equal(spec.v_init, spec.threshold / 2)
+
+
+BOUNDED = {
+    "ReLU6": (lambda m, x: nn.ReLU6()(x), 6.0),
+    "F.relu6": (lambda m, x: F.relu6(x), 6.0),
+    "hardtanh": (lambda m, x: F.hardtanh(x, 0.0, 0.5), 0.5),
+    "hardtanh in place": (lambda m, x: F.hardtanh(x, 0.0, 0.5, inplace=True), 0.5),
+    "clamp": (lambda m, x: x.clamp(0, 0.75), 0.75),
+    "clip": (lambda m, x: torch.clip(x, 0, 2), 2.0),
+}
+
+
+@pytest.mark.parametrize(("act", "bound"), BOUNDED.values(), ids=BOUNDED)
+def test_a_bounded_relu_has_its_bound_as_threshold_and_needs_no_data(act, bound):
+    torch.manual_seed(0)
+    model, x = randomise(Net(act).eval()), torch.rand(4, 2, 8, 8) * 4 - 1
+    network = capture(model, x)
+    compare(network, model, x)
+    (spec,) = network.neurons.values()
+    assert (spec.threshold == np.float32(bound)).all()
+
+
+def test_a_bounded_relu_takes_a_lower_threshold_but_no_higher_one():
+    model = Net(lambda m, x: m.six(x), six=nn.ReLU6())
+    for given, expected in ((1.5, 1.5), (9.0, 6.0)):
+        (spec,) = capture(model, torch.rand(1, 2, 8, 8), thresholds={"six": given}).neurons.values()
+        assert (spec.threshold == np.float32(expected)).all()
+
+
+@pytest.mark.parametrize(
+    "act", [lambda m, x: x.clamp(-1, 1), lambda m, x: F.hardtanh(x), lambda m, x: F.threshold(x, 0.1, 0.0)]
+)
+def test_other_clamps_are_refused(act):
+    (finding,) = [f for f in inspect_module(Net(act), torch.rand(1, 2, 8, 8)) if f.blocker]
+    assert "nn.ReLU" in finding.fix
+
+
+# --- thresholds ---------------------------------------------------------------------------------------
+
+
+def test_a_relu_without_threshold_says_how_to_get_one():
+    with pytest.raises(CaptureError, match=r"relu_thresholds\(model, images\), which finds one for 'relu'"):
+        capture(Net(lambda m, x: m.relu(x), relu=nn.ReLU()), torch.rand(1, 2, 8, 8))
+
+
+def test_thresholds_clip():
+    torch.manual_seed(0)
+    model, x = randomise(Net(lambda m, x: F.relu(x)).eval()), torch.rand(4, 2, 8, 8) * 4 - 1
+    capped = Net(lambda m, x: x.clamp(0, 0.3)).eval()
+    capped.load_state_dict(model.state_dict())
+    compare(capture(model, x, thresholds={"relu": 0.3}), capped, x)
+
+
+def test_thresholds_by_channel_clip_each_channel():
+    torch.manual_seed(0)
+    bounds = [0.2, 0.4, 0.8, 0.1]
+    column = torch.tensor(bounds).reshape(-1, 1, 1)
+    model, x = randomise(Net(lambda m, x: F.relu(x)).eval()), torch.rand(4, 2, 8, 8) * 4 - 1
+    network = capture(model, x, thresholds={"relu": bounds})
+    capped = Net(lambda m, x: torch.minimum(F.relu(x), column)).eval()
+    capped.load_state_dict(model.state_dict())
+    compare(network, capped, x)
+    np.testing.assert_array_equal(network.neurons["relu"].threshold[:, 0, 0], np.float32(bounds))
+    np.testing.assert_array_equal(network.neurons["relu"].threshold[:, 5, 3], np.float32(bounds))
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "message"),
+    [
+        ({"nowhere": 1.0}, r"no ReLU 'nowhere'.*There are 'relu'"),
+        ({"relu": 0.0}, "positive and finite"),
+        ({"relu": [1.0, np.nan, 1.0, 1.0]}, "positive and finite"),
+        ({"relu": np.ones((2, 2))}, "one number or one for each channel"),
+        ({"relu": "high"}, "one number or one for each channel"),
+    ],
+)
+def test_thresholds_that_cannot_be_used(thresholds, message):
+    with pytest.raises(InputError, match=message):
+        capture(Net(lambda m, x: F.relu(x)), torch.rand(1, 2, 8, 8), thresholds=thresholds)
+
+
+def test_as_many_thresholds_as_channels():
+    with pytest.raises(CaptureError, match="it has 4 channels, and 3 thresholds were given"):
+        capture(Net(lambda m, x: F.relu(x)), torch.rand(1, 2, 8, 8), thresholds={"relu": [1.0, 1.0, 1.0]})
+
+
+def test_levels_and_max_pool_are_checked():
+    model, x = Net(lambda m, x: F.relu(x)), torch.rand(1, 2, 8, 8)
+    with pytest.raises(InputError, match="levels"):
+        capture(model, x, levels=0)
+    with pytest.raises(InputError, match="max_pool"):
+        capture(model, x, max_pool="median")
+
+
+def test_a_relu_that_is_called_twice_has_two_thresholds():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head, self.relu = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3), nn.ReLU(True)
+
+        def forward(self, x):
+            return self.head(self.relu(self.b(self.relu(self.a(x)))))
+
+    network = prove_relu(Twice(), (6,))
+    assert list(network.neurons) == ["relu", "relu_1"]
+    thresholds = {"relu": 1.0, "relu@1": 2.0}
+    specs = capture(Twice(), torch.rand(1, 6), thresholds=thresholds).neurons
+    assert [spec.threshold[0] for spec in specs.values()] == [1.0, 2.0]
+
+
+# --- a scale for each channel, through every operation ------------------------------------------------
+
+
+class Through(nn.Module):
+    def __init__(self, between, shape=(2, 8, 8), **modules):
+        super().__init__()
+        conv = nn.Conv2d if len(shape) == 3 else nn.Conv1d
+        self.stem = conv(shape[0], 4, 3, padding=1)
+        for name, module in modules.items():
+            setattr(self, name, module)
+        self.between = between
+        self.eval()
+        with torch.no_grad():
+            features = between(self, self.stem(torch.zeros(1, *shape))).numel()
+        self.head = nn.Linear(features, 3)
+
+    def forward(self, x):
+        return self.head(self.between(self, F.relu(self.stem(x))).flatten(1))
+
+
+def conv(*args, **options):
+    return {"conv": nn.Conv2d(*args, **options)}
+
+
+WAYS = {
+    "convolution": (lambda m, x: F.relu(m.conv(x)), conv(4, 6, 3)),
+    "groups": (lambda m, x: F.relu(m.conv(x)), conv(4, 6, 3, groups=2)),
+    "depthwise": (lambda m, x: F.relu(m.conv(x)), conv(4, 8, 3, padding=2, dilation=2, groups=4)),
+    "average pooling": (lambda m, x: F.avg_pool2d(x, 2), {}),
+    "global pooling and linear": (lambda m, x: F.relu(m.fc(x.mean((2, 3)))), {"fc": nn.Linear(4, 5)}),
+    "flatten and linear": (lambda m, x: F.relu(m.fc(x.flatten(1))), {"fc": nn.Linear(256, 5)}),
+    "flatten in two steps": (lambda m, x: F.relu(m.fc(x.flatten(2).flatten(1))), {"fc": nn.Linear(256, 5)}),
+    "batch norm": (lambda m, x: F.relu(m.norm(x)), {"norm": nn.BatchNorm2d(4)}),
+    "identity shortcut": (lambda m, x: F.relu(m.conv(x) + x), conv(4, 4, 3, padding=1)),
+    "sum before a convolution": (lambda m, x: F.relu(m.conv(F.relu(m.conv(x)) + x)), conv(4, 4, 3, padding=1)),
+    "sum before a pool": (lambda m, x: F.avg_pool2d(F.relu(m.conv(x)) + x, 2), conv(4, 4, 3, padding=1)),
+    "factor": (lambda m, x: F.relu(m.conv(x * 0.5) - x / 3), conv(4, 4, 1)),
+    "nothing between": (lambda m, x: F.relu(x), {}),
+}
+
+
+@pytest.mark.parametrize(("between", "modules"), WAYS.values(), ids=WAYS)
+def test_a_threshold_for_each_channel(between, modules):
+    network = prove_relu(Through(between, **modules), per_channel=True)
+    assert len(np.unique(network.neurons["relu"].threshold)) > 1
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool1d(2), nn.AdaptiveAvgPool1d(1)])
+def test_a_threshold_for_each_channel_over_one_axis(pool):
+    shape = (2, 12)
+    prove_relu(
+        Through(lambda m, x: F.relu(m.c(m.pool(x))), shape, c=nn.Conv1d(4, 4, 1), pool=pool), shape, per_channel=True
+    )
+
+
+def test_a_threshold_for_each_feature():
+    model = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+    network = prove_relu(model, (6,), per_channel=True)
+    assert network.neurons["layer_2"].threshold.shape == (12,)
+
+
+def test_spikes_as_output_with_a_threshold_for_each_feature():
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3), nn.ReLU())
+    model[2].bias.data.fill_(1.0)
+    network = prove_relu(model, (6,), per_channel=True)
+    carrier = network.graph.nodes[network.predecessors["output"][0]]
+    np.testing.assert_array_equal(np.diag(carrier.weight), network.neurons["layer_3"].threshold)
+
+
+# --- spikes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_many_steps_converge_to_the_module(per_channel):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 6, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6, 4)
+    )
+    x = torch.rand(5, 2, 8, 8) * 2 - 0.5
+    thresholds = relu_thresholds(model, x, "maximum", per_channel=per_channel, device="cpu")
+    network = capture(model, x, thresholds=thresholds)
+    expected = model(x).detach().numpy()
+    off = [
+        np.abs(simulate(network, x, steps, device="cpu", record_spikes=False).logits[-1] - expected).max()
+        for steps in (8, 64, 1024)
+    ]
+    assert off[2] < off[1] < off[0]
+    assert off[2] < 2e-3 * np.abs(expected).max() + 2e-3

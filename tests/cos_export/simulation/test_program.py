@@ -1,0 +1,165 @@
+"""The walk through the layers: what is summed in place, and what a rule may overwrite."""
+
+from __future__ import annotations
+
+import nir
+import numpy as np
+import pytest
+import torch
+from small_networks import dyadic, layer
+from torch import Tensor
+from torch.nn import functional
+
+from cos_export.network import SpikingNetwork
+from cos_export.network.graph import convolution as geometry
+from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
+from cos_export.simulation.program import Program, is_multiple, synapse
+
+SHAPE, STEPS = (2, 4, 4), 3
+IMAGES = torch.from_numpy(np.random.default_rng(0).integers(-16, 17, (5, *SHAPE)).astype(np.float32) / 16)
+
+
+def convolution(rng: np.random.Generator, size: int = 3) -> nir.Conv2d:
+    return nir.Conv2d((4, 4), dyadic(rng, (2, 2, size, size)), 1, size // 2, 1, 1, dyadic(rng, (2,), 4))
+
+
+def multiple(factor: float) -> nir.Conv2d:
+    weight = factor * np.eye(2, dtype=np.float32).reshape(2, 2, 1, 1)
+    return nir.Conv2d((4, 4), weight, 1, 0, 1, 1, np.zeros(2, np.float32))
+
+
+def tangled() -> SpikingNetwork:
+    """Values that are read twice, sums of one step and of all, views, and a layer on a layer and on the input."""
+    rng = np.random.default_rng(1)
+    specs = {name: layer(SHAPE, 0.75) for name in ("on_input", "first", "on_layer", "sum", "last")}
+    specs |= {"flat_layer": layer((32,), 0.75), "on_view": layer((32,), 1.5)}
+    edges = [
+        ("input", "on_input"),
+        ("input", "conv"),
+        ("conv", "first"),
+        # A layer on a layer, whose spikes another synapse reads later.
+        ("first", "on_layer"),
+        ("first", "scaled"),
+        ("on_layer", "deep"),
+        ("input", "skip"),
+        ("on_input", "beside"),
+        # One step first, then all; and what is not read by the sum alone.
+        ("skip", "sum"),
+        ("deep", "sum"),
+        ("scaled", "sum"),
+        ("beside", "sum"),
+        ("deep", "last"),
+        ("sum", "turned"),
+        ("turned", "last"),
+        # A view of what a layer has sent: to flatten what is flat moves nothing.
+        ("first", "flat_first"),
+        ("flat_first", "flat_layer"),
+        ("flat_layer", "view"),
+        ("view", "on_view"),
+        ("on_view", "head"),
+        ("deep", "flat"),
+        ("last", "flat_last"),
+        ("flat", "head"),
+        ("flat_last", "head"),
+        ("head", "output"),
+    ]
+    nodes = {
+        "input": nir.Input({"input": np.array(SHAPE)}),
+        **{name: convolution(rng) for name in ("conv", "deep", "skip")},
+        **{name: convolution(rng, 1) for name in ("beside", "turned")},
+        "scaled": multiple(0.5),
+        **{name: nir.IF(r=np.ones(spec.shape, np.float32), v_threshold=spec.threshold) for name, spec in specs.items()},
+        **{name: nir.Flatten({"input": np.array(SHAPE)}, -3, -1) for name in ("flat", "flat_first", "flat_last")},
+        "view": nir.Flatten({"input": np.array([32])}, -1, -1),
+        "head": nir.Linear(dyadic(rng, (3, 32))),
+        "output": nir.Output({"output": np.array([3])}),
+    }
+    return SpikingNetwork(nir.NIRGraph(nodes, edges), specs)
+
+
+@pytest.mark.parametrize("destroy", [False, True])
+def test_a_rule_owns_its_currents(destroy: bool) -> None:
+    """Whatever it writes there reaches no other layer, no train that was sent and no image."""
+    network, images = tangled(), IMAGES.contiguous(memory_format=torch.channels_last)
+    before, wanted, found, held = images.clone(), {}, {}, {}
+
+    def keeping(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        wanted[name] = integrate_and_fire(currents, STEPS, neuron).spikes
+        return wanted[name]
+
+    def overwriting(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        given = currents.clone() if destroy else currents
+        held[name] = integrate_and_fire(given, STEPS, neuron, overwrite=True).spikes
+        found[name] = held[name].clone()
+        if destroy:
+            currents.fill_(torch.nan)
+        return held[name]
+
+    readout = Program(network).propagate(images, keeping)
+    assert torch.equal(Program(network).propagate(images, overwriting), readout)
+    assert torch.equal(images, before)
+    for name, spikes in wanted.items():
+        assert 0 < spikes.mean() < 1
+        assert torch.equal(found[name], spikes) and torch.equal(held[name], spikes)
+
+
+def test_the_walk_is_the_sum_of_what_arrives() -> None:
+    """`currents` sums anew what `propagate` sums in place."""
+    network, arriving, sent = tangled(), {}, {"input": IMAGES.unsqueeze(0)}
+
+    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        arriving[name] = currents.clone()
+        sent[name] = integrate_and_fire(currents, STEPS, neuron).spikes
+        return sent[name]
+
+    program = Program(network)
+    program.propagate(IMAGES, rule)
+    for name in network.layers:
+        assert torch.equal(program.currents(name, sent.__getitem__), arriving[name])
+
+
+def test_spikes_take_the_place_of_currents_on_request() -> None:
+    network = tangled()
+    neuron = Program(network).neurons["first"]
+    currents = torch.randn(STEPS, 5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    kept, constant = currents.clone(), currents[:1].clone()
+    wanted = integrate_and_fire(currents, STEPS, neuron)
+    assert torch.equal(currents, kept)
+    found = integrate_and_fire(currents, STEPS, neuron, overwrite=True)
+    assert found.spikes.data_ptr() == currents.data_ptr()
+    assert torch.equal(found.spikes, wanted.spikes) and torch.equal(found.residual, wanted.residual)
+    # One current for all steps has no room for all spikes.
+    integrate_and_fire(constant, STEPS, neuron, overwrite=True)
+    assert torch.equal(constant, kept[:1])
+
+
+EYE = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+NOUGHT = np.zeros(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "stride", "padding", "groups", "expected"),
+    [
+        (1.75 * EYE, NOUGHT, 1, 0, 1, True),
+        (-EYE, NOUGHT, 1, 0, 1, True),
+        (EYE, NOUGHT + 0.5, 1, 0, 1, False),
+        (EYE * np.float32([1, 1, 2]).reshape(3, 1, 1, 1), NOUGHT, 1, 0, 1, False),
+        (EYE + np.float32(1e-6), NOUGHT, 1, 0, 1, False),
+        (EYE[[1, 0, 2]], NOUGHT, 1, 0, 1, False),
+        (EYE, NOUGHT, 2, 0, 1, False),
+        (EYE, NOUGHT, 1, 1, 1, False),
+        (np.ones((3, 1, 1, 1), np.float32), NOUGHT, 1, 0, 3, False),
+        (EYE[:2], NOUGHT[:2], 1, 0, 1, False),
+        (np.ones((3, 3, 3, 3), np.float32), NOUGHT, 1, 1, 1, False),
+    ],
+)
+def test_multiples_of_the_identity(
+    weight: np.ndarray, bias: np.ndarray, stride: int, padding: int, groups: int, expected: bool
+) -> None:
+    node = nir.Conv2d((5, 5), weight, stride, padding, 1, groups, bias)
+    images = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    wanted = functional.conv2d(images, torch.from_numpy(weight), torch.from_numpy(bias), stride, padding, 1, groups)
+    given = torch.from_numpy(weight), torch.from_numpy(bias), geometry(node)
+    found = synapse(node, lambda array: torch.as_tensor(np.asarray(array)))(images)
+    assert torch.equal(found, wanted) if expected else torch.allclose(found, wanted, atol=1e-6)
+    assert is_multiple(*given) == expected

@@ -1,0 +1,139 @@
+"""From ReLU to QCFS, and on from there."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from cos_export.capturing import capture
+from cos_export.datasets import Dataset
+from cos_export.errors import InputError
+from cos_export.qcfs import QCFS
+from cos_export.simulation import ann_logits
+from cos_export.training import Recipe, accuracy, save_checkpoint, swap_activations, train
+
+
+class Net(nn.Module):
+    """One ReLU in a sequence, and one that is used in two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3, padding=1)
+        )
+        self.act = nn.ReLU()
+        self.hidden = nn.Linear(144, 8)
+        self.readout = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.act(self.features(x))
+        return self.readout(self.act(self.hidden(x.flatten(1))))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return Net()
+
+
+IMAGES = np.random.default_rng(0).random((300, 1, 6, 6), np.float32)
+
+
+def test_thresholds_are_the_largest_outputs(net):
+    with torch.no_grad():
+        first = net.features[:2](torch.from_numpy(IMAGES))
+        second = torch.relu(net.features[2](first))
+        third = torch.relu(net.hidden(second.flatten(1)))
+    net.train()
+    thresholds = swap_activations(net, IMAGES, 8, percentile=100)
+    assert thresholds == {
+        "features.1": pytest.approx(first.max().item()),
+        "act": pytest.approx(max(second.max().item(), third.max().item())),
+    }
+    assert [m.levels for m in net.modules() if isinstance(m, QCFS)] == [8, 8]
+    assert net.act.threshold.item() == pytest.approx(thresholds["act"])
+    assert net.training
+    assert net.act.training
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_a_percentile_is_below_the_maximum(net):
+    ranked = np.sort(torch.relu(net.features[0](torch.from_numpy(IMAGES[:256]))).detach().numpy().ravel())
+    ranked = ranked[ranked > 0]
+    found = swap_activations(net, IMAGES[:256], percentile=90)["features.1"]
+    assert found == pytest.approx(ranked[round(0.9 * len(ranked)) - 1])
+    assert found < ranked[-1]
+
+
+def test_many_levels_change_little_and_the_result_can_be_captured(net):
+    net.eval()
+    with torch.no_grad():
+        before = net(torch.from_numpy(IMAGES)).numpy()
+    swap_activations(net, torch.from_numpy(IMAGES), 256, percentile=100)
+    with torch.no_grad():
+        after = net(torch.from_numpy(IMAGES)).numpy()
+    np.testing.assert_allclose(after, before, atol=0.02)
+    np.testing.assert_allclose(ann_logits(capture(net, IMAGES[:1]), IMAGES, device="cpu"), after, atol=0.02)
+
+
+def test_a_module_under_two_names_is_swapped_under_both(net):
+    net.features[1] = net.act
+    thresholds = swap_activations(net, IMAGES, 4)
+    assert len(thresholds) == 1
+    assert net.features[1] is net.act
+    assert isinstance(net.act, QCFS)
+
+
+def test_fine_tuning_from_relu_keeps_how_it_started(net, tmp_path):
+    labels = np.random.default_rng(1).integers(0, 2, 300)
+    images = IMAGES.copy()
+    images[labels == 1, :, :, :3] += 0.5
+    data = Dataset(images, labels, "halves", "none")
+    train(net, data, Recipe(epochs=4, learning_rate=0.05, batch_size=30), device="cpu")
+    before = accuracy(net, data, device="cpu")
+    thresholds = swap_activations(net, images, 4)
+    recipe = Recipe(epochs=2, learning_rate=0.01, batch_size=30, schedule="cosine")
+    result = train(net, data, recipe, device="cpu")
+    assert result.train_accuracy > max(0.9, before - 0.05)
+    start = {"weights": "relu.safetensors", "levels": 4, "percentile": 99.0, "thresholds": thresholds}
+    path = save_checkpoint(net, tmp_path / "n.safetensors", result, name="halves", start=start)
+    with safe_open(path, "pt") as file:
+        held = json.loads(file.metadata()["training"])
+    assert held["start"] == start
+    assert Recipe(**held["recipe"]) == recipe
+    with pytest.raises(InputError, match="written as JSON"):
+        save_checkpoint(net, path, result, name="halves", start={"weights": torch.zeros(1)})
+
+
+def test_an_activation_under_two_names_can_be_saved(net, tmp_path):
+    net.features[1] = net.act
+    swap_activations(net, IMAGES)
+    result = train(net, Dataset(IMAGES, np.arange(300) % 2, "x", "none"), Recipe(1, 0.01, 100), device="cpu")
+    save_checkpoint(net, tmp_path / "n.safetensors", result, name="x")
+    assert (tmp_path / "n.safetensors").exists()
+
+
+class Functional(nn.Module):
+    def forward(self, x):
+        return torch.relu(x)
+
+
+def test_what_cannot_be_swapped(net):
+    with pytest.raises(InputError, match=r"Functional has no nn\.ReLU"):
+        swap_activations(Functional(), IMAGES)
+    with pytest.raises(InputError, match="single ReLU"):
+        swap_activations(nn.ReLU(), IMAGES)
+    for percentile in (0.0, 100.5, float("nan")):
+        with pytest.raises(InputError, match="percentile"):
+            swap_activations(net, IMAGES, percentile=percentile)
+    with pytest.raises(InputError, match="at least 1 level"):
+        swap_activations(net, IMAGES, 0)
+    with pytest.raises(InputError, match="at least one sample"):
+        swap_activations(net, IMAGES[:0])
+    nn.init.constant_(net.features[0].bias, -100.0)
+    with pytest.raises(InputError, match=r"features\.1 was never positive"):
+        swap_activations(net, IMAGES)
+    assert isinstance(net.act, nn.ReLU)
