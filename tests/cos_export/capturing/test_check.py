@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import cos_export as ce
-from cos_export.capturing import check_model, operators
+from cos_export.capturing import check_model
 from cos_export.capturing.findings import Finding
 from cos_export.errors import InputError
 from cos_export.qcfs import QCFS
@@ -240,7 +240,7 @@ def test_a_conversion_that_fails_is_a_finding_too(monkeypatch):
     def broken(call):
         raise IndexError("no such thing")
 
-    monkeypatch.setitem(operators.OPERATORS, "aten.conv2d.default", broken)
+    monkeypatch.setitem(registry.OPERATORS, "aten.conv2d.default", broken)
     (finding, *_) = check_model(Net(), X).blockers
     assert finding.blocker == "its conversion failed (IndexError: no such thing)"
     assert finding.module == "conv"

@@ -9,7 +9,6 @@ import random_networks as build
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cos_export import nir_file
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import Quantisation, half_potentials
 from cos_export.nir_file import read_nir, write_nir
@@ -199,7 +198,7 @@ def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, monkey
         draft.write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(nir_file.nir, "write", fail)
+    monkeypatch.setattr(nir, "write", fail)
     with pytest.raises(InputError, match="disk full"):
         write_nir(build.random_network(0), path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.nir"]
@@ -213,7 +212,7 @@ def test_a_file_that_reads_back_different_is_not_kept(tmp_path, monkeypatch):
         original(draft, graph)
 
     original = nir.write
-    monkeypatch.setattr(nir_file.nir, "write", alter)
+    monkeypatch.setattr(nir, "write", alter)
     with pytest.raises(NetworkError, match="weight of node 'readout'"):
         write_nir(build.random_network(0), tmp_path / "model.nir")
     assert not list(tmp_path.iterdir())
