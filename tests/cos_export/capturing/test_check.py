@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import cos_export as ce
 from cos_export.capturing import check_model
-from cos_export.capturing.operators import registry
 from cos_export.capturing.findings import Finding
+from cos_export.capturing.operators import registry
 from cos_export.errors import InputError
 from cos_export.qcfs import QCFS
 from cos_export.terminal.check_table import check_table
