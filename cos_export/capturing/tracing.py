@@ -29,6 +29,7 @@ __all__ = [
     "REPLACED",
     "Traced",
     "check_example",
+    "has_module",
     "module_path",
     "named_arguments",
     "operation",
@@ -201,6 +202,15 @@ def operation_path(traced: Traced, node: fx.Node) -> tuple[str, bool]:
         # A program that was exported before keeps the paths, and no longer the modules: their types must do.
         _, kind = next(reversed(node.meta["nn_module_stack"].values()))
         return path, str(getattr(kind, "__module__", kind)).startswith("torch.nn.")
+
+
+def has_module(traced: Traced, path: str) -> bool:
+    """Whether the module has a submodule at `path`, called or not."""
+    try:
+        traced.module.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def named_arguments(node: fx.Node) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from cos_export.capturing.refusals import refusal
 from cos_export.capturing.tracing import (
     REPLACED,
     Traced,
+    has_module,
     module_path,
     named_arguments,
     operation,
@@ -271,7 +272,8 @@ class _Walker:
         path, whole = operation_path(self.traced, node)
         if whole:
             return path
-        return f"{path}_{operation(node)}" if path else operation(node)
+        key = f"{path}.{operation(node)}" if path else operation(node)
+        return f"{key}_function" if has_module(self.traced, key) else key
 
     def _add(
         self,

@@ -19,7 +19,7 @@ from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.operators.registry import Call, Converted, operator
 from cos_export.capturing.options import Options
 from cos_export.capturing.refusals import refusal
-from cos_export.capturing.tracing import Traced, named_arguments, operation, operation_path
+from cos_export.capturing.tracing import Traced, has_module, named_arguments, operation, operation_path
 from cos_export.errors import InputError
 
 __all__ = ["check_keys", "rectifier_bound", "rectifier_keys"]
@@ -61,7 +61,8 @@ def _bound(lowest: Any, highest: Any) -> float | None:
 def rectifier_keys(traced: Traced) -> dict[fx.Node, str]:
     """What the user calls each ReLU: "layer1.0.relu", and "layer1.0.relu@1" where it is called a second time.
 
-    A function such as F.relu is called after the module whose forward calls it: "layer1.0.relu", or "relu".
+    A function such as F.relu is called after the module whose forward calls it, "layer1.0.relu", or "relu"; where a
+    submodule is at that path, that path is the submodule's, and the function is "layer1.0.relu()".
     """
     seen: Counter[str] = Counter()
     keys = {}
@@ -70,10 +71,15 @@ def rectifier_keys(traced: Traced) -> dict[fx.Node, str]:
             continue
         path, whole = operation_path(traced, node)
         # torch.export may spell one ReLU in place and another not: the key does not show it.
-        key = path if whole else ".".join(part for part in (path, operation(node).rstrip("_")) if part)
+        key = path if whole else _function_key(traced, path, operation(node).rstrip("_"))
         keys[node] = f"{key}@{seen[key]}" if seen[key] else key
         seen[key] += 1
     return keys
+
+
+def _function_key(traced: Traced, path: str, name: str) -> str:
+    key = f"{path}.{name}" if path else name
+    return f"{key}()" if has_module(traced, key) else key
 
 
 def check_keys(traced: Traced, options: Options) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from calibration.thresholds import relu_thresholds
 from cos_export.capturing import capture, inspect_module
 from cos_export.errors import CaptureError, InputError
-from cos_export.simulation import simulate
+from cos_export.simulation import ann_logits, simulate
 
 
 class Net(nn.Module):
@@ -157,6 +157,105 @@ def test_a_relu_that_is_called_twice_has_two_thresholds():
     thresholds = {"relu": 1.0, "relu@1": 2.0}
     specs = capture(Twice(), torch.rand(1, 6), thresholds=thresholds).neurons
     assert [spec.threshold[0] for spec in specs.values()] == [1.0, 2.0]
+
+
+class Mixed(nn.Module):
+    """Four linear layers, and what stands behind each of the first three."""
+
+    def __init__(self, acts, **modules):
+        super().__init__()
+        self.first, self.second, self.third, self.head = (nn.Linear(6, 6) for _ in range(4))
+        self.acts = acts
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, x):
+        for layer, act in zip((self.first, self.second, self.third), self.acts, strict=True):
+            x = act(self, layer(x))
+        return self.head(x)
+
+
+class Functional(nn.Module):
+    def forward(self, x):
+        return F.relu(x)
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(F.relu(x) * 0.5)
+
+
+def function(m, x):
+    return F.relu(x)
+
+
+def module(m, x):
+    return m.relu(x)
+
+
+KEYS = {
+    "a function before a module": ((function, module, function), {"relu": nn.ReLU()}, "relu() relu relu()@1"),
+    "a module before a function": ((module, function, module), {"relu": nn.ReLU()}, "relu relu() relu@1"),
+    "functions alone": ((function, function, function), {}, "relu relu@1 relu@2"),
+    "a function inside a module": ((function, module, module), {"relu": Functional()}, "relu() relu relu@1"),
+    "a module that holds the ReLU": (
+        (function, module, module),
+        {"relu": nn.Sequential(nn.ReLU())},
+        "relu() relu.0 relu.0@1",
+    ),
+    "a clamp": (
+        (lambda m, x: x.clamp(min=0), lambda m, x: m.clamp(x), function),
+        {"clamp": nn.ReLU()},
+        "clamp() clamp relu",
+    ),
+    "inside a block": (
+        (lambda m, x: m.block(x), function, lambda m, x: m.block(x)),
+        {"block": Block()},
+        "block.relu() block.relu relu block.relu()@1 block.relu@1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("acts", "modules", "keys"), KEYS.values(), ids=KEYS)
+def test_the_path_of_a_module_is_the_key_of_nothing_else(acts, modules, keys):
+    torch.manual_seed(0)
+    model, x = Mixed(acts, **modules).eval(), torch.randn(200, 6)
+    assert list(relu_thresholds(model, x, "maximum", device="cpu")) == keys.split()
+    capture(model, x, thresholds=dict.fromkeys(keys.split(), 1.0))
+
+
+def test_the_threshold_of_a_module_clips_the_module():
+    torch.manual_seed(0)
+    model, x = Mixed((function, module, function), relu=nn.ReLU()).eval(), torch.randn(50, 6)
+    thresholds = {"relu()": 0.7, "relu": 0.2, "relu()@1": 0.4}
+    bounds = iter([0.7, 0.2, 0.4])
+    clipped = x
+    for layer in (model.first, model.second, model.third):
+        clipped = layer(clipped).clamp(0, next(bounds))
+    expected = model.head(clipped).detach().numpy()
+    np.testing.assert_allclose(
+        ann_logits(capture(model, x, thresholds=thresholds), x, device="cpu"), expected, atol=1e-6
+    )
+    # What data say of the module is the largest that its own layer gives.
+    largest = model.second(F.relu(model.first(x))).max()
+    assert relu_thresholds(model, x, "maximum", device="cpu")["relu"] == pytest.approx(float(largest), rel=1e-6)
+
+
+def test_the_layer_of_a_module_has_its_name():
+    network = capture(
+        Mixed((function, module, function), relu=nn.ReLU6()),
+        torch.rand(1, 6),
+        thresholds={"relu()": 2.0, "relu()@1": 3.0},
+    )
+    assert {name: float(spec.threshold[0]) for name, spec in network.neurons.items()} == {
+        "relu_function": 2.0,
+        "relu": 6.0,
+        "relu_function_1": 3.0,
+    }
 
 
 # --- a scale for each channel, through every operation ------------------------------------------------
