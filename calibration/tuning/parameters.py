@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import nir
 import numpy as np
 import torch
 from torch import Tensor
 
 from calibration.tuning.surrogate import differentiable_train
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
-from cos_export.network.graph import convolution, with_attributes
+from cos_export.network.graph import Convolution, with_attributes
+from cos_export.network.node_facts import facts, weight_field
 from cos_export.simulation.neuron import NeuronTensors, channels_last
 from cos_export.simulation.program import Program, is_multiple
 
@@ -73,7 +73,7 @@ class Tuning:
                 self.parameters[f"{name}/{kind}"] = Parameter(values, _RATES.get(kind, 1.0 / steps))
         for name, units in self._units.items():
             for key, (start, _) in units.items():
-                kind = "weight" if key == "weight" else "current"
+                kind = "weight" if key == weight_field(program.network.graph.nodes[name]) else "current"
                 self.parameters[f"{name}/{key}"] = Parameter(torch.zeros_like(start), _RATES[kind])
         for parameter in self.parameters.values():
             parameter.values.requires_grad_(True)
@@ -171,16 +171,17 @@ def _units(program: Program) -> dict[str, dict[str, tuple[Tensor, float]]]:
     """The arrays of each synapse that can be tuned, with the size of what may be added to them."""
     found = {}
     for name, node in program.network.graph.nodes.items():
-        if not isinstance(node, (nir.Conv1d, nir.Conv2d, nir.Affine, nir.Linear)):
+        known = facts(node)
+        if known.weights is None:
             continue
-        weight = torch.as_tensor(np.asarray(node.weight)).to(program.device, program.dtype)
+        weight = torch.as_tensor(np.asarray(getattr(node, known.weights))).to(program.device, program.dtype)
         weight = weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
         size = float(weight.square().mean().sqrt())
-        arrays = {"weight": (weight, size)}
-        if not isinstance(node, nir.Linear):
-            current = torch.as_tensor(np.asarray(node.bias)).to(program.device, program.dtype)
-            arrays["bias"] = (current, size * weight[0].numel() ** 0.5)
-            if isinstance(node, (nir.Conv1d, nir.Conv2d)) and is_multiple(weight, current, convolution(node)):
+        arrays = {known.weights: (weight, size)}
+        if known.bias is not None:
+            current = torch.as_tensor(np.asarray(getattr(node, known.bias))).to(program.device, program.dtype)
+            arrays[known.bias] = (current, size * known.terms**0.5)
+            if isinstance(known.geometry, Convolution) and is_multiple(weight, current, known.geometry):
                 continue
         if size > 0:
             found[name] = arrays

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import nir
 import numpy as np
 
 from cos_export.errors import InputError
 from cos_export.network import FloatArray, SpikingNetwork
-from cos_export.network.graph import convolution
+from cos_export.network.node_facts import facts
 
 __all__ = ["warm_start"]
 
@@ -62,6 +61,7 @@ def _about(network: SpikingNetwork, name: str) -> str:
     node = network.graph.nodes.get(name)
     if node is None:
         return "absent"
-    weights = f" of weights {np.shape(node.weight)}" if hasattr(node, "weight") else ""
-    moved = f" {convolution(node)}" if isinstance(node, (nir.Conv1d, nir.Conv2d)) else ""
+    known = facts(node)
+    weights = f" of weights {np.shape(getattr(node, known.weights))}" if known.weights is not None else ""
+    moved = f" {known.geometry}" if known.geometry is not None else ""
     return f"{type(node).__name__}{weights}{moved} to {network.shapes[name]}"

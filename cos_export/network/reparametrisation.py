@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.network.graph import convolution, successors, with_attributes
+from cos_export.network.node_facts import facts
 
 __all__ = ["with_current_bias", "with_thresholds"]
 
@@ -122,12 +123,12 @@ def _synapse_behind(
     if feeds[name] != (reader,):
         reasons.append(f"{said} feeds other nodes, or the same one twice")
         return None
-    if isinstance(node, nir.Flatten):
+    if facts(node).kind == "rearrangement":
         sources = dict.fromkeys(network.predecessors[name])
         before = current.reshape(network.shapes[next(iter(sources))])
         found = (_synapse_behind(network, feeds, source, name, before, reasons) for source in sources)
         return next((entry for entry in found if entry is not None), None)
-    if not isinstance(node, (nir.Conv1d, nir.Conv2d, nir.Affine, nir.Linear)):
+    if not facts(node).takes_bias:
         reasons.append(f"{said} is no synapse with a bias")
         return None
     rows = current.reshape(len(current), -1)
@@ -138,7 +139,7 @@ def _synapse_behind(
 
 
 def _with_bias(node: nir.NIRNode, amount: DoubleArray) -> nir.NIRNode:
-    if isinstance(node, nir.Linear):
+    if facts(node).bias is None:
         return nir.Affine(node.weight, amount.astype(np.float32), metadata=node.metadata)
     return with_attributes(node, bias=(np.asarray(node.bias, np.float64) + amount).astype(np.float32))
 
@@ -157,15 +158,15 @@ def _scale_readers(
             f"Node {said} adds {source!r} to other nodes with no weight between, so what its spikes carry cannot "
             "change alone. Put a synapse on each way (a 1x1 convolution)."
         )
-    if isinstance(node, (nir.Output, nir.IF)):
+    if facts(node).kind in ("output", "neurons"):
         raise NetworkError(
             f"Node {said} reads {source!r} with no weight between, so what its spikes carry cannot change. "
             "Put a synapse before it."
         )
     try:
-        if isinstance(node, nir.Flatten):
+        if facts(node).kind == "rearrangement":
             gain = gain.reshape(network.shapes[name])
-        elif isinstance(node, (nir.SumPool2d, nir.AvgPool2d)):
+        elif facts(node).kind == "pooling":
             gain = np.broadcast_to(_channel_gain(gain)[:, None, None], network.shapes[name])
         else:
             nodes[name] = _scaled(node, gain)

@@ -11,6 +11,7 @@ import nir
 
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import SpikingNetwork
+from cos_export.network.node_facts import REFUSED, known_types
 from cos_export.nir_file.importing import import_graph
 
 __all__ = ["read_nir"]
@@ -81,29 +82,13 @@ def _text(value: Any) -> str:
     return value
 
 
-_RUNNABLE = (
-    "Input",
-    "Output",
-    "IF",
-    "Conv1d",
-    "Conv2d",
-    "Affine",
-    "Linear",
-    "Scale",
-    "SumPool2d",
-    "AvgPool2d",
-    "Flatten",
-)
-
-
 def _node(name: str, entry: Any) -> nir.NIRNode:
-    kind = entry.get("type") if isinstance(entry, dict) else None
-    if kind == "NIRGraph":
-        raise NetworkError(f"Node {name!r} is a graph inside the graph. Only flat graphs can be run: flatten it first.")
-    if kind not in _RUNNABLE:
+    kind = str(entry.get("type")) if isinstance(entry, dict) else "nothing"
+    if kind not in known_types():
+        why = f" ({REFUSED[kind]})" if kind in REFUSED else ""
         raise NetworkError(
-            f"Node {name!r} is of type {kind}, which cannot be run as an integrate-and-fire network. "
-            f"Known are {', '.join(_RUNNABLE)}."
+            f"Node {name!r} is of type {kind}, which cannot be run as an integrate-and-fire network{why}. "
+            f"Known are {', '.join(known_types())}."
         )
     try:
         return nir.dict2NIRNode(entry)

@@ -11,6 +11,7 @@ from onnx import TensorProto
 from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
 from cos_export.network import Quantisation, SpikingNetwork
+from cos_export.network.wires import Wires
 from cos_export.nir_file.metadata import graph_metadata, producer
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.check import OnnxCheck, check_onnx
@@ -88,24 +89,22 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
     builder.reserve(IMAGES, LOGITS)
     for kind in ("spikes", "threshold", "v_init", "silent", "bias", "v_reset"):
         builder.reserve(*(f"{kind}/{name}" for name in network.layers))
-    values: dict[str, tuple[str, ...]] = {}
+    wires: Wires[tuple[str, ...]] = Wires(network)
     layers: dict[str, LayerValues] = {}
     images = builder.input(IMAGES, ("batch", *network.input_shape))
     if network.quantisation is not None:
         images = _encoded(builder, images, network.quantisation)
-    for name in network.order:
+    for name, parts in wires.walk():
         sources = network.predecessors[name]
-        arriving = _summed(builder, name, [values[source] for source in sources]) if sources else (images,)
+        arriving = _summed(builder, name, parts) if parts else (images,)
         if name in network.neurons:
             layers[name] = unroll_neurons(builder, name, network.neurons[name], arriving, steps, per_sample=per_sample)
-            values[name] = layers[name].spikes
+            wires[name] = layers[name].spikes
         else:
             shape = network.shapes[sources[0]] if sources else network.input_shape
             apply = synapse(network.graph.nodes[name], builder, name, shape, network.shapes[name])
-            values[name] = tuple(
-                apply(value, f"{_step(name, t, arriving)}/current") for t, value in enumerate(arriving)
-            )
-    _mean_readout(builder, values[network.output_name], steps, network.quantisation)
+            wires[name] = tuple(apply(value, f"{_step(name, t, arriving)}/current") for t, value in enumerate(arriving))
+    _mean_readout(builder, wires.readout, steps, network.quantisation)
     builder.output(LOGITS, TensorProto.FLOAT, (steps, "batch", *network.output_shape))
     for name, layer in layers.items():
         builder.stack(layer.fired, f"spikes/{name}")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cos_export.errors import ParityError
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
+from cos_export.network.wires import Wires
 from cos_export.parity.rounding import UNIT_ROUNDOFF, Bounded, added, bounded_synapse, exact
 from cos_export.simulation.fixed_point import quantise_input
 from cos_export.simulation.neuron import channels_last, sample_blocks
@@ -65,7 +66,6 @@ class Evaluation:
             for name in network.order
             if name not in network.neurons
         }
-        self._last_use = {source: name for name in network.order for source in network.predecessors[name]}
 
     def walk(self, images: Tensor, spikes: Mapping[str, Tensor]) -> Iterator[tuple[str, list[Bounded]]]:
         """What arrives at each layer, and at the Output, in topological order.
@@ -79,23 +79,18 @@ class Evaluation:
             The name, and (steps or 1, batch, ...) from each source.
         """
         network = self.network
-        values: dict[str, Bounded] = {}
-        for name in network.order:
-            sources = network.predecessors[name]
-            arriving = [values[source] for source in sources]
-            for source in set(sources):
-                if self._last_use[source] == name:
-                    del values[source]
+        wires: Wires[Bounded] = Wires(network)
+        for name, arriving in wires.walk():
             if name in network.neurons:
                 yield name, arriving
-                values[name] = exact(spikes[name].to(torch.float64))
-            elif not sources:
+                wires[name] = exact(spikes[name].to(torch.float64))
+            elif not arriving:
                 start = quantise_input(images, network.quantisation).to(torch.float64)
-                values[name] = exact(channels_last(start).unsqueeze(0))
+                wires[name] = exact(channels_last(start).unsqueeze(0))
             else:
-                values[name] = _per_step(self._synapses[name], added(arriving, self.unit))
+                wires[name] = _per_step(self._synapses[name], added(arriving, self.unit))
             if name == network.output_name:
-                yield name, [values[name]]
+                yield name, [wires.readout]
 
     def neurons(self, name: str, states: SampleStates | None, chunk: slice) -> Neurons:
         """A layer as it ran for the samples of `chunk`, with the states that a per-sample method had set."""

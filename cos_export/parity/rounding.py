@@ -12,7 +12,6 @@ it). Here the sums on the right are evaluated for the very inputs at hand.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import singledispatch
 from typing import NamedTuple
 
 import nir
@@ -20,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cos_export.errors import NetworkError
-from cos_export.network.graph import pooling
+from cos_export.network.node_facts import facts
 from cos_export.parity.packed_sums import paired
 from cos_export.simulation.program import synapse
 
@@ -77,12 +75,12 @@ def bounded_synapse(node: nir.NIRNode, unit: float = UNIT_ROUNDOFF) -> Callable[
     that the input had. The bound itself is summed in float32, which is fast, and divided by what rounding may have
     taken off it: all its terms have one sign, so that is a share of gamma(n + 2) at most.
     """
-    apply, length = synapse(node, _float64), terms(node)
+    apply, length = synapse(node, _float64), facts(node).terms
     if length == 0:
         return lambda given: Bounded(apply(given.value), None if given.error is None else apply(given.error))
     absolute = synapse(node, lambda array: _float64(array).abs())
     if unit == 0:
-        multiplies = isinstance(node, nir.Conv1d | nir.Conv2d | nir.Affine | nir.Linear)
+        multiplies = facts(node).weighted and length > 1
         sums = paired(apply, absolute) if multiplies else apply
         return lambda given: exact(sums(given.value))
     fast = synapse(node, lambda array: _float64(array).to(torch.float32).abs())
@@ -100,43 +98,3 @@ def bounded_synapse(node: nir.NIRNode, unit: float = UNIT_ROUNDOFF) -> Callable[
 
 def _float64(array: object) -> Tensor:
     return torch.as_tensor(np.asarray(array)).to(torch.float64)
-
-
-@singledispatch
-def terms(node: nir.NIRNode) -> int:
-    """The number of products that one output of `node` sums; 0 where nothing is computed.
-
-    Raises:
-        NetworkError: The node's type cannot be run.
-    """
-    raise NetworkError(f"A node of type {type(node).__name__} has no rounding bound.")
-
-
-@terms.register(nir.Input)
-@terms.register(nir.Output)
-@terms.register(nir.Flatten)
-def _(node: nir.NIRNode) -> int:
-    return 0
-
-
-@terms.register(nir.Conv1d)
-@terms.register(nir.Conv2d)
-def _(node: nir.Conv1d | nir.Conv2d) -> int:
-    return int(np.prod(np.shape(node.weight)[1:]))
-
-
-@terms.register(nir.Affine)
-@terms.register(nir.Linear)
-def _(node: nir.Affine | nir.Linear) -> int:
-    return int(np.shape(node.weight)[1])
-
-
-@terms.register
-def _(node: nir.Scale) -> int:
-    return 1
-
-
-@terms.register(nir.SumPool2d)
-@terms.register(nir.AvgPool2d)
-def _(node: nir.SumPool2d | nir.AvgPool2d) -> int:
-    return int(np.prod(pooling(node).kernel))

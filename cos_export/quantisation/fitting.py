@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from cos_export.device import full_precision
 from cos_export.network.graph import convolution, with_attributes
+from cos_export.network.node_facts import facts
 from cos_export.quantisation.scales import Rounding, Units, rounded_synapse, squared_error
 
 __all__ = ["fitted_synapse"]
@@ -50,21 +51,22 @@ def fitted_synapse(node: nir.NIRNode, taken: float, given: Units, rounding: Roun
     out closer gets those.
 
     Args:
-        node: The node. A Scale, whose outputs hear one input each, gets the nearest integers.
+        node: The node. One without a bias whose outputs hear one input each gets the nearest integers.
         taken: What 1 stands for in what it takes.
         given: What 1 stands for in what it gives: one number for each channel, or one in all.
         rounding: Of the weights.
         heard: What arrives at it, (samples, ...), not yet in integers.
     """
     nearest = rounded_synapse(node, taken, given, rounding)
-    if isinstance(node, nir.Scale):
+    known = facts(node)
+    if known.weights is None or (known.terms == 1 and known.bias is None):
         return nearest
-    weight = np.asarray(node.weight, np.float64)
+    weight = np.asarray(getattr(node, known.weights), np.float64)
     unit = np.broadcast_to(given, len(weight))
     rows = weight.reshape(len(weight), -1)
     wanted = rows * taken / unit[:, None]
     groups, inputs = int(getattr(node, "groups", 1)), rows.shape[1]
-    has_bias = getattr(node, "bias", None) is not None
+    has_bias = known.bias is not None
     fitted, drift = np.empty_like(wanted), np.zeros(len(rows))
     for start in range(0, inputs, LARGEST_BLOCK):
         block = slice(start, min(start + LARGEST_BLOCK, inputs))
@@ -134,7 +136,7 @@ def _moments(node: nir.NIRNode, heard: Tensor, groups: int, block: slice) -> lis
 
 def _patches(node: nir.NIRNode, values: Tensor) -> Tensor:
     """What each output position hears of (samples, ...): (samples, inputs of all groups, positions)."""
-    if isinstance(node, nir.Affine | nir.Linear):
+    if facts(node).geometry is None:
         return values.flatten(1).unsqueeze(2)
     geometry = convolution(node)
     flat = values.unsqueeze(2) if len(geometry.kernel) == 1 else values

@@ -15,12 +15,10 @@ import numpy as np
 
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
-from cos_export.network.graph import Shape, pooling, successors, with_attributes
+from cos_export.network.graph import Pooling, Shape, successors, with_attributes
+from cos_export.network.node_facts import facts, weight_field
 
-__all__ = ["WEIGHTED", "Group", "fold_averages", "free_name", "groups", "weight_field", "with_carriers"]
-
-WEIGHTED = (nir.Conv1d, nir.Conv2d, nir.Affine, nir.Linear, nir.Scale)
-"""Nodes with weights: what they give has a unit of its own."""
+__all__ = ["Group", "fold_averages", "free_name", "groups", "with_carriers"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,6 @@ class Group:
         return bool(self.producers) and not self.layers and not self.readout
 
 
-def weight_field(node: nir.NIRNode) -> str:
-    """What a weighted node calls its weights."""
-    return "scale" if isinstance(node, nir.Scale) else "weight"
-
-
 def groups(network: SpikingNetwork) -> list[Group]:
     """All groups of a network, in the topological order of their first readers.
 
@@ -70,7 +63,7 @@ def groups(network: SpikingNetwork) -> list[Group]:
     for name in network.order:
         for source in network.predecessors[name]:
             if not _fixed(network, source):
-                out = ("out" if isinstance(nodes[source], WEIGHTED) else "in", source)
+                out = ("out" if facts(nodes[source]).weighted else "in", source)
                 parent[find(("in", name))] = find(out)
     members: dict[tuple[str, str], list[str]] = {}
     for name in network.order:
@@ -78,7 +71,7 @@ def groups(network: SpikingNetwork) -> list[Group]:
             members.setdefault(find(("in", name)), []).append(name)
     producers: dict[tuple[str, str], list[str]] = {}
     for name in network.order:
-        if isinstance(nodes[name], WEIGHTED):
+        if facts(nodes[name]).weighted:
             producers.setdefault(find(("out", name)), []).append(name)
             if find(("out", name)) == find(("in", name)):
                 raise NetworkError(
@@ -152,11 +145,10 @@ def fold_averages(network: SpikingNetwork) -> SpikingNetwork:
     """
     feeds, nodes = successors(network.graph), dict(network.graph.nodes)
     for name in network.order:
-        node = nodes[name]
-        if not isinstance(node, nir.AvgPool2d):
+        divisor, window = facts(nodes[name]).divisor, facts(nodes[name]).geometry
+        if divisor == 1 or not isinstance(window, Pooling):
             continue
-        window = pooling(node)
-        factor = 1.0 / float(np.prod(window.kernel))
+        factor = 1.0 / divisor
         for reader in _weighted_readers(network, name, feeds, name):
             taking, field = nodes[reader], weight_field(nodes[reader])
             scaled = (np.asarray(getattr(taking, field), np.float64) * factor).astype(np.float32)
@@ -170,9 +162,9 @@ def _weighted_readers(network: SpikingNetwork, name: str, feeds: dict[str, tuple
     found: list[str] = []
     for reader in feeds[name]:
         node, alone = network.graph.nodes[reader], len(network.predecessors[reader]) == 1
-        if alone and isinstance(node, WEIGHTED):
+        if alone and facts(node).weighted:
             found.append(reader)
-        elif alone and isinstance(node, (nir.Flatten, nir.SumPool2d, nir.AvgPool2d)):
+        elif alone and facts(node).keeps_unit:
             found += _weighted_readers(network, reader, feeds, first)
         else:
             raise NetworkError(

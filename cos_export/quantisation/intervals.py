@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cos_export.errors import NetworkError
 from cos_export.network import Quantisation
 from cos_export.network.graph import Shape, pooling
+from cos_export.network.node_facts import bias_of
 
 __all__ = ["Bound", "Interval", "carried", "input_interval"]
 
@@ -84,8 +85,8 @@ def _(node: nir.Affine | nir.Linear | nir.Conv1d | nir.Conv2d, arriving: Interva
     )
     taps = weight.reshape(node_groups, len(weight) // node_groups, weight.shape[1], -1)
     up, down = np.maximum(taps, 0.0).sum(-1), np.minimum(taps, 0.0).sum(-1)
-    bias = np.zeros(len(weight)) if getattr(node, "bias", None) is None else np.asarray(node.bias, np.float64)
-    bias = np.broadcast_to(bias, (len(weight),))
+    known = bias_of(node)
+    bias = np.broadcast_to(0.0 if known is None else known.astype(np.float64), (len(weight),))
     return Interval(
         (up * low + down * high).sum(-1).ravel() + bias,
         (up * high + down * low).sum(-1).ravel() + bias,

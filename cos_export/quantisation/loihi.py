@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.network import SpikingNetwork
-from cos_export.quantisation.groups import WEIGHTED, weight_field
+from cos_export.network.node_facts import bias_of, facts, weight_field
 from cos_export.quantisation.ranges import LayerRange, check_ranges
 
 __all__ = ["LoihiLayer", "loihi_report"]
@@ -95,8 +95,9 @@ def _biases(network: SpikingNetwork, name: str) -> NDArray[np.float64]:
     total: NDArray[np.float64] = np.zeros(1)
     for source in network.predecessors[name]:
         node = network.graph.nodes[source]
-        if isinstance(node, WEIGHTED) and getattr(node, "bias", None) is not None:
-            total = total + np.asarray(node.bias, np.float64)
+        bias = bias_of(node)
+        if bias is not None:
+            total = total + bias.astype(np.float64)
     spec = network.neurons.get(name)
     arrays.append(total if spec is None or spec.bias is None else (total + spec.bias).ravel())
     return np.concatenate([array.ravel() for array in arrays])
@@ -106,7 +107,7 @@ def _odd_weights(network: SpikingNetwork, name: str) -> int:
     count = 0
     for source in network.predecessors[name]:
         node = network.graph.nodes[source]
-        if isinstance(node, WEIGHTED):
+        if facts(node).weighted:
             weight = np.asarray(getattr(node, weight_field(node)))
             if weight.min() < 0 < weight.max():
                 count += int((np.mod(weight, 2) != 0).sum())

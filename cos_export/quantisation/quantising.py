@@ -14,6 +14,7 @@ from torch import Tensor
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
+from cos_export.network.node_facts import facts
 from cos_export.progress import Progress, silent
 from cos_export.quantisation.fitting import fitted_synapse
 from cos_export.quantisation.groups import Group, fold_averages, free_name, groups, with_carriers
@@ -198,7 +199,7 @@ class _Work:
         one = any(parts > 1 for parts in parts_allowed(nodes).values())
         if len(group.layers) == 1 and not group.readout:
             others = [name for name in group.readers if name not in group.layers]
-            by_channel = all(isinstance(self.nodes[name], nir.SumPool2d) for name in others)
+            by_channel = all(facts(self.nodes[name]).kind == "pooling" for name in others)
             threshold = channel_thresholds(self.before.neurons[group.layers[0]].threshold, single=not by_channel)
             by_channel = by_channel and threshold is not None
         return best_unit(

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
-from cos_export.quantisation.groups import WEIGHTED, weight_field
+from cos_export.network.node_facts import bias_of, facts, weight_field
+from cos_export.network.wires import Wires
 from cos_export.quantisation.intervals import Bound, Interval, carried, input_interval
 from cos_export.simulation.fixed_point import LARGEST_START
 
@@ -97,11 +98,10 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
     quantisation = network.quantisation
     if quantisation is None:
         raise InputError("Ranges are proved of a network of integers. Quantise it first.")
-    wires: dict[str, Interval] = {}
+    wires: Wires[Interval] = Wires(network)
     found: list[LayerRange] = []
-    for name in network.order:
-        node, sources = network.graph.nodes[name], network.predecessors[name]
-        parts = [wires[source] for source in sources]
+    for name, parts in wires.walk():
+        node = network.graph.nodes[name]
         arriving = Interval(*(np.sum(bounds, axis=0) for bounds in zip(*parts, strict=True))) if parts else None
         if arriving is None:
             wires[name] = input_interval(quantisation, network.input_shape[0])
@@ -114,10 +114,10 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
             channels = np.ones(network.shapes[name][0])
             wires[name] = Interval(0.0 * channels, channels, channels)
         else:
-            if isinstance(node, WEIGHTED):
+            if facts(node).weighted:
                 _check_weights(name, node)
             try:
-                wires[name] = carried(node, arriving, network.shapes[sources[0]])
+                wires[name] = carried(node, arriving, network.shapes[network.predecessors[name][0]])
             except NetworkError as error:
                 raise NetworkError(f"Node {name!r}: {error}") from None
         largest = float(wires[name].partial.max())
@@ -133,7 +133,8 @@ def _check_weights(name: str, node: nir.NIRNode) -> None:
     weight = np.asarray(getattr(node, weight_field(node)))
     if not _whole(weight) or weight.min() < -128 or weight.max() > 127:
         raise NetworkError(f"Node {name!r}: its weights must be integers of -128..127.")
-    if getattr(node, "bias", None) is not None and not _whole(np.asarray(node.bias)):
+    bias = bias_of(node)
+    if bias is not None and not _whole(bias):
         raise NetworkError(f"Node {name!r}: its biases must be integers.")
 
 
@@ -216,10 +217,11 @@ def _synapses_before(network: SpikingNetwork, name: str) -> tuple[list[NDArray[A
     biases: list[NDArray[Any]] = []
     for source in network.predecessors[name]:
         node = network.graph.nodes[source]
-        if isinstance(node, WEIGHTED):
+        if facts(node).weighted:
             weights.append(np.asarray(getattr(node, weight_field(node))))
-            if getattr(node, "bias", None) is not None:
-                biases.append(np.asarray(node.bias))
+            bias = bias_of(node)
+            if bias is not None:
+                biases.append(bias)
         elif source not in network.neurons and source != network.input_name:
             behind = _synapses_before(network, source)
             weights += behind[0]

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cos_export.device import full_precision
 from cos_export.network import FloatArray, SpikingNetwork
-from cos_export.quantisation.groups import WEIGHTED, weight_field
+from cos_export.network.node_facts import bias_of, facts, weight_field
+from cos_export.network.wires import Wires
 from cos_export.quantisation.splitting import parts_allowed
 from cos_export.simulation.neuron import neuron_tensors
 from cos_export.simulation.program import clipped_activation, synapse
@@ -90,24 +91,20 @@ def arrivals(network: SpikingNetwork, images: FloatArray, device: torch.device) 
     def move(array: object) -> Tensor:
         return torch.as_tensor(np.asarray(array)).to(device, torch.float32)
 
-    values: dict[str, Tensor] = {}
-    heard: dict[str, Tensor] = {}
-    last = {source: name for name in network.order for source in network.predecessors[name]}
+    wires: Wires[Tensor] = Wires(network)
+    inputs: dict[str, Tensor] = {}
     with torch.no_grad(), full_precision():
-        for name in network.order:
-            node, sources = network.graph.nodes[name], network.predecessors[name]
-            arriving = torch.stack([values[s] for s in sources]).sum(0) if sources else move(images)
-            if isinstance(node, WEIGHTED):
-                heard[name] = arriving
+        for name, parts in wires.walk():
+            node = network.graph.nodes[name]
+            arriving = torch.stack(parts).sum(0) if parts else move(images)
+            if facts(node).weighted:
+                inputs[name] = arriving
             if name in network.neurons:
                 neuron = neuron_tensors(network.neurons[name], device, torch.float32)
-                values[name] = clipped_activation(name, neuron, arriving)
+                wires[name] = clipped_activation(name, neuron, arriving)
             else:
-                values[name] = synapse(node, move)(arriving)
-            for source in set(sources):
-                if last[source] == name:
-                    del values[source]
-    return heard
+                wires[name] = synapse(node, move)(arriving)
+    return inputs
 
 
 def rounded_synapse(node: nir.NIRNode, taken: float, given: Units, rounding: Rounding, parts: int = 1) -> nir.NIRNode:
@@ -127,8 +124,9 @@ def rounded_synapse(node: nir.NIRNode, taken: float, given: Units, rounding: Rou
     unit = np.broadcast_to(given, len(weight))
     scaled = weight * taken / unit.reshape(-1, *[1] * (weight.ndim - 1))
     setattr(result, field, rounding.weights(scaled, parts).astype(np.float32))
-    if getattr(node, "bias", None) is not None:
-        result.bias = np.rint(np.broadcast_to(np.asarray(node.bias, np.float64), unit.shape) / unit).astype(np.float32)
+    bias = bias_of(node)
+    if bias is not None:
+        result.bias = np.rint(np.broadcast_to(bias.astype(np.float64), unit.shape) / unit).astype(np.float32)
     return result
 
 
@@ -230,8 +228,9 @@ def squared_error(node: nir.NIRNode, whole: nir.NIRNode, taken: float, unit: Uni
     given = np.broadcast_to(unit, len(weight))
     column = given.reshape(-1, *[1] * (weight.ndim - 1))
     setattr(change, field, np.asarray(getattr(whole, field), np.float64) * column / taken - weight)
-    if getattr(node, "bias", None) is not None:
-        change.bias = whole.bias * given - np.asarray(node.bias, np.float64)
+    bias = bias_of(node)
+    if bias is not None:
+        change.bias = whole.bias * given - bias.astype(np.float64)
 
     def move(array: object) -> Tensor:
         return torch.as_tensor(np.asarray(array)).to(heard.device, torch.float32)

@@ -13,7 +13,7 @@ import nir
 import numpy as np
 
 from cos_export.network.graph import with_attributes
-from cos_export.quantisation.groups import weight_field
+from cos_export.network.node_facts import facts, weight_field
 
 __all__ = ["MOST_PARTS", "parts_allowed", "split"]
 
@@ -31,9 +31,9 @@ def parts_allowed(nodes: Mapping[str, nir.NIRNode]) -> dict[str, int]:
 
 
 def _elementwise(node: nir.NIRNode) -> bool:
-    if isinstance(node, nir.Scale):
+    if facts(node).terms == 1:
         return True
-    weight = np.asarray(node.weight)
+    weight = np.asarray(getattr(node, weight_field(node)))
     return int(np.prod(weight.shape[2:])) == 1 and bool(
         (np.count_nonzero(weight.reshape(len(weight), -1), 1) <= 1).all()
     )
@@ -50,7 +50,7 @@ def split(node: nir.NIRNode, *, even: bool) -> list[nir.NIRNode]:
     parts = []
     for number in range(count):
         part = with_attributes(node, **{field: (unit * np.floor((weight + number) / count)).astype(np.float32)})
-        if number > 0 and getattr(node, "bias", None) is not None:
+        if number > 0 and facts(node).bias is not None:
             part = with_attributes(part, bias=np.zeros_like(node.bias))
         parts.append(part)
     return parts

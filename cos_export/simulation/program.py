@@ -22,6 +22,7 @@ from cos_export.device import plain_sums
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import Convolution, Shape, convolution, pooling
+from cos_export.network.wires import Wires
 from cos_export.simulation.fixed_point import quantise_input
 from cos_export.simulation.neuron import NeuronTensors, neuron_tensors
 
@@ -63,7 +64,6 @@ class Program:
         }
         self._synapses[network.input_name] = partial(quantise_input, quantisation=network.quantisation)
         self.readout_scale = 1.0 if network.quantisation is None else network.quantisation.readout_scale
-        self._last_use = {source: name for name in network.order for source in network.predecessors[name]}
         edges = Counter(source for name in network.order for source in network.predecessors[name])
         self._read_once = {source for source, count in edges.items() if count == 1}
 
@@ -83,30 +83,30 @@ class Program:
             What reaches the Output node: (steps or 1, batch, classes), in units of `readout_scale`.
         """
         network = self.network
-        values: dict[str, Tensor] = {}
+        wires: Wires[Tensor] = Wires(network)
         # By name, what lies in memory that a synapse has filled, which whoever gave the images and the rule cannot see.
         computed: set[str] = set()
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        for name in network.order:
+        for name, parts in wires.walk():
             sources = network.predecessors[name]
-            arriving = values[sources[0]] if sources else images.unsqueeze(0)
+            arriving = parts.pop(0) if sources else images.unsqueeze(0)
             own = bool(sources) and sources[0] in computed & self._read_once
-            for source in sources[1:]:
+            while parts:
+                part = parts.pop(0)
                 # What stands for all steps has no room for a sum that differs from step to step.
-                room = own and len(arriving) >= len(values[source])
-                arriving = arriving.add_(values[source]) if room else arriving + values[source]
+                room = own and len(arriving) >= len(part)
+                arriving = arriving.add_(part) if room else arriving + part
                 own = True
-            for source in set(sources):
-                if self._last_use[source] == name:
-                    del values[source]
+                del part
             if name in self.neurons:
-                values[name] = rule(name, self.neurons[name], arriving if own else arriving.clone())
+                wires[name] = rule(name, self.neurons[name], arriving if own else arriving.clone())
             else:
-                values[name] = self._through(name, arriving)
-                if own or not _share_memory(arriving, values[name]):
+                wires[name] = sent = self._through(name, arriving)
+                if own or not _share_memory(arriving, sent):
                     computed.add(name)
-        return values[network.output_name]
+                del sent
+        return wires.readout
 
     def currents(self, name: str, sent: Callable[[str], Tensor]) -> Tensor:
         """What arrives at a layer, from what the layers and the input before it send.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
 from cos_export.network.graph import convolution, pooling
+from cos_export.network.node_facts import facts
 from cos_export.simulation.fixed_point import quantise_input
 from targets.lava.fixed_point import in_integers
 from targets.lava.lowered_node import LoweredNode
@@ -42,10 +43,11 @@ def lower(
     for name in network.order:
         node = network.graph.nodes[name]
         try:
-            if isinstance(node, nir.Input):
+            kind = facts(node).kind
+            if kind == "input":
                 taken = quantise_input(torch.from_numpy(images), network.quantisation).numpy()
                 lowered[name] = LoweredNode("input", arrays={"images": taken})
-            elif isinstance(node, nir.IF):
+            elif kind == "neurons":
                 lowered[name] = _neurons(network.neurons[name], steps, held, name)
             else:
                 lowered[name] = lower_synapse(node)
@@ -169,11 +171,5 @@ def multiply_accumulates(network: SpikingNetwork) -> int:
     """Multiplications that one sample needs for one step, each synapse counted once."""
     total = 0
     for name in network.order:
-        node, shape = network.graph.nodes[name], network.shapes[name]
-        per_output = 1
-        if isinstance(node, nir.Conv1d | nir.Conv2d | nir.Affine | nir.Linear):
-            per_output = int(np.prod(np.shape(node.weight)[1:]))
-        elif isinstance(node, nir.SumPool2d | nir.AvgPool2d):
-            per_output = int(np.prod(pooling(node).kernel))
-        total += per_output * int(np.prod(shape))
+        total += max(1, facts(network.graph.nodes[name]).terms) * int(np.prod(network.shapes[name]))
     return total
