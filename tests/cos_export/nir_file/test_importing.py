@@ -242,7 +242,7 @@ def test_an_unknown_field_is_named(tmp_path):
 def test_a_nested_graph(tmp_path):
     inner = nir.NIRGraph.from_list(nir.Input(np.array([6])), nir.Linear(np.zeros((6, 6))), nir.Output(np.array([6])))
     _write(tmp_path / "model.nir", inner)
-    with pytest.raises(NetworkError, match="'10' is of type NIRGraph, .*it is a graph inside the graph"):
+    with pytest.raises(NetworkError, match=r"'10' is of type NIRGraph, .*it is a graph inside the graph"):
         read_nir(tmp_path / "model.nir")
 
 
