@@ -118,7 +118,7 @@ def inputs_of_relus(model, x):
         second = model.conv2(first.relu()) + first.relu()
         third = model.fc1(model.quantised(model.six(model.conv3(second.relu())).mean((2, 3))))
         fourth = model.fc2(third.relu())
-    return {"relu": first, "relu@1": second, "relu@2": third, "relu@3": fourth}
+    return {"relu": first, "relu@1": second, "relu()": third, "relu()@1": fourth}
 
 
 @pytest.mark.parametrize("batch_size", [5, 64])
