@@ -21,6 +21,7 @@ from cos_export.capturing.activation_observer import observed_relus
 from cos_export.capturing.options import check_options
 from cos_export.datasets import Dataset, is_named, load_dataset
 from cos_export.errors import InputError
+from cos_export.module_logits import eval_mode
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.quantisation import quantise
@@ -144,8 +145,9 @@ def _check_takes(module: nn.Module, dataset: Dataset) -> None:
     """Runs one image, so that a misfit is named before it is a traceback from deep inside the module."""
     shape = tuple(dataset.images.shape[1:])
     try:
-        with torch.no_grad():
-            logits = module(torch.from_numpy(dataset.images[:1]))
+        with eval_mode(module), torch.no_grad():
+            # A copy, for forward may write into it.
+            logits = module(torch.from_numpy(dataset.images[:1].copy()))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise InputError(
             f"{type(module).__name__} does not take images of shape {shape} from {dataset.name}: {error}"

@@ -11,8 +11,10 @@ import torch
 from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from cos_export.errors import InputError
+from cos_export.module_logits import eval_mode
 from cos_export.qcfs import QCFS
 
 __all__ = ["restore_swapped", "swap_activations"]
@@ -32,7 +34,8 @@ def swap_activations(
 
     Args:
         model: A trained network, changed in place; left in the mode and on the device it was in.
-        images: Inputs such as it was trained on, float32 (samples, ...). A few hundred are enough.
+        images: Inputs such as it was trained on, float32 (samples, ...). A few hundred are enough. They are left
+            untouched.
         levels: L of every QCFS.
         percentile: p, above 0 and at most 100. A few large outputs below 100 are clipped so that the others get
             finer steps.
@@ -41,7 +44,8 @@ def swap_activations(
         The thresholds by the path of their module, to be kept with the checkpoint.
 
     Raises:
-        InputError: There is no nn.ReLU, one never ran or was never positive on these images, or an argument is wrong.
+        InputError: There is no nn.ReLU, one never ran or was never positive on these images, one works in place on
+            what is read again under another name (a QCFS writes nothing), or an argument is wrong.
 
     Source: thresholds from a percentile of the activations, Rueckauer et al., Frontiers in Neuroscience 2017;
         fine-tuning with the staircase, Bu et al., ICLR 2022.
@@ -63,6 +67,7 @@ def swap_activations(
         raise InputError(
             f"images must be (samples, ...) with at least one sample, and have shape {tuple(given.shape)}."
         )
+    _check_in_place(model, found, given[:_BATCH])
     largest = _observe(model, found, given, percentile)
     silent = [path for module, path in found.items() if not largest.get(module, 0.0) > 0]
     if silent:
@@ -130,17 +135,59 @@ def _observe(model: nn.Module, found: dict[nn.ReLU, str], images: Tensor, percen
 
         return seen
 
-    modes = {module: module.training for module in model.modules()}
-    place = next(model.parameters(), torch.empty(0)).device
     hooks = [module.register_forward_hook(watch(module)) for module in found]
     try:
-        model.eval()
-        with torch.no_grad():
-            for batch in torch.split(images, _BATCH):
-                model(batch.to(place))
+        for batch in torch.split(images, _BATCH):
+            _run(model, batch)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return largest
+
+
+def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """All tensors that `model` returns in eval mode. It is given a copy of the images, for it may write into them."""
+    place = next(model.parameters(), torch.empty(0)).device
+    with eval_mode(model), torch.no_grad():
+        returned = model(images.to(place, copy=True))
+    return [leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor)]
+
+
+def _check_in_place(model: nn.Module, found: dict[nn.ReLU, str], images: Tensor) -> None:
+    """Refuses ReLUs that work in place where that matters: without it the network gives something else.
+
+    That is so where forward drops their result, or reads their input again under another name.
+
+    Raises:
+        InputError: There are such ReLUs; the message names them.
+    """
+    writing = [module for module in found if module.inplace]
+
+    def alike(others: list[nn.ReLU]) -> bool:
+        for module in others:
+            module.inplace = False
+        try:
+            answer = _run(model, images)
+        finally:
+            for module in others:
+                module.inplace = True
+        return all(map(_close, answer, expected))
+
+    if not writing:
+        return
+    expected = _run(model, images)
+    if alike(writing):
+        return
+    # Where only several together matter, all of them are named.
+    names = [found[module] for module in writing if not alike([module])] or [found[module] for module in writing]
+    raise InputError(
+        f"{', '.join(map(repr, names))}: nn.ReLU(inplace=True) writes over an input that forward reads again, so a "
+        "QCFS there, which writes over nothing, would make another network. Give forward the result alone, "
+        "x = self.relu(x), or use nn.ReLU() there and train with it."
+    )
+
+
+def _close(one: Tensor, two: Tensor) -> bool:
+    """Whether two runs of the same operations on the same values agree, whatever the order of their sums."""
+    largest = float(two.detach().nan_to_num(0.0).abs().max()) if two.numel() else 0.0
+    return torch.allclose(one, two, rtol=1e-5, atol=1e-6 * largest, equal_nan=True)

@@ -137,3 +137,91 @@ def test_what_cannot_be_swapped(net):
     with pytest.raises(InputError, match=r"features\.1 was never positive"):
         swap_activations(net, IMAGES)
     assert isinstance(net.act, nn.ReLU)
+
+
+class Rereading(nn.Module):
+    """A ReLU that writes over its input, which forward may read again under the name `before`."""
+
+    def __init__(self, how, inplace=True):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(1, 3, 3), nn.ReLU(inplace=inplace)
+        self.other = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(48, 2)
+        self.how = how
+
+    def forward(self, x):
+        before = self.conv(x)
+        if self.how == "result alone":
+            before = self.act(before)
+            after = 0.5 * before
+        elif self.how == "re-read":
+            after = self.act(before)
+        elif self.how == "through a view":
+            view = before.flatten(2)
+            self.act(view)
+            after = 0.5 * before
+        else:
+            self.act(before)
+            after = 0.5 * before
+        return self.fc(self.other(1 + after - before).flatten(1))
+
+
+@pytest.mark.parametrize("how", ["re-read", "through a view", "dropped"])
+def test_a_relu_whose_writing_matters_is_not_swapped(how):
+    torch.manual_seed(0)
+    net = Rereading(how).train()
+    # `other` works in place as well, on what nothing reads again.
+    with pytest.raises(InputError, match=r"'act': nn.ReLU\(inplace=True\) writes over an input"):
+        swap_activations(net, IMAGES, 256, percentile=100)
+    assert net.act.inplace
+    assert net.other.inplace
+    assert net.training
+    assert net.act.training
+
+
+@pytest.mark.parametrize(("how", "inplace"), [("result alone", True), ("re-read", False), ("dropped", False)])
+def test_a_relu_whose_writing_does_not_matter_is_swapped(how, inplace):
+    torch.manual_seed(0)
+    net = Rereading(how, inplace).eval()
+    if how == "dropped":
+        net.act(net.conv(torch.from_numpy(IMAGES)))
+    with torch.no_grad():
+        before = net(torch.from_numpy(IMAGES)).numpy()
+    swap_activations(net, IMAGES, 1024, percentile=100)
+    with torch.no_grad():
+        np.testing.assert_allclose(net(torch.from_numpy(IMAGES)).numpy(), before, atol=0.01)
+
+
+class Scaling(nn.Module):
+    """Writes into the images that it is given, as forward may."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.act, self.readout = nn.Linear(36, 8), nn.ReLU(inplace=True), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x /= 16
+        return self.readout(self.act(self.fc(x.flatten(1))))
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor"])
+def test_the_images_stay_as_they_are(kind):
+    torch.manual_seed(0)
+    images, kept = IMAGES.copy(), IMAGES.copy()
+    labels = (images.mean((1, 2, 3)) > 0.5).astype(np.int64)
+    net, data = Scaling(), Dataset(images, labels, "random", "none")
+    swap_activations(net, images if kind == "array" else torch.from_numpy(images), 4)
+    np.testing.assert_array_equal(images, kept)
+    right = (net(torch.from_numpy(images.copy())).argmax(1).numpy() == labels).mean()
+    assert accuracy(net, data, device="cpu") == right == accuracy(net, data, device="cpu")
+    np.testing.assert_array_equal(images, kept)
+    train(net, data, Recipe(epochs=1, learning_rate=0.01, batch_size=100), test=data, device="cpu")
+    np.testing.assert_array_equal(images, kept)
+
+
+def test_accuracy_leaves_each_submodule_in_its_mode(net):
+    net.train()
+    net.act.eval()
+    accuracy(net, Dataset(IMAGES, np.zeros(300, np.int64), "random", "none"), device="cpu")
+    assert net.training
+    assert not net.act.training

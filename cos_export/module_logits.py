@@ -1,0 +1,46 @@
+"""Runs a user's module over images. Its forward may write into what it is given, so it is given copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from cos_export.device import full_precision
+
+__all__ = ["eval_mode", "module_logits"]
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Puts a module in eval mode, and afterwards each of its submodules back in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def module_logits(model: nn.Module, images: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
+    """What `model` computes in eval mode, in full float32 precision.
+
+    Args:
+        model: From images to logits; afterwards in the modes it was in, and on the CPU.
+        images: (samples, ...) on the host. They are never written to.
+        device: Where it runs.
+        batch_size: Samples computed at once.
+
+    Returns:
+        (samples, classes) on the host.
+    """
+    model.to(device)
+    try:
+        with eval_mode(model), torch.no_grad(), full_precision():
+            # The copy is not to be left out: `.to` gives back the very tensor where there is nothing to move.
+            return torch.cat([model(batch.to(device, copy=True)).cpu() for batch in torch.split(images, batch_size)])
+    finally:
+        model.cpu()
