@@ -120,7 +120,7 @@ def test_what_has_weights_is_tuned(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_thresholds_and_biases_pass_through_it_or_are_refused_with_its_name(name: str) -> None:
-    network, images = example(name)
+    network, _ = example(name)
     first, last = network.layers[0], network.layers[-1]
     doubled = (
         with_thresholds(network, {first: 2 * np.asarray(network.neurons[first].threshold).reshape(-1)[0]})
