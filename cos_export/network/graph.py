@@ -7,8 +7,10 @@ here. Shapes have no batch axis and are (channels, height, width), (channels, le
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
-from collections.abc import Mapping
+import heapq
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -17,6 +19,7 @@ import nir
 import numpy as np
 
 from cos_export.errors import NetworkError
+from cos_export.network.fields import check_fields, check_size, spelled_padding, whole_numbers
 
 __all__ = [
     "Convolution",
@@ -78,33 +81,42 @@ def topological_order(graph: nir.NIRGraph) -> tuple[str, ...]:
     """Every node after all that feed it; ties in the order in which the graph lists its nodes.
 
     Raises:
-        NetworkError: An edge names a node that is not there, or the graph has a cycle.
+        NetworkError: An edge names a node that is not there or is listed twice, or the graph has a cycle.
     """
     for source, target in graph.edges:
         for name in (source, target):
             if name not in graph.nodes:
                 raise NetworkError(
-                    f"The edge {source!r} -> {target!r} names {name!r}, which is no node of the graph. "
-                    f"The nodes are {', '.join(map(repr, graph.nodes))}."
+                    f"The edge {source!r} -> {target!r} names {name!r}, which is not a node of the graph. "
+                    f"The nodes are {_listed(graph.nodes)}."
                 )
+    for (source, target), count in Counter((source, target) for source, target in graph.edges).items():
+        if count > 1:
+            raise NetworkError(
+                f"The edge {source!r} -> {target!r} is listed {count} times. NIR does not say whether that adds its "
+                "current as often: list it once, or double the weights."
+            )
     feeds, waits = successors(graph), {k: len(v) for k, v in predecessors(graph).items()}
     rank = {name: i for i, name in enumerate(graph.nodes)}
-    ready = [name for name, count in waits.items() if count == 0]
+    ready = [(rank[name], name) for name, count in waits.items() if count == 0]
     order: list[str] = []
     while ready:
-        name = min(ready, key=rank.__getitem__)
-        ready.remove(name)
+        _, name = heapq.heappop(ready)
         order.append(name)
         for target in feeds[name]:
             waits[target] -= 1
             if waits[target] == 0:
-                ready.append(target)
+                heapq.heappush(ready, (rank[target], target))
     if len(order) < len(graph.nodes):
         looped = sorted(set(graph.nodes) - set(order))
-        raise NetworkError(
-            f"The graph has a cycle through {', '.join(map(repr, looped))}. Only feed-forward networks can be run."
-        )
+        raise NetworkError(f"The graph has a cycle through {_listed(looped)}. Only feed-forward networks can be run.")
     return tuple(order)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names for a message, which a large graph does not make endless."""
+    found = [repr(name) for name in names]
+    return ", ".join(found if len(found) <= 20 else [*found[:20], f"and {len(found) - 20} more"])
 
 
 def shapes(graph: nir.NIRGraph, order: tuple[str, ...], feeds: Mapping[str, tuple[str, ...]]) -> dict[str, Shape]:
@@ -127,7 +139,7 @@ def shapes(graph: nir.NIRGraph, order: tuple[str, ...], feeds: Mapping[str, tupl
             raise NetworkError(f"Node {name!r} adds edges of different shapes: {listed}.")
         node = graph.nodes[name]
         if not arriving and not isinstance(node, nir.Input):
-            raise NetworkError(f"Node {name!r} ({type(node).__name__}) has no edge into it and is no Input.")
+            raise NetworkError(f"Node {name!r} ({type(node).__name__}) has no edge into it and is not an Input.")
         try:
             result[name] = output_shape(node, next(iter(arriving.values()), ()))
         except NetworkError as error:
@@ -135,35 +147,25 @@ def shapes(graph: nir.NIRGraph, order: tuple[str, ...], feeds: Mapping[str, tupl
     return result
 
 
-def _numbers(value: Any, count: int) -> Shape:
-    flat = np.atleast_1d(np.asarray(value)).astype(int).ravel()
-    return tuple(int(flat[min(i, len(flat) - 1)]) for i in range(count))
-
-
 def convolution(node: nir.Conv1d | nir.Conv2d) -> Convolution:
     """The geometry of a NIR convolution, whatever spelling its fields use.
 
     Raises:
-        NetworkError: "same" padding with a stride, which NIR does not define, or an unknown word.
+        NetworkError: "same" padding with a stride, which NIR does not define, or a field that is not such numbers.
     """
     axes = np.ndim(node.weight) - 2
     kernel = tuple(int(k) for k in np.shape(node.weight)[2:])
-    stride, dilation = _numbers(node.stride, axes), _numbers(node.dilation, axes)
-    spelled = node.padding
-    if isinstance(spelled, np.ndarray) and spelled.dtype.kind in "OSU":
-        spelled = spelled.item()
-    if isinstance(spelled, bytes):
-        spelled = spelled.decode()
-    if isinstance(spelled, str):
-        if spelled not in ("same", "valid"):
-            raise NetworkError(f'padding must be "same", "valid" or numbers, and is {spelled!r}.')
-        if spelled == "same" and any(s != 1 for s in stride):
-            raise NetworkError(f'padding "same" needs stride 1, here {stride}.')
-        total = [d * (k - 1) if spelled == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
-        padding = tuple((t // 2, t - t // 2) for t in total)
+    stride = whole_numbers("stride", node.stride, axes, 1)
+    dilation = whole_numbers("dilation", node.dilation, axes, 1)
+    word = spelled_padding(node.padding)
+    if word is None:
+        padding = tuple((p, p) for p in whole_numbers("padding", node.padding, axes, 0))
     else:
-        padding = tuple((p, p) for p in _numbers(spelled, axes))
-    return Convolution(kernel, stride, padding, dilation, int(node.groups))
+        if word == "same" and any(s != 1 for s in stride):
+            raise NetworkError(f'padding "same" needs stride 1, here {stride}.')
+        total = [d * (k - 1) if word == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
+        padding = tuple((t // 2, t - t // 2) for t in total)
+    return Convolution(kernel, stride, padding, dilation, whole_numbers("groups", node.groups, 1, 1)[0])
 
 
 def with_attributes(node: nir.NIRNode, **values: Any) -> nir.NIRNode:
@@ -175,17 +177,33 @@ def with_attributes(node: nir.NIRNode, **values: Any) -> nir.NIRNode:
 
 
 def pooling(node: nir.SumPool2d | nir.AvgPool2d) -> Pooling:
-    """The geometry of a NIR pooling node."""
-    return Pooling(_numbers(node.kernel_size, 2), _numbers(node.stride, 2), _numbers(node.padding, 2))
+    """The geometry of a NIR pooling node.
+
+    Raises:
+        NetworkError: A field is not such numbers.
+    """
+    return Pooling(
+        whole_numbers("kernel_size", node.kernel_size, 2, 1),
+        whole_numbers("stride", node.stride, 2, 1),
+        whole_numbers("padding", node.padding, 2, 0),
+    )
+
+
+def output_shape(node: nir.NIRNode, shape: Shape) -> Shape:
+    """The shape that `node` makes of an input of `shape`, once its own fields have been checked.
+
+    Raises:
+        NetworkError: A field cannot be used (`check_fields`), the node takes no such input, sends more than any
+            memory is meant to hold, or its type cannot be run.
+    """
+    check_fields(node)
+    result = _shape_after(node, shape)
+    check_size(result)
+    return result
 
 
 @singledispatch
-def output_shape(node: nir.NIRNode, shape: Shape) -> Shape:
-    """The shape that `node` makes of an input of `shape`.
-
-    Raises:
-        NetworkError: The node takes no such input, or its type cannot be run.
-    """
+def _shape_after(node: nir.NIRNode, shape: Shape) -> Shape:
     raise NetworkError(f"a node of type {type(node).__name__} cannot be run: what it does to a shape is not known.")
 
 
@@ -198,12 +216,12 @@ def _array_shape(value: Any) -> Shape:
     return tuple(int(n) for n in np.atleast_1d(np.asarray(value)))
 
 
-@output_shape.register
+@_shape_after.register
 def _(node: nir.Input, shape: Shape) -> Shape:
     return _array_shape(node.input_type["input"])
 
 
-@output_shape.register
+@_shape_after.register
 def _(node: nir.Output, shape: Shape) -> Shape:
     declared = node.output_type["output"]
     if declared is not None:
@@ -211,23 +229,21 @@ def _(node: nir.Output, shape: Shape) -> Shape:
     return shape
 
 
-@output_shape.register
+@_shape_after.register
 def _(node: nir.IF, shape: Shape) -> Shape:
     _expect(shape, tuple(np.shape(node.v_threshold)))
     return shape
 
 
-@output_shape.register
+@_shape_after.register
 def _(node: nir.Scale, shape: Shape) -> Shape:
     _expect(shape, tuple(np.shape(node.scale)))
     return shape
 
 
-@output_shape.register(nir.Affine)
-@output_shape.register(nir.Linear)
+@_shape_after.register(nir.Affine)
+@_shape_after.register(nir.Linear)
 def _(node: nir.Affine | nir.Linear, shape: Shape) -> Shape:
-    if np.ndim(node.weight) != 2:
-        raise NetworkError(f"its weight must be (out, in), and has shape {np.shape(node.weight)}.")
     out_features, in_features = np.shape(node.weight)
     _expect(shape, (in_features,))
     return (out_features,)
@@ -245,8 +261,8 @@ def _windows(sizes: Shape, geometry: Convolution) -> Shape:
     return result
 
 
-@output_shape.register(nir.Conv1d)
-@output_shape.register(nir.Conv2d)
+@_shape_after.register(nir.Conv1d)
+@_shape_after.register(nir.Conv2d)
 def _(node: nir.Conv1d | nir.Conv2d, shape: Shape) -> Shape:
     geometry, weight = convolution(node), np.shape(node.weight)
     if len(shape) != len(weight) - 1 or shape[0] != weight[1] * geometry.groups:
@@ -256,8 +272,8 @@ def _(node: nir.Conv1d | nir.Conv2d, shape: Shape) -> Shape:
     return (int(weight[0]), *_windows(shape[1:], geometry))
 
 
-@output_shape.register(nir.SumPool2d)
-@output_shape.register(nir.AvgPool2d)
+@_shape_after.register(nir.SumPool2d)
+@_shape_after.register(nir.AvgPool2d)
 def _(node: nir.SumPool2d | nir.AvgPool2d, shape: Shape) -> Shape:
     if len(shape) != 3:
         raise NetworkError(f"it takes (channels, height, width), and gets shape {shape}.")
@@ -266,8 +282,16 @@ def _(node: nir.SumPool2d | nir.AvgPool2d, shape: Shape) -> Shape:
     return (shape[0], *_windows(shape[1:], Convolution(window.kernel, window.stride, padding, (1, 1), 1)))
 
 
-@output_shape.register
+@_shape_after.register
 def _(node: nir.Flatten, shape: Shape) -> Shape:
-    first = int(node.start_dim) % len(shape)
-    last = int(node.end_dim) % len(shape)
-    return (*shape[:first], int(np.prod(shape[first : last + 1])), *shape[last + 1 :])
+    first, last = (_axis(field, getattr(node, field), len(shape)) for field in ("start_dim", "end_dim"))
+    if first > last:
+        raise NetworkError(f"start_dim {node.start_dim} lies behind end_dim {node.end_dim} of the shape {shape}.")
+    return (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
+
+
+def _axis(field: str, value: Any, axes: int) -> int:
+    (axis,) = whole_numbers(field, value, 1, -axes)
+    if axis >= axes:
+        raise NetworkError(f"{field} is {axis}, and the shape that arrives has {axes} axes.")
+    return axis % axes

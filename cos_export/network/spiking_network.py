@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
+from cos_export.network.fields import numbers
 from cos_export.network.graph import Shape, predecessors, shapes, topological_order
 
 __all__ = ["FloatArray", "NeuronSpec", "Quantisation", "SampleStates", "SpikingNetwork", "half_potentials"]
@@ -61,10 +62,15 @@ class NeuronSpec:
 
     def __post_init__(self) -> None:
         shape = np.shape(self.threshold)
-        if not np.all(np.isfinite(self.threshold)) or not np.all(np.asarray(self.threshold) > 0):
-            raise NetworkError("A threshold must be a positive number.")
-        if not np.all(np.isfinite(self.v_init)):
-            raise NetworkError("An initial potential must be a finite number.")
+        if not shape:
+            raise NetworkError("threshold must have an axis: (channels, height, width) or (features,).")
+        for name in ("threshold", "v_init", "v_reset", "bias", "scale"):
+            if getattr(self, name) is not None:
+                numbers(name, getattr(self, name))
+        if not np.all(np.asarray(self.threshold, np.float32) > 0):
+            raise NetworkError("A threshold must be a positive number, also in float32.")
+        if self.scale is not None and not np.all(np.asarray(self.scale) > 0):
+            raise NetworkError("scale must be a positive number.")
         if self.reset == "value" and self.v_reset is None:
             raise NetworkError('reset "value" needs v_reset.')
         for name in ("v_init", "v_reset", "silent"):
@@ -186,6 +192,10 @@ class SpikingNetwork:
         for name, spec in self.neurons.items():
             if spec.shape != self.shapes[name]:
                 raise NetworkError(f"Node {name!r} has shape {self.shapes[name]}, and its neurons {spec.shape}.")
+            if not np.all(np.asarray(self.graph.nodes[name].r) == 1):
+                raise NetworkError(
+                    f"Node {name!r} (IF): r must be 1. Divide its threshold and potentials by r for the same spikes."
+                )
 
     @cached_property
     def order(self) -> tuple[str, ...]:

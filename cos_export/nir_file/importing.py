@@ -10,6 +10,7 @@ import numpy as np
 
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
+from cos_export.network.fields import numbers
 from cos_export.network.graph import Shape, output_shape, predecessors, topological_order
 from cos_export.nir_file.metadata import (
     GRAPH_KEYS,
@@ -68,7 +69,7 @@ def import_graph(
     for name in topological_order(graph):
         node = graph.nodes[name]
         if not feeds[name] and not isinstance(node, nir.Input):
-            raise NetworkError(f"Node {name!r} ({type(node).__name__}) has no edge into it and is no Input.")
+            raise NetworkError(f"Node {name!r} ({type(node).__name__}) has no edge into it and is not an Input.")
         shape = found[feeds[name][0]] if feeds[name] else ()
         try:
             if isinstance(node, nir.IF):
@@ -159,10 +160,7 @@ def _spread(field: str, value: Any, shape: Shape) -> np.ndarray[Any, np.dtype[np
     One number serves all, and an axis of length 1 all along it. Fewer axes than the node has are refused:
     numpy would read a vector along the last axis, and its writer may have meant channels.
     """
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise NetworkError(f"{field} is of type {array.dtype}; it must be an array of numbers.")
-    array = array.astype(np.float64)
+    array = numbers(field, value).astype(np.float64)
     if array.size == 1:
         return np.full(shape, array.item())
     fits = array.ndim == len(shape) and all(a in (1, n) for a, n in zip(array.shape, shape, strict=True))

@@ -39,7 +39,7 @@ def test_cycle_is_named():
 
 
 def test_dangling_edge_is_named():
-    with pytest.raises(NetworkError, match="'b', which is no node"):
+    with pytest.raises(NetworkError, match="'b', which is not a node"):
         topological_order(_graph([("a", "b")], names=["a"]))
 
 

@@ -88,7 +88,7 @@ def test_thresholds_may_differ_by_neuron_and_currents_be_constant() -> None:
     ("arguments", "message"),
     [
         ({"threshold": one(0.0), "v_init": one(0.0)}, "positive"),
-        ({"threshold": one(np.nan), "v_init": one(0.0)}, "positive"),
+        ({"threshold": one(np.nan), "v_init": one(0.0)}, "finite"),
         ({"threshold": one(1.0), "v_init": one(np.inf)}, "finite"),
         ({"threshold": one(1.0), "v_init": np.zeros(2, np.float32)}, "v_init has shape"),
         ({"threshold": one(1.0), "v_init": one(0.0), "reset": "value"}, "needs v_reset"),
