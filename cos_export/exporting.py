@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cos_export.bundle.folder import BUNDLE_FORMAT, MANIFEST, Bundle, check_destination, replacing_folder, sha256_of
+from cos_export.bundle.folder import Bundle, check_destination, replacing_folder, sha256_of
 from cos_export.bundle.golden import Golden, write_golden
+from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, check_manifest, check_metrics
 from cos_export.bundle.target import Target
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
@@ -25,6 +26,7 @@ from cos_export.onnx_file import write_onnx
 from cos_export.parity.verification import ParityResult, verify
 from cos_export.progress import Progress, silent
 from cos_export.quantisation import loihi_report
+from cos_export.reading.json_file import parse_json
 from cos_export.report import parity_summary, render_report, report_document
 from cos_export.simulation import PerSampleCalibration, check_images, check_steps, simulate
 from cos_export.version import __version__
@@ -96,11 +98,12 @@ def export_and_verify(
         The bundle, and the parity of the targets or None if there were none.
 
     Raises:
-        InputError: The images, labels or steps do not fit, or the folder holds something else.
+        InputError: The images, labels, steps or metrics do not fit, or the folder holds something else.
         NetworkError: In a network of integers, a range does not fit; the message names the layer.
     """
     destination = Path(path).resolve()
     check_destination(destination)
+    check_metrics(metrics or {})
     images, steps = check_images(network, golden), check_steps(steps, network)
     classes = None if labels is None else _check_labels(labels, len(images))
     network = replace(network, num_timesteps=steps)
@@ -126,7 +129,9 @@ def export_and_verify(
         manifest["files"] = {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(staging.iterdir())
         }
-        (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+        text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
+        check_manifest(parse_json(text, MANIFEST), MANIFEST)
+        (staging / MANIFEST).write_text(text, "utf-8")
         progress("writing the bundle", 4, 4)
     return Bundle(destination, manifest), parity
 

@@ -173,7 +173,7 @@ def test_a_relu_network_converts_with_thresholds_from_data(tmp_path: Path, per_c
 
 def test_a_damaged_bundle_is_named(bundle: Path, tmp_path: Path) -> None:
     done = run("verify", tmp_path, "--json")
-    assert done.returncode == 2 and "is no bundle" in json.loads(done.stdout)["error"]
+    assert done.returncode == 2 and "is not a bundle" in json.loads(done.stdout)["error"]
 
 
 def test_a_failed_parity_exits_1(bundle: Path, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_calibrate_goes_on_from_a_bundle(tmp_path: Path) -> None:
     assert metrics["options"]["start_from"] == fingerprint(load(tmp_path / "one").network)
     assert run(*goes_on, tmp_path / "one" / "model.nir").returncode == 0
     before = load(tmp_path / "two").manifest
-    for start, message in ((tmp_path / "none", "There is no file"), (tmp_path, "is no bundle")):
+    for start, message in ((tmp_path / "none", "There is no file"), (tmp_path, "is not a bundle")):
         refused = run(*goes_on, start)
         assert refused.returncode == 2 and message in json.loads(refused.stdout)["error"]
     assert load(tmp_path / "two").manifest == before

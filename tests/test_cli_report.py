@@ -154,7 +154,7 @@ def test_what_is_wrong_is_named_before_any_target_runs(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("cos_export.parity.verify", never)
     cases: list[tuple[tuple[str | Path, ...], int, str]] = [
-        ((tmp_path / "none",), 2, "is no bundle"),
+        ((tmp_path / "none",), 2, "is not a bundle"),
         ((bundle, "--out", tmp_path / "no" / "p.html"), 2, "there is no folder"),
         ((bundle, "--out", tmp_path), 2, "is a folder"),
         ((bundle, "--targets", "loihi"), 2, "loihi"),

@@ -16,16 +16,13 @@ from typing import Any
 
 from cos_export.atomic_file import umask
 from cos_export.bundle.golden import Golden, read_golden
+from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, read_manifest
 from cos_export.errors import BundleError, InputError
 from cos_export.network import SpikingNetwork
 from cos_export.nir_file import read_nir
+from cos_export.reading.plain_file import check_plain_file, open_plain
 
 __all__ = ["BUNDLE_FORMAT", "Bundle", "check_destination", "load", "network_of", "replacing_folder", "sha256_of"]
-
-BUNDLE_FORMAT = "cos-export-bundle/1"
-"""What manifest.json calls its format."""
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -67,13 +64,42 @@ class Bundle:
 
     @cached_property
     def network(self) -> SpikingNetwork:
-        """The network, read from model.nir."""
-        return read_nir(self.nir_path)
+        """The network, read from model.nir.
+
+        Raises:
+            BundleError: It is not the network that the manifest tells of.
+        """
+        network = read_nir(self.nir_path)
+        self._check_manifest_tells(
+            self.nir_path,
+            numerics=network.numerics,
+            input_shape=list(network.input_shape),
+            output_shape=list(network.output_shape),
+            neurons=network.neuron_count,
+        )
+        return network
 
     @cached_property
     def golden(self) -> Golden:
-        """The reference run, read from golden.npz."""
-        return read_golden(self.golden_path, self.network)
+        """The reference run, read from golden.npz.
+
+        Raises:
+            BundleError: It is damaged, or not the run of this network that the manifest tells of.
+        """
+        golden = read_golden(self.golden_path, self.network)
+        self._check_manifest_tells(
+            self.golden_path,
+            num_timesteps=golden.trace.steps,
+            rho=golden.trace.rho,
+            golden_samples=len(golden.images),
+        )
+        return golden
+
+    def _check_manifest_tells(self, file: Path, **found: object) -> None:
+        for key, value in found.items():
+            told = self.manifest.get(key, value)
+            if told != value:
+                raise BundleError(f"{file} has {key} {value}, and the manifest says {told}. Export the bundle again.")
 
 
 def sha256_of(path: Path) -> str:
@@ -85,38 +111,43 @@ def sha256_of(path: Path) -> str:
 def load(path: str | os.PathLike[str]) -> Bundle:
     """Opens a bundle and checks every file against the manifest.
 
+    The manifest lists exactly a bundle's own files, by plain names. Each must be a regular file, not a link, of the
+    size and the SHA-256 that it says.
+
     Raises:
-        BundleError: It is no bundle, of a later format, or a file is missing or altered.
+        BundleError: It is not a bundle, is of a later format, or a file is missing or altered.
     """
     folder = Path(path)
-    manifest_path = folder / MANIFEST
-    if not manifest_path.is_file():
+    if not os.path.lexists(folder / MANIFEST):
         what = "holds no manifest.json" if folder.is_dir() else "does not exist" if not folder.exists() else "is a file"
-        raise BundleError(f"{folder} is no bundle: it {what}. Make one with `cos-export convert-and-export`.")
+        raise BundleError(f"{folder} is not a bundle: it {what}. Make one with `cos-export convert-and-export`.")
+    manifest = read_manifest(folder)
     try:
-        manifest = json.loads(manifest_path.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"{manifest_path} is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != BUNDLE_FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise BundleError(
-            f"{manifest_path} has the format {found!r}, and this version reads {BUNDLE_FORMAT!r}. "
-            "Export the bundle again, or update cos-export."
-        )
-    for name, entry in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise BundleError(f"{file} is missing, and the manifest lists it. Export the bundle again.")
-        if sha256_of(file) != entry["sha256"]:
-            raise BundleError(f"{file} was altered after the export: its SHA-256 is not the manifest's.")
+        for name, entry in manifest["files"].items():
+            _check_file(folder / name, entry["bytes"], entry["sha256"])
+    except InputError as error:
+        raise BundleError(f"{error} Export the bundle again.") from error
     return Bundle(folder, manifest)
+
+
+def _check_file(file: Path, size: int, digest: str) -> None:
+    if not os.path.lexists(file):
+        raise InputError(f"{file} is missing, and the manifest lists it.")
+    found = check_plain_file(file, links=False)
+    if found != size:
+        raise InputError(
+            f"{file} was altered after the export: it has {found:,} bytes, and the manifest says {size:,}."
+        )
+    with open_plain(file, links=False) as opened:
+        if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
+            raise InputError(f"{file} was altered after the export: its SHA-256 is not the manifest's.")
 
 
 def network_of(path: str | os.PathLike[str]) -> SpikingNetwork:
     """The network of a bundle, or of a NIR file.
 
     Raises:
-        BundleError: The folder is no bundle, or a file in it is missing or altered.
+        BundleError: The folder is not a bundle, or a file in it is missing or altered.
         InputError: There is no such file, or it is no HDF5 file.
         NetworkError: What the file holds is no feed-forward network of integrate-and-fire neurons.
     """

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cos_export.errors import BundleError
+from cos_export.errors import BundleError, InputError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.reading.limits import MAX_STEPS
+from cos_export.reading.npz import NpzReader, open_npz
 from cos_export.simulation.trace import Trace
 
 __all__ = ["Golden", "read_golden", "write_golden"]
@@ -59,26 +61,68 @@ def write_golden(path: Path, golden: Golden) -> None:
 def read_golden(path: Path, network: SpikingNetwork) -> Golden:
     """Reads what `write_golden` wrote for `network`.
 
+    Every array has the type and shape that the network, and the samples and steps of the logits, ask for; that is
+    checked by the headers, before anything is read.
+
     Raises:
         BundleError: The file is missing, damaged, or of another network.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error
+        with open_npz(path, links=False) as archive:
+            _check_headers(path, archive, network)
+            arrays = {name: archive.read(name) for name in archive.names}
+    except InputError as error:
+        raise BundleError(str(error)) from error
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BundleError(f"{name!r} in {path} holds values that are not finite numbers (nan or inf).")
+    rho, labels = int(arrays["rho"]), arrays.get("labels")
+    if not 0 <= rho <= MAX_STEPS:
+        raise BundleError(f"'rho' in {path} is {rho}, and must be from 0 to {MAX_STEPS}.")
+    if labels is not None and not (int(labels.min()) >= 0 and int(labels.max()) < network.output_shape[0]):
+        raise BundleError(f"'labels' in {path} must be class numbers from 0 to {network.output_shape[0] - 1}.")
     groups: dict[str, dict[str, NDArray]] = {"spikes": {}, "v_init": {}, "silent": {}}  # type: ignore[type-arg]
     for key, value in arrays.items():
         kind, _, name = key.partition("/")
-        if kind in groups and name in network.neurons:
+        if kind in groups:
             groups[kind][name] = value
-    if set(groups["spikes"]) != set(network.neurons) or not {"images", "logits", "rho"} <= set(arrays):
-        raise BundleError(f"{path} does not hold the spikes of this network's layers.")
     states = None
     if groups["v_init"] or groups["silent"]:
         states = SampleStates(v_init=groups["v_init"], silent=_unpack_all(groups["silent"], network))
-    trace = Trace(arrays["logits"], _unpack_all(groups["spikes"], network), {}, int(arrays["rho"]), states)
-    return Golden(arrays["images"], trace, arrays.get("labels"))
+    trace = Trace(arrays["logits"], _unpack_all(groups["spikes"], network), {}, rho, states)
+    return Golden(arrays["images"], trace, labels)
+
+
+def _check_headers(path: Path, archive: NpzReader, network: SpikingNetwork) -> None:
+    if len(archive.names) > 4 + 3 * len(network.neurons):
+        raise BundleError(f"{path} holds {len(archive.names):,} arrays, more than the run of this network has.")
+    headers = {name: archive.header(name) for name in archive.names}
+    needed = ("images", "logits", "rho", *(f"spikes/{name}" for name in network.layers))
+    missing = [name for name in needed if name not in headers]
+    if missing:
+        raise BundleError(f"{path} has no {missing[0]!r}: it does not hold the run of this network.")
+    samples, steps = headers["images"].shape[:1], headers["logits"].shape[:1]
+    if not samples or not steps or samples[0] < 1 or not 1 <= steps[0] <= MAX_STEPS:
+        raise BundleError(f"'images' and 'logits' in {path} do not have samples, and from 1 to {MAX_STEPS} steps.")
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        "images": ("float32", (*samples, *network.input_shape)),
+        "logits": ("float32", (*steps, *samples, *network.output_shape)),
+        "rho": ("int64", ()),
+        "labels": ("int64", samples),
+    }
+    for name, spec in network.neurons.items():
+        packed = (math.prod(spec.shape) + 7) // 8
+        expected[f"spikes/{name}"] = ("uint8", (*steps, *samples, packed))
+        expected[f"silent/{name}"] = ("uint8", (*samples, packed))
+        expected[f"v_init/{name}"] = ("float32", (*samples, *spec.shape))
+    for name, header in headers.items():
+        if name not in expected:
+            raise BundleError(f"{path} holds {name[:80]!r}, which is not part of the run of this network.")
+        if (header.dtype.name, header.shape) != expected[name]:
+            kind, shape = expected[name]
+            raise BundleError(
+                f"{name!r} in {path} must be {kind} of shape {shape}, and is {header.dtype} of shape {header.shape}."
+            )
 
 
 def _pack(mask: NDArray[np.bool_], leading: int) -> NDArray[np.uint8]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cos_export.datasets.dataset import Dataset
 from cos_export.errors import InputError
+from cos_export.reading.npz import open_npz
 
 __all__ = ["read_archive"]
+
+_MAX_CLASSES = 2**24
+"""No readout is as wide."""
 
 
 def read_archive(path: Path) -> Dataset:
@@ -20,33 +22,29 @@ def read_archive(path: Path) -> Dataset:
     Raises:
         InputError: The file does not hold what it should.
     """
-    arrays = _arrays(path)
-    missing = [key for key in ("images", "labels") if key not in arrays]
-    if missing:
-        held = ", ".join(map(repr, arrays)) or "nothing"
-        raise InputError(
-            f"{path} has no {' and no '.join(map(repr, missing))}; it holds {held}. "
-            "Save it with numpy.savez(path, images=..., labels=...)."
-        )
-    images, labels = arrays["images"], arrays["labels"]
-    if images.ndim != 4:
-        raise InputError(
-            f"'images' in {path} must be (samples, channels, height, width), and has shape {images.shape}. "
-            "Grey images have one channel: images[:, None]."
-        )
-    if labels.ndim != 1:
-        raise InputError(f"'labels' in {path} must be (samples,), and has shape {labels.shape}.")
-    if len(images) != len(labels):
-        raise InputError(f"{path} has {len(images)} images and {len(labels)} labels.")
-    if len(images) == 0:
-        raise InputError(f"{path} has no samples.")
-    if labels.dtype.kind not in "iu" or int(labels.min()) < 0:
+    with open_npz(path) as archive:
+        missing = [key for key in ("images", "labels") if key not in archive.names]
+        if missing:
+            held = ", ".join(repr(name[:80]) for name in archive.names[:20]) or "nothing"
+            raise InputError(
+                f"{path} has no {' and no '.join(map(repr, missing))}; it holds {held}. "
+                "Save it with numpy.savez(path, images=..., labels=...)."
+            )
+        _check_shapes(path, archive.header("images").shape, archive.header("labels").shape)
+        images, labels = archive.read("images"), archive.read("labels")
+    if labels.dtype.kind not in "iu":
         raise InputError(f"'labels' in {path} must be class numbers from 0, and is of type {labels.dtype}.")
+    least, largest = int(labels.min()), int(labels.max())
+    if least < 0 or largest >= _MAX_CLASSES:
+        raise InputError(
+            f"'labels' in {path} must be class numbers from 0 to {_MAX_CLASSES - 1:,}, and are {least} to {largest}."
+        )
     if images.dtype == np.uint8:
         scaled, how = images.astype(np.float32), "pixels 0..255 divided by 255"
         scaled /= np.float32(255)
     elif images.dtype.kind == "f":
-        scaled, how = images.astype(np.float32), "taken as stored"
+        with np.errstate(over="ignore"):  # what float32 does not hold becomes inf, which is refused below
+            scaled, how = images.astype(np.float32, copy=False), "taken as stored"
     else:
         raise InputError(f"'images' in {path} must be uint8 or of a float type, and is {images.dtype}.")
     if not np.isfinite(scaled).all():
@@ -54,23 +52,15 @@ def read_archive(path: Path) -> Dataset:
     return Dataset(scaled, labels.astype(np.int64), path.name, how)
 
 
-def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    """All arrays of an archive; nothing in it is ever unpickled."""
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise InputError(f"{path} is a single array. Save both with numpy.savez(path, images=..., labels=...).")
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not an .npz archive: {error}") from error
-    found: dict[str, NDArray[np.generic]] = {}
-    with archive:
-        for key in archive.files:
-            try:
-                found[key] = archive[key]
-            except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-                if key in ("images", "labels"):
-                    raise InputError(
-                        f"{key!r} in {path} cannot be read: {error} An array of Python objects is refused; "
-                        "store numbers."
-                    ) from error
-    return found
+def _check_shapes(path: Path, images: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    if len(images) != 4:
+        raise InputError(
+            f"'images' in {path} must be (samples, channels, height, width), and has shape {images}. "
+            "Grey images have one channel: images[:, None]."
+        )
+    if len(labels) != 1:
+        raise InputError(f"'labels' in {path} must be (samples,), and has shape {labels}.")
+    if images[0] != labels[0]:
+        raise InputError(f"{path} has {images[0]} images and {labels[0]} labels.")
+    if 0 in images:
+        raise InputError(f"{path} has no samples.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,24 @@ def report_document(bundle: Bundle, parity: ParityResult | None = None) -> dict[
 
 
 def parity_summary(parity: ParityResult) -> dict[str, Any]:
-    """The parity without its tables, which are for `verify --json`, and without what two equal runs do not share."""
+    """The parity without its tables, which are for `verify --json`, and without what two equal runs do not share.
+
+    JSON has no numbers that are not finite: those of a target whose logits are none are the strings "nan" and "inf".
+    """
     whole = parity.to_dict()
     for target in whole["targets"].values():
         for key in ("layers", "seconds"):
             target.pop(key)
-    return whole
+    spelled: dict[str, Any] = _spelled(whole)
+    return spelled
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _spelled(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _histograms(network: SpikingNetwork) -> dict[str, Any]:
