@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cos_export.errors import NetworkError
 from cos_export.network.fields import numbers
 from cos_export.network.graph import Shape, predecessors, shapes, topological_order
+from cos_export.network.schedule import Schedule, check_schedule
 
 __all__ = ["FloatArray", "NeuronSpec", "Quantisation", "SampleStates", "SpikingNetwork", "half_potentials"]
 
@@ -164,6 +165,8 @@ class SpikingNetwork:
         rho: Extra steps that the method needs for each input (0 if static).
         numerics: "float32", or "int8" where every array holds integers (v_init half-integers) in float32.
         quantisation: What the integers stand for, in a network of numerics "int8" and only there.
+        schedule: "synchronous" if every layer fires from the first step on, "layerwise" if each integrates all T steps
+            of what feeds it before it fires (`cos_export.network.schedule`).
     """
 
     graph: nir.NIRGraph
@@ -173,8 +176,10 @@ class SpikingNetwork:
     rho: int = 0
     numerics: Literal["float32", "int8"] = "float32"
     quantisation: Quantisation | None = None
+    schedule: Schedule = "synchronous"
 
     def __post_init__(self) -> None:
+        check_schedule(self.schedule)
         if (self.numerics == "int8") != (self.quantisation is not None):
             raise NetworkError('A network of numerics "int8" has a quantisation, and no other network has one.')
         object.__setattr__(self, "neurons", MappingProxyType(dict(self.neurons)))
@@ -227,6 +232,19 @@ class SpikingNetwork:
         """The Output node."""
         return next(name for name in self.order if isinstance(self.graph.nodes[name], nir.Output))
 
+    @cached_property
+    def layers_read_out(self) -> frozenset[str]:
+        """The spiking nodes that reach the Output without neurons between."""
+        found: set[str] = set()
+        waiting = list(self.predecessors[self.output_name])
+        while waiting:
+            name = waiting.pop()
+            if name in self.neurons:
+                found.add(name)
+            else:
+                waiting += self.predecessors[name]
+        return frozenset(found)
+
     @property
     def input_shape(self) -> Shape:
         """The shape of one input sample."""
@@ -236,6 +254,11 @@ class SpikingNetwork:
     def output_shape(self) -> Shape:
         """The shape of the readout for one sample."""
         return self.shapes[self.output_name]
+
+    @property
+    def readout_scale(self) -> float:
+        """What 1 stands for at the Output: 1 unless the network is one of integers."""
+        return 1.0 if self.quantisation is None else self.quantisation.readout_scale
 
     @property
     def neuron_count(self) -> int:

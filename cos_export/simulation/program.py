@@ -22,6 +22,7 @@ from cos_export.device import plain_sums
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import Convolution, Shape, convolution, pooling
+from cos_export.network.node_facts import facts
 from cos_export.network.wires import Wires
 from cos_export.simulation.fixed_point import quantise_input
 from cos_export.simulation.neuron import NeuronTensors, neuron_tensors
@@ -44,12 +45,20 @@ class Program:
         network: What to run.
         device: Where.
         dtype: float32 is the reference; float64 measures its rounding.
+        window: How many steps what lies on a wire is the sum of. A constant current, which is that of the input and of
+            every bias, counts as often.
     """
 
     def __init__(
-        self, network: SpikingNetwork, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        network: SpikingNetwork,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        window: int = 1,
     ) -> None:
         self.network = network
+        self.window = window
         self.device = torch.device(device)
         self.dtype = dtype
         if self.device.type == "cpu":
@@ -57,12 +66,8 @@ class Program:
         self.neurons: Mapping[str, NeuronTensors] = {
             name: neuron_tensors(spec, self.device, dtype) for name, spec in network.neurons.items()
         }
-        self._synapses = {
-            name: synapse(network.graph.nodes[name], self._move)
-            for name in network.order
-            if name not in network.neurons
-        }
-        self._synapses[network.input_name] = partial(quantise_input, quantisation=network.quantisation)
+        self._synapses = {name: self._synapse_of(name, {}) for name in network.order if name not in network.neurons}
+        self._synapses[network.input_name] = self._send_images
         self.readout_scale = 1.0 if network.quantisation is None else network.quantisation.readout_scale
         edges = Counter(source for name in network.order for source in network.predecessors[name])
         self._read_once = {source for source, count in edges.items() if count == 1}
@@ -144,8 +149,17 @@ class Program:
 
     def _synapse_of(self, name: str, arrays: Mapping[str, Tensor]) -> Synapse:
         node = self.network.graph.nodes[name]
+        known = facts(node)
         taken = {id(getattr(node, field)): tensor for field, tensor in arrays.items()}
+        if known.bias is not None and self.window > 1:
+            bias = getattr(node, known.bias)
+            taken[id(bias)] = taken.get(id(bias), self._move(bias)) * float(self.window)
         return synapse(node, lambda array: taken[id(array)] if id(array) in taken else self._move(array))
+
+    def _send_images(self, images: Tensor) -> Tensor:
+        """What the Input sends over a window: the images, as the integers of a network of integers."""
+        sent = quantise_input(images, self.network.quantisation)
+        return sent if self.window == 1 else sent * float(self.window)
 
     def _through(self, name: str, arriving: Tensor) -> Tensor:
         """What a node that is no layer makes of (steps or 1, batch, ...)."""

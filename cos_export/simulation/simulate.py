@@ -16,6 +16,7 @@ from cos_export.errors import InputError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation.fixed_point import round_states_to_half_integers
+from cos_export.simulation.layerwise import LayerwiseProgram
 from cos_export.simulation.neuron import NeuronTensors, Run, integrate_and_fire
 from cos_export.simulation.program import Program, clipped_activation
 from cos_export.simulation.trace import Trace, concatenate
@@ -160,27 +161,18 @@ def simulate(
         raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
     if states is not None:
         check_states(network, states, len(array))
-    program = Program(network, resolve_device(device))
+    run = _runner(network, steps, calibration, resolve_device(device))
     traces = []
     with torch.no_grad(), full_precision():
         for start in range(0, len(array), batch_size):
             progress(f"simulating {steps} steps", start, len(array))
             batch = slice(start, min(start + batch_size, len(array)))
-            tensor = torch.from_numpy(array[batch]).to(program.device)
+            tensor = torch.from_numpy(array[batch])
             recorder = _Recorder(record_spikes, record_potentials)
-            found = None if states is None else _part(states, batch)
-            if calibration is None:
-                outputs = program.propagate(tensor, _rule(program, steps, found, recorder))
-            else:
-                outputs, found = calibration.run(program, tensor, steps, recorder)
-                if network.quantisation is not None:
-                    # What counts is a run from the integers that are handed on.
-                    found = round_states_to_half_integers(found, network)
-                    recorder = _Recorder(record_spikes, record_potentials)
-                    outputs = program.propagate(tensor, _rule(program, steps, found, recorder))
+            outputs, found = run(tensor, None if states is None else _part(states, batch), recorder)
             traces.append(
                 Trace(
-                    logits=mean_readout(outputs, steps, program.readout_scale).cpu().numpy(),
+                    logits=mean_readout(outputs, steps, network.readout_scale).cpu().numpy(),
                     spikes=_joined(recorder.spikes),
                     potentials=_joined(recorder.potentials),
                     rho=0 if calibration is None else calibration.rho,
@@ -212,6 +204,10 @@ class _Recorder:
 
     def __init__(self, spikes: bool, potentials: bool) -> None:
         self.keep_spikes, self.keep_potentials = spikes, potentials
+        self.forget()
+
+    def forget(self) -> None:
+        """Starts anew."""
         self.spikes: dict[str, list[NDArray[np.bool_]]] = {}
         self.potentials: dict[str, list[FloatArray]] = {}
 
@@ -233,17 +229,69 @@ def _part(states: SampleStates, batch: slice) -> SampleStates:
     )
 
 
-def _rule(
-    program: Program, steps: int, states: SampleStates | None, recorder: _Recorder
-) -> Callable[[str, NeuronTensors, Tensor], Tensor]:
-    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        if states is not None and name in states.v_init:
-            own = torch.as_tensor(states.v_init[name]).to(program.device)
-            neuron = replace(neuron, v_init=own)
-        if states is not None and name in states.silent:
-            neuron = replace(neuron, silent=torch.as_tensor(states.silent[name]).to(program.device))
-        run = integrate_and_fire(currents, steps, neuron, record_potentials=recorder.keep_potentials, overwrite=True)
-        recorder(name, run)
-        return run.spikes
+_Runner = Callable[[Tensor, SampleStates | None, _Recorder], tuple[Tensor, SampleStates | None]]
+"""(images, states of each sample or None, recorder) -> what reaches the Output, and the states that were run with."""
 
-    return rule
+
+def _runner(
+    network: SpikingNetwork, steps: int, calibration: PerSampleCalibration | None, device: torch.device
+) -> _Runner:
+    """How a batch of this network runs, by its schedule and its per-sample method."""
+    if network.schedule == "layerwise":
+        if calibration is not None:
+            raise InputError(
+                f"{calibration.name!r} corrects what a layer fires before all of its input has come, and under the "
+                "layer-wise schedule none does: it has nothing to correct. Run it without, or synchronously."
+            )
+        return _layer_after_layer(LayerwiseProgram(network, steps, device))
+    program = Program(network, device)
+    return _all_at_once(program, steps) if calibration is None else _calibrated(program, steps, calibration)
+
+
+def _all_at_once(program: Program, steps: int) -> _Runner:
+    def run(images: Tensor, states: SampleStates | None, recorder: _Recorder) -> tuple[Tensor, SampleStates | None]:
+        def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+            neuron = _with_states(neuron, name, states, program.device)
+            potentials = recorder.keep_potentials
+            layer = integrate_and_fire(currents, steps, neuron, record_potentials=potentials, overwrite=True)
+            recorder(name, layer)
+            return layer.spikes
+
+        return program.propagate(images.to(program.device), rule), states
+
+    return run
+
+
+def _calibrated(program: Program, steps: int, calibration: PerSampleCalibration) -> _Runner:
+    def run(images: Tensor, states: SampleStates | None, recorder: _Recorder) -> tuple[Tensor, SampleStates | None]:
+        outputs, found = calibration.run(program, images.to(program.device), steps, recorder)
+        if program.network.quantisation is None:
+            return outputs, found
+        # What counts is a run from the integers that are handed on.
+        recorder.forget()
+        return again(images, round_states_to_half_integers(found, program.network), recorder)
+
+    again = _all_at_once(program, steps)
+    return run
+
+
+def _layer_after_layer(program: LayerwiseProgram) -> _Runner:
+    def run(images: Tensor, states: SampleStates | None, recorder: _Recorder) -> tuple[Tensor, SampleStates | None]:
+        outputs = program.run(
+            images.to(program.device),
+            lambda name, neuron: _with_states(neuron, name, states, program.device),
+            recorder,
+            record_potentials=recorder.keep_potentials,
+        )
+        return outputs, states
+
+    return run
+
+
+def _with_states(neuron: NeuronTensors, name: str, states: SampleStates | None, device: torch.device) -> NeuronTensors:
+    """A layer's neurons with the states that a per-sample method has set for each sample."""
+    if states is not None and name in states.v_init:
+        neuron = replace(neuron, v_init=torch.as_tensor(states.v_init[name]).to(device))
+    if states is not None and name in states.silent:
+        neuron = replace(neuron, silent=torch.as_tensor(states.silent[name]).to(device))
+    return neuron
