@@ -41,9 +41,8 @@ def _linear(node: Any, x: Array) -> Array:
         weight = torch.from_numpy(np.asarray(node.weight, np.float64))
         dilation = _pair(node.dilation, axes)
         if isinstance(node.padding, str):
-            total = [
-                d * (k - 1) if node.padding == "same" else 0 for k, d in zip(weight.shape[2:], dilation, strict=True)
-            ]
+            same = node.padding == "same"
+            total = [d * (k - 1) if same else 0 for k, d in zip(weight.shape[2:], dilation, strict=True)]
             pads = [(n // 2, n - n // 2) for n in total]
         else:
             pads = [(p, p) for p in _pair(node.padding, axes)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import nir
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from calibration import COS, SRP
 from cos_export.errors import InputError, NetworkError
-from cos_export.network import SpikingNetwork, half_potentials
+from cos_export.network import SampleStates, SpikingNetwork, half_potentials
 from cos_export.network.schedule import windows
 from cos_export.simulation import ann_logits, simulate
 from cos_export.simulation.fixed_point import quantise_input
@@ -64,7 +65,7 @@ def test_every_readout_is_the_mean_of_the_first_steps_of_its_window() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10_000), steps=st.integers(1, 8))
+@given(seed=st.integers(0, 10_000), steps=st.sampled_from([1, 2, 4, 8]))
 def test_with_half_potentials_it_is_the_artificial_network_of_as_many_levels(seed: int, steps: int) -> None:
     network = layerwise(build.random_network(seed))
     neurons = {
@@ -75,14 +76,7 @@ def test_with_half_potentials_it_is_the_artificial_network_of_as_many_levels(see
     images = build.images(network, 2, seed)
     trace = simulate(network, images, steps, device="cpu")
     logits = ann_logits(network, images, device="cpu")
-    # Where a sum is a multiple of theta / L but for float32's rounding of z L / theta, a level may differ.
-    if all(float(spec.threshold.min()) == float(spec.threshold.max()) for spec in neurons.values()) and steps in (
-        1,
-        2,
-        4,
-        8,
-    ):
-        np.testing.assert_allclose(trace.logits[-1], logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(trace.logits[-1], logits, rtol=1e-5, atol=1e-5)
 
 
 def test_the_counts_of_a_layer_are_qcfs_by_hand() -> None:
@@ -94,7 +88,7 @@ def test_the_counts_of_a_layer_are_qcfs_by_hand() -> None:
     nodes = {"input": nir.Input(np.array([5])), "fc": node, "if": build.spiking_node(spec), "head": node}
     nodes["output"] = nir.Output(np.array([5]))
     names = list(nodes)
-    graph = nir.NIRGraph(nodes, list(zip(names, names[1:], strict=False)), type_check=False)
+    graph = nir.NIRGraph(nodes, list(pairwise(names)), type_check=False)
     network = SpikingNetwork(graph, {"if": spec}, schedule="layerwise")
     trace = simulate(network, np.array([[0.1, 0.2, 0.4, 0.9, 2.0]], np.float32), 4, record_potentials=True)
     assert trace.spikes["if"][:, 0].sum(0).tolist() == [0, 1, 2, 4, 4]
@@ -114,23 +108,13 @@ def test_windows_of_a_shortcut_wait_for_the_last() -> None:
     assert windows(chain, 1).latency == windows(chain, 1).interval == 1
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: build.residual(np.random.default_rng(4)),
-        lambda: build.sequential(
-            np.random.default_rng(1),
-            (3,),
-            [
-                build.affine(np.random.default_rng(2), 3, 4),
-                build.IF,
-                build.affine(np.random.default_rng(3), 4, 5),
-                build.IF,
-            ],
-        ),
-    ],
-    ids=["shortcut", "chain"],
-)
+def chain() -> SpikingNetwork:
+    rng = np.random.default_rng(1)
+    layers = [build.affine(rng, 3, 4), build.IF, build.affine(rng, 4, 5), build.IF]
+    return build.sequential(rng, (3,), layers)
+
+
+@pytest.mark.parametrize("make", [lambda: build.residual(np.random.default_rng(4)), chain], ids=["shortcut", "chain"])
 def test_the_next_image_may_follow_after_the_interval_and_no_earlier(make: Any) -> None:
     network, steps = layerwise(make()), 4
     first, second = build.images(network, 2, seed=5)
@@ -162,8 +146,6 @@ def test_what_has_no_layerwise_meaning_is_refused() -> None:
 def test_states_of_each_sample_are_used() -> None:
     network = layerwise(build.residual(np.random.default_rng(4)))
     images = build.images(network, 2)
-    from cos_export.network import SampleStates
-
     states = SampleStates(v_init={"if1": np.stack([network.neurons["if1"].v_init] * 2) + np.float32(0.5)})
     raised = network.with_neurons(
         {"if1": replace(network.neurons["if1"], v_init=network.neurons["if1"].v_init + np.float32(0.5))}
