@@ -1,6 +1,8 @@
-"""Means over the calibration images, all layers in one pass."""
+"""Means over the calibration images, all layers in one pass or one layer at a time."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from calibration.distributed import summed
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import NeuronRule, Program
 
-__all__ = ["firing", "mean_sent"]
+__all__ = ["firing", "mean_sent", "mean_spikes"]
 
 
 def firing(steps: int) -> NeuronRule:
@@ -45,3 +47,22 @@ def mean_sent(program: Program, data: CalibrationData, rule: NeuronRule) -> dict
         program.propagate(images.to(program.device), observe)
     summed([*sums.values()])
     return {name: total / len(data) for name, total in sums.items()}
+
+
+def mean_spikes(
+    currents: Iterable[Tensor], neuron: NeuronTensors, steps: int, samples: int, *, added: Tensor | float = 0.0
+) -> Tensor:
+    """The mean of one layer's spikes over the images of all processes and the steps: (...) in float64.
+
+    Args:
+        currents: What arrives at it, a batch (steps or 1, batch, ...) at a time.
+        neuron: The layer.
+        steps: T.
+        samples: The images of all processes.
+        added: A current beside that, the same for all images.
+    """
+    total = torch.zeros_like(neuron.v_init, dtype=torch.float64)
+    for batch in currents:
+        total += integrate_and_fire(batch + added, steps, neuron).spikes.sum((0, 1), dtype=torch.float64)
+    summed([total])
+    return total / (samples * steps)

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from calibration.checkpoint import Checkpoint
 from calibration.data import CalibrationData
-from calibration.distributed import summed
 from calibration.layer_by_layer import Currents, Sending, layer_by_layer
-from calibration.statistics import mean_sent
+from calibration.statistics import mean_sent, mean_spikes
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_current_bias
@@ -81,12 +80,12 @@ class BiasCorrection:
             progress(STAGE, network.layers.index(name), len(network.layers))
             if name not in biases:
                 checkpoint.save(STAGE, len(biases), _state(biases, starts))
-                error = wanted[name] - _mean_spikes(currents, 0.0, neuron, steps, len(data))
+                error = wanted[name] - mean_spikes(currents(), neuron, steps, len(data))
                 biases[name] = _channel_means(neuron.threshold * error).to(neuron.v_init.dtype)
                 starts[name] = neuron.v_init
                 if self.potential:
                     added = _as_current(biases[name], neuron)
-                    error = wanted[name] - _mean_spikes(currents, added, neuron, steps, len(data))
+                    error = wanted[name] - mean_spikes(currents(), neuron, steps, len(data), added=added)
                     starts[name] = (neuron.v_init + steps * neuron.threshold * error).to(neuron.v_init.dtype)
             added = _as_current(biases[name], neuron)
             moved = replace(neuron, v_init=starts[name])
@@ -101,15 +100,6 @@ class BiasCorrection:
                 for name, spec in network.neurons.items()
             }
         )
-
-
-def _mean_spikes(currents: Currents, added: Tensor | float, neuron: NeuronTensors, steps: int, samples: int) -> Tensor:
-    """The mean of the spikes over the images of all processes and the steps, (...) in float64."""
-    total = torch.zeros_like(neuron.v_init, dtype=torch.float64)
-    for batch in currents():
-        total += integrate_and_fire(batch + added, steps, neuron).spikes.sum((0, 1), dtype=torch.float64)
-    summed([total])
-    return total / (samples * steps)
 
 
 def _channel_means(values: Tensor) -> Tensor:

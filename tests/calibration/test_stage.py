@@ -29,7 +29,7 @@ def test_half_is_half_the_threshold() -> None:
 @pytest.mark.parametrize("steps", [1, 4])
 def test_one_round_of_mean_matching_by_its_formula(steps: int) -> None:
     """v_init += T (E[a_ann] - E[a_snn]), the activations by their definition and the rates by counting."""
-    network = two_layers(seed=6)
+    network = two_layers(seed=7)
     found = calibrate(network, IMAGES, MeanMatching(rounds=1), steps, batch_size=7)
     rates = simulate(network, IMAGES, steps).spikes
     conv = torch.nn.functional.conv2d(

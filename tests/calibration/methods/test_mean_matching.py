@@ -1,0 +1,121 @@
+"""Mean matching where all layers at once diverge: never worse than its start, by rates that are counted here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pytest import MonkeyPatch
+from torch import nn
+
+from calibration import MeanMatching, calibrate
+from calibration.checkpoint import Checkpoint
+from calibration.methods.mean_matching import LAYER_STAGE
+from calibration.thresholds import relu_thresholds
+from cos_export.capturing import capture
+from cos_export.network import SpikingNetwork
+
+IMAGES = np.random.default_rng(0).random((96, 8), np.float32)
+DEPTH, STEPS = 14, 4
+
+
+@pytest.fixture(scope="module")
+def network() -> SpikingNetwork:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for inputs in (8, *[24] * (DEPTH - 1)):
+        layers += [nn.Linear(inputs, 24), nn.ReLU()]
+        nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")  # type: ignore[arg-type]
+    module = nn.Sequential(*layers, nn.Linear(24, 3))
+    thresholds = relu_thresholds(module, IMAGES, "mmse", steps=STEPS, device="cpu")
+    return capture(module, IMAGES[:2], thresholds=thresholds)
+
+
+def rate_errors(network: SpikingNetwork, starts: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """E[a_ann - theta spikes / T] / theta of each neuron, from the equations in plain numpy."""
+    activations = IMAGES.astype(np.float64)
+    trains = np.repeat(activations[None], STEPS, 0)
+    found = {}
+    for name in network.layers:
+        [source] = network.predecessors[name]
+        node, theta = network.graph.nodes[source], float(network.neurons[name].threshold[0])
+        weight, bias = np.asarray(node.weight, np.float64), np.asarray(node.bias, np.float64)
+        activations = np.clip((activations @ weight.T + bias) / theta, 0.0, 1.0)
+        potential, spikes = np.repeat(starts[name][None], len(IMAGES), 0), []
+        for step in trains:
+            potential = potential + step @ weight.T + bias
+            spikes.append((potential >= theta).astype(np.float64))
+            potential = potential - theta * spikes[-1]
+        trains = np.stack(spikes)
+        found[name] = activations.mean(0) - trains.mean((0, 1))
+    return found
+
+
+def mean_square(errors: dict[str, NDArray[np.float64]]) -> float:
+    return float(np.mean([np.square(error).mean() for error in errors.values()]))
+
+
+def potentials(network: SpikingNetwork) -> dict[str, NDArray[np.float64]]:
+    return {name: spec.v_init.astype(np.float64) for name, spec in network.neurons.items()}
+
+
+def test_all_layers_at_once_end_worse_than_they_started(network: SpikingNetwork) -> None:
+    """Why there is another way: the published shift, repeated ten times without looking."""
+    starts = potentials(network)
+    before = mean_square(rate_errors(network, starts))
+    for _ in range(10):
+        errors = rate_errors(network, starts)
+        starts = {name: v + STEPS * network.neurons[name].threshold * errors[name] for name, v in starts.items()}
+    assert mean_square(rate_errors(network, starts)) > 3 * before
+
+
+@pytest.mark.parametrize("rounds", [1, 3, 10])
+def test_rounds_never_leave_it_worse_than_its_start(network: SpikingNetwork, rounds: int) -> None:
+    matched = calibrate(network, IMAGES, MeanMatching(rounds), STEPS, batch_size=40, device="cpu")
+    before, after = (mean_square(rate_errors(network, potentials(n))) for n in (network, matched))
+    assert after < before / 10
+
+
+def test_more_rounds_come_closer(network: SpikingNetwork) -> None:
+    """In the first layer, whose input no other layer changes, no neuron is ever further off than with fewer rounds."""
+    first = network.layers[0]
+    last = np.full(24, np.inf)
+    for rounds in (1, 2, 4, 8):
+        matched = calibrate(network, IMAGES, MeanMatching(rounds), STEPS, device="cpu")
+        error = np.abs(rate_errors(network, potentials(matched))[first])
+        assert (error <= last + 1e-12).all()
+        last = error
+
+
+def test_a_start_that_nothing_betters_is_returned(network: SpikingNetwork) -> None:
+    """Of an image the artificial rates are matched, then a start that is right already has no error to lose."""
+    matched = calibrate(network, IMAGES, MeanMatching(10), STEPS, device="cpu")
+    again = calibrate(matched, IMAGES, MeanMatching(10), STEPS, device="cpu")
+    errors = [mean_square(rate_errors(network, potentials(n))) for n in (matched, again)]
+    assert errors[1] <= errors[0]
+
+
+def test_layer_by_layer_goes_on_after_a_kill(network: SpikingNetwork, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", (None, None, 0.0))
+    kept, calls = tmp_path / "state.safetensors", {"network": network, "images": IMAGES, "steps": STEPS}
+    method = MeanMatching(3)
+    whole = calibrate(**calls, method=method)  # type: ignore[arg-type]
+
+    def killing(stage: str, done: int, total: int) -> None:
+        if (stage, done) == (LAYER_STAGE, 5):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(**calls, method=method, resume=kept, progress=killing)  # type: ignore[arg-type]
+    seen: list[str] = []
+    again = calibrate(
+        **calls,  # type: ignore[arg-type]
+        method=method,
+        resume=kept,
+        progress=lambda stage, done, total: seen.append(stage),
+    )
+    assert set(seen) == {LAYER_STAGE} and not kept.exists()
+    assert all(np.array_equal(whole.neurons[name].v_init, again.neurons[name].v_init) for name in network.layers)
