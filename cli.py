@@ -12,6 +12,7 @@ import typer
 from cos_export.commands import conversion, deployment, networks
 from cos_export.errors import CosExportError
 from cos_export.terminal.output import fail
+from cos_export.terminal.standard_output import release, reserved
 
 __all__ = ["app", "main"]
 
@@ -25,15 +26,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("convert-and-export")(conversion.convert_and_export)
-app.command("calibrate")(conversion.calibrate)
-app.command("check")(networks.check)
-app.command("verify")(deployment.verify)
-app.command("report")(deployment.report)
-app.command("run")(deployment.run_bundle)
-app.command("offsets")(networks.offsets)
-app.command("train")(networks.train)
-app.command("targets")(deployment.list_targets)
+app.command("convert-and-export")(reserved(conversion.convert_and_export))
+app.command("calibrate")(reserved(conversion.calibrate))
+app.command("check")(reserved(networks.check))
+app.command("verify")(reserved(deployment.verify))
+app.command("report")(reserved(deployment.report))
+app.command("run")(reserved(deployment.run_bundle))
+app.command("offsets")(reserved(networks.offsets))
+app.command("train")(reserved(networks.train))
+app.command("targets")(reserved(deployment.list_targets))
 
 
 def main() -> NoReturn:
@@ -51,6 +52,8 @@ def main() -> NoReturn:
         code = fail(f"{error.format_message()} See cos-export --help.", 2, as_json)
     except OSError as error:
         code = fail(str(error), 1, as_json)
+    finally:
+        release()
     sys.exit(code)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from cos_export.terminal.options import (
     BothSidesOption,
@@ -47,6 +46,7 @@ from cos_export.terminal.options import (
     numbers,
 )
 from cos_export.terminal.output import finish
+from cos_export.terminal.standard_output import console
 
 if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
     from collections.abc import Sequence
@@ -259,7 +259,7 @@ def _convert(
             progress=progress,
         )
     if not as_json:
-        show_conversion(Console(), bundle, done.ann_accuracy, done.rows, parity)
+        show_conversion(console(), bundle, done.ann_accuracy, done.rows, parity)
         if limits and "quantisation" in bundle.manifest:
-            Console().print(limits_table(bundle.manifest["quantisation"]))
+            console().print(limits_table(bundle.manifest["quantisation"]))
     return finish({"bundle": str(bundle.path), **bundle.manifest}, as_json, parity is None or parity.passed)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from cos_export.terminal.options import (
     DataOption,
@@ -22,6 +21,7 @@ from cos_export.terminal.options import (
     numbers,
 )
 from cos_export.terminal.output import finish
+from cos_export.terminal.standard_output import console
 
 __all__ = ["list_targets", "report", "run_bundle", "verify"]
 
@@ -42,7 +42,7 @@ def verify(
     with progress_bars() as progress:
         result = verification.verify(bundle, names(targets), progress=progress)
     if not as_json:
-        show_parity(Console(), result)
+        show_parity(console(), result)
     return finish(result.to_dict(), as_json, result.passed)
 
 
@@ -81,7 +81,7 @@ def run_bundle(
     row = row_of(opened.network, trace, dataset, range(1, opened.steps + 1))
     version = chosen.available().version
     if not as_json:
-        Console().print(
+        console().print(
             accuracy_table(None, [row], f"Accuracy (%) of {version} on {dataset.name}, {len(dataset)} images")
         )
     document = {"target": chosen.name, "version": version, "dataset": dataset.name, "samples": len(dataset)}
@@ -119,10 +119,10 @@ def report(
     document = report_document(opened, parity)
     save_report(page, document)
     if not as_json:
-        console = Console()
+        screen = console()
         if parity is not None:
-            show_parity(console, parity)
-        console.print(f"  {page}", highlight=False, soft_wrap=True)
+            show_parity(screen, parity)
+        screen.print(f"  {page}", highlight=False, soft_wrap=True)
     return finish({"bundle": str(bundle), "report": str(page), **document}, as_json, parity is None or parity.passed)
 
 
@@ -143,5 +143,5 @@ def list_targets(
             registry.install(install, progress=progress)
     states = {name: registry.get(name).available() for name in registry.names()}
     if not as_json:
-        Console().print(target_table(states))
+        console().print(target_table(states))
     return finish({name: asdict(state) for name, state in states.items()}, as_json, True)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from cos_export.errors import InputError
 from cos_export.terminal.options import (
@@ -29,6 +28,7 @@ from cos_export.terminal.options import (
     numbers,
 )
 from cos_export.terminal.output import finish
+from cos_export.terminal.standard_output import console
 
 __all__ = ["check", "offsets", "train"]
 
@@ -63,7 +63,7 @@ def check(
     example = np.zeros((2, *size), np.float32)
     result = check_model(module.eval(), example, levels=levels, max_pool=max_pool.value, assume_thresholds=True)
     if not as_json:
-        Console().print(check_table(result, model))
+        console().print(check_table(result, model))
     return finish(result.to_dict(), as_json, result.passed)
 
 
@@ -123,10 +123,10 @@ def train(
     with progress_bars() as progress:
         result, curve = run_training(job, progress=progress)
     if not as_json:
-        console = Console()
-        console.print(training_table(result))
+        screen = console()
+        screen.print(training_table(result))
         for path in (out, curve):
-            console.print(f"  {path}", highlight=False, soft_wrap=True)
+            screen.print(f"  {path}", highlight=False, soft_wrap=True)
     return finish({"weights": str(out), "curve": str(curve), **asdict(result)}, as_json, True)
 
 
@@ -182,7 +182,7 @@ def offsets(
     document = found.to_dict()
     picture = save_offset_picture(out, document)
     if not as_json:
-        console = Console()
-        console.print(offsets_table(document, model))
-        console.print(f"  {picture}", highlight=False, soft_wrap=True)
+        screen = console()
+        screen.print(offsets_table(document, model))
+        screen.print(f"  {picture}", highlight=False, soft_wrap=True)
     return finish({"model": model, "dataset": images.name, "picture": str(picture), **document}, as_json, True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+
+from cos_export.terminal.standard_output import stream
 
 __all__ = ["fail", "finish"]
 
@@ -15,14 +16,14 @@ __all__ = ["fail", "finish"]
 def finish(document: dict[str, Any], as_json: bool, passed: bool) -> int:
     """Prints the document where JSON is wanted; exit code 0, or 1 if a check has failed."""
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        stream().write(json.dumps(document, indent=2) + "\n")
     return 0 if passed else 1
 
 
 def fail(message: str, code: int, as_json: bool) -> int:
     """Prints what went wrong, as JSON or on standard error, and returns the exit code."""
     if as_json:
-        sys.stdout.write(json.dumps({"error": message, "exit_code": code}, indent=2) + "\n")
+        stream().write(json.dumps({"error": message, "exit_code": code}, indent=2) + "\n")
     else:
         Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(message)}", highlight=False, soft_wrap=True)
     return code
