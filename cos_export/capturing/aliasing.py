@@ -15,6 +15,9 @@ __all__ = ["Memory", "mutates"]
 _SHARING = ("reshape", "contiguous", "dropout", "flatten", "to", "feature_dropout")
 """They return their input itself when there is nothing to do."""
 
+_ASSIGNING = ("copy", "fill", "zero")
+"""They have no form that is not in place."""
+
 
 class Memory:
     """The memory that the nodes seen so far write to.
@@ -47,9 +50,12 @@ class Memory:
 
     def _refuse_later_reader(self, memory: fx.Node, node: fx.Node) -> None:
         if memory is not node and any(self._rank[user] > self._rank[node] for user in memory.users):
+            name = operation(node).rstrip("_")
             raise Unsupported(
                 "it overwrites in place what is read again later",
-                f"use {operation(node).rstrip('_')} that is not in place",
+                "compute in new tensors where the old one is still needed, z / 2 in place of z.div_(2)"
+                if name in _ASSIGNING
+                else f"use {name} that is not in place",
             )
 
 

@@ -8,6 +8,7 @@ close to every step on both sides, and taken for
     a = clip(z, 0, lambda)                                        a clipped ReLU, if lambda is a tensor
 
 if it computes that everywhere. Its attributes' names do not matter, nor whether it clips before the floor or after.
+What it does to its input besides is kept: see `cos_export.capturing.overwriting`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from cos_export.capturing.overwriting import Overwrites, OverwritingHardtanh, OverwritingQCFS
 from cos_export.qcfs import QCFS
 
 __all__ = ["Recognition", "recognise_activations"]
@@ -48,6 +50,7 @@ class _Match:
     threshold: float
     levels: int | None
     note: str
+    overwrites: Overwrites = Overwrites.NOTHING
 
 
 def recognise_activations(model: nn.Module, levels: int | None) -> Recognition:
@@ -76,25 +79,38 @@ def recognise_activations(model: nn.Module, levels: int | None) -> Recognition:
 
 def _ours(match: _Match) -> nn.Module:
     if match.levels is None:
-        return nn.Hardtanh(0.0, match.threshold)
-    activation = QCFS(match.levels)
+        return OverwritingHardtanh(match.threshold, match.overwrites)
+    activation = OverwritingQCFS(match.levels, match.overwrites)
     # A threshold that is not positive is refused later, where its place is known.
     activation.threshold.data.fill_(match.threshold)
     return activation.eval()
 
 
+def _overwrites(module: nn.Module, threshold: float) -> Overwrites:
+    """What `module` leaves in the memory of its input, in float32: `.float()` copies what is float64."""
+    given = torch.linspace(-1.5, 2.5, 1_000).reshape(2, 4, 5, -1) * abs(threshold)
+    z = given.clone()
+    answer = module(z)
+    if torch.equal(z, given):
+        return Overwrites.NOTHING
+    if not torch.equal(z, answer):
+        return Overwrites.SOMETHING_ELSE
+    shared = answer.untyped_storage().data_ptr() == z.untyped_storage().data_ptr()
+    return Overwrites.INPUT_BECOMES_RESULT if shared else Overwrites.RESULT_IS_COPIED
+
+
 def _judge(module: nn.Module, levels: int | None) -> _Match | str | None:
     """What `module` is, how it differs from a QCFS, or None if it is nothing of the kind."""
-    suspicion = None
+    suspicion: str | None = None
     for name, threshold in _thresholds(module).items():
         try:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")
                 verdict = _compare(copy.deepcopy(module).double().eval(), name, threshold, levels)
+                if isinstance(verdict, _Match):
+                    return replace(verdict, overwrites=_overwrites(copy.deepcopy(module).eval(), threshold))
         except Exception:  # noqa: BLE001 - the user's code, given what it may not be made for: it is no activation
             continue
-        if isinstance(verdict, _Match):
-            return verdict
         suspicion = suspicion or verdict
     return suspicion
 
@@ -171,7 +187,8 @@ def _evaluate(module: nn.Module, z: Tensor) -> Tensor | None:
     count = len(z)
     padded = torch.cat([z, z[: -count % 64]])
     order = torch.randperm(len(padded), generator=torch.Generator().manual_seed(0))
-    images = module(padded.reshape(2, 4, 8, -1))
+    # A copy, for the module may write into it.
+    images = module(padded.clone().reshape(2, 4, 8, -1))
     shuffled = module(padded[order].reshape(2, -1))
     for answer in (images, shuffled):
         if not isinstance(answer, Tensor) or answer.numel() != len(padded):

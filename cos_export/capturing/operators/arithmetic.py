@@ -100,3 +100,22 @@ def _nothing(call: Call) -> Converted:
     if value.shape != call.shape:
         raise Unsupported(f"it repeats {value.shape} to {call.shape}", "keep the shape as it is")
     return Converted(value, "nothing")
+
+
+@operator("aten.copy_.default")
+def _copy(call: Call) -> Converted:
+    call.signal("self", split=True)
+    value = call.signal("src", split=True)
+    if value.shape != call.shape:
+        raise Unsupported(f"it repeats {value.shape} to {call.shape}", "keep the shape as it is")
+    return Converted(value, "nothing")
+
+
+@operator("aten.fill_.Scalar", "aten.zero_.default")
+def _overwrite(call: Call) -> Converted:
+    if call.node.users:
+        raise Unsupported(
+            "it writes a constant over what is read again later",
+            "compute in new tensors where the old one is still needed, z / 2 in place of z.div_(2)",
+        )
+    return Converted(call.signal("self", split=True), "nothing, for what it overwrites is not read again")
