@@ -99,6 +99,13 @@ class NeuronSpec:
         table[:known] = self.bias[:known]
         return table.reshape(steps, -1, *[1] * (len(self.shape) - 1))
 
+    def bias_over_window(self, steps: int) -> FloatArray | None:
+        """The sum of the bias over steps 1..`steps`, shape (channels, 1, ...) to be added to a sum of currents."""
+        if self.bias is None:
+            return None
+        total = self.bias[:steps].sum(0, dtype=np.float64).astype(np.float32)
+        return np.asarray(total.reshape(-1, *[1] * (len(self.shape) - 1)))
+
 
 def half_potentials(spec: NeuronSpec) -> NeuronSpec:
     """The layer with v_init = theta / 2 (QCFS, Bu et al., ICLR 2022)."""

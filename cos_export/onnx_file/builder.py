@@ -86,6 +86,13 @@ class GraphBuilder:
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
+    def held(self, name: str, value: Array, *, overridable: bool) -> str:
+        """Adds an initializer by a reserved name, (1, ...), overridable only where a run will override it.
+
+        Runtimes warn of initializers that are inputs, and compilers refuse them.
+        """
+        return self.overridable(name, value) if overridable else self.constant(name, value, reserved=True)
+
     def declare(self, value: str, shape: Sequence[Dimension]) -> str:
         """States the shape of a float32 value that a runtime could not infer, and returns its name."""
         self._values.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, shape))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from onnx import TensorProto
@@ -12,7 +11,7 @@ from onnx import TensorProto
 from cos_export.network import NeuronSpec
 from cos_export.onnx_file.builder import GraphBuilder
 
-__all__ = ["LayerValues", "unroll_neurons"]
+__all__ = ["LayerValues", "silencer", "threshold_of", "unroll_neurons"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,9 @@ def unroll_neurons(
         steps: T.
         per_sample: Whether a run may override the potentials and a silent mask, which the layer then always has.
     """
-    threshold = builder.constant(f"threshold/{name}", _threshold(spec), reserved=True)
-    # Overridable only where a run will: runtimes warn of initializers that are inputs, and compilers refuse them.
-    hold = builder.overridable if per_sample else partial(builder.constant, reserved=True)
-    potential = hold(f"v_init/{name}", np.asarray(spec.v_init, np.float32)[np.newaxis])
-    silencer = _silencer(builder, name, spec, per_sample)
+    threshold = builder.constant(f"threshold/{name}", threshold_of(spec), reserved=True)
+    potential = builder.held(f"v_init/{name}", np.asarray(spec.v_init, np.float32)[np.newaxis], overridable=per_sample)
+    speaks = silencer(builder, name, spec, per_sample)
     beta = _bias(builder, name, spec, steps)
     unit = bool((spec.threshold == 1).all())
     v_reset = None
@@ -74,27 +71,27 @@ def unroll_neurons(
                 # A threshold of 1 needs no product, and a pass over the layer's memory less.
                 drop = spike if unit else builder.add("Mul", [spike, threshold], f"{step}/drop")
                 potential = builder.add("Sub", [charge, drop], f"{step}/potential")
-        if silencer is not None:
-            spike = builder.add("Mul", [spike, silencer[0]], f"{step}/sent")
-            fired = builder.add("And", [fired, silencer[1]], f"{step}/sent_fired")
+        if speaks is not None:
+            spike = builder.add("Mul", [spike, speaks[0]], f"{step}/sent")
+            fired = builder.add("And", [fired, speaks[1]], f"{step}/sent_fired")
         spikes.append(spike)
         outgoing.append(fired)
     return LayerValues(tuple(spikes), tuple(outgoing))
 
 
-def _threshold(spec: NeuronSpec) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def threshold_of(spec: NeuronSpec) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """theta, as one number if it is the same everywhere."""
     threshold = np.asarray(spec.threshold, np.float32)
     first = threshold.reshape(-1)[0]
     return np.array(first) if bool((threshold == first).all()) else threshold
 
 
-def _silencer(builder: GraphBuilder, name: str, spec: NeuronSpec, per_sample: bool) -> tuple[str, str] | None:
+def silencer(builder: GraphBuilder, name: str, spec: NeuronSpec, per_sample: bool) -> tuple[str, str] | None:
     """1 or True where a neuron may speak: as float32 and as booleans, computed once for all steps."""
     if spec.silent is None and not per_sample:
         return None
     silent = np.zeros(spec.shape, np.bool_) if spec.silent is None else np.asarray(spec.silent, np.bool_)
-    hold = builder.overridable if per_sample else partial(builder.constant, reserved=True)
-    mask = hold(f"silent/{name}", silent[np.newaxis])
+    mask = builder.held(f"silent/{name}", silent[np.newaxis], overridable=per_sample)
     speaks = builder.add("Not", [mask], f"{name}/speaks")
     return builder.add("Cast", [speaks], f"{name}/speaks_float", to=TensorProto.FLOAT), speaks
 

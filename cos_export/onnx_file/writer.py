@@ -17,7 +17,8 @@ from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.check import OnnxCheck, check_onnx
 from cos_export.onnx_file.neurons import LayerValues, unroll_neurons
 from cos_export.onnx_file.pruning import LOGITS
-from cos_export.onnx_file.synapses import synapse
+from cos_export.onnx_file.synapses import Synapse, synapse
+from cos_export.onnx_file.windows import fire_in_window, over_window
 from cos_export.simulation.fixed_point import input_gain
 
 __all__ = ["IMAGES", "build_model", "write_onnx"]
@@ -74,6 +75,9 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
     initializers. Values are named after their layer and step, as in `conv2/t3/charge`. What depends on the
     constant input alone is computed once.
 
+    In a network of the layer-wise schedule a synapse runs once, on the number of spikes in its window; `bias/<layer>`
+    is the sum over the window, (channels, 1, ...), and the spikes are those of each layer's own window.
+
     Args:
         network: What to unroll.
         steps: T.
@@ -89,28 +93,105 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
     builder.reserve(IMAGES, LOGITS)
     for kind in ("spikes", "threshold", "v_init", "silent", "bias", "v_reset"):
         builder.reserve(*(f"{kind}/{name}" for name in network.layers))
-    wires: Wires[tuple[str, ...]] = Wires(network)
-    layers: dict[str, LayerValues] = {}
     images = builder.input(IMAGES, ("batch", *network.input_shape))
     if network.quantisation is not None:
         images = _encoded(builder, images, network.quantisation)
+    if network.schedule == "layerwise":
+        outputs = _layer_after_layer(builder, network, images, steps, per_sample=per_sample)
+    else:
+        outputs = _all_at_once(builder, network, images, steps, per_sample=per_sample)
+    _mean_readout(builder, outputs, steps, network.quantisation)
+    builder.output(LOGITS, TensorProto.FLOAT, (steps, "batch", *network.output_shape))
+    metadata = {key: str(value) for key, value in graph_metadata(network).items()}
+    return builder.model("spiking_network", producer(), {**metadata, "steps": str(steps)})
+
+
+def _all_at_once(
+    builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int, *, per_sample: bool
+) -> tuple[str, ...]:
+    """Every layer step by step; what reaches the Output, for each step or once for all."""
+    wires: Wires[tuple[str, ...]] = Wires(network)
+    layers: dict[str, LayerValues] = {}
     for name, parts in wires.walk():
-        sources = network.predecessors[name]
         arriving = _summed(builder, name, parts) if parts else (images,)
         if name in network.neurons:
             layers[name] = unroll_neurons(builder, name, network.neurons[name], arriving, steps, per_sample=per_sample)
             wires[name] = layers[name].spikes
         else:
-            shape = network.shapes[sources[0]] if sources else network.input_shape
-            apply = synapse(network.graph.nodes[name], builder, name, shape, network.shapes[name])
+            apply = _synapse(builder, network, name)
             wires[name] = tuple(apply(value, f"{_step(name, t, arriving)}/current") for t, value in enumerate(arriving))
-    _mean_readout(builder, wires.readout, steps, network.quantisation)
-    builder.output(LOGITS, TensorProto.FLOAT, (steps, "batch", *network.output_shape))
     for name, layer in layers.items():
         builder.stack(layer.fired, f"spikes/{name}")
         builder.output(f"spikes/{name}", TensorProto.BOOL, (steps, "batch", *network.shapes[name]))
-    metadata = {key: str(value) for key, value in graph_metadata(network).items()}
-    return builder.model("spiking_network", producer(), {**metadata, "steps": str(steps)})
+    return wires.readout
+
+
+def _layer_after_layer(
+    builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int, *, per_sample: bool
+) -> tuple[str, ...]:
+    """Every layer after its whole window, one pass of each synapse; what reaches the Output in each step of its own.
+
+    Behind the last neurons a synapse runs once for each step of the readout, before them once for all.
+    """
+    inner = _feeding_neurons(network)
+    wires: Wires[tuple[str, ...]] = Wires(network)
+    read: dict[str, tuple[str, ...]] = {}
+    count = builder.constant(f"{IMAGES}/steps", np.array(steps, np.float32))
+    held = builder.add("Mul", [images, count], f"{IMAGES}/window") if steps > 1 else images
+    for name, parts in wires.walk():
+        if name in network.neurons:
+            (current,) = _summed(builder, name, parts)
+            window = fire_in_window(builder, name, network.neurons[name], current, steps, per_sample=per_sample)
+            wires[name] = (window.counts,)
+            if name in network.layers_read_out:
+                read[name] = _steps_of(builder, name, window.counts, steps)
+        elif name in inner:
+            (arriving,) = _summed(builder, name, parts) if parts else (held,)
+            wires[name] = (_synapse(builder, network, name, steps)(arriving, f"{name}/current"),)
+        else:
+            wires[name] = ()
+    return _readout(builder, network, network.output_name, {**read, network.input_name: (images,)})
+
+
+def _feeding_neurons(network: SpikingNetwork) -> frozenset[str]:
+    """The nodes that some layer of neurons hears, through synapses alone."""
+    found: set[str] = set()
+    waiting = list(network.layers)
+    while waiting:
+        fresh = {source for source in network.predecessors[waiting.pop()] if source not in network.neurons} - found
+        found |= fresh
+        waiting += fresh
+    return frozenset(found)
+
+
+def _steps_of(builder: GraphBuilder, name: str, counts: str, steps: int) -> tuple[str, ...]:
+    """The spikes of a window, one value (batch, ...) of float32 for each step."""
+    train = []
+    for k in range(1, steps + 1):
+        number = builder.constant(f"{name}/t{k}/number", np.array(k, np.float32))
+        fired = builder.add("GreaterOrEqual", [counts, number], f"{name}/t{k}/fired")
+        train.append(builder.add("Cast", [fired], f"{name}/t{k}/spike", to=TensorProto.FLOAT))
+    return tuple(train)
+
+
+def _readout(
+    builder: GraphBuilder, network: SpikingNetwork, name: str, sent: dict[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """What leaves a node between the last neurons and the Output, for each step or once for all; `sent` is added to."""
+    if name in sent:
+        return sent[name]
+    parts = [_readout(builder, network, source, sent) for source in network.predecessors[name]]
+    arriving = _summed(builder, f"readout/{name}", parts)
+    apply = _synapse(builder, network, name)
+    sent[name] = tuple(apply(value, f"readout/{_step(name, t, arriving)}/current") for t, value in enumerate(arriving))
+    return sent[name]
+
+
+def _synapse(builder: GraphBuilder, network: SpikingNetwork, name: str, window: int = 1) -> Synapse:
+    """What appends a node, for what is the sum of `window` steps."""
+    sources, node = network.predecessors[name], over_window(network.graph.nodes[name], window)
+    shape = network.shapes[sources[0]] if sources else network.input_shape
+    return synapse(node, builder, name, shape, network.shapes[name])
 
 
 def _step(name: str, t: int, values: tuple[str, ...]) -> str:

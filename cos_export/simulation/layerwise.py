@@ -132,5 +132,7 @@ class LayerwiseProgram:
         """
         start = neuron.v_init
         if neuron.bias is not None:
-            start = start + neuron.bias[: self.steps].sum(0).reshape(-1, *[1] * (current.ndim - 2))
+            # Summed in float64, so that every executor has the same float32 number.
+            bias = neuron.bias[: self.steps].double().sum(0).to(start.dtype)
+            start = start + bias.reshape(-1, *[1] * (current.ndim - 2))
         return current + start
