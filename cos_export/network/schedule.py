@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+import nir
+import numpy as np
+from numpy.typing import DTypeLike
+
 from cos_export.errors import InputError
+from cos_export.network.graph import with_attributes
+from cos_export.network.node_facts import bias_of, facts
 
 if TYPE_CHECKING:
     from cos_export.network.spiking_network import SpikingNetwork
 
-__all__ = ["SCHEDULES", "Schedule", "Windows", "check_schedule", "windows"]
+__all__ = ["SCHEDULES", "Schedule", "Windows", "check_schedule", "over_window", "windows"]
 
 Schedule = Literal["synchronous", "layerwise"]
 
@@ -83,3 +89,17 @@ def windows(network: SpikingNetwork, steps: int) -> Windows:
             interval = max(interval, steps + (steps - 1) * (late - early))
         first[name], last[name] = early, late
     return Windows(steps, opens, (steps - 1) * last[network.output_name], interval)
+
+
+def over_window(node: nir.NIRNode, steps: int, dtype: DTypeLike = np.float32) -> nir.NIRNode:
+    """The node that makes of a sum over T steps what `node` makes of each: its bias counts T times.
+
+    Args:
+        node: Any node that is no neuron.
+        steps: T.
+        dtype: In which T times the bias is computed and kept.
+    """
+    bias, field = bias_of(node), facts(node).bias
+    if bias is None or field is None or steps == 1:
+        return node
+    return with_attributes(node, **{field: bias.astype(dtype) * np.asarray(steps, dtype)})

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import nir
 import numpy as np
 from onnx import TensorProto
 
 from cos_export.network import NeuronSpec
-from cos_export.network.graph import with_attributes
-from cos_export.network.node_facts import bias_of, facts
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.neurons import silencer, threshold_of
 
-__all__ = ["WindowValues", "fire_in_window", "over_window"]
+__all__ = ["WindowValues", "fire_in_window"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +25,6 @@ class WindowValues:
 
     counts: str
     fired: str
-
-
-def over_window(node: nir.NIRNode, steps: int) -> nir.NIRNode:
-    """The node that makes of a sum over T steps what `node` makes of each: its bias counts T times."""
-    bias, field = bias_of(node), facts(node).bias
-    if bias is None or field is None:
-        return node
-    return with_attributes(node, **{field: bias.astype(np.float32) * np.float32(steps)})
 
 
 def fire_in_window(

@@ -11,6 +11,7 @@ from onnx import TensorProto
 from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
 from cos_export.network import Quantisation, SpikingNetwork
+from cos_export.network.schedule import over_window
 from cos_export.network.wires import Wires
 from cos_export.nir_file.metadata import graph_metadata, producer
 from cos_export.onnx_file.builder import GraphBuilder
@@ -18,7 +19,7 @@ from cos_export.onnx_file.check import OnnxCheck, check_onnx
 from cos_export.onnx_file.neurons import LayerValues, unroll_neurons
 from cos_export.onnx_file.pruning import LOGITS
 from cos_export.onnx_file.synapses import Synapse, synapse
-from cos_export.onnx_file.windows import fire_in_window, over_window
+from cos_export.onnx_file.windows import fire_in_window
 from cos_export.simulation.fixed_point import input_gain
 
 __all__ = ["IMAGES", "build_model", "write_onnx"]
@@ -96,20 +97,25 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
     images = builder.input(IMAGES, ("batch", *network.input_shape))
     if network.quantisation is not None:
         images = _encoded(builder, images, network.quantisation)
-    if network.schedule == "layerwise":
-        outputs = _layer_after_layer(builder, network, images, steps, per_sample=per_sample)
-    else:
-        outputs = _all_at_once(builder, network, images, steps, per_sample=per_sample)
-    _mean_readout(builder, outputs, steps, network.quantisation)
     builder.output(LOGITS, TensorProto.FLOAT, (steps, "batch", *network.output_shape))
+    unroll = _layer_after_layer if network.schedule == "layerwise" else _all_at_once
+    outputs, fired = unroll(builder, network, images, steps, per_sample=per_sample)
+    _mean_readout(builder, outputs, steps, network.quantisation)
+    for name, values in fired.items():
+        builder.stack(values, f"spikes/{name}")
+        builder.output(f"spikes/{name}", TensorProto.BOOL, (steps, "batch", *network.shapes[name]))
     metadata = {key: str(value) for key, value in graph_metadata(network).items()}
     return builder.model("spiking_network", producer(), {**metadata, "steps": str(steps)})
 
 
+_Unrolled = tuple[tuple[str, ...], dict[str, tuple[str, ...]]]
+"""What reaches the Output, for each step or once for all; and by layer the spikes of each step, still to be joined."""
+
+
 def _all_at_once(
     builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int, *, per_sample: bool
-) -> tuple[str, ...]:
-    """Every layer step by step; what reaches the Output, for each step or once for all."""
+) -> _Unrolled:
+    """Every layer step by step."""
     wires: Wires[tuple[str, ...]] = Wires(network)
     layers: dict[str, LayerValues] = {}
     for name, parts in wires.walk():
@@ -120,16 +126,13 @@ def _all_at_once(
         else:
             apply = _synapse(builder, network, name)
             wires[name] = tuple(apply(value, f"{_step(name, t, arriving)}/current") for t, value in enumerate(arriving))
-    for name, layer in layers.items():
-        builder.stack(layer.fired, f"spikes/{name}")
-        builder.output(f"spikes/{name}", TensorProto.BOOL, (steps, "batch", *network.shapes[name]))
-    return wires.readout
+    return wires.readout, {name: layer.fired for name, layer in layers.items()}
 
 
 def _layer_after_layer(
     builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int, *, per_sample: bool
-) -> tuple[str, ...]:
-    """Every layer after its whole window, one pass of each synapse; what reaches the Output in each step of its own.
+) -> _Unrolled:
+    """Every layer after its whole window, one pass of each synapse; the spikes of a window come in one piece.
 
     Behind the last neurons a synapse runs once for each step of the readout, before them once for all.
     """
@@ -150,7 +153,7 @@ def _layer_after_layer(
             wires[name] = (_synapse(builder, network, name, steps)(arriving, f"{name}/current"),)
         else:
             wires[name] = ()
-    return _readout(builder, network, network.output_name, {**read, network.input_name: (images,)})
+    return _readout(builder, network, network.output_name, {**read, network.input_name: (images,)}), {}
 
 
 def _feeding_neurons(network: SpikingNetwork) -> frozenset[str]:

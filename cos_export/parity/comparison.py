@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cos_export.errors import ParityError
 from cos_export.network import FloatArray, SpikingNetwork
-from cos_export.parity.evaluation import margin_at
+from cos_export.parity.margin import margin_at
 from cos_export.simulation.trace import Trace
 
 __all__ = ["Comparison", "Divergence", "LayerComparison", "compare"]

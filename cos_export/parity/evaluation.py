@@ -8,15 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cos_export.errors import ParityError
-from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
+from cos_export.network import NeuronSpec, SampleStates, SpikingNetwork
 from cos_export.network.wires import Wires
 from cos_export.parity.rounding import UNIT_ROUNDOFF, Bounded, added, bounded_synapse, exact
 from cos_export.simulation.fixed_point import quantise_input
 from cos_export.simulation.neuron import channels_last, sample_blocks
-from cos_export.simulation.trace import Trace
 
-__all__ = ["Charge", "Evaluation", "Neurons", "at_step", "margin_at"]
+__all__ = ["Charge", "Evaluation", "Neurons", "at_step", "per_step", "sent_images"]
 
 
 class Charge(NamedTuple):
@@ -85,10 +83,9 @@ class Evaluation:
                 yield name, arriving
                 wires[name] = exact(spikes[name].to(torch.float64))
             elif not arriving:
-                start = quantise_input(images, network.quantisation).to(torch.float64)
-                wires[name] = exact(channels_last(start).unsqueeze(0))
+                wires[name] = sent_images(network, images)
             else:
-                wires[name] = _per_step(self._synapses[name], added(arriving, self.unit))
+                wires[name] = per_step(self._synapses[name], added(arriving, self.unit))
             if name == network.output_name:
                 yield name, [wires.readout]
 
@@ -142,36 +139,9 @@ class Evaluation:
         return Bounded(left, None if bound is None else bound + self.unit * (left.abs() + bound))
 
 
-def margin_at(
-    network: SpikingNetwork,
-    images: FloatArray,
-    trace: Trace,
-    layer: str,
-    step: int,
-    sample: int,
-    neuron: tuple[int, ...],
-) -> tuple[float, float]:
-    """m(t) - theta of one neuron of a run, in the network's units, and its rounding bound (0 in integers).
-
-    Args:
-        network: What was run.
-        images: (samples, ...), its inputs.
-        trace: The run, with its spikes and the states that a per-sample method had set.
-        layer: The neuron's layer.
-        step: t, from 1.
-        sample: Its index in the batch.
-        neuron: Its index in the layer.
-    """
-    chunk = slice(sample, sample + 1)
-    fired = {name: channels_last(torch.from_numpy(spikes[:step, chunk])) for name, spikes in trace.spikes.items()}
-    evaluation = Evaluation(network)
-    with torch.no_grad():
-        for name, arriving in evaluation.walk(torch.from_numpy(images[chunk]), fired):
-            if name == layer:
-                *_, last = evaluation.charges(evaluation.neurons(name, trace.states, chunk), arriving, fired[name])
-                at = (0, *neuron)
-                return float(last.margin[at]), 0.0 if last.bound is None else float(last.bound[at])
-    raise ParityError(f"The network has no layer {layer!r}.")
+def sent_images(network: SpikingNetwork, images: Tensor) -> Bounded:
+    """What the Input sends in every step: (1, batch, ...)."""
+    return exact(channels_last(quantise_input(images, network.quantisation).to(torch.float64)).unsqueeze(0))
 
 
 def at_step(part: Bounded, t: int, block: slice = slice(None)) -> Bounded:
@@ -180,7 +150,7 @@ def at_step(part: Bounded, t: int, block: slice = slice(None)) -> Bounded:
     return Bounded(part.value[index, block], None if part.error is None else part.error[index, block])
 
 
-def _per_step(evaluate: Callable[[Bounded], Bounded], given: Bounded) -> Bounded:
+def per_step(evaluate: Callable[[Bounded], Bounded], given: Bounded) -> Bounded:
     """Applies a function over samples to a train (steps or 1, batch, ...)."""
     steps, batch = given.value.shape[:2]
     found = evaluate(Bounded(given.value.flatten(0, 1), None if given.error is None else given.error.flatten(0, 1)))

@@ -20,6 +20,7 @@ from torch import Tensor
 from cos_export.errors import ParityError
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
 from cos_export.parity.evaluation import Charge, Evaluation, at_step
+from cos_export.parity.margin import evaluation_of
 from cos_export.parity.rounding import Bounded, gamma
 from cos_export.progress import Progress, silent
 from cos_export.simulation.neuron import channels_last
@@ -125,7 +126,7 @@ def check_local(
     size = batch_size or max(1, _HELD // (largest * trace.steps))
     tallies = {name: _Tally(trace.steps) for name in (*network.layers, network.output_name)}
     listed: list[Violation] = []
-    evaluation = Evaluation(network)
+    evaluation = evaluation_of(network, trace.steps)
     with torch.no_grad():
         for start in range(0, len(images), size):
             progress("checking every spike", start, len(images))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cos_export.network.node_facts import facts
+from cos_export.network.schedule import over_window
 from cos_export.parity.packed_sums import paired
 from cos_export.simulation.program import synapse
 
@@ -46,10 +47,11 @@ def gamma(operations: int, unit: float = UNIT_ROUNDOFF) -> float:
     return operations * unit / (1.0 - operations * unit)
 
 
-def added(parts: Sequence[Bounded], unit: float = UNIT_ROUNDOFF) -> Bounded:
+def added(parts: Sequence[Bounded], unit: float = UNIT_ROUNDOFF, *, steps: int = 1) -> Bounded:
     """Several values that meet, in whatever order a backend adds them.
 
-    The error is what the parts bring and that of p - 1 additions: sum e + gamma(p - 1) (sum |x| + e).
+    The error is what the parts bring and that of p - 1 additions: sum e + gamma(p - 1) (sum |x| + e). If they are sums
+    over T steps, a backend may as well add them step by step: gamma(T p).
     """
     if len(parts) == 1:
         return parts[0]
@@ -64,17 +66,22 @@ def added(parts: Sequence[Bounded], unit: float = UNIT_ROUNDOFF) -> Bounded:
         magnitude += part.value.abs()
         if part.error is not None:
             brought += part.error
-    return Bounded(value, brought + gamma(len(parts) - 1, unit) * (magnitude + brought))
+    additions = len(parts) - 1 if steps == 1 else steps * len(parts)
+    return Bounded(value, brought + gamma(additions, unit) * (magnitude + brought))
 
 
-def bounded_synapse(node: nir.NIRNode, unit: float = UNIT_ROUNDOFF) -> Callable[[Bounded], Bounded]:
+def bounded_synapse(node: nir.NIRNode, unit: float = UNIT_ROUNDOFF, *, steps: int = 1) -> Callable[[Bounded], Bounded]:
     """What `node` makes of a value and its error, with unit roundoff `unit`: 0 where all sums are of integers.
 
     The exact value is the node's own float64 function. For the error the same function is evaluated with the
     absolute values of weights and bias: |W| (|x| + e) + |b| bounds every partial sum, and |W| e carries on the error
     that the input had. The bound itself is summed in float32, which is fast, and divided by what rounding may have
     taken off it: all its terms have one sign, so that is a share of gamma(n + 2) at most.
+
+    With `steps` = T it is what the node makes of the sum over T steps. A backend may form that sum first, and multiply
+    the input and the bias by T, or add up the T results: T (n + 1) + T - 1 additions and a product, in any order.
     """
+    node = over_window(node, steps, np.float64)
     apply, length = synapse(node, _float64), facts(node).terms
     if length == 0:
         return lambda given: Bounded(apply(given.value), None if given.error is None else apply(given.error))
@@ -84,7 +91,8 @@ def bounded_synapse(node: nir.NIRNode, unit: float = UNIT_ROUNDOFF) -> Callable[
         sums = paired(apply, absolute) if multiplies else apply
         return lambda given: exact(sums(given.value))
     fast = synapse(node, lambda array: _float64(array).to(torch.float32).abs())
-    roundings = gamma(length + 1, unit) / (1.0 - gamma(length + 2))
+    operations = length + 1 if steps == 1 else steps * (length + 2) + 1
+    roundings = gamma(operations, unit) / (1.0 - gamma(length + 2))
 
     def evaluate(given: Bounded) -> Bounded:
         arriving = given.value.abs() if given.error is None else given.value.abs() + given.error

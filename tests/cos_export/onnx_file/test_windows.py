@@ -1,0 +1,69 @@
+"""The layer-wise schedule in ONNX: one pass of each synapse, and the reference's spikes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import random_networks as build
+from eight_bit_networks import in_integers, pictures, topology
+from onnx.reference import ReferenceEvaluator
+
+from cos_export.network import SpikingNetwork
+from cos_export.onnx_file import write_onnx
+from cos_export.simulation import simulate
+
+
+def layerwise(network: SpikingNetwork) -> SpikingNetwork:
+    neurons = {name: replace(spec, reset="subtract", v_reset=None) for name, spec in network.neurons.items()}
+    return replace(network.with_neurons(neurons), schedule="layerwise")
+
+
+def run(path: Path, network: SpikingNetwork, images: Any) -> dict[str, Any]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = ["logits", *(f"spikes/{name}" for name in network.layers)]
+    return dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4])
+@pytest.mark.parametrize("seed", range(8))
+def test_every_spike_is_the_references(tmp_path: Path, seed: int, steps: int) -> None:
+    network = layerwise(build.random_network(seed))
+    images = build.images(network, 5, seed)
+    check = write_onnx(network, tmp_path / "model.onnx", steps)
+    assert check.spike_slots > 0
+    found, expected = run(tmp_path / "model.onnx", network, images), simulate(network, images, steps, device="cpu")
+    for name in network.layers:
+        assert np.array_equal(found[f"spikes/{name}"], expected.spikes[name]), name
+    np.testing.assert_allclose(found["logits"], expected.logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["convolutions", "pooling", "residual", "one_axis", "scaled"])
+def test_integers_are_equal_to_the_bit_in_two_runtimes(tmp_path: Path, name: str) -> None:
+    network = layerwise(in_integers(topology(name), 5))
+    images = pictures(network, 3)
+    write_onnx(network, tmp_path / "model.onnx", 4)
+    expected = simulate(network, images, 4, device="cpu")
+    found = run(tmp_path / "model.onnx", network, images)
+    names = list(found)
+    plain = ReferenceEvaluator(str(tmp_path / "model.onnx")).run(names, {"images": images})
+    for other in (found, dict(zip(names, plain, strict=True))):
+        assert np.array_equal(other["logits"], expected.logits)
+        for layer in network.layers:
+            assert np.array_equal(other[f"spikes/{layer}"], expected.spikes[layer]), layer
+
+
+def test_a_synapse_before_neurons_runs_once_whatever_t(tmp_path: Path) -> None:
+    network = layerwise(build.residual(np.random.default_rng(2)))
+    counts = []
+    for steps in (2, 6):
+        write_onnx(network, tmp_path / "model.onnx", steps)
+        kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+        counts.append(kinds.count("Conv"))
+        assert kinds.count("Gemm") == steps
+    assert counts == [4, 4]
