@@ -19,6 +19,7 @@ from cos_export.nir_file.metadata import (
     others,
     read_graph_metadata,
     read_neuron_metadata,
+    window_metadata,
 )
 
 __all__ = ["import_graph"]
@@ -79,7 +80,7 @@ def import_graph(
                 nodes[name], found[name] = _without_metadata(node), output_shape(node, shape)
         except (InputError, NetworkError) as error:
             raise type(error)(f"Node {name!r} ({type(node).__name__}): {error}") from None
-    return SpikingNetwork(
+    network = SpikingNetwork(
         graph=nir.NIRGraph(
             nodes=nodes, edges=list(graph.edges), metadata=others(graph.metadata, GRAPH_KEYS), type_check=False
         ),
@@ -89,7 +90,21 @@ def import_graph(
         rho=facts.rho,
         numerics=facts.numerics,
         quantisation=facts.quantisation,
+        schedule=facts.schedule,
     )
+    _check_windows(graph, network)
+    return network
+
+
+def _check_windows(graph: nir.NIRGraph, network: SpikingNetwork) -> None:
+    """Refuses a layer that is said to fire at another time than its place in the graph and T give."""
+    for name, expected in window_metadata(network).items():
+        said = read_neuron_metadata(graph.nodes[name].metadata).window_opens
+        if said is not None and said != expected.get("window_opens"):
+            raise NetworkError(
+                f"Node {name!r} is said to fire after step {said} (window_opens), and by its place in the graph "
+                f"it does after step {expected.get('window_opens', 0)}."
+            )
 
 
 def _check_ends(graph: nir.NIRGraph) -> None:

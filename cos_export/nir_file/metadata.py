@@ -10,8 +10,10 @@ survive a NIR file. On each spiking node:
     silent               uint8 0 or 1, of v_threshold's shape, if there is one
     levels               L of the quantised activation, if the layer stands for one
     integer_scale        float64 (channels,), what 1 stands for in a network of integers
+    window_opens         in a layer-wise graph with num_timesteps: the step after which it fires, for as many steps
 
-and on the graph `schema`, `num_timesteps` (if calibrated for one), `rho`, `method`, `numerics`, `producer`, the
+and on the graph `schema`, `num_timesteps` (if calibrated for one), `rho`, `method`, `numerics`, `schedule`
+("synchronous", which a graph that says nothing is, or "layerwise"), `producer`, the
 constants of `CONTRACT`, and for numerics "int8" `input_scale`, `input_minimum`, `input_maximum` and `readout_scale`
 (see `cos_export.network.Quantisation`): the graph itself takes and gives integers.
 """
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
+from cos_export.network.schedule import SCHEDULES, Schedule, windows
 from cos_export.version import __version__
 
 __all__ = [
@@ -43,6 +46,7 @@ __all__ = [
     "producer",
     "read_graph_metadata",
     "read_neuron_metadata",
+    "window_metadata",
 ]
 
 SCHEMA = "cos-export/1"
@@ -59,9 +63,11 @@ CONTRACT: Mapping[str, str | float] = {
 
 QUANTISATION_KEYS = ("input_scale", "input_minimum", "input_maximum", "readout_scale")
 GRAPH_KEYS = frozenset(
-    {"schema", "num_timesteps", "rho", "method", "numerics", "producer", *CONTRACT, *QUANTISATION_KEYS}
+    {"schema", "num_timesteps", "rho", "method", "numerics", "schedule", "producer", *CONTRACT, *QUANTISATION_KEYS}
 )
-NODE_KEYS = frozenset({"v_init", "reset_mechanism", "spike_condition", "v_bias", "silent", "levels", "integer_scale"})
+NODE_KEYS = frozenset(
+    {"v_init", "reset_mechanism", "spike_condition", "v_bias", "silent", "levels", "integer_scale", "window_opens"}
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class GraphFacts:
         method: The calibration method; "none" for a graph from elsewhere.
         numerics: "float32" or "int8".
         quantisation: What the integers stand for, if there are any.
+        schedule: "synchronous" or "layerwise".
         dt: Length of a step in the unit of NIR's r, or None if not said.
     """
 
@@ -84,6 +91,7 @@ class GraphFacts:
     method: str = "none"
     numerics: Literal["float32", "int8"] = "float32"
     quantisation: Quantisation | None = None
+    schedule: Schedule = "synchronous"
     dt: float | None = None
 
 
@@ -98,6 +106,7 @@ class NeuronFacts:
     silent: NDArray[np.bool_] | None = None
     levels: int | None = None
     scale: NDArray[np.float64] | None = None
+    window_opens: int | None = None
 
 
 def producer() -> str:
@@ -114,10 +123,18 @@ def graph_metadata(network: SpikingNetwork) -> dict[str, str | int | float]:
         "rho": int(network.rho),
         "method": network.method,
         "numerics": network.numerics,
+        "schedule": network.schedule,
         **({} if network.quantisation is None else asdict(network.quantisation)),
         **CONTRACT,
         "producer": producer(),
     }
+
+
+def window_metadata(network: SpikingNetwork) -> dict[str, dict[str, int]]:
+    """What is written on each spiking node about when it fires, by name: nothing unless the graph is layer-wise."""
+    if network.schedule == "synchronous" or network.num_timesteps is None:
+        return {name: {} for name in network.layers}
+    return {name: {"window_opens": on} for name, on in windows(network, network.num_timesteps).opens.items()}
 
 
 def neuron_metadata(spec: NeuronSpec) -> dict[str, Any]:
@@ -177,6 +194,11 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
     numerics = _word("numerics", metadata) or "float32"
     if numerics not in ("float32", "int8"):
         raise NetworkError(f'The graph\'s metadata says numerics = {numerics!r}; known are "float32" and "int8".')
+    schedule = _word("schedule", metadata) or "synchronous"
+    if schedule not in SCHEDULES:
+        raise NetworkError(
+            f"The graph's metadata says schedule = {schedule!r}; known are {', '.join(map(repr, SCHEDULES))}."
+        )
     steps = metadata.get("num_timesteps")
     return GraphFacts(
         ours=True,
@@ -185,6 +207,7 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
         method=_word("method", metadata) or "none",
         numerics=cast("Literal['float32', 'int8']", numerics),
         quantisation=_quantisation(metadata) if numerics == "int8" else None,
+        schedule=schedule,
         dt=1.0 if dt is None else _number("dt", dt),
     )
 
@@ -203,7 +226,7 @@ def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:
     silent = metadata.get("silent")
     if silent is not None and not np.isin(np.asarray(silent), (0, 1)).all():
         raise NetworkError("its metadata has a silent mask with values other than 0 and 1.")
-    levels = metadata.get("levels")
+    levels, opens = metadata.get("levels"), metadata.get("window_opens")
     scale = _numbers("integer_scale", metadata.get("integer_scale"))
     return NeuronFacts(
         v_init=_floats("v_init", metadata.get("v_init")),
@@ -213,6 +236,7 @@ def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:
         silent=None if silent is None else np.asarray(silent).astype(np.bool_),
         levels=None if levels is None else _integer("levels", levels, 1),
         scale=None if scale is None else scale.astype(np.float64),
+        window_opens=None if opens is None else _integer("window_opens", opens, 0),
     )
 
 

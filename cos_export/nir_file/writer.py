@@ -16,7 +16,7 @@ from cos_export.atomic_file import atomic_write
 from cos_export.errors import CosExportError, InputError, NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.network.graph import convolution, pooling
-from cos_export.nir_file.metadata import GRAPH_KEYS, NODE_KEYS, graph_metadata, neuron_metadata, others
+from cos_export.nir_file.metadata import GRAPH_KEYS, NODE_KEYS, graph_metadata, neuron_metadata, others, window_metadata
 from cos_export.nir_file.reader import read_nir
 
 __all__ = ["write_nir"]
@@ -96,7 +96,7 @@ def _portable_node(name: str, network: SpikingNetwork) -> nir.NIRNode:
             r=np.ones_like(spec.threshold),
             v_threshold=spec.threshold,
             v_reset=np.zeros_like(spec.threshold) if spec.v_reset is None else spec.v_reset,
-            metadata=metadata | neuron_metadata(spec),
+            metadata=metadata | neuron_metadata(spec) | window_metadata(network)[name],
         )
     result = copy.copy(node)
     result.metadata = metadata
@@ -190,7 +190,7 @@ def _difference(network: SpikingNetwork, written: nir.NIRGraph, found: SpikingNe
         for entry in fields(stored):
             if not _identical(getattr(stored, entry.name), getattr(found.neurons[name], entry.name)):
                 return f"{entry.name} of the neurons {name!r}"
-    for key in ("num_timesteps", "method", "rho", "numerics", "quantisation"):
+    for key in ("num_timesteps", "method", "rho", "numerics", "quantisation", "schedule"):
         if getattr(network, key) != getattr(found, key):
             return key
     return None

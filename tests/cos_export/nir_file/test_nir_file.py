@@ -234,3 +234,46 @@ def test_a_name_with_a_slash_is_refused(tmp_path):
     graph.edges = [tuple(name.replace("readout", "read/out") for name in edge) for edge in graph.edges]
     with pytest.raises(NetworkError, match="'read/out'"):
         write_nir(replace(network, graph=graph), tmp_path / "model.nir")
+
+
+def layerwise(seed):
+    network = build.residual(np.random.default_rng(seed))
+    return replace(network, num_timesteps=4, schedule="layerwise")
+
+
+def test_a_layerwise_graph_says_when_each_layer_fires(tmp_path):
+    network = layerwise(3)
+    write_nir(network, tmp_path / "model.nir")
+    raw = nir.read(tmp_path / "model.nir", type_check=False)
+    assert raw.metadata["schedule"] == "layerwise"
+    # One layer before if2: 2 (T - 1) = 6.
+    assert {name: int(raw.nodes[name].metadata["window_opens"]) for name in ("if1", "if2")} == {"if1": 3, "if2": 6}
+    found = read_nir(tmp_path / "model.nir")
+    assert found.schedule == "layerwise"
+    images = build.images(network, 2)
+    assert np.array_equal(simulate(found, images, 4).spikes["if2"], simulate(network, images, 4).spikes["if2"])
+
+
+def test_a_graph_that_says_nothing_is_synchronous(tmp_path):
+    write_nir(layerwise(3), tmp_path / "model.nir")
+    with h5py.File(tmp_path / "model.nir", "r+") as file:
+        del file["node/metadata/schedule"]
+        for name in ("if1", "if2"):
+            del file[f"node/nodes/{name}/metadata/window_opens"]
+    assert read_nir(tmp_path / "model.nir").schedule == "synchronous"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("node/metadata/schedule", "backwards", "schedule = 'backwards'"),
+        ("node/nodes/if2/metadata/window_opens", 5, "'if2' is said to fire after step 5 .* after step 6"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(tmp_path, path, value, message):
+    write_nir(layerwise(3), tmp_path / "model.nir")
+    with h5py.File(tmp_path / "model.nir", "r+") as file:
+        del file[path]
+        file[path] = value
+    with pytest.raises(NetworkError, match=message):
+        read_nir(tmp_path / "model.nir")
