@@ -93,6 +93,7 @@ def test_metadata_is_the_schema(tmp_path):
         "rho": 2,
         "method": "static",
         "numerics": "float32",
+        "schedule": "synchronous",
         "input_encoding": "constant",
         "readout": "mean",
         "update_order": "charge,fire,reset",
