@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, Literal, TypeVar
 
 import nir
@@ -10,7 +11,7 @@ import numpy as np
 
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
-from cos_export.network.fields import numbers
+from cos_export.network.fields import numbers, whole_numbers
 from cos_export.network.graph import Shape, output_shape, predecessors, topological_order
 from cos_export.nir_file.metadata import (
     GRAPH_KEYS,
@@ -29,6 +30,9 @@ Condition = Literal[">=", ">"]
 _Chosen = TypeVar("_Chosen")
 
 # r and dt are each rounded to float32 in most files, so their product is off by up to two units.
+_LARGEST_SPREAD = 2**24
+"""Neurons of a file whose parameters it has not one by one: what it does not hold is not made without end."""
+
 _ROUNDING = 2.0 * float(np.finfo(np.float32).eps)
 
 
@@ -54,7 +58,7 @@ def import_graph(
 
     Raises:
         InputError: An argument has no meaning, or contradicts the graph.
-        NetworkError: The graph is no feed-forward network of integrate-and-fire neurons.
+        NetworkError: The graph is not a feed-forward network of integrate-and-fire neurons.
     """
     if reset not in (None, "subtract", "value"):
         raise InputError(f'reset must be "subtract" or "value", and is {reset!r}.')
@@ -65,6 +69,7 @@ def import_graph(
     _check_ends(graph)
     nodes = dict.fromkeys(graph.nodes)
     neurons: dict[str, NeuronSpec] = {}
+    spread = 0
     found: dict[str, Shape] = {}
     feeds = predecessors(graph)
     for name in topological_order(graph):
@@ -74,10 +79,15 @@ def import_graph(
         shape = found[feeds[name][0]] if feeds[name] else ()
         try:
             if isinstance(node, nir.IF):
+                if np.size(node.v_threshold) < math.prod(shape):
+                    spread += math.prod(shape)
+                if spread > _LARGEST_SPREAD:
+                    raise NetworkError(f"fewer parameters than neurons are taken for {_LARGEST_SPREAD:,} of them.")
                 spec = neurons[name] = _neurons(node, shape, facts, reset, condition, dt)
                 nodes[name], found[name] = _plain_if(node, spec), shape
             else:
-                nodes[name], found[name] = _without_metadata(node), output_shape(node, shape)
+                found[name] = output_shape(node, shape)
+                nodes[name] = _with_types(node, shape, found[name])
         except (InputError, NetworkError) as error:
             raise type(error)(f"Node {name!r} ({type(node).__name__}): {error}") from None
     network = SpikingNetwork(
@@ -157,11 +167,11 @@ def _neurons(
             "reset by subtraction was asked for, but v_reset is not 0 there, which only a reset to a value uses."
         )
     return NeuronSpec(
-        threshold=threshold.astype(np.float32),
-        v_init=v_init.astype(np.float32),
+        threshold=_float32("v_threshold", threshold),
+        v_init=_float32("v_init", v_init),
         condition=fires,
         reset=rule,
-        v_reset=v_reset.astype(np.float32) if rule == "value" else None,
+        v_reset=_float32("v_reset", v_reset) if rule == "value" else None,
         bias=said.bias,
         silent=said.silent,
         levels=said.levels,
@@ -184,6 +194,10 @@ def _spread(field: str, value: Any, shape: Shape) -> np.ndarray[Any, np.dtype[np
     return np.broadcast_to(array, shape).copy()
 
 
+def _float32(field: str, array: np.ndarray[Any, np.dtype[np.float64]]) -> FloatArray:
+    return numbers(f"{field} / (r dt)", array).astype(np.float32)
+
+
 def _plain_if(node: nir.IF, spec: NeuronSpec) -> nir.IF:
     reset: FloatArray = np.zeros_like(spec.threshold) if spec.v_reset is None else spec.v_reset
     return nir.IF(
@@ -194,7 +208,19 @@ def _plain_if(node: nir.IF, spec: NeuronSpec) -> nir.IF:
     )
 
 
-def _without_metadata(node: nir.NIRNode) -> nir.NIRNode:
+def _with_types(node: nir.NIRNode, shape: Shape, made: Shape) -> nir.NIRNode:
+    """A copy with NIR's types as they are, once they have been compared with what the file declares."""
     result = copy.copy(node)
     result.metadata = others(node.metadata, NODE_KEYS)
+    if isinstance(node, nir.Conv1d | nir.Conv2d):
+        _check_declared("input_shape", node.input_shape, shape[1:])
+    elif isinstance(node, nir.Flatten):
+        _check_declared("input_type", node.input_type["input"], shape)
+    if not isinstance(node, nir.Input | nir.Output):
+        result.input_type, result.output_type = {"input": np.array(shape)}, {"output": np.array(made)}
     return result
+
+
+def _check_declared(field: str, value: Any, shape: Shape) -> None:
+    if value is not None and whole_numbers(field, value, len(shape), 1) != shape:
+        raise NetworkError(f"its {field} is {np.asarray(value).tolist()}, and what arrives has {shape}.")

@@ -29,12 +29,14 @@ from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
+from cos_export.network.fields import numbers
 from cos_export.network.schedule import SCHEDULES, Schedule, windows
 from cos_export.version import __version__
 
 __all__ = [
     "CONTRACT",
     "GRAPH_KEYS",
+    "MOST_STEPS",
     "NODE_KEYS",
     "QUANTISATION_KEYS",
     "SCHEMA",
@@ -50,6 +52,9 @@ __all__ = [
 ]
 
 SCHEMA = "cos-export/1"
+
+MOST_STEPS = 2**16
+"""The largest T, rho or number of levels that a file may say; a longer run is for its user to ask for."""
 
 CONTRACT: Mapping[str, str | float] = {
     "input_encoding": "constant",
@@ -224,7 +229,7 @@ def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:
     if condition not in (None, ">=", ">"):
         raise NetworkError(f'its metadata says spike_condition = {condition!r}; known are ">=" and ">".')
     silent = metadata.get("silent")
-    if silent is not None and not np.isin(np.asarray(silent), (0, 1)).all():
+    if silent is not None and not np.isin(numbers("its metadata's silent", silent), (0, 1)).all():
         raise NetworkError("its metadata has a silent mask with values other than 0 and 1.")
     levels, opens = metadata.get("levels"), metadata.get("window_opens")
     scale = _numbers("integer_scale", metadata.get("integer_scale"))
@@ -263,10 +268,7 @@ def _floats(key: str, value: Any) -> FloatArray | None:
 def _numbers(key: str, value: Any) -> NDArray[Any] | None:
     if value is None:
         return None
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise NetworkError(f"its metadata has {key} of type {array.dtype}; it must be an array of numbers.")
-    return array
+    return numbers(f"its metadata's {key}", value)
 
 
 def _word(key: str, metadata: Mapping[str, Any]) -> str | None:
@@ -280,11 +282,13 @@ def _number(key: str, value: Any) -> float:
     array = np.asarray(value)
     if array.dtype.kind not in "iuf" or array.size != 1:
         raise NetworkError(f"{key} = {value!r} in the metadata; it must be a number.")
+    if not np.isfinite(array).all():
+        raise NetworkError(f"{key} = {value!r} in the metadata; it must be finite.")
     return float(array.item())
 
 
-def _integer(key: str, value: Any, least: int) -> int:
+def _integer(key: str, value: Any, least: int, most: int = MOST_STEPS) -> int:
     number = _number(key, value)
-    if not number.is_integer() or number < least:
-        raise NetworkError(f"{key} = {value!r} in the metadata; it must be a whole number of at least {least}.")
+    if not number.is_integer() or not least <= number <= most:
+        raise NetworkError(f"{key} = {value!r} in the metadata; it must be a whole number from {least} to {most}.")
     return int(number)

@@ -6,15 +6,19 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import nir
+import numpy as np
 
-from cos_export.errors import InputError, NetworkError
+from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.network.node_facts import REFUSED, known_types
+from cos_export.nir_file.hdf5_process import Tree, read_tree
 from cos_export.nir_file.importing import import_graph
 
-__all__ = ["read_nir"]
+__all__ = ["graph_of", "read_nir"]
+
+_DECLARED = {"Conv1d": ("input_shape",), "Conv2d": ("input_shape",), "Flatten": ("input_type",)}
+"""By type, what a file says about the shape that arrives; `import_graph` compares it with the one that does."""
 
 
 def read_nir(
@@ -43,43 +47,38 @@ def read_nir(
         The network. Nodes are listed by name, as the file has them.
 
     Raises:
-        InputError: There is no such file, it is no HDF5 file, or an argument contradicts it.
-        NetworkError: What it holds is no feed-forward network of integrate-and-fire neurons.
+        InputError: There is no such file, it is not an HDF5 file of numbers and text that another process reads whole
+            within its limits (`hdf5_content`), or an argument contradicts it.
+        NetworkError: What it holds is not a feed-forward network of integrate-and-fire neurons.
     """
-    return import_graph(_read_graph(Path(path)), reset=reset, condition=condition, dt=dt)
+    return import_graph(graph_of(read_tree(Path(path), "node"), Path(path)), reset=reset, condition=condition, dt=dt)
 
 
-def _read_graph(path: Path) -> nir.NIRGraph:
-    """The graph as NIR has it, built node by node so that an error can name the node."""
-    if not path.is_file():
-        raise InputError(f"There is no file {path}.")
-    try:
-        with h5py.File(path, "r") as file:
-            if "node" not in file or not isinstance(file["node"], h5py.Group):
-                raise InputError(f"{path} is an HDF5 file, but holds no NIR graph.")
-            content = nir.serialization.hdf2dict(file["node"])
-    except (OSError, KeyError, RuntimeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no NIR file: it cannot be read as HDF5 ({error}).") from error
+def graph_of(content: Tree, path: Path) -> nir.NIRGraph:
+    """The graph as NIR has it, built node by node so that an error can name the node.
+
+    Args:
+        content: What the file's group "node" holds.
+        path: The file.
+
+    Raises:
+        NetworkError: It is not a graph of nodes that can be run.
+    """
     kind = content.get("type")
     if kind != "NIRGraph" or not isinstance(content.get("nodes"), dict) or "edges" not in content:
-        raise NetworkError(f"{path} holds a {kind or 'node without a type'}, and not a NIRGraph with nodes and edges.")
-    try:
-        edges = [(_text(source), _text(target)) for source, target in content["edges"]]
-    except (TypeError, ValueError) as error:
-        raise NetworkError(f"The edges of the graph in {path} are not pairs of node names.") from error
-    nodes = {name: _node(name, entry) for name, entry in content["nodes"].items()}
-    metadata = content.get("metadata")
+        what = kind if isinstance(kind, str) else "node without a type"
+        raise NetworkError(f"{path} holds a {what}, and not a NIRGraph with nodes and edges.")
+    edges, metadata = content["edges"], content.get("metadata")
+    if np.size(edges) == 0:
+        edges = np.empty((0, 2), object)
+    if not isinstance(edges, np.ndarray) or edges.dtype.kind != "O" or edges.ndim != 2 or edges.shape[1] != 2:
+        raise NetworkError(f"The edges of the graph in {path} are not pairs of node names.")
     return nir.NIRGraph(
-        nodes=nodes, edges=edges, metadata=metadata if isinstance(metadata, dict) else {}, type_check=False
+        nodes={name: _node(name, entry) for name, entry in content["nodes"].items()},
+        edges=[(str(source), str(target)) for source, target in edges],
+        metadata=metadata if isinstance(metadata, dict) else {},
+        type_check=False,
     )
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode()
-    if not isinstance(value, str):
-        raise TypeError(type(value).__name__)
-    return value
 
 
 def _node(name: str, entry: Any) -> nir.NIRNode:
@@ -90,7 +89,19 @@ def _node(name: str, entry: Any) -> nir.NIRNode:
             f"Node {name!r} is of type {kind}, which cannot be run as an integrate-and-fire network{why}. "
             f"Known are {', '.join(known_types())}."
         )
+    given = {"metadata": {}, **entry}
+    for key, value in given.items():
+        if isinstance(value, dict) != (key == "metadata"):
+            what = "a group" if isinstance(value, dict) else "not a group"
+            raise NetworkError(f"Node {name!r} ({kind}) cannot be read: its {key} is {what}.")
+    # NIR's constructors compute with the shape that arrives, and nobody has checked the fields yet.
+    declared = {key: given.pop(key, None) for key in _DECLARED.get(kind, ())}
     try:
-        return nir.dict2NIRNode(entry)
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        node = nir.dict2NIRNode(given | dict.fromkeys(declared))
+    except (ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise NetworkError(f"Node {name!r} ({kind}) cannot be read: {error}") from error
+    if "input_shape" in declared:
+        node.input_shape = declared["input_shape"]
+    if "input_type" in declared:
+        node.input_type = {"input": declared["input_type"]}
+    return node

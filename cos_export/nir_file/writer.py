@@ -16,8 +16,10 @@ from cos_export.atomic_file import atomic_write
 from cos_export.errors import CosExportError, InputError, NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.network.graph import convolution, pooling
+from cos_export.nir_file.hdf5_process import read_own
+from cos_export.nir_file.importing import import_graph
 from cos_export.nir_file.metadata import GRAPH_KEYS, NODE_KEYS, graph_metadata, neuron_metadata, others, window_metadata
-from cos_export.nir_file.reader import read_nir
+from cos_export.nir_file.reader import graph_of
 
 __all__ = ["write_nir"]
 
@@ -51,7 +53,7 @@ def write_nir(network: SpikingNetwork, path: str | os.PathLike[str], *, strip_v_
         except (TypeError, ValueError) as error:
             raise NetworkError(f"The network cannot be written as NIR: {error}") from error
         try:
-            found = read_nir(draft)
+            found = import_graph(graph_of(read_own(draft, "node"), draft))
         except CosExportError as error:
             raise NetworkError(f"The NIR file that was written does not read back: {error}") from error
         difference = _difference(network, graph, found)
