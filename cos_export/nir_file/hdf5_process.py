@@ -20,6 +20,7 @@ import numpy as np
 from cos_export.errors import InputError
 from cos_export.nir_file import hdf5_content
 from cos_export.nir_file.hdf5_content import RefusedContentError, most_bytes, open_content, pieces
+from cos_export.reading.plain_file import check_plain_file
 
 __all__ = ["Hdf5Process", "Tree", "read_own", "read_tree"]
 
@@ -59,10 +60,7 @@ class Hdf5Process:
             InputError: It is not a file, or holds something that is not taken (see `hdf5_content`), or the process
                 that read it ended.
         """
-        if not path.is_file():
-            raise InputError(f"{path} is not a file." if path.exists() else f"There is no file {path}.")
-        if not os.access(path, os.R_OK):
-            raise InputError(f"{path} may not be read by this user.")
+        check_plain_file(path)
         process = self._process = self._process or _start()
         most = most_bytes(path)
         stopped = threading.Event()

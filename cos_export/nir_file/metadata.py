@@ -31,12 +31,12 @@ from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.network.fields import numbers
 from cos_export.network.schedule import SCHEDULES, Schedule, windows
+from cos_export.reading.limits import MAX_STEPS
 from cos_export.version import __version__
 
 __all__ = [
     "CONTRACT",
     "GRAPH_KEYS",
-    "MOST_STEPS",
     "NODE_KEYS",
     "QUANTISATION_KEYS",
     "SCHEMA",
@@ -52,9 +52,6 @@ __all__ = [
 ]
 
 SCHEMA = "cos-export/1"
-
-MOST_STEPS = 2**16
-"""The largest T, rho or number of levels that a file may say; a longer run is for its user to ask for."""
 
 CONTRACT: Mapping[str, str | float] = {
     "input_encoding": "constant",
@@ -241,7 +238,7 @@ def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:
         silent=None if silent is None else np.asarray(silent).astype(np.bool_),
         levels=None if levels is None else _integer("levels", levels, 1),
         scale=None if scale is None else scale.astype(np.float64),
-        window_opens=None if opens is None else _integer("window_opens", opens, 0),
+        window_opens=None if opens is None else _integer("window_opens", opens, 0, 2**31),
     )
 
 
@@ -287,7 +284,7 @@ def _number(key: str, value: Any) -> float:
     return float(array.item())
 
 
-def _integer(key: str, value: Any, least: int, most: int = MOST_STEPS) -> int:
+def _integer(key: str, value: Any, least: int, most: int = MAX_STEPS) -> int:
     number = _number(key, value)
     if not number.is_integer() or not least <= number <= most:
         raise NetworkError(f"{key} = {value!r} in the metadata; it must be a whole number from {least} to {most}.")

@@ -192,7 +192,7 @@ def test_node_metadata_counts_without_the_graphs(tmp_path):
 
 
 def test_missing_and_broken_files(tmp_path):
-    with pytest.raises(InputError, match="no file"):
+    with pytest.raises(InputError, match="does not exist"):
         read_nir(tmp_path / "none.nir")
     (tmp_path / "text.nir").write_text("not HDF5")
     with pytest.raises(InputError, match="cannot be read as HDF5"):
