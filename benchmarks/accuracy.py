@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from calibration import calibrate, method_names, needs_data, per_sample_method, static_method
+from calibration import COS, METHODS, SRP, PerSampleMethod, calibrate, method_named, method_names
 from calibration.choices import CALIBRATION_SAMPLES
 from cos_export.accuracy import READOUTS, measure_accuracy
 from cos_export.bundle import network_of
@@ -72,11 +72,10 @@ def static(
     **options: Any,
 ) -> Iterator[Measured]:
     """A static method, calibrated for each T and seed where it looks at the data: each accuracy as it comes."""
-    if not needs_data(name):
+    if not METHODS[name].needs_data:
         found = measure_accuracy(network, test, READOUTS, **options).accuracy
         yield Measured(name, 0, {t: {"": share} for t, share in found.items()})
         return
-    method = static_method(name)
     chosen: dict[str, Any] = {}
     if name == "static":
         chosen = {"tune": tuple(given.tune.split(",")), "updates": given.updates, "samples": given.batch}
@@ -87,12 +86,12 @@ def static(
     starts = name == "static" and given.start_from is not None
     if starts:
         details["start_from"] = given.start_from.name
-    seeds: list[int | None] = list(given.seeds) if hasattr(method, "seed") else [None]
+    seeds: list[int | None] = list(given.seeds) if "seed" in METHODS[name].__dataclass_fields__ else [None]
     for seed in seeds:
         if starts:
             chosen["start_from"] = network_of(Path(str(given.start_from).replace("{seed}", str(seed))))
         for steps in given.steps:
-            method = static_method(name, chosen if seed is None else chosen | {"seed": seed})
+            method = method_named(name, chosen if seed is None else chosen | {"seed": seed})
             kept = None if given.keep is None else given.keep / f"{given.model}-{name}-{steps}-{seed or 0}.nir"
             resume = kept and kept.with_suffix(".resume.safetensors")
             calibrated = calibrate(network, train.images, method, steps, resume=resume, **options)
@@ -168,10 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with progress_bars() as progress:
         options = {"device": given.device, "progress": progress}
         for name in chosen:
-            method = per_sample_method(name, given.rho)
-            if method is None:
+            method = method_named(name)
+            if not isinstance(method, PerSampleMethod):
                 grown = static(network, name, given, train, test, **options)
             else:
+                method = COS(given.rho) if name == "cos" else SRP(given.rho)
                 row = measure_accuracy(network, test, READOUTS, calibration=method, **options)
                 grown = iter([Measured(name, given.rho, {t: {"": share} for t, share in row.accuracy.items()})])
             for measured in grown:

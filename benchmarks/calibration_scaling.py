@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from calibration_speed import memory_now
 
-from calibration import COS, calibrate, static_method
+from calibration import COS, calibrate, method_named
 from cos_export.capturing import capture
 from cos_export.simulation import simulate
 from cos_export.version import __version__
@@ -57,7 +57,7 @@ def work(method: str, depth: int, images: int, steps: int, batch: int) -> dict[s
         options = {"record_spikes": False, "record_states": False}
         simulate(network, given, steps, calibration=COS(rho=4), device="cpu", batch_size=batch, **options)
     else:
-        calibrate(network, given, static_method(method, METHODS[method]), steps, device="cpu", batch_size=batch)
+        calibrate(network, given, method_named(method, METHODS[method]), steps, device="cpu", batch_size=batch)
     return {"seconds": time.process_time() - start, "peak": memory_now("cpu") - before}
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from calibration import calibrate, needs_data
+from calibration import METHODS, calibrate
 from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS
 from cos_export.accuracy import READOUTS, measure_accuracy
 from cos_export.capturing import capture
@@ -40,7 +40,7 @@ def measured(
     network: SpikingNetwork, method: str, steps: list[int], train: Dataset, test: Dataset, **options: Any
 ) -> Shares:
     """The accuracy at each T, of a method that looks at images after a calibration for that T."""
-    if not needs_data(method):
+    if not METHODS[method].needs_data:
         found = measure_accuracy(network, test, steps, **options).accuracy
         return {str(t): found[t] for t in steps}
     shares = {}
@@ -125,7 +125,7 @@ def main() -> None:
             }
             known = published(given.float32, method, train, test)
             written(given.out, key, "float32", {str(t): known[str(t)] for t in given.steps if str(t) in known})
-            groups = [[t] for t in given.steps] if needs_data(method) else [given.steps]
+            groups = [[t] for t in given.steps] if METHODS[method].needs_data else [given.steps]
             for steps in groups:
                 written(given.out, key, "int8", measured(integers, method, steps, train, test, **options))
                 missing = [t for t in steps if str(t) not in known]

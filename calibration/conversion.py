@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS, Choices, check_method, tunes_weights
-from calibration.identity import recorded
-from calibration.stage import calibrate, needs_data, per_sample_method, static_method
+from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS, Choices, check_method
+from calibration.methods.method import PerSampleMethod, StaticMethod
+from calibration.stage import calibrate
 from calibration.thresholds import relu_thresholds
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
 from cos_export.capturing import capture
@@ -25,7 +25,7 @@ from cos_export.module_logits import eval_mode
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.quantisation import quantise
-from cos_export.simulation import PerSampleCalibration, ann_logits
+from cos_export.simulation import ann_logits
 from cos_export.training import accuracy
 
 __all__ = [
@@ -72,7 +72,7 @@ class Conversion:
     """
 
     network: SpikingNetwork
-    calibration: PerSampleCalibration | None
+    calibration: PerSampleMethod | None
     ann_accuracy: float
     captured_accuracy: float
     rows: tuple[AccuracyRow, ...]
@@ -88,7 +88,6 @@ class Conversion:
             "ann_accuracy": self.ann_accuracy,
             "captured_ann_accuracy": self.captured_accuracy,
             "methods": [row.to_dict() for row in self.rows],
-            "options": {name: recorded(value) for name, value in choices.options.items()},
         }
         if self.thresholds:
             found["relu_thresholds"] = {
@@ -125,7 +124,7 @@ def data_parts(
         CaptureError: The module holds something that cannot be converted.
         InputError: There is no such data set or method, the module does not take its images, or they are too few.
     """
-    needed = needs_data(choices.method) or choices.numerics == "int8"
+    needed = choices.method.needs_data or choices.numerics == "int8"
     whole = load_dataset(spec, "test", mean=mean, std=std)
     _check_takes(module, whole)
     options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
@@ -193,15 +192,15 @@ def prepare(
     calibrated = captured
     to_integers = partial(_quantised, parts=parts, choices=choices, progress=progress)
     # Weights are tuned as they are trained, in float32; all else is found for the integers that will run.
-    if choices.numerics == "int8" and not tunes_weights(choices):
+    if choices.numerics == "int8" and not choices.method.changes_weights:
         captured = calibrated = to_integers(captured)
     # A method that looks at no image is given those that are there; one that does never sees the evaluation's.
-    given = parts.calibration if needs_data(choices.method) else parts.evaluation
-    if given is not None and per_sample_method(choices.method, choices.rho) is None and choices.method != "half":
+    given = parts.calibration if choices.method.needs_data else parts.evaluation
+    if given is not None and isinstance(choices.method, StaticMethod) and choices.method.name != captured.method:
         calibrated = calibrate(
             captured,
             given.images,
-            static_method(choices.method, choices.options),
+            choices.method,
             choices.steps,
             device=choices.device,
             batch_size=choices.batch_size,
@@ -236,7 +235,7 @@ def convert(
 ) -> Conversion:
     """Captures a module, calibrates it and measures what came of it; arguments and errors are those of `prepare`."""
     prepared = prepare(module, parts, choices, resume=resume, progress=progress)
-    calibration, evaluation = per_sample_method(choices.method, choices.rho), parts.evaluation
+    calibration, evaluation = choices.per_sample, parts.evaluation
     ann = accuracy(module, evaluation, device=choices.device)
     answers = ann_logits(prepared.captured, evaluation.images, device=choices.device).argmax(axis=1)
     measure = partial(measure_accuracy, dataset=evaluation, at=readouts(choices.steps), device=choices.device)

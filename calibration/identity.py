@@ -13,7 +13,7 @@ from calibration.data import CalibrationData
 from calibration.distributed import process_count
 from cos_export.network import SpikingNetwork
 
-__all__ = ["fingerprint", "identity", "recorded"]
+__all__ = ["fingerprint", "identity"]
 
 
 def identity(
@@ -29,7 +29,7 @@ def identity(
         "images": hashlib.blake2b(np.ascontiguousarray(images).data, digest_size=16).hexdigest(),
         "samples": len(data),
         "batch_size": data.batch_size,
-        "method": {key: recorded(value) for key, value in method.items()},
+        "method": dict(method),
         "steps": steps,
         "device": device.type,
         "processes": process_count(),
@@ -49,10 +49,3 @@ def fingerprint(network: SpikingNetwork) -> str:
             if value is not None:
                 found.update(f"{name}/{key}".encode() + np.ascontiguousarray(value).data)
     return found.hexdigest()
-
-
-def recorded(value: object) -> object:
-    """An attribute of a method as JSON has it: of a network its fingerprint, and a list for a tuple."""
-    if isinstance(value, SpikingNetwork):
-        return fingerprint(value)
-    return list(value) if isinstance(value, tuple) else value

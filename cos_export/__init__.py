@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from cos_export.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from calibration import COS, FTBC, OPI, RMP, SRP, BiasCorrection, calibrate
+    from calibration import COS, FTBC, OPI, RMP, SRP, BiasCorrection, calibrate, method_of
     from calibration.offset_spikes import offset_spikes
     from calibration.thresholds import relu_thresholds
     from cos_export.bundle import Bundle, load
@@ -64,6 +64,7 @@ __all__ = [
     "inspect_module",
     "load",
     "load_dataset",
+    "method_of",
     "offset_spikes",
     "quantise",
     "read_nir",
@@ -100,6 +101,7 @@ _HOMES = {
     "inspect_module": "cos_export.capturing",
     "load": "cos_export.bundle",
     "load_dataset": "cos_export.datasets",
+    "method_of": "calibration",
     "offset_spikes": "calibration.offset_spikes",
     "quantise": "cos_export.quantisation",
     "read_nir": "cos_export.nir_file",

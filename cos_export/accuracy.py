@@ -47,10 +47,9 @@ def readouts(steps: int) -> tuple[int, ...]:
 def row_of(network: SpikingNetwork, trace: Trace, dataset: Dataset, at: Sequence[int]) -> AccuracyRow:
     """The accuracies of a run of `dataset`, at the steps `at`."""
     shares = trace.accuracy(dataset.labels)
-    fixed = network.method in ("half", "opi") or trace.rho > 0
     return AccuracyRow(
         method=network.method,
-        num_timesteps=None if fixed else network.num_timesteps,
+        num_timesteps=None if trace.rho else network.calibrated_timesteps,
         rho=trace.rho,
         accuracy={t: float(shares[t - 1]) for t in at},
     )

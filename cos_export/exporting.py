@@ -106,10 +106,21 @@ def export_and_verify(
     check_metrics(metrics or {})
     images, steps = check_images(network, golden), check_steps(steps, network)
     classes = None if labels is None else _check_labels(labels, len(images))
+    if calibration is None and network.rho:
+        raise InputError(
+            f"The network is run with {network.method!r}, which calibrates each sample: pass calibration=, as "
+            "cos_export.method_of(network).method has it."
+        )
     network = replace(network, num_timesteps=steps)
     limits = None if network.quantisation is None else loihi_report(network, steps, per_sample=calibration is not None)
     if calibration is not None:
-        network = replace(network, method=calibration.name, rho=calibration.rho)
+        network = replace(
+            network,
+            method=calibration.name,
+            rho=calibration.rho,
+            calibration=calibration.record(),
+            calibrated_timesteps=None,
+        )
     reference = simulate(network, images, steps, calibration=calibration, device=device, progress=progress)
     with replacing_folder(destination) as staging:
         progress("writing the bundle", 0, 4)
@@ -150,6 +161,8 @@ def _manifest(network: SpikingNetwork, steps: int, samples: int, metrics: Mappin
         "rho": network.rho,
         "total_timesteps": network.rho + steps,
         "method": network.method,
+        "calibration": None if network.calibration is None else dict(network.calibration),
+        "calibrated_timesteps": network.calibrated_timesteps,
         "numerics": network.numerics,
         "input_shape": list(network.input_shape),
         "output_shape": list(network.output_shape),

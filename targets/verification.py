@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from calibration import method_of
 from cos_export import parity
 from cos_export.bundle import Bundle, load
 from cos_export.bundle.target import Target
-from cos_export.errors import InputError, UnavailableError
+from cos_export.errors import BundleError, InputError, UnavailableError
 from cos_export.progress import Progress, silent
 
 __all__ = ["resolve", "verify"]
@@ -47,10 +48,21 @@ def verify(
         Both figures for each target: mismatches end to end, and local violations.
 
     Raises:
-        BundleError: The bundle is damaged.
+        BundleError: The bundle is damaged, or its method is not known here.
         InputError: A target is unknown.
         UnavailableError: A target cannot run here.
         TargetError: A target failed while it ran.
     """
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
+    _check_golden(opened)
     return parity.verify(opened, resolve(targets), progress=progress)
+
+
+def _check_golden(bundle: Bundle) -> None:
+    """The golden run must hold states of each sample if the bundle's method sets them, and only then."""
+    method, states = method_of(bundle).per_sample, bundle.golden.trace.states
+    if (states is None) != (method is None):
+        raise BundleError(
+            f"{bundle.golden_path} holds {'no ' if states is None else ''}states of each sample, which "
+            f"{bundle.network.method!r} {'sets' if states is None else 'does not set'}. Export the bundle again."
+        )

@@ -14,6 +14,7 @@ import pytest
 from command_line import run
 from safetensors import safe_open
 
+from calibration import Static
 from calibration.identity import fingerprint
 from cos_export.bundle import load
 
@@ -236,7 +237,9 @@ def test_calibrate_writes_a_bundle_with_what_was_chosen(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     document = json.loads(done.stdout)
     assert (document["method"], document["num_timesteps"], document["parity"]) == ("static", 1, None)
-    assert document["metrics"]["options"] == {"tune": ["potential", "bias"], "updates": 2, "seed": 3}
+    chosen_options = {"name": "static", "tune": ["potential", "bias"], "updates": 2, "seed": 3}
+    assert document["calibration"] == {**Static().record(), **chosen_options}
+    assert document["calibrated_timesteps"] == 1
     assert document["metrics"]["calibration_samples"] == 64
     assert [path.name for path in out.parent.iterdir()] == ["out"], "no state is left behind"
     assert run("verify", out).returncode == 0
@@ -249,8 +252,7 @@ def test_calibrate_goes_on_from_a_bundle(tmp_path: Path) -> None:
     goes_on = (*chosen, "--steps", "2", "--out", tmp_path / "two", "--json", "--start-from")
     done = run(*goes_on, tmp_path / "one")
     assert done.returncode == 0, done.stderr + done.stdout
-    metrics = json.loads(done.stdout)["metrics"]
-    assert metrics["options"]["start_from"] == fingerprint(load(tmp_path / "one").network)
+    assert json.loads(done.stdout)["calibration"]["start_from"] == fingerprint(load(tmp_path / "one").network)
     assert run(*goes_on, tmp_path / "one" / "model.nir").returncode == 0
     before = load(tmp_path / "two").manifest
     for start, message in ((tmp_path / "none", "There is no file"), (tmp_path, "is not a bundle")):
@@ -291,7 +293,7 @@ def test_calibrate_in_two_processes_speaks_with_one_voice(tmp_path: Path) -> Non
     [
         (("--tune", "delay"), "some of potential, threshold, bias, weight"),
         (("--method", "half", "--seed", "1"), "'half' has no seed to choose"),
-        (("--method", "cos", "--updates", "5"), "cos calibrates per sample"),
+        (("--method", "cos", "--updates", "5"), "'cos' has no updates to choose"),
     ],
 )
 def test_calibrate_refuses_what_a_method_does_not_have(

@@ -6,20 +6,18 @@ bias calibration of its light pipeline, and the calibration of the potential.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from calibration.checkpoint import Checkpoint
-from calibration.data import CalibrationData
 from calibration.layer_by_layer import Currents, Sending, layer_by_layer
+from calibration.methods.method import CalibrationRun, StaticMethod, option
 from calibration.statistics import mean_sent, mean_spikes
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_current_bias
-from cos_export.progress import Progress
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import Program, clipped_activation
 
@@ -29,7 +27,7 @@ STAGE = "correcting the biases"
 
 
 @dataclass(frozen=True)
-class BiasCorrection:
+class BiasCorrection(StaticMethod):
     """Static calibration by the mean error of each channel, and then by that of each neuron.
 
     Layer by layer, from the spikes of the calibrated layers before it, with a_ann the activation that the layer stands
@@ -41,25 +39,15 @@ class BiasCorrection:
     b is added to the bias of the synapse before the layer (`cos_export.network.reparametrisation.with_current_bias`):
     nothing is new at inference. Published is the first line for all layers and then the second for all; here a layer
     gets both before the next one is looked at. Each layer's current is computed three times, whatever the depth.
-
-    Attributes:
-        potential: Whether the potentials are calibrated too.
     """
 
-    potential: bool = True
-    name: str = field(default="bias", init=False)
-    needs_data: bool = field(default=True, init=False)
+    potential: bool = option(True, "Calibrate the potentials too.")
+    name: ClassVar[str] = "bias"
+    needs_data: ClassVar[bool] = True
+    depends_on_steps: ClassVar[bool] = True
 
-    def calibrate(
-        self,
-        network: SpikingNetwork,
-        data: CalibrationData,
-        steps: int,
-        device: torch.device,
-        progress: Progress,
-        checkpoint: Checkpoint,
-    ) -> SpikingNetwork:
-        """Sets the synapses' biases and v_init; see `calibration.stage.StaticMethod.calibrate`.
+    def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
+        """Sets the synapses' biases and v_init; see `StaticMethod.calibrate`.
 
         Raises:
             InputError: A layer is reset to a value: a residual potential that is lost corrects no mean.
@@ -70,6 +58,7 @@ class BiasCorrection:
                 raise InputError(f"Bias calibration needs the soft reset, and layer {name!r} is reset to a value.")
         # What cannot take a bias is refused before the work, and not after it.
         with_current_bias(network, dict.fromkeys(network.layers, 0.0))
+        data, steps, device, checkpoint = run.data, run.steps, run.device, run.checkpoint
         program = Program(network, device)
         wanted = {name: mean[0] for name, mean in mean_sent(program, data, clipped_activation).items()}
         _, kept = checkpoint.load(STAGE) or (0, {})
@@ -77,7 +66,7 @@ class BiasCorrection:
         starts = {key.removeprefix("v_init/"): value.to(device) for key, value in kept.items() if key[:7] == "v_init/"}
 
         def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
-            progress(STAGE, network.layers.index(name), len(network.layers))
+            run.progress(STAGE, network.layers.index(name), len(network.layers))
             if name not in biases:
                 checkpoint.save(STAGE, len(biases), _state(biases, starts))
                 error = wanted[name] - mean_spikes(currents(), neuron, steps, len(data))
@@ -92,7 +81,7 @@ class BiasCorrection:
             return Sending(lambda batch: integrate_and_fire(batch + added, steps, moved).spikes)
 
         layer_by_layer(program, data, calibrate_layer)
-        progress(STAGE, len(network.layers), len(network.layers))
+        run.progress(STAGE, len(network.layers), len(network.layers))
         network = with_current_bias(network, {name: value.cpu().numpy() for name, value in biases.items()})
         return network.with_neurons(
             {

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from calibration.methods.method import LONGEST, PerSampleMethod, option
 from cos_export.errors import InputError
 from cos_export.network import SampleStates
 from cos_export.simulation import Observer
@@ -131,26 +133,20 @@ def _shift(
 
 
 @dataclass(frozen=True)
-class COS:
+class COS(PerSampleMethod):
     """Per-sample calibration: every layer is pre-simulated for `rho` steps on each input.
 
     Layer l is pre-simulated on the first rho steps of the calibrated spikes of layer l - 1, then run on all of them;
     if rho is larger than T, every layer runs rho steps and the readout is taken over the first T.
     One input costs rho + T steps. On a CPU a batch is run in parts that its cache holds: beside the potentials that
     it returns, the memory does not grow with the batch.
-
-    Attributes:
-        rho: Pre-simulation steps.
-        iterations: 1 corrects one offset spike, 2 and 4 up to as many (the paper's x2 and x4).
     """
 
-    rho: int = 4
-    iterations: int = 1
-    name: str = field(default="cos", init=False)
-
-    def __post_init__(self) -> None:
-        if self.rho < 1 or self.iterations < 1:
-            raise InputError(f"COS needs rho >= 1 and iterations >= 1, not {self.rho} and {self.iterations}.")
+    rho: int = option(4, "Extra steps per sample, of the pre-simulation.", minimum=1, maximum=LONGEST)
+    iterations: int = option(
+        1, "Offset spikes that may be corrected: 2 and 4 are the paper's x2 and x4.", minimum=1, maximum=LONGEST
+    )
+    name: ClassVar[str] = "cos"
 
     def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
         """Calibrates and runs a batch; see `cos_export.simulation.PerSampleCalibration.run`.

@@ -5,18 +5,16 @@ Wu et al., "FTBC: Forward Temporal Bias Correction for Optimizing ANN-SNN Conver
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.checkpoint import Checkpoint
-from calibration.data import CalibrationData
 from calibration.distributed import summed
-from cos_export.errors import InputError
+from calibration.methods.method import LARGEST_SEED, CalibrationRun, StaticMethod, option
 from cos_export.network import SpikingNetwork
-from cos_export.progress import Progress
 from cos_export.simulation.neuron import NeuronTensors, step
 from cos_export.simulation.program import Program, clipped_activation
 
@@ -26,7 +24,7 @@ STAGE = "correcting the bias of each step"
 
 
 @dataclass(frozen=True)
-class FTBC:
+class FTBC(StaticMethod):
     """Static calibration by the mean error of each channel at each step.
 
     For each batch of calibration images, layer by layer and step by step, with a_ann the activation that the layer
@@ -37,35 +35,19 @@ class FTBC:
     The spike s(t) is fired with the bias as it was; then the step is taken again with the new bias, and what it fires
     and leaves behind is what the later steps and layers see. Two runs of the network for each batch, whatever the
     depth. The bias is `NeuronSpec.bias`, one number for each step and channel; v_init stays as it is.
-
-    Attributes:
-        alpha: How much of the error is corrected at once.
-        batches: How many batches, each in a new order of the images once all were seen.
-        samples: Images in each.
-        seed: Of the order of the images.
     """
 
-    alpha: float = 0.5
-    batches: int = 10
-    samples: int = 200
-    seed: int = 0
-    name: str = field(default="ftbc", init=False)
-    needs_data: bool = field(default=True, init=False)
+    alpha: float = option(0.5, "How much of the error is corrected at once.", above=0, maximum=1)
+    batches: int = option(10, "How many batches, each in a new order of the images once all were seen.", minimum=1)
+    samples: int = option(200, "Images in each batch.", flag="batch", minimum=1)
+    seed: int = option(0, "Of the order of the calibration images.", minimum=0, maximum=LARGEST_SEED)
+    name: ClassVar[str] = "ftbc"
+    needs_data: ClassVar[bool] = True
+    depends_on_steps: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1 or self.batches < 1 or self.samples < 1:
-            raise InputError("FTBC needs 0 < alpha <= 1, and at least one batch of one sample.")
-
-    def calibrate(
-        self,
-        network: SpikingNetwork,
-        data: CalibrationData,
-        steps: int,
-        device: torch.device,
-        progress: Progress,
-        checkpoint: Checkpoint,
-    ) -> SpikingNetwork:
-        """Sets the bias of each step; see `calibration.stage.StaticMethod.calibrate`."""
+    def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
+        """Sets the bias of each step; see `StaticMethod.calibrate`."""
+        data, steps, device, checkpoint = run.data, run.steps, run.device, run.checkpoint
         program = Program(network, device)
         first, kept = checkpoint.load(STAGE) or (0, {})
         biases = {name: _start(neuron, steps, device) for name, neuron in program.neurons.items()}
@@ -73,10 +55,10 @@ class FTBC:
             biases[name].copy_(value)
         images = data.shuffled(self.samples, self.seed, first=first)
         for done in range(first, self.batches):
-            progress(STAGE, done, self.batches)
+            run.progress(STAGE, done, self.batches)
             checkpoint.save(STAGE, done, biases)
             _correct(program, next(images).to(device), biases, self.alpha, min(self.samples, len(data)))
-        progress(STAGE, self.batches, self.batches)
+        run.progress(STAGE, self.batches, self.batches)
         return network.with_neurons(
             {name: replace(spec, bias=_array(biases[name])) for name, spec in network.neurons.items()}
         )

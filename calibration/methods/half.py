@@ -5,33 +5,21 @@ Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency S
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-
-from calibration.checkpoint import Checkpoint
-from calibration.data import CalibrationData
+from calibration.methods.method import CalibrationRun, StaticMethod
 from cos_export.network import SpikingNetwork, half_potentials
-from cos_export.progress import Progress
 
 __all__ = ["Half"]
 
 
 @dataclass(frozen=True)
-class Half:
+class Half(StaticMethod):
     """v_init = theta / 2: the expected error of the spike count is zero for evenly spread currents. No data needed."""
 
-    name: str = field(default="half", init=False)
-    needs_data: bool = field(default=False, init=False)
+    name: ClassVar[str] = "half"
 
-    def calibrate(
-        self,
-        network: SpikingNetwork,
-        data: CalibrationData,
-        steps: int,
-        device: torch.device,
-        progress: Progress,
-        checkpoint: Checkpoint,
-    ) -> SpikingNetwork:
-        """Sets v_init; see `calibration.stage.StaticMethod.calibrate`."""
+    def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
+        """Sets v_init; see `StaticMethod.calibrate`."""
         return network.with_neurons({name: half_potentials(spec) for name, spec in network.neurons.items()})

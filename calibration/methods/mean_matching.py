@@ -7,19 +7,18 @@ its calibration of the initial potential, repeated until the layers agree with e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.checkpoint import Checkpoint, potentials, with_potentials
-from calibration.data import CalibrationData
+from calibration.checkpoint import potentials, with_potentials
 from calibration.layer_by_layer import Currents, Sending, layer_by_layer
+from calibration.methods.method import CalibrationRun, StaticMethod, option
 from calibration.statistics import firing, mean_sent, mean_spikes
-from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
-from cos_export.progress import Progress
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import Program, clipped_activation
 
@@ -33,7 +32,7 @@ _START_ERROR = "error of the start"
 
 
 @dataclass(frozen=True)
-class MeanMatching:
+class MeanMatching(StaticMethod):
     """Static calibration by the mean over the calibration data.
 
     Every round runs the spiking network once over the data and shifts all layers at once:
@@ -52,93 +51,65 @@ class MeanMatching:
     larger error as well, the network is returned as it was given.
 
     v_init is one value per neuron, in the unit of theta, for the T that was calibrated for. Labels are not needed.
-
-    Attributes:
-        rounds: How often.
     """
 
-    rounds: int = 10
-    name: str = field(default="mean-matching", init=False)
-    needs_data: bool = field(default=True, init=False)
+    rounds: int = option(10, "How often all layers are shifted.", minimum=1)
+    name: ClassVar[str] = "mean-matching"
+    needs_data: ClassVar[bool] = True
+    depends_on_steps: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise InputError(f"Mean matching needs at least one round, not {self.rounds}.")
-
-    def calibrate(
-        self,
-        network: SpikingNetwork,
-        data: CalibrationData,
-        steps: int,
-        device: torch.device,
-        progress: Progress,
-        checkpoint: Checkpoint,
-    ) -> SpikingNetwork:
-        """Sets v_init; see `calibration.stage.StaticMethod.calibrate`."""
-        program = Program(network, device)
-        expected = {name: mean[0] for name, mean in mean_sent(program, data, clipped_activation).items()}
-        _, kept = checkpoint.load(LAYER_STAGE) or (0, {})
+    def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
+        """Sets v_init; see `StaticMethod.calibrate`."""
+        program = Program(network, run.device)
+        expected = {name: mean[0] for name, mean in mean_sent(program, run.data, clipped_activation).items()}
+        _, kept = run.checkpoint.load(LAYER_STAGE) or (0, {})
         if kept:
             before = float(kept[_START_ERROR])
         else:
-            matched, before, after = self._all_at_once(network, expected, data, steps, device, progress, checkpoint)
+            matched, before, after = self._all_at_once(network, expected, run)
             if after <= before:
                 return matched
-        matched = self._layer_by_layer(program, expected, data, steps, progress, checkpoint, before)
-        after = _mean_square(_errors(matched, expected, data, steps, device))
+        matched = self._layer_by_layer(program, expected, run, before)
+        after = _mean_square(_errors(matched, expected, run))
         return matched if after <= before else network
 
     def _all_at_once(
-        self,
-        network: SpikingNetwork,
-        expected: Mapping[str, Tensor],
-        data: CalibrationData,
-        steps: int,
-        device: torch.device,
-        progress: Progress,
-        checkpoint: Checkpoint,
+        self, network: SpikingNetwork, expected: Mapping[str, Tensor], run: CalibrationRun
     ) -> tuple[SpikingNetwork, float, float]:
         """The network after all rounds, and the error before and after them."""
-        first, kept = checkpoint.load(STAGE) or (0, {})
+        first, kept = run.checkpoint.load(STAGE) or (0, {})
         network = with_potentials(network, {name: v for name, v in kept.items() if name != _START_ERROR})
         before = float(kept[_START_ERROR]) if kept else np.inf
         for done in range(first, self.rounds):
-            progress(STAGE, done, self.rounds)
-            checkpoint.save(STAGE, done, _state(potentials(network), before))
-            errors = _errors(network, expected, data, steps, device)
+            run.progress(STAGE, done, self.rounds)
+            run.checkpoint.save(STAGE, done, _state(potentials(network), before))
+            errors = _errors(network, expected, run)
             before = _mean_square(errors) if done == 0 else before
             shifted = {}
             for name, spec in network.neurons.items():
-                change = steps * spec.threshold * errors[name].cpu().numpy()
+                change = run.steps * spec.threshold * errors[name].cpu().numpy()
                 shifted[name] = replace(spec, v_init=(spec.v_init + change).astype(np.float32))
             network = network.with_neurons(shifted)
-        progress(STAGE, self.rounds, self.rounds)
-        return network, before, _mean_square(_errors(network, expected, data, steps, device))
+        run.progress(STAGE, self.rounds, self.rounds)
+        return network, before, _mean_square(_errors(network, expected, run))
 
     def _layer_by_layer(
-        self,
-        program: Program,
-        expected: Mapping[str, Tensor],
-        data: CalibrationData,
-        steps: int,
-        progress: Progress,
-        checkpoint: Checkpoint,
-        before: float,
+        self, program: Program, expected: Mapping[str, Tensor], run: CalibrationRun, before: float
     ) -> SpikingNetwork:
-        network = program.network
-        _, kept = checkpoint.load(LAYER_STAGE) or (0, {})
+        network, steps = program.network, run.steps
+        _, kept = run.checkpoint.load(LAYER_STAGE) or (0, {})
         starts = {name: value.to(program.device) for name, value in kept.items() if name != _START_ERROR}
 
         def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
-            progress(LAYER_STAGE, network.layers.index(name), len(network.layers))
+            run.progress(LAYER_STAGE, network.layers.index(name), len(network.layers))
             if name not in starts:
-                checkpoint.save(LAYER_STAGE, len(starts), _state(starts, before))
-                starts[name] = self._matched(neuron, expected[name], currents, steps, len(data))
+                run.checkpoint.save(LAYER_STAGE, len(starts), _state(starts, before))
+                starts[name] = self._matched(neuron, expected[name], currents, steps, len(run.data))
             moved = replace(neuron, v_init=starts[name])
             return Sending(lambda batch: integrate_and_fire(batch, steps, moved).spikes)
 
-        layer_by_layer(program, data, calibrate_layer)
-        progress(LAYER_STAGE, len(network.layers), len(network.layers))
+        layer_by_layer(program, run.data, calibrate_layer)
+        run.progress(LAYER_STAGE, len(network.layers), len(network.layers))
         return with_potentials(network, {name: value.cpu() for name, value in starts.items()})
 
     def _matched(self, neuron: NeuronTensors, expected: Tensor, currents: Currents, steps: int, samples: int) -> Tensor:
@@ -155,11 +126,9 @@ class MeanMatching:
         return best.contiguous()
 
 
-def _errors(
-    network: SpikingNetwork, expected: Mapping[str, Tensor], data: CalibrationData, steps: int, device: torch.device
-) -> dict[str, Tensor]:
+def _errors(network: SpikingNetwork, expected: Mapping[str, Tensor], run: CalibrationRun) -> dict[str, Tensor]:
     """(E[a_ann] - E[a_snn]) / theta of each neuron, (...) in float64, by layer."""
-    found = mean_sent(Program(network, device), data, firing(steps))
+    found = mean_sent(Program(network, run.device), run.data, firing(run.steps))
     return {name: (expected[name] - spikes).mean(0) for name, spikes in found.items()}
 
 

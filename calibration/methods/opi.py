@@ -5,21 +5,18 @@ Bu et al., "Optimized Potential Initialization for Low-latency Spiking Neural Ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-
-from calibration.checkpoint import Checkpoint
-from calibration.data import CalibrationData
 from calibration.methods.half import Half
+from calibration.methods.method import CalibrationRun, StaticMethod
 from cos_export.network import SpikingNetwork
-from cos_export.progress import Progress
 
 __all__ = ["OPI"]
 
 
 @dataclass(frozen=True)
-class OPI:
+class OPI(StaticMethod):
     """v_init = theta / 2 for every neuron, whatever T: on a given network the same as `half`. No data needed.
 
     In T steps of a constant current z in [0, theta] a neuron fires floor(x + u) spikes, with x = z T / theta and
@@ -33,17 +30,8 @@ class OPI:
     its name.
     """
 
-    name: str = field(default="opi", init=False)
-    needs_data: bool = field(default=False, init=False)
+    name: ClassVar[str] = "opi"
 
-    def calibrate(
-        self,
-        network: SpikingNetwork,
-        data: CalibrationData,
-        steps: int,
-        device: torch.device,
-        progress: Progress,
-        checkpoint: Checkpoint,
-    ) -> SpikingNetwork:
-        """Sets v_init; see `calibration.stage.StaticMethod.calibrate`."""
-        return Half().calibrate(network, data, steps, device, progress, checkpoint)
+    def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
+        """Sets v_init; see `StaticMethod.calibrate`."""
+        return Half().calibrate(network, run)

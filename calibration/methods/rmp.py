@@ -7,24 +7,23 @@ Residual Architectures", Frontiers in Neuroscience 2019.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.checkpoint import Checkpoint
-from calibration.data import CalibrationData
 from calibration.distributed import highest
 from calibration.layer_by_layer import Currents, Sending, layer_by_layer
+from calibration.methods.method import LONGEST, CalibrationRun, StaticMethod, option
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_thresholds
-from cos_export.progress import Progress
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import Program
 
-__all__ = ["NEEDS_FLOAT32", "RMP"]
+__all__ = ["RMP"]
 
 STAGE = "balancing the thresholds"
 
@@ -37,7 +36,7 @@ NEEDS_FLOAT32 = (
 
 
 @dataclass(frozen=True)
-class RMP:
+class RMP(StaticMethod):
     """Threshold balancing on the calibration images, one threshold for each layer, and v_init = 0.
 
     Layer by layer, from the spikes of the balanced layers before it,
@@ -48,47 +47,38 @@ class RMP:
     `cos_export.network.reparametrisation.with_thresholds`), so the layer stands for its activation clipped at the new
     theta, without levels. A layer that no current drives above zero keeps its threshold.
 
-    Attributes:
-        horizon: The least number of steps to look for the maximum in. From v_init = 0 few neurons fire in the first
-            steps, so the largest currents come late; the published run is long.
+    From v_init = 0 few neurons fire in the first steps, so the largest currents come late, and the published run is
+    long: hence the horizon.
     """
 
-    horizon: int = 32
-    name: str = field(default="rmp", init=False)
-    needs_data: bool = field(default=True, init=False)
+    horizon: int = option(32, "Steps at least in which the largest current is looked for.", minimum=1, maximum=LONGEST)
+    name: ClassVar[str] = "rmp"
+    needs_data: ClassVar[bool] = True
+    depends_on_steps: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        if self.horizon < 1:
-            raise InputError(f"Threshold balancing needs a horizon of at least one step, not {self.horizon}.")
+    def refusal(self, numerics: str) -> str:
+        """Weights of integers cannot be scaled."""
+        return "" if numerics == "float32" else NEEDS_FLOAT32
 
-    def calibrate(
-        self,
-        network: SpikingNetwork,
-        data: CalibrationData,
-        steps: int,
-        device: torch.device,
-        progress: Progress,
-        checkpoint: Checkpoint,
-    ) -> SpikingNetwork:
-        """Sets thresholds, the weights that follow and v_init; see `calibration.stage.StaticMethod.calibrate`.
+    def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
+        """Sets thresholds, the weights that follow and v_init; see `StaticMethod.calibrate`.
 
         Raises:
-            InputError: The network is one of integers, or a layer is reset to a value: RMP is the soft reset.
+            InputError: A layer is reset to a value: RMP is the soft reset.
             NetworkError: A layer's spikes reach another without a weight that could carry the amplitude.
         """
-        if network.quantisation is not None:
-            raise InputError(NEEDS_FLOAT32)
         for name, spec in network.neurons.items():
             if spec.reset != "subtract":
                 raise InputError(f"RMP needs the soft reset, and layer {name!r} is reset to a value.")
         # What cannot be balanced is refused before the work, and not after it.
         with_thresholds(network, dict.fromkeys(network.layers, 1.0))
+        data, device, checkpoint = run.data, run.device, run.checkpoint
         _, kept = checkpoint.load(STAGE) or (0, {})
         found: dict[str, Tensor] = {name: top.to(device) for name, top in kept.items()}
-        horizon = max(steps, self.horizon)
+        horizon = max(run.steps, self.horizon)
 
         def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
-            progress(STAGE, network.layers.index(name), len(network.layers))
+            run.progress(STAGE, network.layers.index(name), len(network.layers))
             if name not in found:
                 checkpoint.save(STAGE, len(found), found)
                 found[name] = _highest_current(currents, device)
@@ -97,7 +87,7 @@ class RMP:
             return Sending(lambda batch: integrate_and_fire(batch, horizon, balanced).spikes, theta / neuron.threshold)
 
         layer_by_layer(Program(network, device), data, calibrate_layer)
-        progress(STAGE, len(network.layers), len(network.layers))
+        run.progress(STAGE, len(network.layers), len(network.layers))
         thresholds = {name: top.item() for name, top in found.items() if top > 0}
         balanced = with_thresholds(network, thresholds)
         return balanced.with_neurons(

@@ -5,14 +5,15 @@ Hao et al., "Reducing ANN-SNN Conversion Error through Residual Membrane Potenti
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cos_export.errors import InputError
+from calibration.methods.method import LONGEST, PerSampleMethod, option
 from cos_export.network import SampleStates
 from cos_export.simulation import Observer
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
@@ -25,23 +26,16 @@ RESIDUAL = 1e-3
 
 
 @dataclass(frozen=True)
-class SRP:
+class SRP(PerSampleMethod):
     """Per-sample calibration: `tau` steps of the whole network decide which neurons are silent in the run.
 
     All layers run tau steps together from v_init = theta / 2 with nothing silenced. A neuron with
     v(tau) <= theta / 1000 is silent in the run that follows, which starts again from theta / 2: its spikes are
     dropped and its potential goes on. One input costs tau + T steps.
-
-    Attributes:
-        tau: Steps of the first run.
     """
 
-    tau: int = 4
-    name: str = field(default="srp", init=False)
-
-    def __post_init__(self) -> None:
-        if self.tau < 1:
-            raise InputError(f"SRP needs tau >= 1, not {self.tau}.")
+    tau: int = option(4, "Extra steps per sample, of the first run.", flag="rho", minimum=1, maximum=LONGEST)
+    name: ClassVar[str] = "srp"
 
     @property
     def rho(self) -> int:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from calibration.checkpoint import Checkpoint
 from calibration.data import CalibrationData
 from calibration.distributed import summed
 from calibration.methods.ftbc import FTBC
 from calibration.methods.mean_matching import MeanMatching
+from calibration.methods.method import LARGEST_SEED, CalibrationRun, NetworkReference, StaticMethod, option
 from calibration.tuning.parameters import Tuned, Tuning
 from calibration.tuning.surrogate import check_compiler
 from calibration.tuning.teacher import teacher_logits
@@ -41,7 +41,7 @@ HELD_OUT = 2000
 
 
 @dataclass(frozen=True)
-class Static:
+class Static(StaticMethod):
     """Static calibration by gradient: the same parameters for all inputs, and no extra step at inference.
 
     Starts from mean matching, or from FTBC if the bias of each step is tuned, and minimises, without labels,
@@ -58,81 +58,71 @@ class Static:
     The derivative of a spike is the triangle max(0, 1 - |m / theta - 1|). Since that is not the true one, and since the
     images are finitely many, the last fifth of them (2,000 at most) is held out: the tuned network is kept if the
     divergence on those is smaller than it was at the start, and the start if not.
-
-    Attributes:
-        tune: What is tuned.
-        updates: Gradient steps.
-        samples: Images in each.
-        learning_rate: Of Adam, for a potential at T = 1 in units of theta; the other rates are in proportion.
-        flip: Whether half of the images of each update are mirrored left to right.
-        shift: By how many pixels they are moved at most.
-        both_sides: Whether what is answered to is the mean of the limit's softmax for an image and for its mirror
-            image, as in data distillation (Radosavovic et al., CVPR 2018); it costs one more run of the limit.
-        compiled: Whether `torch.compile` fuses the passes over a layer's neurons: some ten seconds for each shape of
-            layer at first, then 1.4 to 1.6 times the speed. It needs a C++ compiler on a CPU.
-        precision: "mixed" computes the convolutions of an update in bfloat16 where the device has instructions for
-            it; divergences and what is returned are of float32 in any case.
-        rounds: Of the mean matching before; FTBC takes three batches for each.
-        start_from: What to start from in their place: the same network, calibrated before, for this T or another one.
-        seed: Of the order of the images, and how they are changed.
     """
 
-    tune: tuple[Tuned, ...] = ("potential",)
-    updates: int = 300
-    samples: int = 64
-    learning_rate: float = 0.004
-    flip: bool = False
-    shift: int = 0
-    both_sides: bool = False
-    compiled: bool = False
-    precision: str = "mixed"
-    rounds: int = 10
-    start_from: SpikingNetwork | None = None
-    seed: int = 0
-    name: str = field(default="static", init=False)
-    needs_data: bool = field(default=True, init=False)
+    tune: tuple[Tuned, ...] = option(("potential",), "What is tuned, with commas: potential, threshold, bias, weight.")
+    updates: int = option(300, "Gradient steps.", minimum=1)
+    samples: int = option(64, "Images in each gradient step.", flag="batch", minimum=1)
+    learning_rate: float = option(
+        0.004, "Of Adam, for a potential at T = 1 in units of theta; other rates are in proportion.", above=0
+    )
+    flip: bool = option(False, "Mirror half of the images of each update left to right.")
+    shift: int = option(0, "Move the images of each update by up to so many pixels.", minimum=0)
+    # As in data distillation (Radosavovic et al., CVPR 2018); it costs one more run of the limit.
+    both_sides: bool = option(False, "Answer to the mean of the limit over an image and its mirror image.")
+    compiled: bool = option(
+        False, "Fuse what is computed by torch.compile: 1.4 to 1.6 times as fast after a slower start.", flag="compile"
+    )
+    precision: str = option(
+        "mixed",
+        "Of the convolutions of an update: mixed is bfloat16 where the device has instructions for it.",
+        choices=("float32", "mixed"),
+    )
+    rounds: int = option(10, "Of the mean matching before; FTBC takes three batches for each.", minimum=1)
+    start_from: SpikingNetwork | NetworkReference | None = option(
+        None, "What to start from: a bundle or .nir of the same network, calibrated before for any T."
+    )
+    seed: int = option(
+        0, "Of the order of the calibration images, and of how they are changed.", minimum=0, maximum=LARGEST_SEED
+    )
+    name: ClassVar[str] = "static"
+    needs_data: ClassVar[bool] = True
+    depends_on_steps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if min(self.updates, self.samples, self.rounds) < 1 or not self.learning_rate > 0 or self.shift < 0:
-            raise InputError(
-                "The static method needs at least one update, one sample and one round, a positive learning rate and "
-                "no negative shift."
-            )
-        known = get_args(Tuned)
-        if not self.tune or set(self.tune) - set(known) or len(set(self.tune)) < len(self.tune):
-            raise InputError(f"What is tuned must be some of {', '.join(known)}, each once, not {self.tune}.")
-        if self.precision not in ("float32", "mixed"):
-            raise InputError(f"precision must be float32 or mixed, and is {self.precision!r}.")
+        super().__post_init__()
+        if not self.tune or len(set(self.tune)) < len(self.tune):
+            raise InputError(f"What is tuned must be some of {', '.join(get_args(Tuned))}, each once, not {self.tune}.")
 
-    def calibrate(
-        self,
-        network: SpikingNetwork,
-        data: CalibrationData,
-        steps: int,
-        device: torch.device,
-        progress: Progress,
-        checkpoint: Checkpoint,
-    ) -> SpikingNetwork:
-        """Sets what is tuned; see `calibration.stage.StaticMethod.calibrate`.
+    @property
+    def changes_weights(self) -> bool:
+        """Whether weights are tuned."""
+        return "weight" in self.tune
+
+    def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
+        """Sets what is tuned; see `StaticMethod.calibrate`.
 
         Raises:
             InputError: A layer is reset to a value or has silent neurons: the gradient is that of the plain neuron with
                 the soft reset. Or weights of a network of integers are to be tuned, or what are no images be mirrored,
                 or `start_from` is another network.
         """
-        self._check(network)
+        self._check_network(network)
+        if isinstance(self.start_from, NetworkReference):
+            raise InputError("start_from is known by its fingerprint alone: give the network itself to calibrate.")
+        steps, device, progress, checkpoint = run.steps, run.device, run.progress, run.checkpoint
         if self.compiled:
             check_compiler(device)
-        fitted, held_out = _parts(data)
+        fitted, held_out = _parts(run.data)
         teacher = Program(network, device)
         done, kept = checkpoint.load(STAGE) or (0, {})
         if self.start_from is not None:
             network = warm_start(self.start_from, network, steps)
-            self._check(network)
+            self._check_network(network)
         elif kept:
             network = _restarted(network, _part(kept, "start/"))
         else:
-            network = self._start(network, fitted, steps, device, progress, checkpoint)
+            network = self._start(network, replace(run, data=fitted))
         program = Program(network, device)
         tuning = Tuning(program, self.tune, steps, compiled=self.compiled)
         optimizer = self._optimizer(tuning, kept)
@@ -154,22 +144,13 @@ class Static:
         after = self._divergence(teacher, tuning, held_out, progress)
         return tuning.applied() if after < before else network
 
-    def _start(
-        self,
-        network: SpikingNetwork,
-        data: CalibrationData,
-        steps: int,
-        device: torch.device,
-        progress: Progress,
-        checkpoint: Checkpoint,
-    ) -> SpikingNetwork:
+    def _start(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
         if "bias" in self.tune:
-            start = FTBC(batches=3 * self.rounds, seed=self.seed)
-            return start.calibrate(network, data, steps, device, progress, checkpoint)
-        first = data if len(data) <= STARTED_ON else data.split(STARTED_ON)[0]
-        return MeanMatching(self.rounds).calibrate(network, first, steps, device, progress, checkpoint)
+            return FTBC(batches=3 * self.rounds, seed=self.seed).calibrate(network, run)
+        first = run.data if len(run.data) <= STARTED_ON else run.data.split(STARTED_ON)[0]
+        return MeanMatching(self.rounds).calibrate(network, replace(run, data=first))
 
-    def _check(self, network: SpikingNetwork) -> None:
+    def _check_network(self, network: SpikingNetwork) -> None:
         for name, spec in network.neurons.items():
             if spec.reset != "subtract":
                 raise InputError(f"The static method needs the soft reset, and layer {name!r} is reset to a value.")

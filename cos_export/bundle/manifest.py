@@ -16,11 +16,11 @@ from cos_export.reading.limits import MAX_DIMENSIONS, MAX_NAME, MAX_ONNX, MAX_ST
 __all__ = ["BUNDLE_FORMAT", "BUNDLE_FORMATS", "MANIFEST", "OPTIONAL_FILES", "REQUIRED_FILES"]
 __all__ += ["check_manifest", "check_metrics", "read_manifest"]
 
-BUNDLE_FORMAT = "cos-export-bundle/1"
+BUNDLE_FORMAT = "cos-export-bundle/2"
 """What manifest.json calls the format that is written."""
 
 BUNDLE_FORMATS = ("cos-export-bundle/1", "cos-export-bundle/2")
-"""The formats that are read."""
+"""The formats that are read. The first had no record of the calibration method, and one T for two."""
 
 MANIFEST = "manifest.json"
 
@@ -174,6 +174,9 @@ class Manifest(_Entry):
             raise ValueError(f"files lists {strange[0][:80]!r}, which is not a file of a bundle")
         if any(entry.bytes > MAX_ONNX for name, entry in self.files.items() if name.endswith(".onnx")):
             raise ValueError(f"files lists an ONNX graph of more than {MAX_ONNX:,} bytes")
+        unsaid = {"calibration", "calibrated_timesteps"} - self.model_fields_set
+        if unsaid and self.format == BUNDLE_FORMAT:
+            raise ValueError(f"{', '.join(sorted(unsaid))}: Field required in {BUNDLE_FORMAT}, or null")
         if self.calibration is not None and not isinstance(self.calibration.get("name"), str):
             raise ValueError("calibration lacks its name")
         return self

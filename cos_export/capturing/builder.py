@@ -186,7 +186,8 @@ class Builder:
         self._nodes["output"] = node
         self._edges += [(source, "output") for source in sources]
         nodes = {name: node.node() if isinstance(node, Synapse) else node for name, node in self._nodes.items()}
-        return SpikingNetwork(nir.NIRGraph(nodes, self._edges, metadata={}, type_check=False), self._neurons)
+        graph = nir.NIRGraph(nodes, self._edges, metadata={}, type_check=False)
+        return SpikingNetwork(graph, self._neurons, method="half", calibration={"name": "half"})
 
     def _add(self, wanted: str, node: nir.NIRNode | Synapse, sources: list[str]) -> str:
         name = self._free_name(wanted)

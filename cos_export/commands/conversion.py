@@ -95,31 +95,34 @@ def convert_and_export(
 
     Example: cos-export convert-and-export digits --data digits --steps 4 --targets onnxruntime,lava --out out/digits
     """
+    from calibration import method_named
     from calibration.choices import Choices
     from cos_export.bundle import network_of
     from targets.verification import resolve
 
     choices = Choices(
-        method,
+        method_named(
+            method,
+            given(
+                **({"tau" if method == "srp" else "rho": rho} if method in ("cos", "srp") else {}),
+                tune=tune and tuple(names(tune)),
+                updates=updates,
+                learning_rate=learning_rate,
+                flip=flip or None,
+                shift=shift,
+                both_sides=both_sides or None,
+                start_from=start_from and network_of(start_from),
+                compiled=compiled or None,
+                seed=seed,
+            ),
+        ),
         steps,
-        rho,
         samples,
         levels,
         max_pool.value,
         thresholds,
         per_channel=per_channel,
         device=device,
-        options=given(
-            tune=tune and tuple(names(tune)),
-            updates=updates,
-            learning_rate=learning_rate,
-            flip=flip or None,
-            shift=shift,
-            both_sides=both_sides or None,
-            start_from=start_from and network_of(start_from),
-            compiled=compiled or None,
-            seed=seed,
-        ),
         numerics=numerics,
         quantisation=tuple(names(quantisation or "")),
     )
@@ -171,32 +174,35 @@ def calibrate(
 
     Many GPUs: torchrun --nproc-per-node 4 -m cos_export calibrate resnet20 ...
     """
+    from calibration import method_named
     from calibration.choices import Choices
     from calibration.distributed import local_device
     from cos_export.bundle import network_of
     from cos_export.device import resolve_device
 
     choices = Choices(
-        method,
+        method_named(
+            method,
+            given(
+                **({"tau" if method == "srp" else "rho": rho} if method in ("cos", "srp") else {}),
+                tune=tune and tuple(names(tune)),
+                updates=updates,
+                learning_rate=learning_rate,
+                flip=flip or None,
+                shift=shift,
+                both_sides=both_sides or None,
+                start_from=start_from and network_of(start_from),
+                compiled=compiled or None,
+                seed=seed,
+            ),
+        ),
         steps,
-        rho,
         samples,
         levels,
         max_pool.value,
         thresholds,
         per_channel=per_channel,
         device=str(local_device(resolve_device(device))),
-        options=given(
-            tune=tune and tuple(names(tune)),
-            updates=updates,
-            learning_rate=learning_rate,
-            flip=flip or None,
-            shift=shift,
-            both_sides=both_sides or None,
-            start_from=start_from and network_of(start_from),
-            compiled=compiled or None,
-            seed=seed,
-        ),
         numerics=numerics,
         quantisation=tuple(names(quantisation or "")),
         batch_size=batch_size,

@@ -20,7 +20,7 @@ from cos_export.terminal.options import (
     names,
     numbers,
 )
-from cos_export.terminal.output import finish
+from cos_export.terminal.output import finish, show_notes
 from cos_export.terminal.standard_output import console
 
 __all__ = ["list_targets", "report", "run_bundle", "verify"]
@@ -35,15 +35,20 @@ def verify(
 
     Example: cos-export verify out/digits --targets onnxruntime,lava
     """
+    from calibration import method_of
+    from cos_export.bundle import load
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import show_parity
     from targets import verification
 
+    opened = load(bundle)
+    notes = method_of(opened).notes
     with progress_bars() as progress:
-        result = verification.verify(bundle, names(targets), progress=progress)
+        result = verification.verify(opened, names(targets), progress=progress)
     if not as_json:
         show_parity(console(), result)
-    return finish(result.to_dict(), as_json, result.passed)
+        show_notes(notes)
+    return finish(result.to_dict() | {"notes": notes}, as_json, result.passed)
 
 
 def run_bundle(
@@ -60,7 +65,7 @@ def run_bundle(
 
     Example: cos-export run out/digits --data digits --target lava --samples 100
     """
-    from calibration import per_sample_method
+    from calibration import method_of
     from cos_export.accuracy import row_of
     from cos_export.bundle import load
     from cos_export.datasets import load_dataset
@@ -74,17 +79,18 @@ def run_bundle(
     read = partial(load_dataset, mean=numbers("--mean", mean), std=numbers("--std", std))
     dataset = read(data, "test").first(samples)
     images = check_images(opened.network, dataset.images)
-    network = opened.network
-    method = per_sample_method(network.method, network.rho) if network.rho else None
+    recorded = method_of(opened)
     with progress_bars() as progress:
-        trace = classify(chosen, opened, images, calibration=method, device=device, progress=progress)
+        trace = classify(chosen, opened, images, calibration=recorded.per_sample, device=device, progress=progress)
     row = row_of(opened.network, trace, dataset, range(1, opened.steps + 1))
     version = chosen.available().version
     if not as_json:
         console().print(
             accuracy_table(None, [row], f"Accuracy (%) of {version} on {dataset.name}, {len(dataset)} images")
         )
+        show_notes(recorded.notes)
     document = {"target": chosen.name, "version": version, "dataset": dataset.name, "samples": len(dataset)}
+    document |= {"calibration": None if recorded.method is None else recorded.method.record(), "notes": recorded.notes}
     return finish(document | row.to_dict(), as_json, True)
 
 
@@ -104,6 +110,7 @@ def report(
 
     Example: cos-export report out/digits --targets onnxruntime,lava --out digits.html
     """
+    from calibration import method_of
     from cos_export.bundle import load
     from cos_export.report import report_destination, report_document, save_report
     from cos_export.terminal.progress_bars import progress_bars
@@ -111,17 +118,19 @@ def report(
     from targets import verification
 
     opened = load(bundle)
+    notes = method_of(opened).notes
     page = report_destination(opened, out)
     parity = None
     if targets is not None:
         with progress_bars() as progress:
             parity = verification.verify(opened, names(targets), progress=progress)
-    document = report_document(opened, parity)
+    document = report_document(opened, parity, notes=notes)
     save_report(page, document)
     if not as_json:
         screen = console()
         if parity is not None:
             show_parity(screen, parity)
+        show_notes(notes)
         screen.print(f"  {page}", highlight=False, soft_wrap=True)
     return finish({"bundle": str(bundle), "report": str(page), **document}, as_json, parity is None or parity.passed)
 

@@ -152,6 +152,7 @@ def offsets(
 
     Example: cos-export offsets digits --data digits --steps 4 --rho 4 --out offsets.png
     """
+    from calibration import COS
     from calibration.choices import Choices
     from calibration.conversion import data_parts, prepare
     from calibration.offset_spikes import offset_spikes
@@ -174,7 +175,7 @@ def offsets(
         else:
             module = load_model(model, weights, levels=levels, classes=classes).module
             choices = Choices(
-                "cos", steps, rho, None, levels, max_pool.value, thresholds, per_channel=per_channel, device=device
+                COS(rho), steps, None, levels, max_pool.value, thresholds, per_channel=per_channel, device=device
             )
             parts = data_parts(module, data, choices, mean=averages, std=deviations)
             network, images = prepare(module, parts, choices, progress=progress).captured, parts.evaluation

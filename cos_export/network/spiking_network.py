@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import nir
 import numpy as np
@@ -167,13 +167,16 @@ class SpikingNetwork:
     Attributes:
         graph: Wiring, weights and synapses.
         neurons: One entry for each `nir.IF` of the graph, by its name.
-        num_timesteps: T for which the initial potentials were calibrated, or None.
-        method: The calibration method that set them.
+        num_timesteps: T to run, of the graph and of the bundle, or None.
+        method: The calibration method that set the initial potentials.
         rho: Extra steps that the method needs for each input (0 if static).
         numerics: "float32", or "int8" where every array holds integers (v_init half-integers) in float32.
         quantisation: What the integers stand for, in a network of numerics "int8" and only there.
         schedule: "synchronous" if every layer fires from the first step on, "layerwise" if each integrates all T steps
             of what feeds it before it fires (`cos_export.network.schedule`).
+        calibration: The method's record, its name and every option as plain JSON, from which
+            `calibration.records.method_of` rebuilds it; None where that is not known.
+        calibrated_timesteps: T of the calibration, or None where what was set is made for any T.
     """
 
     graph: nir.NIRGraph
@@ -184,12 +187,21 @@ class SpikingNetwork:
     numerics: Literal["float32", "int8"] = "float32"
     quantisation: Quantisation | None = None
     schedule: Schedule = "synchronous"
+    calibration: Mapping[str, Any] | None = None
+    calibrated_timesteps: int | None = None
 
     def __post_init__(self) -> None:
         check_schedule(self.schedule)
         if (self.numerics == "int8") != (self.quantisation is not None):
             raise NetworkError('A network of numerics "int8" has a quantisation, and no other network has one.')
         object.__setattr__(self, "neurons", MappingProxyType(dict(self.neurons)))
+        if self.calibration is not None:
+            if self.calibration.get("name") != self.method:
+                raise NetworkError(
+                    f"The record of the calibration is of {self.calibration.get('name')!r}, and method is "
+                    f"{self.method!r}."
+                )
+            object.__setattr__(self, "calibration", MappingProxyType(dict(self.calibration)))
         for kind in (nir.Input, nir.Output):
             names = [name for name, node in self.graph.nodes.items() if isinstance(node, kind)]
             if len(names) != 1:

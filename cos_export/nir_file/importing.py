@@ -98,6 +98,8 @@ def import_graph(
         num_timesteps=facts.num_timesteps,
         method=facts.method,
         rho=facts.rho,
+        calibration=facts.calibration,
+        calibrated_timesteps=facts.calibrated_timesteps,
         numerics=facts.numerics,
         quantisation=facts.quantisation,
         schedule=facts.schedule,

@@ -12,7 +12,8 @@ survive a NIR file. On each spiking node:
     integer_scale        float64 (channels,), what 1 stands for in a network of integers
     window_opens         in a layer-wise graph with num_timesteps: the step after which it fires, for as many steps
 
-and on the graph `schema`, `num_timesteps` (if calibrated for one), `rho`, `method`, `numerics`, `schedule`
+and on the graph `schema`, `num_timesteps` (T to run), `rho`, `method`, `calibration` (the method's record, its name and
+every option, as JSON), `calibrated_timesteps` (T of the calibration, 0 if made for any), `numerics`, `schedule`
 ("synchronous", which a graph that says nothing is, or "layerwise"), `producer`, the
 constants of `CONTRACT`, and for numerics "int8" `input_scale`, `input_minimum`, `input_maximum` and `readout_scale`
 (see `cos_export.network.Quantisation`): the graph itself takes and gives integers.
@@ -20,6 +21,7 @@ constants of `CONTRACT`, and for numerics "int8" `input_scale`, `input_minimum`,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
@@ -65,8 +67,15 @@ CONTRACT: Mapping[str, str | float] = {
 
 QUANTISATION_KEYS = ("input_scale", "input_minimum", "input_maximum", "readout_scale")
 GRAPH_KEYS = frozenset(
-    {"schema", "num_timesteps", "rho", "method", "numerics", "schedule", "producer", *CONTRACT, *QUANTISATION_KEYS}
+    {
+        *("schema", "num_timesteps", "rho", "method", "calibration", "calibrated_timesteps", "numerics", "schedule"),
+        "producer",
+        *CONTRACT,
+        *QUANTISATION_KEYS,
+    }
 )
+MADE_FOR_ANY_STEPS = frozenset({"half", "opi", "none"})
+"""Static methods of before, when files said one T alone, whose potentials are made for no T."""
 NODE_KEYS = frozenset(
     {"v_init", "reset_mechanism", "spike_condition", "v_bias", "silent", "levels", "integer_scale", "window_opens"}
 )
@@ -78,9 +87,11 @@ class GraphFacts:
 
     Attributes:
         ours: Whether it follows our schema; otherwise all but `dt` are defaults.
-        num_timesteps: T of the calibration, or None.
+        num_timesteps: T to run, or None.
         rho: Extra steps per sample.
         method: The calibration method; "none" for a graph from elsewhere.
+        calibration: The method's record, or None if the file has none.
+        calibrated_timesteps: T of the calibration, or None if it was made for any.
         numerics: "float32" or "int8".
         quantisation: What the integers stand for, if there are any.
         schedule: "synchronous" or "layerwise".
@@ -91,6 +102,8 @@ class GraphFacts:
     num_timesteps: int | None = None
     rho: int = 0
     method: str = "none"
+    calibration: Mapping[str, Any] | None = None
+    calibrated_timesteps: int | None = None
     numerics: Literal["float32", "int8"] = "float32"
     quantisation: Quantisation | None = None
     schedule: Schedule = "synchronous"
@@ -124,6 +137,8 @@ def graph_metadata(network: SpikingNetwork) -> dict[str, str | int | float]:
         **steps,
         "rho": int(network.rho),
         "method": network.method,
+        **({} if network.calibration is None else {"calibration": json.dumps(dict(network.calibration))}),
+        "calibrated_timesteps": int(network.calibrated_timesteps or 0),
         "numerics": network.numerics,
         "schedule": network.schedule,
         **({} if network.quantisation is None else asdict(network.quantisation)),
@@ -202,11 +217,15 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
             f"The graph's metadata says schedule = {schedule!r}; known are {', '.join(map(repr, SCHEDULES))}."
         )
     steps = metadata.get("num_timesteps")
+    steps = None if steps is None else _integer("num_timesteps", steps, 1)
+    rho, method = _integer("rho", metadata.get("rho", 0), 0), _word("method", metadata) or "none"
     return GraphFacts(
         ours=True,
-        num_timesteps=None if steps is None else _integer("num_timesteps", steps, 1),
-        rho=_integer("rho", metadata.get("rho", 0), 0),
-        method=_word("method", metadata) or "none",
+        num_timesteps=steps,
+        rho=rho,
+        method=method,
+        calibration=_record(metadata, method),
+        calibrated_timesteps=_calibrated_steps(metadata, steps, rho, method),
         numerics=cast("Literal['float32', 'int8']", numerics),
         quantisation=_quantisation(metadata) if numerics == "int8" else None,
         schedule=schedule,
@@ -240,6 +259,25 @@ def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:
         scale=None if scale is None else scale.astype(np.float64),
         window_opens=None if opens is None else _integer("window_opens", opens, 0, 2**31),
     )
+
+
+def _record(metadata: Mapping[str, Any], method: str) -> Mapping[str, Any] | None:
+    text = _word("calibration", metadata)
+    if text is None:
+        return None
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NetworkError(f"calibration in the graph's metadata is not JSON: {error}") from error
+    if not isinstance(record, dict) or record.get("name") != method:
+        raise NetworkError(f"calibration in the graph's metadata is not the record of the method {method!r}.")
+    return record
+
+
+def _calibrated_steps(metadata: Mapping[str, Any], steps: int | None, rho: int, method: str) -> int | None:
+    if "calibrated_timesteps" in metadata:
+        return _integer("calibrated_timesteps", metadata["calibrated_timesteps"], 0) or None
+    return None if rho or method in MADE_FOR_ANY_STEPS else steps
 
 
 def _quantisation(metadata: Mapping[str, Any]) -> Quantisation:

@@ -192,7 +192,8 @@ def _difference(network: SpikingNetwork, written: nir.NIRGraph, found: SpikingNe
         for entry in fields(stored):
             if not _identical(getattr(stored, entry.name), getattr(found.neurons[name], entry.name)):
                 return f"{entry.name} of the neurons {name!r}"
-    for key in ("num_timesteps", "method", "rho", "numerics", "quantisation", "schedule"):
+    kept = ("num_timesteps", "method", "rho", "calibration", "calibrated_timesteps", "numerics", "quantisation")
+    for key in (*kept, "schedule"):
         if getattr(network, key) != getattr(found, key):
             return key
     return None

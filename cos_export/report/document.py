@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ _SHOWN = (
     "rho",
     "total_timesteps",
     "method",
+    "calibration",
+    "calibrated_timesteps",
     "numerics",
     "neurons",
     "metrics",
@@ -30,23 +33,28 @@ _BINS = 60
 """Of the histograms of initial potentials."""
 
 
-def report_document(bundle: Bundle, parity: ParityResult | None = None) -> dict[str, Any]:
+def report_document(bundle: Bundle, parity: ParityResult | None = None, *, notes: Sequence[str] = ()) -> dict[str, Any]:
     """All that the page says and draws, as numbers, strings, lists and dicts.
 
     Beside entries of the manifest:
 
         initial_potentials      edges: of the histograms' bins, in units of the threshold; counts: of neurons, by layer
+        notes                   what the bundle does not say of its calibration, in words
         firing_rates            by layer, the share of neurons that fired at each step, over the golden inputs
 
     Args:
         bundle: The bundle, with its manifest but for the list of files.
         parity: What targets fired; if None, the manifest's entry, which tells of the export.
+        notes: What the bundle does not say, for the reader.
 
     Raises:
         BundleError: The bundle is damaged.
     """
     network, trace = bundle.network, bundle.golden.trace
-    document = {key: bundle.manifest[key] for key in _SHOWN}
+    document: dict[str, Any] = {key: bundle.manifest.get(key) for key in _SHOWN}
+    # Of the network, for a manifest of before does not have it.
+    document["calibrated_timesteps"] = network.calibrated_timesteps
+    document["notes"] = list(notes)
     if parity is not None:
         document["parity"] = parity_summary(parity)
     document["initial_potentials"] = _histograms(network)

@@ -47,6 +47,9 @@ class PerSampleCalibration(Protocol):
     def rho(self) -> int:
         """Extra steps per sample."""
 
+    def record(self) -> Mapping[str, Any]:
+        """Its name and every option as plain JSON: what a bundle keeps, for it to be rebuilt from."""
+
     def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
         """Calibrates on `images` and runs them.
 

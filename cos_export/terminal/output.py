@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from cos_export.terminal.standard_output import stream
+from cos_export.terminal.standard_output import console, stream
 
-__all__ = ["fail", "finish"]
+__all__ = ["fail", "finish", "show_notes"]
 
 
 def finish(document: dict[str, Any], as_json: bool, passed: bool) -> int:
@@ -18,6 +19,12 @@ def finish(document: dict[str, Any], as_json: bool, passed: bool) -> int:
     if as_json:
         stream().write(json.dumps(document, indent=2) + "\n")
     return 0 if passed else 1
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """What is not known of what was shown, a line for each."""
+    for note in notes:
+        console().print(f"[yellow]note:[/yellow] {escape(note)}", highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int, as_json: bool) -> int:

@@ -188,7 +188,11 @@ def show_conversion(
             for line in violation_lines(target):
                 console.print(line, highlight=False)
     steps, rho = manifest["num_timesteps"], manifest["rho"]
-    console.print(f"T = {steps}, rho = {rho}, T_total = {rho + steps} steps per input, {numerics}", highlight=False)
+    made_for = manifest["calibrated_timesteps"]
+    differs = "" if made_for in (None, steps) else f" (calibrated for T = {made_for})"
+    console.print(
+        f"T = {steps}{differs}, rho = {rho}, T_total = {rho + steps} steps per input, {numerics}", highlight=False
+    )
     for name in sorted(manifest["files"]):
         console.print(f"  {bundle.path / name}", highlight=False, soft_wrap=True)
     console.print(f"  {bundle.path / 'manifest.json'}", highlight=False, soft_wrap=True)

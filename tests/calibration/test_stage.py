@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_networks import two_layers
 
-from calibration import MeanMatching, calibrate, method_names, needs_data, per_sample_method
+from calibration import METHODS, MeanMatching, calibrate, method_names
 from cos_export.errors import InputError, UnavailableError
 from cos_export.simulation import ann_logits, simulate
 
@@ -111,6 +111,5 @@ def test_refusals() -> None:
 
 def test_methods_by_name() -> None:
     assert method_names() == ("half", "opi", "rmp", "mean-matching", "bias", "ftbc", "static", "cos", "srp")
-    assert [needs_data(name) for name in method_names()] == [False, False, *[True] * 5, False, False]
-    method = per_sample_method("cos", 6)
-    assert method is not None and method.rho == 6
+    assert [method.needs_data for method in METHODS.values()] == [False, False, *[True] * 5, False, False]
+    assert [method.depends_on_steps for method in METHODS.values()] == [False, False, *[True] * 5, False, False]

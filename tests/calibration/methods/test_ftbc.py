@@ -119,6 +119,8 @@ def test_it_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_refusals() -> None:
-    for wrong in ({"alpha": 0.0}, {"alpha": 1.5}, {"batches": 0}, {"samples": 0}):
-        with pytest.raises(InputError, match="0 < alpha <= 1"):
+    refused = {"0 < alpha <= 1": [{"alpha": 0.0}, {"alpha": 1.5}], "batches >= 1": [{"batches": 0}]}
+    refused["samples >= 1"] = [{"samples": 0}]
+    for message, wrong in ((message, wrong) for message, cases in refused.items() for wrong in cases):
+        with pytest.raises(InputError, match=message):
             FTBC(**wrong)  # type: ignore[arg-type]

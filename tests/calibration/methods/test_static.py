@@ -181,7 +181,7 @@ def test_refusals() -> None:
     for wrong in ((), ("delay",), ("bias", "bias")):
         with pytest.raises(InputError, match="some of potential, threshold, bias, weight"):
             Static(tune=wrong)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="at least one update"):
+    with pytest.raises(InputError, match="updates >= 1"):
         Static(updates=0)
     with pytest.raises(InputError, match="at least one item"):
         calibrate(network, torch.utils.data.TensorDataset(torch.zeros(0, 2, 5, 5)), "static", 1)

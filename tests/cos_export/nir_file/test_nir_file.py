@@ -83,7 +83,8 @@ def test_metadata_is_the_schema(tmp_path):
     network = build.sequential(
         rng, (2, 6, 6), [build.conv2d(rng, 2, 3), build.IF], bias_steps=1, silenced=True, levels=4
     )
-    network = replace(network, method="static", rho=2)
+    record = {"name": "static", "seed": 3, "tune": ["bias"]}
+    network = replace(network, method="static", rho=2, calibration=record, calibrated_timesteps=3)
     write_nir(network, tmp_path / "model.nir")
     graph = nir.read(tmp_path / "model.nir")
     kept = {key: value for key, value in graph.metadata.items() if key != "producer"}
@@ -92,6 +93,8 @@ def test_metadata_is_the_schema(tmp_path):
         "num_timesteps": 4,
         "rho": 2,
         "method": "static",
+        "calibration": '{"name": "static", "seed": 3, "tune": ["bias"]}',
+        "calibrated_timesteps": 3,
         "numerics": "float32",
         "schedule": "synchronous",
         "input_encoding": "constant",
