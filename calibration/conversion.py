@@ -27,6 +27,7 @@ from cos_export.progress import Progress, silent
 from cos_export.quantisation import quantise
 from cos_export.simulation import ann_logits
 from cos_export.training import accuracy
+from cos_export.user_code import user_code
 
 __all__ = [
     "Conversion",
@@ -143,14 +144,10 @@ def data_parts(
 def _check_takes(module: nn.Module, dataset: Dataset) -> None:
     """Runs one image, so that a misfit is named before it is a traceback from deep inside the module."""
     shape = tuple(dataset.images.shape[1:])
-    try:
-        with eval_mode(module), torch.no_grad():
-            # A copy, for forward may write into it.
-            logits = module(torch.from_numpy(dataset.images[:1].copy()))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise InputError(
-            f"{type(module).__name__} does not take images of shape {shape} from {dataset.name}: {error}"
-        ) from error
+    failure = f"{type(module).__name__} does not take images of shape {shape} from {dataset.name}"
+    with user_code(failure), eval_mode(module), torch.no_grad():
+        # A copy, for forward may write into it.
+        logits = module(torch.from_numpy(dataset.images[:1].copy()))
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"{type(module).__name__} must return logits (batch, classes), and returned {found}.")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cos_export.device import full_precision
+from cos_export.user_code import user_code
 
 __all__ = ["eval_mode", "module_logits"]
 
@@ -36,10 +37,15 @@ def module_logits(model: nn.Module, images: Tensor, *, device: torch.device, bat
 
     Returns:
         (samples, classes) on the host.
+
+    Raises:
+        InputError: Its forward raises something.
     """
     model.to(device)
     try:
-        with eval_mode(model), torch.no_grad(), full_precision():
+        shape = tuple(images.shape[1:])
+        failure = f"{type(model).__name__} fails on images of shape {shape}"
+        with user_code(failure), eval_mode(model), torch.no_grad(), full_precision():
             # The copy is not to be left out: `.to` gives back the very tensor where there is nothing to move.
             return torch.cat([model(batch.to(device, copy=True)).cpu() for batch in torch.split(images, batch_size)])
     finally:

@@ -12,9 +12,10 @@ from cos_export.capturing.findings import Finding, blockers
 from cos_export.capturing.operators.rectifiers import check_keys
 from cos_export.capturing.options import MaxPool, check_options
 from cos_export.capturing.preparing import prepare
-from cos_export.capturing.tracing import check_example, summary
+from cos_export.capturing.tracing import check_example
 from cos_export.capturing.walk import walk
 from cos_export.errors import CosExportError
+from cos_export.user_code import summary
 
 __all__ = ["CheckResult", "check_model", "inspect_module"]
 
@@ -39,6 +40,11 @@ class CheckResult:
     def blockers(self) -> tuple[Finding, ...]:
         """What stands in its way."""
         return tuple(blockers(self.findings))
+
+    @property
+    def ran(self) -> bool:
+        """Whether the module's own code ran on the example at all."""
+        return not any(finding.op in ("copy", "forward") for finding in self.blockers)
 
     @property
     def warnings(self) -> tuple[Finding, ...]:

@@ -8,6 +8,7 @@ from cos_export.capturing.findings import Finding
 from cos_export.capturing.operators.max_pooling import average_max_pools
 from cos_export.capturing.options import Options
 from cos_export.capturing.tracing import Traced, trace
+from cos_export.wrappers import unwrapped_copy
 
 __all__ = ["prepare"]
 
@@ -19,8 +20,11 @@ def prepare(model: nn.Module, example: Tensor, options: Options) -> Traced | Fin
         model: Left as it is.
         example: From `check_example`.
         options: What the user chose.
+
+    Raises:
+        InputError: `model` is not a module.
     """
-    traced = trace(model, example, options.levels)
+    traced = trace(unwrapped_copy(model), example, options.levels)
     if isinstance(traced, Traced) and options.max_pool == "average":
         average_max_pools(traced.graph)
     return traced

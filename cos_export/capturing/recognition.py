@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from cos_export.capturing.overwriting import Overwrites, OverwritingHardtanh, OverwritingQCFS
 from cos_export.qcfs import QCFS
+from cos_export.user_code import exits_raise
 
 __all__ = ["Recognition", "recognise_activations"]
 
@@ -104,12 +105,12 @@ def _judge(module: nn.Module, levels: int | None) -> _Match | str | None:
     suspicion: str | None = None
     for name, threshold in _thresholds(module).items():
         try:
-            with warnings.catch_warnings(), torch.no_grad():
+            with warnings.catch_warnings(), exits_raise(), torch.no_grad():
                 warnings.simplefilter("ignore")
                 verdict = _compare(copy.deepcopy(module).double().eval(), name, threshold, levels)
                 if isinstance(verdict, _Match):
                     return replace(verdict, overwrites=_overwrites(copy.deepcopy(module).eval(), threshold))
-        except Exception:  # noqa: BLE001 - the user's code, given what it may not be made for: it is no activation
+        except (Exception, SystemExit):  # noqa: BLE001 - the user's code, given what it is not made for
             continue
         suspicion = suspicion or verdict
     return suspicion

@@ -6,12 +6,10 @@ import copy
 import io
 import logging
 import re
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from torch.export.graph_signature import InputKind
 from cos_export.capturing.findings import Finding
 from cos_export.capturing.recognition import Recognition, recognise_activations
 from cos_export.errors import InputError
+from cos_export.user_code import exits_raise, is_users, line_of, summary
 
 __all__ = [
     "REPLACED",
@@ -35,7 +34,6 @@ __all__ = [
     "operation",
     "operation_path",
     "source_line",
-    "summary",
     "trace",
 ]
 
@@ -44,8 +42,6 @@ REPLACED = "cos_export_replaced"
 
 # Not 1, which torch.export takes for a constant, and no size that a forward is likely to spell out.
 _BATCH = 3
-_TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__).parent.parent)
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .*\n\s*(?P<code>.*)')
 
 
@@ -109,8 +105,9 @@ def trace(model: nn.Module, example: Tensor, levels: int | None = None) -> Trace
         levels: L of the user's own quantised activations that do not say it.
     """
     try:
-        module = copy.deepcopy(model).cpu().eval()
-    except Exception as error:  # noqa: BLE001 - a module may hold anything
+        with exits_raise():
+            module = copy.deepcopy(model).cpu().eval()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may hold anything
         return Finding("", "copy", None, "", f"it cannot be copied ({summary(error)})", "keep no graph tensors in it")
     odd = sorted(
         f"{name} ({str(tensor.dtype).removeprefix('torch.')})"
@@ -120,26 +117,26 @@ def trace(model: nn.Module, example: Tensor, levels: int | None = None) -> Trace
     if odd:
         return Finding("", "weights", None, "", f"not float32: {', '.join(odd)}", "convert it first: model.float()")
     try:
-        with torch.no_grad():
+        with exits_raise(), torch.no_grad():
             module(example)
-    except Exception as error:  # noqa: BLE001 - forward is the user's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - forward is the user's code
         return Finding(
             "",
             "forward",
-            _line_of(error),
+            line_of(error),
             "",
             f"it fails on {_BATCH} copies of the example's first sample, {tuple(example.shape)} ({summary(error)})",
             "give an example of the shape the model takes; it must take one tensor and any batch size",
         )
     recognition = recognise_activations(module, levels)
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), exits_raise(), torch.no_grad():
             program = export(module, (example,), dynamic_shapes=({0: Dim.AUTO},))
-    except Exception as error:  # noqa: BLE001 - torch.export raises whatever it meets
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - torch.export raises whatever it meets
         return Finding(
             "",
             "torch.export",
-            _line_of(error),
+            line_of(error),
             "",
             f"the model cannot be traced ({summary(error)})",
             "forward must do the same for every input: no Python branches or loops that depend on values of a tensor, "
@@ -233,21 +230,5 @@ def module_path(node: fx.Node) -> str:
 def source_line(node: fx.Node) -> str | None:
     """The user's line that a node comes from: "file:number: code"."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    own = [frame for frame in frames if _is_users(frame[0])]
+    own = [frame for frame in frames if is_users(frame[0])]
     return f"{own[-1][0]}:{own[-1][1]}: {own[-1][2].strip()}" if own else None
-
-
-def _is_users(file: str) -> bool:
-    return not file.startswith((_TORCH, _HERE, "<"))
-
-
-def _line_of(error: BaseException) -> str | None:
-    """The user's line that an exception came through last."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
-    return f"{own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else None
-
-
-def summary(error: BaseException) -> str:
-    """An exception in one line."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -28,11 +28,11 @@ from cos_export.capturing.tracing import (
     operation,
     operation_path,
     source_line,
-    summary,
 )
 from cos_export.capturing.values import Value
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import Shape
+from cos_export.user_code import summary
 
 __all__ = ["Walk", "walk"]
 

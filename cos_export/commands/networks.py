@@ -26,6 +26,7 @@ from cos_export.terminal.options import (
     WeightsOption,
     given,
     numbers,
+    whole_numbers,
 )
 from cos_export.terminal.output import finish
 from cos_export.terminal.standard_output import console
@@ -56,15 +57,17 @@ def check(
     module = build_model(model, levels=levels, classes=classes)
     if weights is not None:
         zoo.load_weights(module, weights)
-    shape = numbers("--input-shape", input_shape)
+    shape = whole_numbers("--input-shape", input_shape)
     if shape is None and model not in zoo.names():
         raise InputError("Say the shape of one image, as --input-shape 3,32,32.")
-    size = [int(n) for n in shape] if shape is not None else list(zoo.entry(model).input_shape)
+    size = shape if shape is not None else list(zoo.entry(model).input_shape)
     example = np.zeros((2, *size), np.float32)
     result = check_model(module.eval(), example, levels=levels, max_pool=max_pool.value, assume_thresholds=True)
     if not as_json:
         console().print(check_table(result, model))
-    return finish(result.to_dict(), as_json, result.passed)
+    code = finish(result.to_dict(), as_json, result.passed)
+    # Nothing was checked where the network itself fails: that is wrong input, and not a check that failed.
+    return code if result.ran else 2
 
 
 def train(

@@ -48,6 +48,7 @@ __all__ = [
     "given",
     "names",
     "numbers",
+    "whole_numbers",
 ]
 
 
@@ -138,3 +139,20 @@ def numbers(option: str, listed: str | None) -> list[float] | None:
         return [float(number) for number in listed.split(",")]
     except ValueError:
         raise InputError(f"{option} takes numbers with commas between them, and got {listed!r}.") from None
+
+
+def whole_numbers(option: str, listed: str | None) -> list[int] | None:
+    """The whole numbers of a list with commas, or None if there is none.
+
+    Raises:
+        InputError: One is not a whole number above 0.
+    """
+    if listed is None:
+        return None
+    try:
+        found = [int(number) for number in listed.split(",")]
+    except ValueError:
+        found = [0]
+    if min(found) < 1:
+        raise InputError(f"{option} takes whole numbers above 0 with commas between them, and got {listed!r}.")
+    return found

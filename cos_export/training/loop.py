@@ -19,6 +19,7 @@ from cos_export.training.evaluation import accuracy
 from cos_export.training.recipe import Recipe, learning_rate
 from cos_export.training.result import Epoch, TrainingResult
 from cos_export.training.state import Trainee, fingerprint, read_state, write_state
+from cos_export.user_code import user_code
 
 __all__ = ["train"]
 
@@ -128,7 +129,8 @@ def _epoch(
         shown = augment(images[batch], recipe, trainee.generator)
         shown = shown.contiguous(memory_format=torch.channels_last) if shown.ndim == 4 else shown
         with mixed_precision(images.device, autocast):
-            logits = trainee.model(shown)
+            with user_code(f"{type(trainee.model).__name__} fails on a batch of {tuple(shown.shape)} in training"):
+                logits = trainee.model(shown)
             loss = functional.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
         trainee.optimizer.zero_grad(set_to_none=True)
         trainee.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from cos_export.errors import InputError
 from cos_export.module_logits import eval_mode
 from cos_export.qcfs import QCFS
+from cos_export.user_code import user_code
 
 __all__ = ["restore_swapped", "swap_activations"]
 
@@ -148,7 +149,8 @@ def _observe(model: nn.Module, found: dict[nn.ReLU, str], images: Tensor, percen
 def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
     """All tensors that `model` returns in eval mode. It is given a copy of the images, for it may write into them."""
     place = next(model.parameters(), torch.empty(0)).device
-    with eval_mode(model), torch.no_grad():
+    failure = f"{type(model).__name__} fails on images of shape {tuple(images.shape[1:])}"
+    with user_code(failure), eval_mode(model), torch.no_grad():
         returned = model(images.to(place, copy=True))
     return [leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor)]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from torch import nn
 from cos_export import zoo
 from cos_export.errors import InputError
 from cos_export.training import restore_swapped
+from cos_export.zoo.factory import build_from_factory
 
 __all__ = ["Model", "build_model", "load_model"]
 
@@ -96,29 +95,8 @@ def build_model(spec: str, *, seed: int = 0, levels: int | None = None, classes:
                 raise InputError(f"{name} can be chosen for zoo networks only. Set it in the function {spec!r} names.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _from_factory(spec)
+            return build_from_factory(spec)
     raise InputError(
         f"There is no network {spec!r}. Give a name from the zoo ({', '.join(zoo.names())}), or a function that "
         "returns yours, as package.module:factory."
     )
-
-
-def _from_factory(spec: str) -> nn.Module:
-    module_name, _, attribute = spec.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except ModuleNotFoundError as error:
-        raise InputError(f"{spec!r} cannot be imported: {error}. Run the command where {module_name!r} is.") from error
-    except AttributeError as error:
-        raise InputError(f"{spec!r} cannot be found: {error}.") from error
-    if not callable(factory):
-        raise InputError(f"{spec!r} is a {type(factory).__name__}. Name a function that returns the network.")
-    try:
-        module = factory()
-    except TypeError as error:
-        raise InputError(f"{spec!r} cannot be called without arguments: {error}.") from error
-    if not isinstance(module, nn.Module):
-        raise InputError(f"{spec!r} returned a {type(module).__name__}, and should return a torch.nn.Module.")
-    return module
