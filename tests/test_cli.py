@@ -152,7 +152,7 @@ def test_check_lists_everything_and_exits_1_on_a_blocker(tmp_path: Path) -> None
     unknown = run("check", "mine:bad", cwd=tmp_path)
     assert unknown.returncode == 2 and "--input-shape 3,32,32" in unknown.stderr
     wrong = run("check", "mine:bad", "--input-shape", "1,eight,8", cwd=tmp_path)
-    assert wrong.returncode == 2 and "takes numbers" in wrong.stderr
+    assert wrong.returncode == 2 and "takes whole numbers" in wrong.stderr
 
 
 @pytest.mark.parametrize("per_channel", [False, True])

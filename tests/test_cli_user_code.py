@@ -50,9 +50,17 @@ TRAIN = ("--data", "data.npz", "--epochs", "1", "--batch-size", "8", "--out", "n
 @pytest.mark.parametrize(
     ("arguments", "message", "line"),
     [
-        (("check", "failing:ends", "--input-shape", "1,2,2"), "it ends Python (exit code 0)", "def ends(): os._exit(0)"),
+        (
+            ("check", "failing:ends", "--input-shape", "1,2,2"),
+            "it ends Python (exit code 0)",
+            "def ends(): os._exit(0)",
+        ),
         (("convert-and-export", "failing:always", *CONVERT), "KeyError: 'a table'", "raise KeyError"),
-        (("train", "failing:training", *TRAIN), "fails on a batch of (8, 1, 2, 2) in training: KeyError", "raise KeyError"),
+        (
+            ("train", "failing:training", *TRAIN),
+            "a batch of (8, 1, 2, 2) in training: KeyError",
+            "raise KeyError",
+        ),
         (("train", "failing:never", *TRAIN, "--swap-activations", "--levels", "2"), "no nn.ReLU module", ""),
     ],
 )
@@ -70,7 +78,7 @@ def test_a_check_of_a_forward_that_fails_is_one_finding(folder):
     done = run("check", "failing:always", "--input-shape", "1,2,2", "--json", cwd=folder)
     (finding,) = json.loads(done.stdout)["findings"]
     assert done.returncode == 2
-    assert "KeyError: 'a table'" in finding["blocker"] and "failing.py:15: raise KeyError" in finding["line"]
+    assert "KeyError: 'a table'" in finding["blocker"] and "failing.py:16: raise KeyError" in finding["line"]
     assert "printed in forward" in done.stderr
     assert run("check", "failing:never", "--input-shape", "1,2,2", cwd=folder).returncode == 0
     fraction = run("check", "failing:never", "--input-shape", "1,2.5,2", cwd=folder)
