@@ -23,6 +23,7 @@ from cos_export.parity.evaluation import Charge, Evaluation, at_step
 from cos_export.parity.margin import evaluation_of
 from cos_export.parity.rounding import Bounded, gamma
 from cos_export.progress import Progress, silent
+from cos_export.quantisation.integrality import check_integers
 from cos_export.simulation.neuron import channels_last
 from cos_export.simulation.trace import Trace
 
@@ -116,7 +117,9 @@ def check_local(
 
     Raises:
         ParityError: The trace lacks a layer, or its shape is not the network's.
+        NetworkError: A network of integers holds something else, for which sums would not be exact.
     """
+    check_integers(network)
     for name, spec in network.neurons.items():
         wanted = (trace.steps, len(images), *spec.shape)
         found = trace.spikes[name].shape if name in trace.spikes else None

@@ -28,6 +28,11 @@ DAMPING = 0.01
 LARGEST_BLOCK = 4608
 """Inputs whose correlations are heeded: as many as a 3 x 3 convolution of 512 channels has, 170 MB in float64."""
 
+_ROUNDED = 2.0**-22
+"""By how much of a mean square, for each input, the eigenvalues of moments may be off that were summed in float32.
+
+What hardly changes from image to image, but for its mean, has variances below that, and even negative ones."""
+
 _PANEL = 64
 """Inputs whose errors are handed on to all later ones together, in one product of matrices."""
 
@@ -74,7 +79,8 @@ def fitted_synapse(node: nir.NIRNode, taken: float, given: Units, rounding: Roun
             np.split(np.arange(len(rows)), groups), _moments(node, heard, groups, block), strict=True
         ):
             spread = moments - np.outer(mean, mean) if has_bias else moments
-            fitted[own, block] = _handed_on(wanted[own, block], spread, rounding)
+            noise = _ROUNDED * len(moments) * float(np.diag(moments).mean())
+            fitted[own, block] = _handed_on(wanted[own, block], spread, rounding, noise)
             drift[own] += (fitted[own, block] * unit[own, None] / taken - rows[own, block]) @ mean
     found = with_attributes(node, weight=fitted.reshape(weight.shape).astype(np.float32))
     if has_bias:
@@ -95,14 +101,14 @@ def _column(values: NDArray[np.bool_], like: NDArray[np.float32]) -> NDArray[np.
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _handed_on(wanted: Matrix, spread: Matrix, rounding: Rounding) -> Matrix:
-    """Integers (outputs, inputs) for `wanted`, whose inputs have the moments `spread` (inputs, inputs)."""
+def _handed_on(wanted: Matrix, spread: Matrix, rounding: Rounding, noise: float = 0.0) -> Matrix:
+    """Integers (outputs, inputs) for `wanted`, whose inputs have moments `spread` (inputs, inputs), off by `noise`."""
     variances = np.diag(spread)
     count, mean = len(spread), float(variances.mean())
     if mean <= 0:
         return rounding.weights(wanted)
     order = np.argsort(-variances, kind="stable")
-    damped = spread[np.ix_(order, order)] + DAMPING * mean * np.eye(count)
+    damped = spread[np.ix_(order, order)] + max(DAMPING * mean, noise) * np.eye(count)
     # Row j of the factor is that of H_F^-1 over the root of its diagonal, for F = j, j + 1, ...
     factor = np.linalg.cholesky(np.linalg.inv(damped)).T
     below, above = rounding.beside(wanted[:, order])

@@ -17,6 +17,7 @@ from cos_export.errors import InputError, NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.network.node_facts import bias_of, facts, weight_field
 from cos_export.network.wires import Wires
+from cos_export.quantisation.integrality import check_integers
 from cos_export.quantisation.intervals import Bound, Interval, carried, input_interval
 from cos_export.simulation.fixed_point import LARGEST_START
 
@@ -98,6 +99,7 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
     quantisation = network.quantisation
     if quantisation is None:
         raise InputError("Ranges are proved of a network of integers. Quantise it first.")
+    check_integers(network)
     wires: Wires[Interval] = Wires(network)
     found: list[LayerRange] = []
     for name, parts in wires.walk():
@@ -108,8 +110,6 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
             continue
         if name in network.neurons or name == network.output_name:
             spec = network.neurons.get(name)
-            if spec is not None:
-                _check_integers(name, spec)
             found.append(_range(network, name, spec, arriving, steps, LARGEST_START if per_sample else 0.0))
             channels = np.ones(network.shapes[name][0])
             wires[name] = Interval(0.0 * channels, channels, channels)
@@ -131,24 +131,8 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
 
 def _check_weights(name: str, node: nir.NIRNode) -> None:
     weight = np.asarray(getattr(node, weight_field(node)))
-    if not _whole(weight) or weight.min() < -128 or weight.max() > 127:
+    if weight.min() < -128 or weight.max() > 127:
         raise NetworkError(f"Node {name!r}: its weights must be integers of -128..127.")
-    bias = bias_of(node)
-    if bias is not None and not _whole(bias):
-        raise NetworkError(f"Node {name!r}: its biases must be integers.")
-
-
-def _check_integers(name: str, spec: NeuronSpec) -> None:
-    bias = np.zeros(1) if spec.bias is None else spec.bias
-    if not _whole(spec.threshold) or not _whole(bias):
-        raise NetworkError(f"Layer {name!r}: its thresholds and biases must be integers.")
-    for what, values in (("v_init", spec.v_init), ("v_reset", spec.v_reset)):
-        if values is not None and not _whole(np.asarray(values) - np.float32(0.5)):
-            raise NetworkError(f"Layer {name!r}: {what} must be half-integers, so that no potential ties.")
-
-
-def _whole(values: NDArray[Any]) -> bool:
-    return bool(np.array_equal(values, np.rint(values)))
 
 
 def _range(

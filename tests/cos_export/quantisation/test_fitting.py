@@ -177,3 +177,14 @@ def test_errors_are_handed_on_alike_in_panels_of_any_size(monkeypatch: pytest.Mo
     whole = fitted_synapse(node, 1.0, np.array([0.02]), PLAIN, x)
     monkeypatch.setattr(fitting, "_PANEL", 7)
     np.testing.assert_array_equal(fitted_synapse(node, 1.0, np.array([0.02]), PLAIN, x).weight, whole.weight)
+
+
+def test_inputs_that_hardly_change_are_no_reason_to_fail() -> None:
+    """Of sums in float32, variances far below the square of the mean come out as noise, also below zero."""
+    rng = np.random.default_rng(5)
+    node = dense(rng, 4, 64)
+    x = (3.0 + 1e-6 * rng.normal(size=(200, 64))).astype(np.float32)
+    found = fitted_synapse(node, 1.0, np.array([0.02]), PLAIN, torch.from_numpy(x))
+    nearest = rounded_synapse(node, 1.0, np.array([0.02]), PLAIN)
+    assert (error(node, found, 1.0, 0.02, x) <= error(node, nearest, 1.0, 0.02, x) + 1e-9).all()
+    assert np.abs(found.weight - node.weight / 0.02).max() < 1

@@ -123,10 +123,10 @@ def test_a_window_counts_as_often_as_it_is_wide() -> None:
     ("change", "words"),
     [
         ({"weight": np.full((1, 3), 128)}, "Node 'affine2': its weights must be integers of -128..127"),
-        ({"weight": np.full((1, 3), 0.5)}, "Node 'affine2': its weights must be integers"),
-        ({"bias": np.full(1, 0.5)}, "Node 'affine2': its biases must be integers"),
-        ({"threshold": 10.5}, "Layer 'if3': its thresholds and biases must be integers"),
-        ({"v_init": 3.0}, "Layer 'if3': v_init must be half-integers"),
+        ({"weight": np.full((1, 3), 0.5)}, r"Node 'affine2': weight\[0, 0\] is 0\.5"),
+        ({"bias": np.full(1, 0.5)}, r"Node 'affine2': bias\[0\] is 0\.5"),
+        ({"threshold": 10.5}, r"Node 'if3': threshold\[0\] is 10\.5, .* an integer"),
+        ({"v_init": 3.0}, r"Node 'if3': v_init\[0\] is 3\.0, .* a half-integer"),
     ],
 )
 def test_a_number_that_is_no_integer_is_named(change: dict[str, Any], words: str) -> None:

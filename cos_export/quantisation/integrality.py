@@ -1,0 +1,66 @@
+"""Whether a network that says it is one of integers is: every array of every node, whatever its type."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from cos_export.errors import NetworkError
+from cos_export.network import SpikingNetwork
+
+__all__ = ["check_integers"]
+
+_WHOLE, _HALF = ("threshold", "bias"), ("v_init", "v_reset")
+
+
+def check_integers(network: SpikingNetwork) -> None:
+    """Refuses a network of integers with a number in it that is not one; of any other network it says nothing.
+
+    Integers are all arrays of the nodes, thresholds and biases per step; v_init and v_reset lie halfway between two.
+
+    Raises:
+        NetworkError: A number is not an integer, or a potential not a half-integer; it names node and field.
+    """
+    if network.quantisation is None:
+        return
+    for name in network.order:
+        spec = network.neurons.get(name)
+        if spec is None:
+            for field, values in _arrays(network.graph.nodes[name]):
+                _refuse(name, field, values, "an integer", values != np.rint(values))
+            continue
+        for field in _WHOLE:
+            values = getattr(spec, field)
+            if values is not None:
+                _refuse(name, field, values, "an integer", values != np.rint(values))
+        for field in _HALF:
+            values = getattr(spec, field)
+            if values is not None:
+                # Half-integers, so that no potential ties with its threshold.
+                _refuse(name, field, values, "a half-integer", values - np.floor(values) != 0.5)
+
+
+def _arrays(node: nir.NIRNode) -> list[tuple[str, NDArray[np.floating]]]:
+    """The arrays of a node that can hold fractions, whatever its type calls them."""
+    names = [field.name for field in fields(node)] if is_dataclass(node) else []
+    held = [(name, getattr(node, name)) for name in names]
+    return [(name, np.asarray(value)) for name, value in held if _floats(value)]
+
+
+def _floats(value: object) -> bool:
+    return isinstance(value, (np.ndarray, np.floating, float)) and np.asarray(value).dtype.kind == "f"
+
+
+def _refuse(name: str, field: str, values: NDArray[np.floating], kind: str, wrong: NDArray[np.bool_]) -> None:
+    if not np.any(wrong):
+        return
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    count = int(np.count_nonzero(wrong))
+    raise NetworkError(
+        f"Node {name!r}: {field}{list(at) if at else ''} is {float(np.asarray(values)[at])!r}, and in a network of "
+        f"numerics int8 each must be {kind}; {count:,} of {np.size(values):,} are not. Quantise the float32 network "
+        "again (cos_export.quantise) after its weights were changed."
+    )
