@@ -17,6 +17,7 @@ from cos_export.errors import InputError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.simulation import check_images
 from cos_export.training.augmentation import mirrored, moved
+from cos_export.whole_number import whole_number
 
 __all__ = ["CalibrationData", "calibration_data"]
 
@@ -98,8 +99,7 @@ def calibration_data(
     Raises:
         InputError: They do not fit the network, there are none, or batch_size is below 1.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
+    batch_size = whole_number("batch_size", batch_size, 1)
     if isinstance(images, Dataset):
         if not hasattr(images, "__len__") or len(images) == 0:
             raise InputError("The calibration data set must have a length, and at least one item.")

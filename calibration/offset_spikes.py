@@ -24,6 +24,7 @@ from cos_export.progress import Progress, silent
 from cos_export.simulation import check_steps
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import NeuronRule, Program, clipped_activation
+from cos_export.whole_number import whole_number
 
 __all__ = ["LayerOffsets", "OffsetSpikes", "designed_spikes", "offset_spikes"]
 
@@ -130,8 +131,10 @@ def offset_spikes(
         UnavailableError: The device is not there.
     """
     chosen = tuple(dict.fromkeys(iterations))
-    if rho < 1 or not chosen or min(chosen) < 0:
-        raise InputError(f"Offset spikes need rho >= 1 and iterations >= 0, not {rho} and {list(iterations)}.")
+    rho = whole_number("rho", rho, 1)
+    if not chosen:
+        raise InputError("iterations must hold a number of iterations, and is empty.")
+    chosen = tuple(whole_number("iterations", count, 0) for count in chosen)
     for name, spec in network.neurons.items():
         if spec.reset == "value":
             raise InputError(f"Offset spikes need the soft reset, and layer {name!r} is reset to a value.")

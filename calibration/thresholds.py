@@ -33,6 +33,7 @@ from cos_export.device import resolve_device
 from cos_export.errors import InputError
 from cos_export.network import FloatArray
 from cos_export.progress import Progress, silent
+from cos_export.whole_number import whole_number
 
 __all__ = ["BINS", "GRID", "METHODS", "Histogram", "maximum", "mmse", "percentile", "relu_thresholds"]
 
@@ -155,9 +156,8 @@ def relu_thresholds(
         InputError: The images or an option cannot be used, or a ReLU was never active.
         UnavailableError: The device is not there.
     """
-    choose = _method(method, steps, p)
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
+    choose = _method(method, whole_number("steps", steps, 1), p)
+    batch_size = whole_number("batch_size", batch_size, 1)
     tensor = _images(images)
     options = check_options(max_pool=max_pool, assume_thresholds=True)
     observed = observed_relus(model, tensor, options, resolve_device(device))
@@ -173,8 +173,6 @@ def relu_thresholds(
 
 
 def _method(name: str, steps: int, p: float) -> Callable[[Histogram], DoubleArray]:
-    if steps < 1:
-        raise InputError(f"steps must be at least 1, and is {steps}.")
     if not 0 < p <= 100:
         raise InputError(f"The percentile must be above 0 and at most 100, and is {p}.")
     if name == "maximum":

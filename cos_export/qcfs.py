@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cos_export.errors import InputError
+from cos_export.whole_number import whole_number
 
 __all__ = ["QCFS", "qcfs"]
 
@@ -128,11 +129,10 @@ class QCFS(nn.Module):
 
     def __init__(self, levels: int = 4, threshold: float = 8.0) -> None:
         super().__init__()
-        if levels < 1:
-            raise InputError(f"QCFS needs at least 1 level, and levels is {levels}.")
+        levels = whole_number("levels", levels, 1)
         if not (math.isfinite(threshold) and threshold > 0):
             raise InputError(f"The threshold of QCFS must be a positive number, and is {threshold}.")
-        self.levels = int(levels)
+        self.levels = levels
         self.threshold = nn.Parameter(torch.tensor(float(threshold)))
 
     def forward(self, z: Tensor) -> Tensor:

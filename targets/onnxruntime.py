@@ -17,6 +17,7 @@ from cos_export.onnx_file import without_spikes
 from cos_export.progress import Progress, silent
 from cos_export.simulation import check_images, check_steps
 from cos_export.simulation.trace import Trace, concatenate
+from cos_export.whole_number import whole_number
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -48,10 +49,8 @@ class OnnxRuntimeTarget:
     def __init__(
         self, providers: Sequence[str] | None = None, threads: int | None = None, batch_size: int = 64
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
-        if threads is not None and threads < 1:
-            raise InputError(f"threads must be at least 1, and is {threads}.")
+        batch_size = whole_number("batch_size", batch_size, 1)
+        threads = None if threads is None else whole_number("threads", threads, 1)
         asked = (providers,) if isinstance(providers, str) else providers
         self.providers = tuple(asked) if asked else ("CPUExecutionProvider",)
         self.threads = threads

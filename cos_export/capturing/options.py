@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cos_export.errors import InputError
+from cos_export.whole_number import whole_number
 
 __all__ = ["MaxPool", "Options", "check_options"]
 
@@ -45,8 +46,7 @@ def check_options(
     Raises:
         InputError: One of them is out of range.
     """
-    if levels is not None and levels < 1:
-        raise InputError(f"levels must be at least 1, and is {levels}.")
+    levels = None if levels is None else whole_number("levels", levels, 1)
     if max_pool not in ("refuse", "average"):
         raise InputError(f'max_pool must be "refuse" or "average", and is {max_pool!r}.')
     checked = {}

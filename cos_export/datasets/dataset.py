@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cos_export.errors import InputError
 from cos_export.network import FloatArray
+from cos_export.whole_number import whole_number
 
 __all__ = ["Dataset"]
 
@@ -47,7 +48,7 @@ class Dataset:
         """
         if count is None:
             return self
-        if not 1 <= count <= len(self):
+        if whole_number("The number of samples", count, 1) > len(self):
             raise InputError(f"{self.name} has {len(self)} samples: {count} cannot be taken.")
         return replace(self, images=self.images[:count], labels=self.labels[:count])
 

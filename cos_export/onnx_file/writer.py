@@ -9,7 +9,6 @@ import onnx
 from onnx import TensorProto
 
 from cos_export.atomic_file import atomic_write
-from cos_export.errors import InputError
 from cos_export.network import Quantisation, SpikingNetwork
 from cos_export.network.schedule import over_window
 from cos_export.network.wires import Wires
@@ -21,6 +20,7 @@ from cos_export.onnx_file.pruning import LOGITS
 from cos_export.onnx_file.synapses import Synapse, synapse
 from cos_export.onnx_file.windows import fire_in_window
 from cos_export.simulation.fixed_point import input_gain
+from cos_export.whole_number import whole_number
 
 __all__ = ["IMAGES", "build_model", "write_onnx"]
 
@@ -88,8 +88,7 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
         InputError: `steps` is below 1.
         NetworkError: The arrays are larger than one file can hold.
     """
-    if steps < 1:
-        raise InputError(f"The number of steps must be at least 1, and is {steps}.")
+    steps = whole_number("The number of steps", steps, 1)
     builder = GraphBuilder()
     builder.reserve(IMAGES, LOGITS)
     for kind in ("spikes", "threshold", "v_init", "silent", "bias", "v_reset"):

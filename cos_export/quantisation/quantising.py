@@ -23,6 +23,7 @@ from cos_export.quantisation.scales import Rounding, Units, arrivals, best_unit,
 from cos_export.quantisation.splitting import parts_allowed, split
 from cos_export.simulation import check_images
 from cos_export.simulation.fixed_point import half_integers
+from cos_export.whole_number import whole_number
 
 __all__ = ["SAMPLES", "quantise"]
 
@@ -85,8 +86,8 @@ def quantise(
     """
     if network.quantisation is not None:
         raise InputError("The network is one of integers already.")
-    if samples < 1:
-        raise InputError(f"Units are compared on at least one image, not {samples}.")
+    samples = whole_number("samples", samples, 1)
+    steps = None if steps is None else whole_number("steps", steps, 1)
     array = check_images(network, images)
     prepared = with_carriers(fold_averages(network))
     # Spread over all, for images may come sorted by class.

@@ -20,6 +20,7 @@ from cos_export.simulation.layerwise import LayerwiseProgram
 from cos_export.simulation.neuron import NeuronTensors, Run, integrate_and_fire
 from cos_export.simulation.program import Program, clipped_activation
 from cos_export.simulation.trace import Trace, concatenate
+from cos_export.whole_number import whole_number
 
 __all__ = [
     "Observer",
@@ -93,9 +94,7 @@ def check_steps(steps: int | None, network: SpikingNetwork) -> int:
     chosen = network.num_timesteps if steps is None else steps
     if chosen is None:
         raise InputError("The network was not calibrated for a number of steps: say how many with steps=.")
-    if chosen < 1:
-        raise InputError(f"The number of steps must be at least 1, and is {chosen}.")
-    return int(chosen)
+    return whole_number("The number of steps", chosen, 1)
 
 
 def check_states(network: SpikingNetwork, states: SampleStates, samples: int) -> None:
@@ -160,8 +159,7 @@ def simulate(
     array, steps = check_images(network, images), check_steps(steps, network)
     if calibration is not None and states is not None:
         raise InputError("Give calibration or states, not both.")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, and is {batch_size}.")
+    batch_size = whole_number("batch_size", batch_size, 1)
     if states is not None:
         check_states(network, states, len(array))
     run = _runner(network, steps, calibration, resolve_device(device))
@@ -194,6 +192,7 @@ def ann_logits(
     Each layer answers with its clipped (and, with levels, quantised) activation in place of spikes.
     """
     array, program = check_images(network, images), Program(network, resolve_device(device))
+    batch_size = whole_number("batch_size", batch_size, 1)
     with torch.no_grad(), full_precision():
         parts = [
             program.propagate(torch.from_numpy(array[i : i + batch_size]).to(program.device), clipped_activation)[0]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from cos_export.errors import InputError
+from cos_export.whole_number import whole_number
 
 __all__ = ["Precision", "Recipe", "Schedule", "learning_rate"]
 
@@ -49,9 +50,10 @@ class Recipe:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        for name, lowest in (("epochs", 1), ("batch_size", 1), ("shift", 0), ("weight_decay", 0.0)):
-            if not getattr(self, name) >= lowest:
-                raise InputError(f"{name} must be at least {lowest}, and is {getattr(self, name)}.")
+        for name, lowest in (("epochs", 1), ("batch_size", 1), ("shift", 0), ("seed", 0)):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), lowest))
+        if not self.weight_decay >= 0.0:
+            raise InputError(f"weight_decay must be at least 0.0, and is {self.weight_decay}.")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be positive, and is {self.learning_rate}.")
         for name in ("label_smoothing", "momentum"):

@@ -17,6 +17,7 @@ from cos_export.errors import InputError
 from cos_export.module_logits import eval_mode
 from cos_export.qcfs import QCFS
 from cos_export.user_code import user_code
+from cos_export.whole_number import whole_number
 
 __all__ = ["restore_swapped", "swap_activations"]
 
@@ -53,8 +54,7 @@ def swap_activations(
     """
     if not 0 < percentile <= 100:
         raise InputError(f"percentile must be above 0 and at most 100, and is {percentile}.")
-    if levels < 1:
-        raise InputError(f"QCFS needs at least 1 level, and levels is {levels}.")
+    levels = whole_number("levels", levels, 1)
     if isinstance(model, nn.ReLU):
         raise InputError("The model is a single ReLU. Put it in an nn.Sequential.")
     found: dict[nn.ReLU, str] = {m: path for path, m in model.named_modules() if isinstance(m, nn.ReLU)}

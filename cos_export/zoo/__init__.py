@@ -12,6 +12,7 @@ from torch import nn
 
 from cos_export.errors import InputError
 from cos_export.training import Recipe
+from cos_export.whole_number import whole_number
 from cos_export.zoo import digits, resnet, vgg
 from cos_export.zoo.checkpoints import load_weights
 
@@ -84,10 +85,9 @@ def build(name: str, *, levels: int = 4, classes: int | None = None, seed: int =
     """
     found = entry(name)
     classes = found.classes if classes is None else classes
-    if classes < 2:
-        raise InputError(f"A network needs at least 2 classes, and classes is {classes}.")
+    classes = whole_number("classes", classes, 2)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(whole_number("seed", seed, 0))
         return found.build(levels, classes).eval()
 
 

@@ -20,6 +20,7 @@ from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation import check_images, check_steps
 from cos_export.simulation.trace import Trace
+from cos_export.whole_number import whole_number
 from targets.lava.environment import find
 from targets.lava.job import NETX_FILE, Backend, read_trace, write_job
 from targets.lava.lowering import lower, multiply_accumulates
@@ -63,8 +64,8 @@ class LavaTarget:
         if self.deadline is not None and not (math.isfinite(self.deadline) and self.deadline > 0):
             raise InputError(f"deadline must be a positive number of seconds, and is {self.deadline}.")
         for name, number in (("batch_size", self.batch_size), ("cores", self.cores)):
-            if number is not None and number < 1:
-                raise InputError(f"{name} must be at least 1, and is {number}.")
+            if number is not None:
+                whole_number(name, number, 1)
 
     @property
     def name(self) -> str:

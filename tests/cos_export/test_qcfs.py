@@ -143,5 +143,5 @@ def test_a_threshold_that_is_not_positive_is_refused(threshold):
 
 
 def test_less_than_one_level_is_refused():
-    with pytest.raises(InputError, match="at least 1 level"):
+    with pytest.raises(InputError, match="levels must be at least 1"):
         QCFS(0)

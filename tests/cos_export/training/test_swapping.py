@@ -129,7 +129,7 @@ def test_what_cannot_be_swapped(net):
     for percentile in (0.0, 100.5, float("nan")):
         with pytest.raises(InputError, match="percentile"):
             swap_activations(net, IMAGES, percentile=percentile)
-    with pytest.raises(InputError, match="at least 1 level"):
+    with pytest.raises(InputError, match="levels must be at least 1"):
         swap_activations(net, IMAGES, 0)
     with pytest.raises(InputError, match="at least one sample"):
         swap_activations(net, IMAGES[:0])

@@ -186,5 +186,5 @@ def test_vgg9_is_small():
 def test_classes_and_levels():
     model = zoo.build("digits", classes=7, levels=2)
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 7)
-    with pytest.raises(InputError, match="at least 2 classes"):
+    with pytest.raises(InputError, match="classes must be at least 2"):
         zoo.build("digits", classes=1)
