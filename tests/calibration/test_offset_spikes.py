@@ -178,7 +178,7 @@ def test_the_document_and_the_picture(tmp_path: Path) -> None:
 def test_refusals() -> None:
     network = two_layers(seed=1)
     for options in ({"rho": 0}, {"iterations": ()}, {"iterations": (0, -1)}):
-        with pytest.raises(InputError, match="rho must be at least 1|iterations must"):
+        with pytest.raises(InputError, match=r"rho must be at least 1|iterations must"):
             offset_spikes(network, images(2), 4, **options)
     with pytest.raises(InputError, match="number of steps"):
         offset_spikes(network, images(2))
