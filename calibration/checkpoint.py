@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from calibration.distributed import is_main, process_count, summed
 from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
+from cos_export.reading.state import read_state_file, state_digest
 
 __all__ = ["Checkpoint", "potentials", "with_potentials"]
 
@@ -65,6 +65,7 @@ class Checkpoint:
             return
         about = {"format": _FORMAT, "calibration": self._calibration, "stage": stage, "done": done}
         copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        about["digest"] = state_digest(about, copies)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path) as draft:
             save_file(copies, draft, metadata={"state": json.dumps(about, sort_keys=True)})
@@ -89,14 +90,7 @@ def with_potentials(network: SpikingNetwork, kept: Mapping[str, Tensor]) -> Spik
 
 
 def _read(path: Path, calibration: dict[str, Any]) -> tuple[str, int, dict[str, Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("state", "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as the state of a calibration: {error}. {_AWAY}") from error
-    if not isinstance(about, dict) or about.get("format") != _FORMAT:
-        raise InputError(f"{path} is not the state of a calibration, or of another version of cos-export. {_AWAY}")
+    about, tensors = read_state_file(path, "calibration", _FORMAT, _AWAY)
     held, here = about.get("calibration"), json.loads(json.dumps(calibration))
     if not isinstance(held, dict) or not isinstance(about.get("stage"), str) or not isinstance(about.get("done"), int):
         raise InputError(f"{path} is not a whole state of a calibration. {_AWAY}")

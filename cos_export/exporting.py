@@ -105,7 +105,7 @@ def export_and_verify(
     check_destination(destination)
     check_metrics(metrics or {})
     images, steps = check_images(network, golden), check_steps(steps, network)
-    classes = None if labels is None else _check_labels(labels, len(images))
+    classes = None if labels is None else _check_labels(labels, len(images), network.output_shape[0])
     if calibration is None and network.rho:
         raise InputError(
             f"The network is run with {network.method!r}, which calibrates each sample: pass calibration=, as "
@@ -131,6 +131,8 @@ def export_and_verify(
         write_golden(staging / "golden.npz", Golden(images, reference, classes))
         progress("writing the bundle", 3, 4)
         manifest = _manifest(network, steps, len(images), metrics)
+        if classes is not None:
+            manifest["golden_correct"] = int((reference.logits[-1].argmax(-1) == classes).sum())
         if network.quantisation is not None and limits is not None:
             manifest["quantisation"] = asdict(network.quantisation) | {"layers": [layer.to_dict() for layer in limits]}
         draft = Bundle(staging, manifest)
@@ -147,10 +149,12 @@ def export_and_verify(
     return Bundle(destination, manifest), parity
 
 
-def _check_labels(labels: ArrayLike, count: int) -> NDArray[np.int64]:
+def _check_labels(labels: ArrayLike, count: int, classes: int) -> NDArray[np.int64]:
     array = np.asarray(labels)
     if array.shape != (count,) or array.dtype.kind not in "iu":
         raise InputError(f"There are {count} golden inputs; their labels must be as many whole numbers.")
+    if not (int(array.min()) >= 0 and int(array.max()) < classes):
+        raise InputError(f"The network has {classes} classes: labels must be from 0 to {classes - 1}.")
     return array.astype(np.int64)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
@@ -15,6 +14,7 @@ from cos_export.errors import BundleError, InputError, TargetError, UnavailableE
 from cos_export.network import FloatArray, SampleStates
 from cos_export.onnx_file import without_spikes
 from cos_export.progress import Progress, silent
+from cos_export.reading.onnx_model import read_onnx
 from cos_export.simulation import check_images, check_steps
 from cos_export.simulation.trace import Trace, concatenate
 from cos_export.whole_number import whole_number
@@ -147,12 +147,10 @@ class OnnxRuntimeTarget:
         options.log_severity_level = 3
         providers = [(provider, _EXACT.get(provider, {})) for provider in self.providers]
         try:
-            source = path.read_bytes()
-            if not record_spikes:
-                source = without_spikes(onnx.load_model_from_string(source)).SerializeToString()
-        except Exception as error:
-            # The same of protobuf's.
-            raise BundleError(f"{path} is no ONNX graph: {error}") from error
+            model = read_onnx(path)
+        except InputError as error:
+            raise BundleError(str(error)) from error
+        source = (model if record_spikes else without_spikes(model)).SerializeToString()
         try:
             session = onnxruntime.InferenceSession(source, options, providers=providers)
         except Exception as error:

@@ -129,6 +129,7 @@ class Parity(_Entry):
     samples: Count
     steps: Steps
     targets: Annotated[dict[Name, TargetSummary], Field(max_length=64)]
+    record_faults: Annotated[list[Text], Field(max_length=8)] = []
 
 
 class Normalisation(_Entry):
@@ -151,6 +152,7 @@ class Manifest(_Entry):
     output_shape: Shape
     neurons: Count
     golden_samples: Annotated[int, Field(ge=1, lt=2**31)]
+    golden_correct: Count | None = None
     layers: Annotated[list[Layer], Field(min_length=1, max_length=10_000)]
     versions: Annotated[dict[Name, Text], Field(max_length=64)]
     metrics: Metrics

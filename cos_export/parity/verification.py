@@ -11,6 +11,7 @@ from cos_export.bundle import Bundle
 from cos_export.bundle.target import Target
 from cos_export.parity.comparison import Comparison, compare
 from cos_export.parity.local import LocalResult, check_local
+from cos_export.parity.record import check_record
 from cos_export.progress import Progress, silent
 
 __all__ = ["ParityResult", "TargetParity", "verify"]
@@ -61,16 +62,18 @@ class ParityResult(Mapping[str, TargetParity]):
         targets: What each did.
         samples: Golden inputs that were run.
         steps: T.
+        record_faults: What is wrong with the recorded run itself, a sentence each.
     """
 
     targets: Mapping[str, TargetParity]
     samples: int
     steps: int
+    record_faults: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every target passed."""
-        return all(target.passed for target in self.targets.values())
+        """Whether every target passed, and the record that they are compared with is the network's."""
+        return not self.record_faults and all(target.passed for target in self.targets.values())
 
     def __getitem__(self, name: str) -> TargetParity:
         return self.targets[name]
@@ -87,12 +90,15 @@ class ParityResult(Mapping[str, TargetParity]):
             "passed": self.passed,
             "samples": self.samples,
             "steps": self.steps,
+            "record_faults": list(self.record_faults),
             "targets": {name: _plain(target) for name, target in self.targets.items()},
         }
 
 
 def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = silent) -> ParityResult:
     """Runs the golden inputs of a bundle on every target and checks what they fire.
+
+    First the record that they are compared with is checked itself, against the PyTorch reference (`check_record`).
 
     The local check reads the network, the inputs, the spikes and the logits, and nothing else. So it is done once for
     all targets whose spikes and logits are the recorded ones, bit for bit, and for each other target anew.
@@ -110,13 +116,14 @@ def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = si
         UnavailableError: A target cannot run here.
         TargetError: A target failed while it ran.
     """
-    checked: LocalResult | None = None  # what the local check finds of the recorded run, once it has been asked
+    # What the local check finds of the recorded run, once it has been asked.
+    faults, checked = check_record(bundle, progress=progress)
     found: dict[str, TargetParity] = {}
     for target in targets:
         parity = found[target.name] = _on_target(bundle, target, checked, progress)
         if parity.comparison.identical:
             checked = parity.local
-    return ParityResult(found, len(bundle.golden.images), bundle.golden.trace.steps)
+    return ParityResult(found, len(bundle.golden.images), bundle.golden.trace.steps, faults)
 
 
 def _on_target(bundle: Bundle, target: Target, checked: LocalResult | None, progress: Progress) -> TargetParity:

@@ -10,8 +10,10 @@ __all__ = [
     "MAX_JSON_DEPTH",
     "MAX_NAME",
     "MAX_ONNX",
+    "MAX_ONNX_TENSOR",
     "MAX_STEPS",
     "MAX_SWOLLEN",
+    "MAX_TENSOR_HEADER",
 ]
 
 MAX_JSON = 4 * 2**20
@@ -38,5 +40,11 @@ MAX_INFLATED = 256 * 2**20
 MAX_SWOLLEN = 100
 """Beyond `MAX_INFLATED`, the bytes that one byte on disk may inflate to. Zeros reach 1,000, images below 20."""
 
+MAX_TENSOR_HEADER = 2 * 2**20
+"""Bytes of the header of a .safetensors, which has about 100 for each tensor."""
+
 MAX_ONNX = 2**31 - 1
 """Bytes of an ONNX graph: protobuf holds no more."""
+
+MAX_ONNX_TENSOR = 2**29
+"""Numbers of a constant in an ONNX graph, whose file could not hold more of float32."""

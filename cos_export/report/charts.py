@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy_chart", "firing_rate_chart", "potential_chart"]
+__all__ = ["accuracy_chart", "firing_rate_chart", "plain_text", "potential_chart"]
 
 COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a6d1d", "#7b2d8b", "#1b9aaa", "#d81159", "#6b705c", "#e09f3e", "#111111")
 
@@ -21,6 +21,11 @@ _FRAME = 50
 
 _INSIDE = 4
 """Methods whose names fit among the lines; those of more stand beside them."""
+
+
+def plain_text(name: str) -> str:
+    """A name as matplotlib shows it letter for letter: what stands between two dollars would be a formula."""
+    return name.replace("$", r"\$")
 
 
 def accuracy_chart(metrics: Mapping[str, Any]) -> str:
@@ -35,7 +40,8 @@ def accuracy_chart(metrics: Mapping[str, Any]) -> str:
     floor = 100 * metrics["ann_accuracy"] - _FRAME
     for colour, row in zip(cycle(COLOURS), metrics["methods"], strict=False):
         steps = [int(t) for t in row["accuracy"]]
-        label = row["method"] if row["rho"] == 0 else f"{row['method']} (+{row['rho']} steps per sample)"
+        method = plain_text(row["method"])
+        label = method if row["rho"] == 0 else f"{method} (+{row['rho']} steps per sample)"
         shares = [100 * value for value in row["accuracy"].values()]
         if max(shares) < floor:
             axes.plot([], [], "o-", color=colour, label=f"{label}, below the frame")
@@ -70,7 +76,7 @@ def potential_chart(histograms: Mapping[str, Any]) -> str:
         axes.stairs(count, histograms["edges"], fill=True, color=COLOURS[0])
         axes.axvline(0.5, color="#c8553d", linewidth=1)
         axes.set_yticks([])
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        axes.set_ylabel(plain_text(name), rotation=0, ha="right", va="center", fontsize=8)
     axes.set_xlabel("initial potential / threshold (line: one half)")
     return _svg(figure)
 
@@ -86,7 +92,7 @@ def firing_rate_chart(shares: Mapping[str, Sequence[float]]) -> str:
     figure = _figure(6.4, 1.2 + 0.32 * len(shares))
     axes = figure.subplots()
     image = axes.imshow(rates, aspect="auto", cmap="YlGn", vmin=0)
-    axes.set_yticks(range(len(shares)), list(shares), fontsize=8)
+    axes.set_yticks(range(len(shares)), list(map(plain_text, shares)), fontsize=8)
     axes.set_xticks(range(steps), [str(t + 1) for t in range(steps)])
     axes.set_xlabel("step")
     bright = rates.max(initial=0.0) / 2

@@ -10,7 +10,7 @@ import numpy as np
 
 from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
-from cos_export.report.charts import COLOURS
+from cos_export.report.charts import COLOURS, plain_text
 
 __all__ = ["check_picture_destination", "save_offset_picture"]
 
@@ -61,7 +61,7 @@ def save_offset_picture(path: Path, statistics: Mapping[str, Any]) -> Path:
         _draw_histogram(axes, layers[names[number]], iterations, statistics["psi"])
         axes.set_xlim(psi[0] - 0.6, psi[-1] + 0.6)
         axes.set_xticks(psi, [f"{value:+d}" if value else "0" for value in psi])
-        axes.set_title(f"layer {number + 1}: {names[number]}", fontsize=9)
+        axes.set_title(f"layer {number + 1}: {plain_text(names[number])}", fontsize=9)
     for axes in list(grid.flat)[len(shown) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cos_export.accuracy import AccuracyRow
@@ -77,7 +78,8 @@ def parity_table(result: ParityResult) -> Table:
     rule = "A violation is a spike or logit that rounding cannot explain."
     if exact:
         rule = "In int8 not one spike or logit may differ."
-    table.caption = f"{result.samples} samples, T = {result.steps}. {rule}"
+    faults = "".join(f"\n{escape(fault)}" for fault in result.record_faults)
+    table.caption = f"{result.samples} samples, T = {result.steps}. {rule}{faults}"
     return table
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cos_export.atomic_file import atomic_write
 from cos_export.datasets import Dataset
 from cos_export.errors import InputError
+from cos_export.reading.state import read_state_file, state_digest
 from cos_export.training.recipe import Recipe
 from cos_export.training.result import Epoch
 
@@ -96,6 +96,7 @@ def write_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str,
         "scaler": trainee.scaler.state_dict(),
     }
     copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    about["digest"] = state_digest(about, copies)
     with atomic_write(path) as draft:
         save_file(copies, draft, metadata={"state": json.dumps(about, sort_keys=True)})
 
@@ -150,16 +151,9 @@ _AWAY = "Delete it to train from the start."
 
 
 def _content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("state", "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as the state of a training: {error}. {_AWAY}") from error
-    if not isinstance(about, dict) or about.get("format") != _FORMAT:
-        raise InputError(f"{path} is not the state of a training, or of another version of cos-export. {_AWAY}")
-    missing = [key for key in ("recipe", "data", "history", "seconds", "scaler") if key not in about]
-    if missing or not all(isinstance(about[key], dict) for key in ("recipe", "data")):
+    about, tensors = read_state_file(path, "training", _FORMAT, _AWAY)
+    kinds = {"recipe": dict, "data": dict, "history": list, "seconds": int | float, "scaler": dict}
+    if not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):
         raise InputError(f"{path} is not a whole state of a training. {_AWAY}")
     return about, tensors
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from cos_export.errors import InputError
 from cos_export.module_logits import eval_mode
 from cos_export.qcfs import QCFS
+from cos_export.reading.weights import read_safetensors_note
 from cos_export.user_code import user_code
 from cos_export.whole_number import whole_number
 
@@ -112,15 +111,18 @@ def restore_swapped(model: nn.Module, path: str | Path) -> None:
 
 def _swapped_paths(path: Path) -> list[tuple[str, int]]:
     """(module path, L) of each activation that a checkpoint's header says was swapped."""
-    if path.suffix != ".safetensors" or not path.is_file():
+    if path.suffix != ".safetensors":
         return []
     try:
-        with safe_open(path, framework="pt") as file:
-            start = json.loads((file.metadata() or {}).get("training", "{}")).get("start", {})
-        return [(str(name), int(start["levels"])) for name in start.get("swapped", {})]
-    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError):
-        # Not our header: whether the weights fit is for the loader to say.
+        note = read_safetensors_note(path, "training")
+    except InputError:
+        # Whether it is a file of weights at all is for the loader to say.
         return []
+    start = note.get("start") if isinstance(note, dict) else None
+    swapped, levels = (start.get("swapped"), start.get("levels")) if isinstance(start, dict) else (None, None)
+    if not isinstance(swapped, dict) or type(levels) is not int or levels < 1:
+        return []  # Not our header.
+    return [(str(name), levels) for name in swapped]
 
 
 def _observe(model: nn.Module, found: dict[nn.ReLU, str], images: Tensor, percentile: float) -> dict[nn.ReLU, float]:

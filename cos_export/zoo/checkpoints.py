@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
-from pickle import UnpicklingError  # what torch.load raises; nothing here unpickles
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cos_export.errors import InputError
+from cos_export.reading.weights import check_tensor, read_safetensors, read_torch
 
 __all__ = ["load_weights"]
 
@@ -34,7 +31,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         InputError: The file is not there or cannot be read, or its keys, shapes or values are not the model's.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"There is no file of weights {path}.")
     wanted = model.state_dict()
     given = _renamed(_state(path), wanted)
@@ -85,21 +82,12 @@ def _other_classes(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[
 
 def _state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} cannot be read as safetensors: {error}") from error
+        return read_safetensors(path)
     if path.suffix not in (".pth", ".pt"):
         raise InputError(f"Weights are read from .safetensors, .pth or .pt files, and {path} is none of them.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} cannot be read as plain weights ({type(error).__name__}). It must hold a state dict of tensors "
-            "and nothing else, for nothing in it is run: torch.save(model.state_dict(), path)."
-        ) from error
+    content = read_torch(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path} holds no state dict of tensors. Save it with torch.save(model.state_dict(), path).")
-    return {str(key): value for key, value in content.items()}
+    return {str(key): check_tensor(path, str(key), value) for key, value in content.items()}

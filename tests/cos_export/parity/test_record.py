@@ -1,0 +1,92 @@
+"""`verify` does not trust the record that it compares targets with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import relist
+from planted_faults import chain, pictures
+from small_networks import two_layers
+
+from cos_export.bundle import Bundle, load
+from cos_export.bundle.golden import Golden, write_golden
+from cos_export.exporting import export
+from cos_export.network import SpikingNetwork
+from cos_export.parity import verify
+from targets import get
+
+IMAGES = np.random.default_rng(0).integers(-32, 33, (9, 2, 5, 5)).astype(np.float32) / 16
+
+
+def altered(folder: Path, network: SpikingNetwork, images: np.ndarray, change: Callable[[Golden], Golden]) -> Bundle:
+    """A bundle whose record was changed afterwards, with the manifest made to agree."""
+    bundle = export(network, folder, 3, golden=images, labels=np.arange(len(images)) % 3)
+    write_golden(bundle.golden_path, change(bundle.golden))
+    relist(folder)
+    return load(folder)
+
+
+def spikes_inverted(golden: Golden) -> Golden:
+    spikes = {name: ~value for name, value in golden.trace.spikes.items()}
+    return replace(golden, trace=replace(golden.trace, spikes=spikes))
+
+
+def one_spike(golden: Golden) -> Golden:
+    spikes = {name: value.copy() for name, value in golden.trace.spikes.items()}
+    spikes["second"][1, 2, 3] ^= True
+    return replace(golden, trace=replace(golden.trace, spikes=spikes))
+
+
+def logits_negated(golden: Golden) -> Golden:
+    return replace(golden, trace=replace(golden.trace, logits=-golden.trace.logits))
+
+
+def logits_off(golden: Golden) -> Golden:
+    """By far less than a decision, and by more than rounding."""
+    return replace(golden, trace=replace(golden.trace, logits=golden.trace.logits + np.float32(1e-3)))
+
+
+def images_zeroed(golden: Golden) -> Golden:
+    return replace(golden, images=np.zeros_like(golden.images))
+
+
+def labels_changed(golden: Golden) -> Golden:
+    """As if every decision had been right."""
+    return replace(golden, labels=golden.trace.logits[-1].argmax(-1))
+
+
+CHANGES = [spikes_inverted, one_spike, logits_negated, logits_off, images_zeroed, labels_changed]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_record_that_is_not_the_networks_fails(tmp_path: Path, change: Callable[[Golden], Golden]) -> None:
+    bundle = altered(tmp_path / "b", two_layers(seed=1), IMAGES, change)
+    result = verify(bundle, [get("onnxruntime")])
+    assert not result.passed and result.to_dict()["passed"] is False
+    *_, fault = result.record_faults
+    assert fault.startswith("golden.npz") and ("labels" in fault) == (change is labels_changed)
+    if change is one_spike:
+        assert "at second, step 2, sample 2, neuron (3,)" in fault
+    if change is not labels_changed:
+        assert result["onnxruntime"].passed or change in (images_zeroed,), "the target itself is right"
+
+
+@pytest.mark.parametrize("change", [spikes_inverted, logits_off])
+def test_in_int8_a_record_is_exact(tmp_path: Path, change: Callable[[Golden], Golden]) -> None:
+    bundle = altered(tmp_path / "b", chain(), pictures(), change)
+    *_, fault = verify(bundle, [get("pytorch")]).record_faults
+    assert "In int8 none may" in fault
+
+
+def test_a_record_of_another_machine_may_differ_by_rounding(tmp_path: Path) -> None:
+    def nudged(golden: Golden) -> Golden:
+        logits = np.nextafter(golden.trace.logits, np.float32(np.inf))
+        return replace(golden, trace=replace(golden.trace, logits=logits))
+
+    bundle = altered(tmp_path / "b", two_layers(seed=1), IMAGES, nudged)
+    result = verify(bundle, [get("onnxruntime")])
+    assert result.passed and result.record_faults == ()
