@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from calibration.agreement import check_agreement
 from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS, Choices, check_method
 from calibration.methods.method import PerSampleMethod, StaticMethod
 from calibration.stage import calibrate
 from calibration.thresholds import relu_thresholds
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
-from cos_export.capturing import capture
+from cos_export.capturing import captured
 from cos_export.capturing.activation_observer import observed_relus
 from cos_export.capturing.options import check_options
 from cos_export.datasets import Dataset, is_named, load_dataset
@@ -26,7 +27,6 @@ from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.quantisation import quantise
 from cos_export.simulation import ann_logits
-from cos_export.training import accuracy
 from cos_export.user_code import user_code
 
 __all__ = [
@@ -51,11 +51,19 @@ class DataParts:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network before and after its calibration, and the thresholds that its ReLUs got, by path."""
+    """A network before and after its calibration.
+
+    Attributes:
+        captured: Before.
+        calibrated: After.
+        thresholds: What its ReLUs got, by path.
+        logits: Of the module, for the images to measure on: (samples, classes).
+    """
 
     captured: SpikingNetwork
     calibrated: SpikingNetwork
     thresholds: Mapping[str, FloatArray]
+    logits: FloatArray
 
 
 @dataclass(frozen=True)
@@ -178,24 +186,25 @@ def prepare(
     Raises:
         CaptureError: The module holds something that cannot be converted.
         InputError: The images do not fit, there is no such method or option, or the state is another calibration's.
+        ParityError: The captured network does not compute what the module does.
     """
     check_method(choices)
     thresholds = _thresholds(module, parts, choices, progress)
     progress("capturing the network", 0, 1)
-    captured = capture(
-        module, parts.evaluation.images[:2], levels=choices.levels, thresholds=thresholds, max_pool=choices.max_pool
-    )
+    options = check_options(choices.levels, thresholds, choices.max_pool)
+    found = captured(module, parts.evaluation.images[:2], options)
+    logits = check_agreement(module, found, parts.evaluation.images, device=choices.device)
     progress("capturing the network", 1, 1)
-    calibrated = captured
+    network = calibrated = found.network
     to_integers = partial(_quantised, parts=parts, choices=choices, progress=progress)
     # Weights are tuned as they are trained, in float32; all else is found for the integers that will run.
     if choices.numerics == "int8" and not choices.method.changes_weights:
-        captured = calibrated = to_integers(captured)
+        network = calibrated = to_integers(network)
     # A method that looks at no image is given those that are there; one that does never sees the evaluation's.
     given = parts.calibration if choices.method.needs_data else parts.evaluation
-    if given is not None and isinstance(choices.method, StaticMethod) and choices.method.name != captured.method:
+    if given is not None and isinstance(choices.method, StaticMethod) and choices.method.name != network.method:
         calibrated = calibrate(
-            captured,
+            network,
             given.images,
             choices.method,
             choices.steps,
@@ -204,9 +213,9 @@ def prepare(
             resume=resume,
             progress=progress,
         )
-    if choices.numerics == "int8" and captured.numerics != "int8":
-        captured, calibrated = to_integers(captured), to_integers(calibrated)
-    return Prepared(captured, calibrated, thresholds)
+    if choices.numerics == "int8" and network.numerics != "int8":
+        network, calibrated = to_integers(network), to_integers(calibrated)
+    return Prepared(network, calibrated, thresholds, logits)
 
 
 def _quantised(network: SpikingNetwork, parts: DataParts, choices: Choices, progress: Progress) -> SpikingNetwork:
@@ -233,14 +242,14 @@ def convert(
     """Captures a module, calibrates it and measures what came of it; arguments and errors are those of `prepare`."""
     prepared = prepare(module, parts, choices, resume=resume, progress=progress)
     calibration, evaluation = choices.per_sample, parts.evaluation
-    ann = accuracy(module, evaluation, device=choices.device)
+    ann = float((prepared.logits.argmax(axis=1) == evaluation.labels).mean())
     answers = ann_logits(prepared.captured, evaluation.images, device=choices.device).argmax(axis=1)
     measure = partial(measure_accuracy, dataset=evaluation, at=readouts(choices.steps), device=choices.device)
     rows = [measure(prepared.captured, progress=progress)]
     if calibration is not None or prepared.calibrated.method != "half":
         rows.append(measure(prepared.calibrated, calibration=calibration, progress=progress))
-    captured = float((answers == evaluation.labels).mean())
-    return Conversion(prepared.calibrated, calibration, ann, captured, tuple(rows), prepared.thresholds)
+    share = float((answers == evaluation.labels).mean())
+    return Conversion(prepared.calibrated, calibration, ann, share, tuple(rows), prepared.thresholds)
 
 
 def _thresholds(module: nn.Module, parts: DataParts, choices: Choices, progress: Progress) -> Mapping[str, FloatArray]:

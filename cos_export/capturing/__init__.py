@@ -10,6 +10,7 @@ carries what waits, alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -17,14 +18,29 @@ from torch import Tensor, nn
 from cos_export.capturing.checking import CheckResult, check_model, inspect_module
 from cos_export.capturing.findings import Finding, explain
 from cos_export.capturing.operators.rectifiers import check_keys
-from cos_export.capturing.options import MaxPool, check_options
+from cos_export.capturing.options import MaxPool, Options, check_options
 from cos_export.capturing.preparing import prepare
 from cos_export.capturing.tracing import check_example
 from cos_export.capturing.walk import walk
 from cos_export.errors import CaptureError
 from cos_export.network import SpikingNetwork
 
-__all__ = ["CheckResult", "Finding", "capture", "check_model", "inspect_module"]
+__all__ = ["Captured", "CheckResult", "Finding", "capture", "captured", "check_model", "inspect_module"]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What a module became.
+
+    Attributes:
+        network: The spiking network.
+        unbounded: Its layers that stand for a ReLU without an upper bound, which they clip at their threshold.
+        replaced: Whether an operation was replaced by another function, such as max pooling by average pooling.
+    """
+
+    network: SpikingNetwork
+    unbounded: frozenset[str]
+    replaced: bool
 
 
 def capture(
@@ -60,7 +76,11 @@ def capture(
             path of each submodule, the source line, and what to do.
         InputError: The example is not one float32 tensor, or an option is out of range.
     """
-    options = check_options(levels, thresholds, max_pool)
+    return captured(model, example_input, check_options(levels, thresholds, max_pool)).network
+
+
+def captured(model: nn.Module, example_input: ArrayLike | Tensor, options: Options) -> Captured:
+    """`capture`, with what is known of the network besides; arguments and errors are the same."""
     name, traced = type(model).__name__, prepare(model, check_example(example_input), options)
     if isinstance(traced, Finding):
         raise CaptureError(explain(name, [traced]))
@@ -68,4 +88,4 @@ def capture(
     walked = walk(traced, options)
     if walked.network is None:
         raise CaptureError(explain(name, walked.findings))
-    return walked.network
+    return Captured(walked.network, walked.unbounded, walked.replaced)

@@ -65,6 +65,9 @@ class Builder:
 
     Args:
         input_shape: The shape of one sample.
+
+    Attributes:
+        unbounded: The layers of neurons that stand for a ReLU without an upper bound.
     """
 
     def __init__(self, input_shape: Shape) -> None:
@@ -73,6 +76,7 @@ class Builder:
         self._neurons: dict[str, NeuronSpec] = {}
         self._carriers: dict[Term, str] = {}
         self._unknown = 0
+        self.unbounded: set[str] = set()
         self._nodes["input"] = nir.Input({"input": np.array(input_shape)})
         self.input = Value(input_shape, (Term("input", input_shape[0]),))
 

@@ -46,10 +46,14 @@ class Walk:
     Attributes:
         findings: One for each operation on something that depends on the input, and for the model as a whole.
         network: The spiking network, or None if a finding blocks.
+        unbounded: Its layers that stand for a ReLU without an upper bound, which they clip at their threshold.
+        replaced: Whether an operation was replaced by another function, such as max pooling by average pooling.
     """
 
     findings: list[Finding]
     network: SpikingNetwork | None
+    unbounded: frozenset[str] = frozenset()
+    replaced: bool = False
 
 
 def walk(traced: Traced, options: Options) -> Walk:
@@ -85,7 +89,8 @@ class _Walker:
                 "it has no QCFS activation and no ReLU, so nothing in it would spike",
                 "use cos_export.QCFS or nn.ReLU for its activations and train with it",
             )
-        return Walk(self.findings, self._finish(output))
+        replaced = any(REPLACED in node.meta for node in self.traced.graph.nodes)
+        return Walk(self.findings, self._finish(output), frozenset(self.builder.unbounded), replaced)
 
     def _finish(self, output: Value | None) -> SpikingNetwork | None:
         if output is None or blockers(self.findings):

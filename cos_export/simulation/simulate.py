@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -185,17 +185,35 @@ def simulate(
 
 
 def ann_logits(
-    network: SpikingNetwork, images: ArrayLike | Tensor, *, device: str | torch.device = "auto", batch_size: int = 64
+    network: SpikingNetwork,
+    images: ArrayLike | Tensor,
+    *,
+    device: str | torch.device = "auto",
+    batch_size: int = 64,
+    unclipped: Collection[str] = (),
 ) -> FloatArray:
     """The logits of the artificial network that the spiking one stands for: (samples, classes).
 
     Each layer answers with its clipped (and, with levels, quantised) activation in place of spikes.
+
+    Args:
+        network: What to run.
+        images: (samples, ...) analog inputs.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        batch_size: Samples computed at once.
+        unclipped: Layers that answer with max(z, 0) instead: the ReLU before a threshold was chosen for it.
     """
+
+    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        if name in unclipped:
+            return (currents / neuron.threshold).clamp(min=0.0)
+        return clipped_activation(name, neuron, currents)
+
     array, program = check_images(network, images), Program(network, resolve_device(device))
     batch_size = whole_number("batch_size", batch_size, 1)
     with torch.no_grad(), full_precision():
         parts = [
-            program.propagate(torch.from_numpy(array[i : i + batch_size]).to(program.device), clipped_activation)[0]
+            program.propagate(torch.from_numpy(array[i : i + batch_size]).to(program.device), rule)[0]
             for i in range(0, len(array), batch_size)
         ]
     return (torch.cat(parts) * program.readout_scale).cpu().numpy()

@@ -1,0 +1,120 @@
+"""Whether a module and the network captured from it compute the same, as far as rounding lets them.
+
+Both compute in float32, the network with batch norms and thresholds folded into its weights, so their sums round
+differently. Where all is continuous that shifts the logits by a few units in the last place. Where activations are
+quantised, a sum within rounding of a step falls to the other side of it, and a whole level goes through the network.
+How far that reaches no formula says: it depends on the network and on the image. So it is measured: the module is
+run again with each of its numbers, and of the image's, off by a random share of up to 2^-19, and each of its tensors as
+a whole by as much,
+
+    w' = w (1 + 2^-20 (u + u_tensor)),    u, u_tensor uniform in [-1, 1]
+
+which is eight to sixteen units in the last place of float32 and more than folding, or another order of a sum, moves
+anything. A step that rounding can flip, this flips in about every second run. What it moves the logits of an image by
+is what rounding explains there; a module that draws random numbers, keeps state or sees its own capture is off by what
+no rounding explains.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cos_export.capturing import Captured
+from cos_export.device import resolve_device
+from cos_export.errors import ParityError
+from cos_export.module_logits import module_logits
+from cos_export.network import FloatArray
+from cos_export.simulation import ann_logits
+
+__all__ = ["check_agreement"]
+
+_SMOOTH = 2.0**-17
+"""Of the largest logit: below it nothing needs an explanation. 64 units in the last place of float32."""
+
+_SHIFT = 2.0**-20
+_RUNS = 12
+_JUDGED = 32
+_MARGIN = 4.0
+"""Several steps may flip together in the network and one by one in the runs."""
+
+
+def check_agreement(module: nn.Module, captured: Captured, images: FloatArray, *, device: str = "auto") -> FloatArray:
+    """Refuses a network that does not compute what its module does on these images.
+
+    ReLUs are compared without the clipping at their thresholds, which is no fault of the capture. Where max pooling
+    was replaced, the network is meant to be another, and nothing is compared.
+
+    Args:
+        module: In its own words; left as it is.
+        captured: What was captured from it.
+        images: (samples, ...).
+        device: Where to run.
+
+    Returns:
+        The module's logits, (samples, classes).
+
+    Raises:
+        ParityError: Their logits differ beyond rounding.
+    """
+    where, given = resolve_device(device), torch.from_numpy(images)
+    expected = module_logits(module, given, device=where).numpy()
+    if captured.replaced:
+        return expected
+    actual = ann_logits(captured.network, images, device=where, unclipped=captured.unbounded)
+    off = _distance(actual, expected)
+    smooth = _SMOOTH * float(np.abs(expected).max())
+    # Written so that nan is beyond it, too.
+    if not (beyond := ~(off <= smooth)).any():
+        return expected
+    # The worst, and as many that nobody chose, by whose mean a small fault is told from a rare flip.
+    worst = np.argsort(-np.nan_to_num(off, nan=np.inf))[:_JUDGED]
+    spread = np.unique(np.linspace(0, len(off) - 1, _JUDGED).astype(np.int64))
+    noise = _rounding_noise(module, given, np.concatenate([worst, spread]), where)
+    of_worst, of_spread = noise[:, : len(worst)], noise[:, len(worst) :]
+    explained = bool((off[worst] <= _MARGIN * of_worst.max(axis=0) + smooth).all())
+    if explained and off[spread].mean() <= _MARGIN * of_spread.mean() + smooth:
+        return expected
+    first = int(worst[np.argmax(off[worst] - of_worst.max(axis=0))])
+    same = float((actual.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    raise ParityError(
+        f"The network captured from {type(module).__name__} does not compute what the module does: their logits differ "
+        f"on {int(beyond.sum())} of {len(off)} images, on image {first} by {off[first]:.3g}, where rounding explains "
+        f"{float(noise.max()):.2g} at most (the largest logit is {np.abs(expected).max():.3g}), and they choose the "
+        f"same class for {100 * same:.1f} % of the images. So forward depends on something that no capture sees: "
+        "random numbers, state kept between calls, or whether it is being exported. Make it compute the same from the "
+        "same images whenever it is called."
+    )
+
+
+def _distance(one: FloatArray, other: FloatArray) -> NDArray[np.float64]:
+    """The largest difference of each sample's logits: (samples,)."""
+    largest: NDArray[np.float64] = np.abs(one.astype(np.float64) - other).max(axis=1)
+    return largest
+
+
+def _rounding_noise(
+    module: nn.Module, images: Tensor, chosen: NDArray[np.int64], device: torch.device
+) -> NDArray[np.float64]:
+    """How far each run with every number a little off moves the logits of the `chosen` images: (runs, chosen)."""
+    generator, shown = torch.Generator().manual_seed(0), images[torch.from_numpy(chosen)]
+    expected = module_logits(module, shown, device=device).numpy()
+    moved = []
+    for _ in range(_RUNS):
+        other = copy.deepcopy(module).cpu()
+        with torch.no_grad():
+            for tensor in (*other.parameters(), *other.buffers()):
+                if tensor.is_floating_point():
+                    tensor.mul_(_factors(tensor, generator))
+        shifted = shown * _factors(shown, generator)
+        moved.append(_distance(module_logits(other, shifted, device=device).numpy(), expected))
+    return np.stack(moved)
+
+
+def _factors(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    each, whole = (2 * torch.rand(shape, generator=generator) - 1 for shape in (tensor.shape, ()))
+    return 1 + _SHIFT * (each + whole)
