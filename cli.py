@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import typer
 
 from cos_export.commands import conversion, deployment, networks
-from cos_export.errors import CosExportError
+from cos_export.errors import CosExportError, Notice
 from cos_export.terminal.output import fail
 from cos_export.terminal.standard_output import release, reserved
 
@@ -42,19 +45,38 @@ def main() -> NoReturn:
     # A polite kill unwinds like Ctrl-C, so that half-written files and worker processes are cleaned up.
     signal.signal(signal.SIGTERM, _terminate)
     as_json = "--json" in sys.argv
-    try:
-        code = app(standalone_mode=False) or 0
-        if code == INTERRUPTED:
-            code = fail("Interrupted. Nothing was left half-written.", INTERRUPTED, as_json)
-    except CosExportError as error:
-        code = fail(str(error), error.exit_code, as_json)
-    except typer.TyperException as error:
-        code = fail(f"{error.format_message()} See cos-export --help.", 2, as_json)
-    except OSError as error:
-        code = fail(str(error), 1, as_json)
-    finally:
-        release()
+    with warnings.catch_warnings():
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        warnings.simplefilter("always", Notice)
+        try:
+            code = app(standalone_mode=False) or 0
+            if code == INTERRUPTED:
+                code = fail("Interrupted. Nothing was left half-written.", INTERRUPTED, as_json)
+        except CosExportError as error:
+            code = fail(str(error), error.exit_code, as_json)
+        except typer.TyperException as error:
+            code = fail(f"{error.format_message()} See cos-export --help.", 2, as_json)
+        except OSError as error:
+            code = fail(str(error), 1, as_json)
+        finally:
+            release()
     sys.exit(code)
+
+
+def _show_warning(
+    others: Callable[..., None],
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Prints what this package has to say as a note, without the line of its code, and other warnings as ever."""
+    if issubclass(category, Notice):
+        sys.stderr.write(f"note: {message}\n")
+    else:
+        others(message, category, filename, lineno, file, line)
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:

@@ -8,6 +8,7 @@ __all__ = [
     "CosExportError",
     "InputError",
     "NetworkError",
+    "Notice",
     "ParityError",
     "TargetError",
     "UnavailableError",
@@ -57,3 +58,7 @@ class UnavailableError(CosExportError):
     """A target, device or environment is not there."""
 
     exit_code = 3
+
+
+class Notice(UserWarning):
+    """What was done to the user's input without changing what it means. The command line prints it in one line."""

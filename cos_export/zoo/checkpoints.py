@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cos_export.errors import InputError
+from cos_export.errors import InputError, Notice
 from cos_export.reading.weights import check_tensor, read_safetensors, read_torch
+from cos_export.wrappers import unwrapped
+from cos_export.zoo.key_names import matched, prefix_hint
 
 __all__ = ["load_weights"]
-
-_THRESHOLD_NAMES = ("up", "thresh")
-"""What published QCFS and COS checkpoints call `threshold`. There it has shape (1,), and here ()."""
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Loads a state dict into `model`, every key of it or none.
 
-    The thresholds of published QCFS and COS checkpoints (`….up`, `….thresh`) are taken for `….threshold`, and the
-    prefix `module.` that data-parallel training leaves is dropped.
+    The thresholds of published QCFS and COS checkpoints (`….up`, `….thresh`) are taken for `….threshold`. Where all
+    keys are the model's then, the prefixes `module.`, `_orig_mod.`, `model.` and `net.` (of data-parallel training,
+    torch.compile, Lightning) are left out and the masks of pruned weights multiplied in, with a `Notice`.
 
     Args:
         model: What to load into.
-        path: A `.safetensors` file, or a `.pth` or `.pt` file with a state dict (or a dict that has one under
+        path: A `.safetensors` file, or a `.pth`, `.pt` or `.ckpt` file with a state dict (or a dict that has one under
             "state_dict"), read with weights_only=True.
 
     Raises:
@@ -33,8 +34,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     if not path.exists():
         raise InputError(f"There is no file of weights {path}.")
+    model = unwrapped(model)
     wanted = model.state_dict()
-    given = _renamed(_state(path), wanted)
+    given, notes = matched(_state(path), wanted)
     problems = [f"missing: {key} {tuple(wanted[key].shape)}" for key in wanted if key not in given]
     problems += [f"unexpected: {key} {tuple(given[key].shape)}" for key in given if key not in wanted]
     for key in wanted:
@@ -49,24 +51,12 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         elif key.rpartition(".")[2] == "threshold" and not bool((given[key] > 0).all()):
             problems.append(f"not positive: the threshold {key} is {float(given[key].min())}")
     if problems:
-        listed = "\n  ".join([*_other_classes(given, wanted), *problems])
+        hint = prefix_hint(given, wanted)
+        listed = "\n  ".join([*_other_classes(given, wanted), *([hint] if hint else []), *problems])
         raise InputError(f"The weights in {path} do not fit {type(model).__name__}:\n  {listed}")
     model.load_state_dict(given, strict=True)
-
-
-def _renamed(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state with the model's names and shapes of thresholds, where it has them under others."""
-    if given and all(key.startswith("module.") for key in given) and not any(k.startswith("module.") for k in wanted):
-        given = {key.removeprefix("module."): value for key, value in given.items()}
-    state = {}
-    for key, value in given.items():
-        owner, _, last = key.rpartition(".")
-        ours = f"{owner}.threshold" if owner else "threshold"
-        name = ours if last in _THRESHOLD_NAMES and key not in wanted and ours in wanted and ours not in given else key
-        if name.rpartition(".")[2] == "threshold" and name in wanted and value.numel() == wanted[name].numel() == 1:
-            value = value.reshape(wanted[name].shape)
-        state[name] = value
-    return state
+    for note in notes:
+        warnings.warn(f"{path}: {note}.", Notice, stacklevel=2)
 
 
 def _other_classes(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
@@ -83,8 +73,8 @@ def _other_classes(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[
 def _state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    if path.suffix not in (".pth", ".pt"):
-        raise InputError(f"Weights are read from .safetensors, .pth or .pt files, and {path} is none of them.")
+    if path.suffix not in (".pth", ".pt", ".ckpt"):
+        raise InputError(f"Weights are read from .safetensors, .pth, .pt or .ckpt files, and {path} is none of them.")
     content = read_torch(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
