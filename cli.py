@@ -13,6 +13,7 @@ from typing import NoReturn, TextIO
 import typer
 
 from cos_export.commands import conversion, deployment, networks
+from cos_export.commands.method_options import CalibratingCommand
 from cos_export.errors import CosExportError, Notice
 from cos_export.terminal.output import fail
 from cos_export.terminal.standard_output import release, reserved
@@ -29,8 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("convert-and-export")(reserved(conversion.convert_and_export))
-app.command("calibrate")(reserved(conversion.calibrate))
+app.command("convert-and-export", cls=CalibratingCommand)(reserved(conversion.convert_and_export))
+app.command("calibrate", cls=CalibratingCommand)(reserved(conversion.calibrate))
 app.command("check")(reserved(networks.check))
 app.command("verify")(reserved(deployment.verify))
 app.command("report")(reserved(deployment.report))

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from calibration import COS, METHODS, SRP, PerSampleMethod, calibrate, method_named, method_names
+from calibration import METHODS, PerSampleMethod, calibrate, method_names
 from calibration.choices import CALIBRATION_SAMPLES
+from calibration.options import chosen_method, method_options, options_given
 from cos_export.accuracy import READOUTS, measure_accuracy
-from cos_export.bundle import network_of
 from cos_export.capturing import capture
 from cos_export.datasets import Dataset, load_dataset
 from cos_export.network import SpikingNetwork
@@ -76,22 +76,23 @@ def static(
         found = measure_accuracy(network, test, READOUTS, **options).accuracy
         yield Measured(name, 0, {t: {"": share} for t, share in found.items()})
         return
-    chosen: dict[str, Any] = {}
-    if name == "static":
-        chosen = {"tune": tuple(given.tune.split(",")), "updates": given.updates, "samples": given.batch}
-        chosen |= {"flip": given.flip, "shift": given.shift, "learning_rate": given.learning_rate}
-        chosen |= {"both_sides": given.both_sides, "compiled": given.compile}
-    label = name if chosen.get("tune", ("potential",)) == ("potential",) else f"{name} ({', '.join(chosen['tune'])})"
-    details = {"calibration_samples": len(train)} | {key: list(v) if key == "tune" else v for key, v in chosen.items()}
-    starts = name == "static" and given.start_from is not None
-    if starts:
-        details["start_from"] = given.start_from.name
-    seeds: list[int | None] = list(given.seeds) if "seed" in METHODS[name].__dataclass_fields__ else [None]
+    chosen = options_given(vars(given), name)
+    start = chosen.pop("start_from", None)
+    record = chosen_method(name, chosen).record()
+    tuned = record.get("tune", ["potential"])
+    label = name if tuned == ["potential"] else f"{name} ({', '.join(tuned)})"
+    details = {"calibration_samples": len(train)} | {
+        key: value for key, value in record.items() if key not in ("name", "seed", "start_from")
+    }
+    if start is not None:
+        details["start_from"] = start.name
+    seeds: list[int | None] = list(given.seeds) if "seed" in record else [None]
     for seed in seeds:
-        if starts:
-            chosen["start_from"] = network_of(Path(str(given.start_from).replace("{seed}", str(seed))))
+        more: dict[str, object] = {} if seed is None else {"seed": seed}
+        if start is not None:
+            more["start_from"] = Path(str(start).replace("{seed}", str(seed)))
+        method = chosen_method(name, chosen | more)
         for steps in given.steps:
-            method = method_named(name, chosen if seed is None else chosen | {"seed": seed})
             kept = None if given.keep is None else given.keep / f"{given.model}-{name}-{steps}-{seed or 0}.nir"
             resume = kept and kept.with_suffix(".resume.safetensors")
             calibrated = calibrate(network, train.images, method, steps, resume=resume, **options)
@@ -132,19 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--calibration-data", help="the .npz to calibrate on, if --data is a file")
     parser.add_argument("--samples", type=int, default=CALIBRATION_SAMPLES, help="images to calibrate on")
     parser.add_argument("--test-samples", type=int, help="the first images only, and not all, to measure on")
-    parser.add_argument("--rho", type=int, default=4)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--tune", default="potential", help="what static tunes, with commas")
-    parser.add_argument("--updates", type=int, default=300, help="gradient steps of static")
-    parser.add_argument("--batch", type=int, default=64, help="images in each gradient step of static")
-    parser.add_argument("--learning-rate", type=float, default=0.004, help="of static")
-    parser.add_argument(
-        "--start-from", type=Path, help="what static starts from: a bundle, or a .nir of --keep, {seed} in place of 0"
-    )
-    parser.add_argument("--compile", action="store_true", help="let static compile what it computes")
-    parser.add_argument("--flip", action="store_true", help="mirror half the images of each update of static")
-    parser.add_argument("--shift", type=int, default=0, help="move the images of each update by up to so many pixels")
-    parser.add_argument("--both-sides", action="store_true", help="let static answer to images and mirror images")
+    add_method_options(parser)
     parser.add_argument("--seeds", type=numbers, default=[0], help="of methods that have one, with commas: 0,1,2")
     parser.add_argument("--steps", type=numbers, default=list(READOUTS), help="with commas: 1,2,4,8")
     parser.add_argument("--methods", help="only these, with commas; none to write the tables anew")
@@ -167,18 +157,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with progress_bars() as progress:
         options = {"device": given.device, "progress": progress}
         for name in chosen:
-            method = method_named(name)
+            given_here = {} if METHODS[name].needs_data else options_given(vars(given), name)
+            method = chosen_method(name, given_here)
             if not isinstance(method, PerSampleMethod):
                 grown = static(network, name, given, train, test, **options)
             else:
-                method = COS(given.rho) if name == "cos" else SRP(given.rho)
                 row = measure_accuracy(network, test, READOUTS, calibration=method, **options)
-                grown = iter([Measured(name, given.rho, {t: {"": share} for t, share in row.accuracy.items()})])
+                grown = iter([Measured(name, method.rho, {t: {"": share} for t, share in row.accuracy.items()})])
             for measured in grown:
                 rows[measured.method] = merged(rows.get(measured.method), measured)
                 write(given, document(given, ann, train, test, sorted(rows.values(), key=place)))
     write(given, document(given, ann, train, test, sorted(rows.values(), key=place)))
     print(given.out.with_suffix(".md").read_text())
+
+
+def add_method_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every method, as the command line of the product has them, but for the seeds."""
+    for option in method_options():
+        if option.flag != "seed":
+            action = argparse.BooleanOptionalAction if option.kind is bool else "store"
+            kind = {} if option.kind is bool else {"type": option.kind}
+            group = f"options of {', '.join(option.fields)}"
+            parser.add_argument(f"--{option.flag}", action=action, help=f"{group}: {option.help}", **kind)
 
 
 def at_equal_cost(document: dict[str, Any]) -> str:
@@ -225,7 +225,8 @@ def merged(old: Measured | None, new: Measured) -> Measured:
         return new
     shares, details = dict(old.shares), old.details | new.details
     for t, found in new.shares.items():
-        same = old.details.get(t) == new.details.get(t)
+        # What an earlier version did not record was at its default.
+        same = old.details.get(t, {}).items() <= new.details.get(t, {}).items()
         shares[t] = {**(shares.get(t, {}) if same else {}), **found}
     return Measured(new.method, new.rho, dict(sorted(shares.items())), dict(sorted(details.items())))
 

@@ -247,7 +247,7 @@ def test_calibrate_writes_a_bundle_with_what_was_chosen(tmp_path: Path) -> None:
 
 def test_calibrate_goes_on_from_a_bundle(tmp_path: Path) -> None:
     chosen = ("calibrate", "digits", "--data", "digits", "--samples", "64", "--golden", "8")
-    chosen += ("--tune", "potential,bias,weight", "--updates", "2")
+    chosen += ("--method", "static", "--tune", "potential,bias,weight", "--updates", "2")
     assert run(*chosen, "--steps", "1", "--out", tmp_path / "one").returncode == 0
     goes_on = (*chosen, "--steps", "2", "--out", tmp_path / "two", "--json", "--start-from")
     done = run(*goes_on, tmp_path / "one")
@@ -255,7 +255,7 @@ def test_calibrate_goes_on_from_a_bundle(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["calibration"]["start_from"] == fingerprint(load(tmp_path / "one").network)
     assert run(*goes_on, tmp_path / "one" / "model.nir").returncode == 0
     before = load(tmp_path / "two").manifest
-    for start, message in ((tmp_path / "none", "There is no file"), (tmp_path, "is not a bundle")):
+    for start, message in ((tmp_path / "none", "does not exist"), (tmp_path, "is not a bundle")):
         refused = run(*goes_on, start)
         assert refused.returncode == 2 and message in json.loads(refused.stdout)["error"]
     assert load(tmp_path / "two").manifest == before
@@ -291,9 +291,12 @@ def test_calibrate_in_two_processes_speaks_with_one_voice(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--tune", "delay"), "some of potential, threshold, bias, weight"),
-        (("--method", "half", "--seed", "1"), "'half' has no seed to choose"),
-        (("--method", "cos", "--updates", "5"), "'cos' has no updates to choose"),
+        (("--method", "static", "--tune", "delay"), "some of potential, threshold, bias, weight"),
+        (("--method", "static", "--learning-rate", "0"), "static needs learning_rate > 0"),
+        (("--method", "static", "--rho", "4"), "'static' has no --rho to choose"),
+        (("--tune", "bias"), "'mean-matching' has no --tune to choose. It has rounds"),
+        (("--method", "half", "--seed", "1"), "'half' has no --seed to choose. It has no options"),
+        (("--method", "cos", "--updates", "5"), "'cos' has no --updates to choose"),
     ],
 )
 def test_calibrate_refuses_what_a_method_does_not_have(

@@ -142,7 +142,7 @@ class COS(PerSampleMethod):
     it returns, the memory does not grow with the batch.
     """
 
-    rho: int = option(4, "Extra steps per sample, of the pre-simulation.", minimum=1, maximum=LONGEST)
+    rho: int = option(4, "Extra steps per sample.", minimum=1, maximum=LONGEST)
     iterations: int = option(
         1, "Offset spikes that may be corrected: 2 and 4 are the paper's x2 and x4.", minimum=1, maximum=LONGEST
     )

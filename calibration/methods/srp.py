@@ -34,7 +34,7 @@ class SRP(PerSampleMethod):
     dropped and its potential goes on. One input costs tau + T steps.
     """
 
-    tau: int = option(4, "Extra steps per sample, of the first run.", flag="rho", minimum=1, maximum=LONGEST)
+    tau: int = option(4, "Extra steps per sample.", flag="rho", minimum=1, maximum=LONGEST)
     name: ClassVar[str] = "srp"
 
     @property

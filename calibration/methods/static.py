@@ -82,9 +82,7 @@ class Static(StaticMethod):
     start_from: SpikingNetwork | NetworkReference | None = option(
         None, "What to start from: a bundle or .nir of the same network, calibrated before for any T."
     )
-    seed: int = option(
-        0, "Of the order of the calibration images, and of how they are changed.", minimum=0, maximum=LARGEST_SEED
-    )
+    seed: int = option(0, "Of the order of the calibration images.", minimum=0, maximum=LARGEST_SEED)
     name: ClassVar[str] = "static"
     needs_data: ClassVar[bool] = True
     depends_on_steps: ClassVar[bool] = True

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cos_export.commands.method_options import calibrating
+from cos_export.terminal.option_fields import in_panel
 from cos_export.terminal.options import (
-    BothSidesOption,
     CalibrationDataOption,
     CalibrationSamplesOption,
     ClassesOption,
-    CompileOption,
     DataOption,
     DeviceOption,
-    FlipOption,
     GoldenOption,
     JsonOption,
-    LearningRateOption,
     LevelsOption,
     LimitsOption,
     MaxPooling,
     MaxPoolOption,
     MeanOption,
-    MethodOption,
     ModelArgument,
     NumericsOption,
     OutOption,
     PerChannelOption,
     QuantisationOption,
-    RhoOption,
-    SeedOption,
-    ShiftOption,
-    StartFromOption,
     StdOption,
     StepsOption,
     TargetsOption,
     ThresholdsOption,
-    TuneOption,
-    UpdatesOption,
     WeightsOption,
-    given,
     names,
     numbers,
 )
@@ -51,121 +41,89 @@ from cos_export.terminal.standard_output import console
 if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
     from collections.abc import Sequence
 
+    from calibration import Method
     from calibration.choices import Choices
     from cos_export.bundle.target import Target
 
-__all__ = ["calibrate", "convert_and_export"]
+__all__ = ["CalibrateOptions", "ConversionOptions", "ExportOptions", "calibrate", "convert_and_export"]
+
+NETWORK, IMAGES, CALIBRATION, NUMBERS = "Network", "Images", "Calibration", "Numbers"
+"""Panels of --help, in the order of their first option."""
 
 
-def convert_and_export(
-    model: ModelArgument,
-    data: DataOption,
-    steps: StepsOption,
-    out: OutOption,
-    weights: WeightsOption = None,
-    method: MethodOption = "mean-matching",
-    rho: RhoOption = 4,
-    calibration_data: CalibrationDataOption = None,
-    samples: CalibrationSamplesOption = None,
-    tune: TuneOption = None,
-    updates: UpdatesOption = None,
-    learning_rate: LearningRateOption = None,
-    flip: FlipOption = False,
-    shift: ShiftOption = None,
-    both_sides: BothSidesOption = False,
-    start_from: StartFromOption = None,
-    compiled: CompileOption = False,
-    seed: SeedOption = None,
-    golden: GoldenOption = 64,
-    targets: TargetsOption = "onnxruntime",
-    levels: LevelsOption = None,
-    classes: ClassesOption = None,
-    max_pool: MaxPoolOption = MaxPooling.refuse,
-    thresholds: ThresholdsOption = "mmse",
-    per_channel: PerChannelOption = False,
-    numerics: NumericsOption = "float32",
-    quantisation: QuantisationOption = None,
-    limits: LimitsOption = False,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class ConversionOptions:
+    """What `convert-and-export` and `calibrate` both take, beside the calibration method and its options."""
+
+    model: ModelArgument
+    out: OutOption
+    golden: GoldenOption = 64
+    device: DeviceOption = "auto"
+    as_json: JsonOption = False
+    weights: WeightsOption = in_panel(NETWORK, None)
+    classes: ClassesOption = in_panel(NETWORK, None)
+    levels: LevelsOption = in_panel(NETWORK, None)
+    max_pool: MaxPoolOption = in_panel(NETWORK, MaxPooling.refuse)
+    thresholds: ThresholdsOption = in_panel(NETWORK, "mmse")
+    per_channel: PerChannelOption = in_panel(NETWORK, False)
+    data: DataOption = in_panel(IMAGES)
+    calibration_data: CalibrationDataOption = in_panel(IMAGES, None)
+    samples: CalibrationSamplesOption = in_panel(IMAGES, None)
+    mean: MeanOption = in_panel(IMAGES, None)
+    std: StdOption = in_panel(IMAGES, None)
+    numerics: NumericsOption = in_panel(NUMBERS, "float32")
+    quantisation: QuantisationOption = in_panel(NUMBERS, None)
+    limits: LimitsOption = in_panel(NUMBERS, False)
+    steps: StepsOption = in_panel(CALIBRATION)
+
+    def choices(self, method: Method, device: str, batch_size: int = 64) -> Choices:
+        """What the conversion is to know of them."""
+        from calibration.choices import Choices
+
+        return Choices(
+            method,
+            self.steps,
+            self.samples,
+            self.levels,
+            self.max_pool.value,
+            self.thresholds,
+            per_channel=self.per_channel,
+            device=device,
+            numerics=self.numerics,
+            quantisation=tuple(names(self.quantisation or "")),
+            batch_size=batch_size,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(ConversionOptions):
+    """What `convert-and-export` takes."""
+
+    targets: TargetsOption = "onnxruntime"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions(ConversionOptions):
+    """What `calibrate` takes."""
+
+    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once: it bounds the memory.")] = in_panel(
+        CALIBRATION, 64
+    )
+
+
+@calibrating(ExportOptions)
+def convert_and_export(options: ExportOptions, method: Method) -> int:
     """Convert a network, calibrate it, write NIR and ONNX, run the targets and compare every spike.
 
     Example: cos-export convert-and-export digits --data digits --steps 4 --targets onnxruntime,lava --out out/digits
     """
-    from calibration import method_named
-    from calibration.choices import Choices
-    from cos_export.bundle import network_of
     from targets.verification import resolve
 
-    choices = Choices(
-        method_named(
-            method,
-            given(
-                **({"tau" if method == "srp" else "rho": rho} if method in ("cos", "srp") else {}),
-                tune=tune and tuple(names(tune)),
-                updates=updates,
-                learning_rate=learning_rate,
-                flip=flip or None,
-                shift=shift,
-                both_sides=both_sides or None,
-                start_from=start_from and network_of(start_from),
-                compiled=compiled or None,
-                seed=seed,
-            ),
-        ),
-        steps,
-        samples,
-        levels,
-        max_pool.value,
-        thresholds,
-        per_channel=per_channel,
-        device=device,
-        numerics=numerics,
-        quantisation=tuple(names(quantisation or "")),
-    )
-    run_on = resolve(names(targets))
-    return _convert(
-        model, weights, classes, data, calibration_data, mean, std, choices, out, golden, run_on, limits, as_json
-    )
+    return _convert(options, options.choices(method, options.device), resolve(names(options.targets)))
 
 
-def calibrate(
-    model: ModelArgument,
-    data: DataOption,
-    steps: StepsOption,
-    out: OutOption,
-    weights: WeightsOption = None,
-    method: MethodOption = "static",
-    rho: RhoOption = 4,
-    calibration_data: CalibrationDataOption = None,
-    samples: CalibrationSamplesOption = None,
-    tune: TuneOption = None,
-    updates: UpdatesOption = None,
-    learning_rate: LearningRateOption = None,
-    flip: FlipOption = False,
-    shift: ShiftOption = None,
-    both_sides: BothSidesOption = False,
-    start_from: StartFromOption = None,
-    compiled: CompileOption = False,
-    seed: SeedOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once: it bounds the memory.")] = 64,
-    golden: GoldenOption = 64,
-    levels: LevelsOption = None,
-    classes: ClassesOption = None,
-    max_pool: MaxPoolOption = MaxPooling.refuse,
-    thresholds: ThresholdsOption = "mmse",
-    per_channel: PerChannelOption = False,
-    numerics: NumericsOption = "float32",
-    quantisation: QuantisationOption = None,
-    limits: LimitsOption = False,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> int:
+@calibrating(CalibrateOptions)
+def calibrate(options: CalibrateOptions, method: Method) -> int:
     """Convert a network and calibrate it, on one or many processes, and write the bundle without running targets.
 
     Killed at any moment, the same command goes on from the last state that it kept, to the same result.
@@ -174,59 +132,14 @@ def calibrate(
 
     Many GPUs: torchrun --nproc-per-node 4 -m cos_export calibrate resnet20 ...
     """
-    from calibration import method_named
-    from calibration.choices import Choices
     from calibration.distributed import local_device
-    from cos_export.bundle import network_of
     from cos_export.device import resolve_device
 
-    choices = Choices(
-        method_named(
-            method,
-            given(
-                **({"tau" if method == "srp" else "rho": rho} if method in ("cos", "srp") else {}),
-                tune=tune and tuple(names(tune)),
-                updates=updates,
-                learning_rate=learning_rate,
-                flip=flip or None,
-                shift=shift,
-                both_sides=both_sides or None,
-                start_from=start_from and network_of(start_from),
-                compiled=compiled or None,
-                seed=seed,
-            ),
-        ),
-        steps,
-        samples,
-        levels,
-        max_pool.value,
-        thresholds,
-        per_channel=per_channel,
-        device=str(local_device(resolve_device(device))),
-        numerics=numerics,
-        quantisation=tuple(names(quantisation or "")),
-        batch_size=batch_size,
-    )
-    return _convert(
-        model, weights, classes, data, calibration_data, mean, std, choices, out, golden, (), limits, as_json
-    )
+    device = str(local_device(resolve_device(options.device)))
+    return _convert(options, options.choices(method, device, options.batch_size), ())
 
 
-def _convert(
-    model: str,
-    weights: Path | None,
-    classes: int | None,
-    data: str,
-    calibration_data: str | None,
-    mean: str | None,
-    std: str | None,
-    choices: Choices,
-    out: Path,
-    golden: int,
-    run_on: Sequence[Target],
-    limits: bool,
-    as_json: bool,
-) -> int:
+def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Target]) -> int:
     from calibration.choices import check_method
     from calibration.conversion import convert, data_parts, prepare
     from calibration.distributed import is_main
@@ -238,23 +151,23 @@ def _convert(
     from cos_export.zoo.model_source import load_model
 
     # Everything that can be refused is refused before the first second of work.
-    check_destination(out)
+    check_destination(options.out)
     resolve_device(choices.device)
     check_method(choices)
-    loaded = load_model(model, weights, levels=choices.levels, classes=classes)
-    normalisation = {"mean": numbers("--mean", mean), "std": numbers("--std", std)}
-    parts = data_parts(loaded.module, data, choices, calibration=calibration_data, **normalisation)
+    loaded = load_model(options.model, options.weights, levels=choices.levels, classes=options.classes)
+    normalisation = {"mean": numbers("--mean", options.mean), "std": numbers("--std", options.std)}
+    parts = data_parts(loaded.module, options.data, choices, calibration=options.calibration_data, **normalisation)
     # Beside the bundle and not in it, for a bundle is there whole or not at all.
-    resume = out.with_name(f"{out.name}.resume.safetensors")
+    resume = options.out.with_name(f"{options.out.name}.resume.safetensors")
     if not is_main():
         prepare(loaded.module, parts, choices, resume=resume)
         return 0
     with progress_bars() as progress:
         done = convert(loaded.module, parts, choices, resume=resume, progress=progress)
-        shown = parts.evaluation.first(min(golden, len(parts.evaluation)))
+        shown = parts.evaluation.first(min(options.golden, len(parts.evaluation)))
         bundle, parity = export_and_verify(
             done.network,
-            out,
+            options.out,
             choices.steps,
             golden=shown.images,
             labels=shown.labels,
@@ -264,8 +177,8 @@ def _convert(
             device=choices.device,
             progress=progress,
         )
-    if not as_json:
+    if not options.as_json:
         show_conversion(console(), bundle, done.ann_accuracy, done.rows, parity)
-        if limits and "quantisation" in bundle.manifest:
+        if options.limits and "quantisation" in bundle.manifest:
             console().print(limits_table(bundle.manifest["quantisation"]))
-    return finish({"bundle": str(bundle.path), **bundle.manifest}, as_json, parity is None or parity.passed)
+    return finish({"bundle": str(bundle.path), **bundle.manifest}, options.as_json, parity is None or parity.passed)

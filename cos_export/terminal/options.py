@@ -11,39 +11,28 @@ import typer
 from cos_export.errors import InputError
 
 __all__ = [
-    "BothSidesOption",
     "CalibrationDataOption",
     "CalibrationSamplesOption",
     "ClassesOption",
-    "CompileOption",
     "DataOption",
     "DeviceOption",
-    "FlipOption",
     "GoldenOption",
     "JsonOption",
-    "LearningRateOption",
     "LevelsOption",
     "LimitsOption",
     "MaxPoolOption",
     "MaxPooling",
     "MeanOption",
-    "MethodOption",
     "ModelArgument",
     "NumericsOption",
     "OutOption",
     "PerChannelOption",
     "QuantisationOption",
-    "RhoOption",
     "SamplesOption",
-    "SeedOption",
-    "ShiftOption",
-    "StartFromOption",
     "StdOption",
     "StepsOption",
     "TargetsOption",
     "ThresholdsOption",
-    "TuneOption",
-    "UpdatesOption",
     "WeightsOption",
     "given",
     "names",
@@ -79,42 +68,17 @@ MaxPoolOption = Annotated[MaxPooling, typer.Option(help="Refuse max pooling, or 
 
 StepsOption = Annotated[int, typer.Option(min=1, help="T: steps to calibrate for and to deploy at.")]
 OutOption = Annotated[Path, typer.Option(help="Folder of the bundle; an earlier bundle there is replaced.")]
-MethodOption = Annotated[
-    str, typer.Option(help="half, opi, rmp, mean-matching, bias, ftbc, static; per sample: cos, srp.")
-]
-RhoOption = Annotated[int, typer.Option(min=1, help="Extra steps per sample of cos and srp.")]
 CalibrationSamplesOption = Annotated[
     int | None, typer.Option("--samples", min=1, help="Calibration images; by default up to 1,000.")
 ]
 GoldenOption = Annotated[int, typer.Option(min=1, help="Inputs whose every spike is recorded and compared.")]
 ThresholdsOption = Annotated[str, typer.Option(help="Of plain ReLUs: mmse, percentile or maximum.")]
 PerChannelOption = Annotated[bool, typer.Option("--per-channel", help="A threshold for each channel of a ReLU.")]
-TuneOption = Annotated[
-    str | None,
-    typer.Option(help="What static tunes, with commas: potential, threshold, bias, weight. Default: potential."),
-]
-UpdatesOption = Annotated[int | None, typer.Option(min=1, help="Gradient steps of static; 300 by default.")]
-LearningRateOption = Annotated[float | None, typer.Option(help="Of static; 0.004 by default.")]
-FlipOption = Annotated[bool, typer.Option("--flip", help="Mirror half of the images of each update of static.")]
-ShiftOption = Annotated[
-    int | None, typer.Option(min=0, help="Move the images of each update of static by up to so many pixels.")
-]
-BothSidesOption = Annotated[
-    bool, typer.Option("--both-sides", help="Let static answer to the mean over an image and its mirror image.")
-]
-StartFromOption = Annotated[
-    Path | None,
-    typer.Option(help="What static starts from: a bundle or .nir of the same network, calibrated before for any T."),
-]
-CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Compile what static computes: 1.4 to 1.6 times as fast after a slower start.")
-]
 NumericsOption = Annotated[str, typer.Option(help="float32, or int8: integers that every target computes alike.")]
 QuantisationOption = Annotated[
     str | None, typer.Option(help="Of int8, with commas: per-channel, power-of-two, even-weights.")
 ]
 LimitsOption = Annotated[bool, typer.Option("--limits", help="Of int8: print the ranges beside Loihi 2's limits.")]
-SeedOption = Annotated[int | None, typer.Option(help="Of the order of the calibration images; 0 by default.")]
 
 
 def given(**options: object) -> dict[str, object]:
