@@ -1,6 +1,7 @@
 # make demo   the environment, everything installed, and the main job on the embedded network
 # make test   the environment if absent, and the whole test suite
 # make lint   ruff and mypy
+# make docs   the documentation as a site in build/site; a warning is an error
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV   := .venv
@@ -8,7 +9,7 @@ BIN    := $(VENV)/bin
 # The version that the project is tested with. Where pip knows a CPU build under that version it is taken.
 TORCH  ?= torch==2.13.0
 
-.PHONY: demo test lint environment lava clean
+.PHONY: demo test lint docs environment lava clean
 .DELETE_ON_ERROR:
 
 environment: $(VENV)/.complete
@@ -17,7 +18,7 @@ $(VENV)/.complete: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,docs]"
 	touch $@
 
 lava: environment
@@ -34,6 +35,9 @@ lint: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: environment
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,11 +18,14 @@ MAY_IMPORT = {
 }
 """By folder, the deepest that holds a module: our packages that it may import. cli.py may import all of them."""
 
-LAZY_FACE = ROOT / "cos_export" / "__init__.py"
-"""It hands on names of the other two when they are first asked for, and imports them for type checkers alone."""
+EXCEPTIONS = {"targets/verification.py": {"calibration"}}
+"""`verify` refuses a bundle whose calibration method is not known here, and methods are known to `calibration`."""
+
+FACES = (ROOT / "cos_export" / "__init__.py", ROOT / "cos_export" / "__main__.py")
+"""The first hands on names of the other two when they are asked for; the second is `cli.py` under another name."""
 
 LOWER = {
-    "cos_export/network": {"cos_export.network", "cos_export.errors"},
+    "cos_export/network": {"cos_export.network", "cos_export.errors", "cos_export.whole_number"},
     "cos_export/simulation": {
         "cos_export.network",
         "cos_export.simulation",
@@ -30,6 +33,7 @@ LOWER = {
         "cos_export.device",
         "cos_export.progress",
         "cos_export.datasets",
+        "cos_export.whole_number",
     },
 }
 """What the two lowest folders may import of `cos_export`: nothing that stands on them."""
@@ -37,7 +41,7 @@ LOWER = {
 
 def modules() -> list[Path]:
     files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-    return [path for path in files if "worker" not in path.parts and path != LAZY_FACE]
+    return [path for path in files if "worker" not in path.parts and path not in FACES]
 
 
 def imports(path: Path) -> set[str]:
@@ -61,7 +65,8 @@ def deepest(path: Path, rules: dict[str, set[str]]) -> set[str] | None:
 def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
     allowed = deepest(path, MAY_IMPORT)
     assert allowed is not None
-    assert {name.split(".")[0] for name in imports(path)} <= allowed
+    excepted = EXCEPTIONS.get(path.relative_to(ROOT).as_posix(), set())
+    assert {name.split(".")[0] for name in imports(path)} <= allowed | excepted
     below = deepest(path, LOWER)
     if below is not None:
         assert {".".join(name.split(".")[:2]) for name in imports(path)} <= below
