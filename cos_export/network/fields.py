@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
 
-__all__ = ["LARGEST_WIRE", "check_fields", "check_size", "numbers", "spelled_padding", "whole_numbers"]
+__all__ = ["LARGEST_WIRE", "check_fields", "check_size", "numbers", "spelled_padding", "whole_number", "whole_numbers"]
 
 LARGEST_WIRE = 2**26
 """Numbers that one node may send for one sample: 20 times what the largest layer of VGG-16 sends for ImageNet."""
@@ -61,6 +61,17 @@ def whole_numbers(field: str, value: Any, count: int, least: int) -> tuple[int, 
     if not all(least <= number <= _LARGEST_WHOLE and number == int(number) for number in found):
         raise NetworkError(f"{field} must be whole and at least {least}, and is {_shown(value)}.")
     return tuple(int(number) for number in (found if len(found) == count else found * count))
+
+
+def whole_number(field: str, value: Any, least: int) -> int:
+    """`value` as one whole number of at least `least`; an array of one is not a number.
+
+    Raises:
+        NetworkError: It is not.
+    """
+    if np.ndim(_array(field, value)) != 0:
+        raise NetworkError(f"{field} must be a whole number, and is {_shown(value)}.")
+    return whole_numbers(field, value, 1, least)[0]
 
 
 def check_size(shape: tuple[int, ...]) -> None:
@@ -112,7 +123,7 @@ def _(node: nir.Conv1d | nir.Conv2d) -> None:
         raise NetworkError(
             f"its weight must be (out, in, {', '.join(['kernel'] * axes)}), and has shape {weight.shape}."
         )
-    (groups,) = whole_numbers("groups", node.groups, 1, 1)
+    groups = whole_number("groups", node.groups, 1)
     if weight.shape[0] % groups:
         raise NetworkError(f"groups is {groups}, which does not divide its {weight.shape[0]} output channels.")
     whole_numbers("stride", node.stride, axes, 1)
@@ -164,7 +175,7 @@ def _(node: nir.SumPool2d | nir.AvgPool2d) -> None:
 @check_fields.register
 def _(node: nir.Flatten) -> None:
     for field in ("start_dim", "end_dim"):
-        whole_numbers(field, getattr(node, field), 1, -_LARGEST_WHOLE)
+        whole_number(field, getattr(node, field), -_LARGEST_WHOLE)
 
 
 @check_fields.register(nir.Input)

@@ -19,7 +19,7 @@ import nir
 import numpy as np
 
 from cos_export.errors import NetworkError
-from cos_export.network.fields import check_fields, check_size, spelled_padding, whole_numbers
+from cos_export.network.fields import check_fields, check_size, spelled_padding, whole_number, whole_numbers
 
 __all__ = [
     "Convolution",
@@ -165,7 +165,7 @@ def convolution(node: nir.Conv1d | nir.Conv2d) -> Convolution:
             raise NetworkError(f'padding "same" needs stride 1, here {stride}.')
         total = [d * (k - 1) if word == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
         padding = tuple((t // 2, t - t // 2) for t in total)
-    return Convolution(kernel, stride, padding, dilation, whole_numbers("groups", node.groups, 1, 1)[0])
+    return Convolution(kernel, stride, padding, dilation, whole_number("groups", node.groups, 1))
 
 
 def with_attributes(node: nir.NIRNode, **values: Any) -> nir.NIRNode:
@@ -291,7 +291,7 @@ def _(node: nir.Flatten, shape: Shape) -> Shape:
 
 
 def _axis(field: str, value: Any, axes: int) -> int:
-    (axis,) = whole_numbers(field, value, 1, -axes)
+    axis = whole_number(field, value, -axes)
     if axis >= axes:
         raise NetworkError(f"{field} is {axis}, and the shape that arrives has {axes} axes.")
     return axis % axes

@@ -13,7 +13,7 @@ from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.parity.margin import margin_at
 from cos_export.simulation.trace import Trace
 
-__all__ = ["Comparison", "Divergence", "LayerComparison", "compare"]
+__all__ = ["Comparison", "Divergence", "LayerComparison", "check_numbers", "compare"]
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Comparison:
     Attributes:
         layers: By layer.
         first: The first divergence, or None.
-        logit_difference: The largest difference of two logits, at any step.
-        decisions_changed: Samples whose class differs after the last step.
+        logit_difference: The largest difference of two logits, at any step; nan if one of them is.
+        decisions_changed: Samples whose class differs after the last step, or whose logits are not finite there.
         identical: Whether every spike and every logit is the reference's, bit for bit.
     """
 
@@ -95,10 +95,11 @@ def compare(network: SpikingNetwork, images: FloatArray, reference: Trace, trace
         trace: The run to compare with it.
 
     Raises:
-        ParityError: They do not hold the same layers, steps and samples.
+        ParityError: They do not hold the same layers, steps and samples, or something that is not a number.
     """
     if reference.logits.shape != trace.logits.shape:
         raise ParityError(f"The reference has logits {reference.logits.shape}, and the run {trace.logits.shape}.")
+    check_numbers(network, trace)
     layers: dict[str, LayerComparison] = {}
     first: tuple[int, int] | None = None
     for rank, name in enumerate(network.layers):
@@ -110,13 +111,33 @@ def compare(network: SpikingNetwork, images: FloatArray, reference: Trace, trace
         if mismatches.any():
             earliest = (int(np.flatnonzero(mismatches)[0]), rank)
             first = earliest if first is None else min(first, earliest)
+    with np.errstate(invalid="ignore"):  # inf - inf is nan, and says so in what is returned
+        distance = np.abs(reference.logits - trace.logits).max(initial=0.0)
     return Comparison(
         layers=layers,
         first=None if first is None else _divergence(network, images, reference, trace, *first),
-        logit_difference=float(np.abs(reference.logits - trace.logits).max(initial=0.0)),
-        decisions_changed=int((reference.logits[-1].argmax(-1) != trace.logits[-1].argmax(-1)).sum()),
+        logit_difference=float(distance),
+        decisions_changed=_decisions_changed(reference.logits[-1], trace.logits[-1]),
         identical=first is None and reference.logits.tobytes() == trace.logits.tobytes(),
     )
+
+
+def check_numbers(network: SpikingNetwork, trace: Trace) -> None:
+    """Refuses a run whose spikes or logits are not numbers at all.
+
+    Raises:
+        ParityError: They are of another type; the message names the layer.
+    """
+    arrays = {f"the spikes of layer {name!r}": trace.spikes[name] for name in network.layers if name in trace.spikes}
+    for what, array in {**arrays, "the logits": trace.logits}.items():
+        if array.dtype.kind not in "biuf":
+            raise ParityError(f"The run has {what} of type {array.dtype}; they must be numbers.")
+
+
+def _decisions_changed(expected: FloatArray, actual: FloatArray) -> int:
+    """Samples whose class differs; one whose logits are not finite has none."""
+    undecided = ~(np.isfinite(expected) & np.isfinite(actual)).all(-1)
+    return int((undecided | (expected.argmax(-1) != actual.argmax(-1))).sum())
 
 
 def _counts(steps: Iterable[NDArray[np.bool_]]) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cos_export.errors import ParityError
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
+from cos_export.parity.comparison import check_numbers
 from cos_export.parity.evaluation import Charge, Evaluation, at_step
 from cos_export.parity.margin import evaluation_of
 from cos_export.parity.rounding import Bounded, gamma
@@ -95,6 +96,10 @@ class _Tally:
         self.near_ties = np.zeros(steps, np.int64)
         self.largest_bound = 0.0
 
+    def see_bound(self, bound: float) -> None:
+        """Keeps the largest bound, and nan once there is one."""
+        self.largest_bound = bound if not bound <= self.largest_bound else self.largest_bound
+
 
 def check_local(
     network: SpikingNetwork,
@@ -120,6 +125,7 @@ def check_local(
         NetworkError: A network of integers holds something else, for which sums would not be exact.
     """
     check_integers(network)
+    check_numbers(network, trace)
     for name, spec in network.neurons.items():
         wanted = (trace.steps, len(images), *spec.shape)
         found = trace.spikes[name].shape if name in trace.spikes else None
@@ -151,7 +157,12 @@ def _check_chunk(
     listed: list[Violation],
 ) -> None:
     network = evaluation.network
-    fired = {name: channels_last(torch.from_numpy(trace.spikes[name][:, chunk])) for name in network.layers}
+    fired, others = {}, {}
+    for name in network.layers:
+        spikes = torch.from_numpy(trace.spikes[name][:, chunk])
+        fired[name] = channels_last(spikes.bool())
+        if spikes.dtype != torch.bool:
+            others[name] = channels_last((spikes != 0) & (spikes != 1))
     for name, arriving in evaluation.walk(torch.from_numpy(images[chunk]), fired):
         if name == network.output_name:
             logits = torch.from_numpy(trace.logits[:, chunk]).to(torch.float64)
@@ -162,15 +173,24 @@ def _check_chunk(
             seen = fired[name][charge.step - 1, charge.block]
             hidden = None if neurons.silent is None else neurons.silent.expand(fired[name].shape[1:])[charge.block]
             wrong = _wrong(charge, seen, hidden)
+            if name in others:
+                wrong = wrong | others[name][charge.step - 1, charge.block]
             first = chunk.start + charge.block.start
             _count(name, neurons.spec, charge, wrong, seen, first, tallies[name], listed)
 
 
 def _wrong(charge: Charge, seen: Tensor, hidden: Tensor | None) -> Tensor:
-    """Spikes that neither the margin nor rounding explains, and those of neurons that are silenced."""
+    """Spikes that neither the margin nor rounding explains, and those of neurons that are silenced.
+
+    Where the margin or its bound is not a finite number, nothing explains a spike or its absence.
+    """
     wrong = charge.fired != charge.should
     if charge.bound is not None:
-        wrong &= charge.margin.abs() > charge.bound
+        wrong &= ~(charge.margin.abs() <= charge.bound)
+    for value in (charge.margin, charge.bound):
+        # A sum in float64 is finite only if every term is, and reading it once is all that a sound run costs.
+        if value is not None and not bool(torch.isfinite(value.sum())):
+            wrong |= ~torch.isfinite(value)
     return wrong if hidden is None else wrong | (hidden & seen)
 
 
@@ -188,7 +208,7 @@ def _count(
     if charge.bound is not None:
         tally.near_ties[t] += int(torch.count_nonzero(charge.margin.abs() <= charge.bound))
         share = charge.bound / torch.as_tensor(spec.threshold)
-        tally.largest_bound = max(tally.largest_bound, float(share.max()))
+        tally.see_bound(float(share.max()))
     if not bool(wrong.any()):
         return
     tally.violations[t] += int(torch.count_nonzero(wrong))
@@ -226,9 +246,10 @@ def _check_readout(
             mean = mean * quantisation.readout_scale
             bound = gamma(2) * mean.abs()
         off = (logits[t] - mean).abs()
-        wrong = ~(off <= bound)  # A logit that is no number is within no bound.
+        # What is nan is within no bound, and within an infinite one would be everything.
+        wrong = ~((off <= bound) & torch.isfinite(bound))
         tally.violations[t] += int(wrong.sum())
-        tally.largest_bound = max(tally.largest_bound, float(bound.max()))
+        tally.see_bound(float(bound.max()))
         for index in wrong.nonzero()[:LISTED].tolist():
             at = tuple(index)
             sample, margin = first_sample + at[0], float(off[at])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -85,14 +86,25 @@ class ParityResult(Mapping[str, TargetParity]):
         return len(self.targets)
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole result as plain numbers, lists and dicts."""
-        return {
-            "passed": self.passed,
-            "samples": self.samples,
-            "steps": self.steps,
-            "record_faults": list(self.record_faults),
-            "targets": {name: _plain(target) for name, target in self.targets.items()},
-        }
+        """The whole result as plain numbers, lists and dicts; JSON has no nan and inf, which are those words."""
+        found: dict[str, Any] = _spelled(
+            {
+                "passed": self.passed,
+                "samples": self.samples,
+                "steps": self.steps,
+                "record_faults": list(self.record_faults),
+                "targets": {name: _plain(target) for name, target in self.targets.items()},
+            }
+        )
+        return found
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _spelled(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = silent) -> ParityResult:

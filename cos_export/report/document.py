@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,24 +64,12 @@ def report_document(bundle: Bundle, parity: ParityResult | None = None, *, notes
 
 
 def parity_summary(parity: ParityResult) -> dict[str, Any]:
-    """The parity without its tables, which are for `verify --json`, and without what two equal runs do not share.
-
-    JSON has no numbers that are not finite: those of a target whose logits are none are the strings "nan" and "inf".
-    """
+    """The parity without its tables, which are for `verify --json`, and without what two equal runs do not share."""
     whole = parity.to_dict()
     for target in whole["targets"].values():
         for key in ("layers", "seconds"):
             target.pop(key)
-    spelled: dict[str, Any] = _spelled(whole)
-    return spelled
-
-
-def _spelled(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _spelled(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spelled(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    return whole
 
 
 def _histograms(network: SpikingNetwork) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cos_export.device import full_precision, resolve_device
-from cos_export.errors import InputError
+from cos_export.errors import InputError, NetworkError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation.fixed_point import round_states_to_half_integers
@@ -154,6 +154,7 @@ def simulate(
 
     Raises:
         InputError: The images, steps or states do not fit the network.
+        NetworkError: A sum is beyond what float32 holds; the message names the layer.
         UnavailableError: The device is not there.
     """
     array, steps = check_images(network, images), check_steps(steps, network)
@@ -171,9 +172,11 @@ def simulate(
             tensor = torch.from_numpy(array[batch])
             recorder = _Recorder(record_spikes, record_potentials)
             outputs, found = run(tensor, None if states is None else _part(states, batch), recorder)
+            logits = mean_readout(outputs, steps, network.readout_scale)
+            _check_finite("The logits", logits)
             traces.append(
                 Trace(
-                    logits=mean_readout(outputs, steps, network.readout_scale).cpu().numpy(),
+                    logits=logits.cpu().numpy(),
                     spikes=_joined(recorder.spikes),
                     potentials=_joined(recorder.potentials),
                     rho=0 if calibration is None else calibration.rho,
@@ -216,7 +219,9 @@ def ann_logits(
             program.propagate(torch.from_numpy(array[i : i + batch_size]).to(program.device), rule)[0]
             for i in range(0, len(array), batch_size)
         ]
-    return (torch.cat(parts) * program.readout_scale).cpu().numpy()
+        logits = torch.cat(parts) * program.readout_scale
+        _check_finite("The logits of the artificial network", logits)
+    return logits.cpu().numpy()
 
 
 class _Recorder:
@@ -232,10 +237,20 @@ class _Recorder:
         self.potentials: dict[str, list[FloatArray]] = {}
 
     def __call__(self, name: str, run: Run) -> None:
+        # A potential that has left the finite numbers does not come back, unless it is reset to a value.
+        _check_finite(f"The potentials of layer {name!r}", run.residual)
         if self.keep_spikes:
             self.spikes.setdefault(name, []).append(run.spikes.bool().cpu().numpy())
         if run.potentials is not None:
             self.potentials.setdefault(name, []).append(run.potentials.cpu().numpy())
+
+
+def _check_finite(what: str, values: Tensor) -> None:
+    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+        raise NetworkError(
+            f"{what} are beyond what float32 holds (inf or nan): the weights, thresholds or images are too large. "
+            "Scale them down."
+        )
 
 
 def _joined(parts: Mapping[str, Sequence[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
