@@ -12,107 +12,26 @@ Names are imported when they are first used, so that `import cos_export` is quic
 
 from __future__ import annotations
 
+import ast
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cos_export.version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from calibration import COS, FTBC, OPI, RMP, SRP, BiasCorrection, calibrate, method_of
-    from calibration.offset_spikes import offset_spikes
-    from calibration.thresholds import relu_thresholds
-    from cos_export.bundle import Bundle, load
-    from cos_export.capturing import CheckResult, Finding, capture, check_model, inspect_module
-    from cos_export.datasets import Dataset, load_dataset
-    from cos_export.errors import CosExportError
-    from cos_export.exporting import export
-    from cos_export.network import NeuronSpec, SampleStates, SpikingNetwork
-    from cos_export.nir_file import read_nir, write_nir
-    from cos_export.onnx_file import write_onnx
-    from cos_export.qcfs import QCFS
-    from cos_export.quantisation import quantise
-    from cos_export.simulation import ann_logits, simulate
-    from cos_export.simulation.trace import Trace
-    from cos_export.training import train
-    from targets.verification import verify
 
-__all__ = [
-    "COS",
-    "FTBC",
-    "OPI",
-    "QCFS",
-    "RMP",
-    "SRP",
-    "BiasCorrection",
-    "Bundle",
-    "CheckResult",
-    "CosExportError",
-    "Dataset",
-    "Finding",
-    "NeuronSpec",
-    "SampleStates",
-    "SpikingNetwork",
-    "Trace",
-    "ann_logits",
-    "calibrate",
-    "capture",
-    "check_model",
-    "export",
-    "inspect_module",
-    "load",
-    "load_dataset",
-    "method_of",
-    "offset_spikes",
-    "quantise",
-    "read_nir",
-    "relu_thresholds",
-    "simulate",
-    "train",
-    "verify",
-    "write_nir",
-    "write_onnx",
-]
+def _public_names() -> dict[str, str]:
+    """The modules that the public names live in, by name: each is written once, in `__init__.pyi`."""
+    stub = Path(__file__).with_suffix(".pyi")
+    imports = [line for line in ast.parse(stub.read_text("utf-8")).body if isinstance(line, ast.ImportFrom)]
+    return {entry.name: str(line.module) for line in imports for entry in line.names if entry.name != "__version__"}
 
-_HOMES = {
-    "COS": "calibration",
-    "FTBC": "calibration",
-    "OPI": "calibration",
-    "QCFS": "cos_export.qcfs",
-    "RMP": "calibration",
-    "SRP": "calibration",
-    "BiasCorrection": "calibration",
-    "Bundle": "cos_export.bundle",
-    "CheckResult": "cos_export.capturing",
-    "CosExportError": "cos_export.errors",
-    "Dataset": "cos_export.datasets",
-    "Finding": "cos_export.capturing",
-    "NeuronSpec": "cos_export.network",
-    "SampleStates": "cos_export.network",
-    "SpikingNetwork": "cos_export.network",
-    "Trace": "cos_export.simulation.trace",
-    "ann_logits": "cos_export.simulation",
-    "calibrate": "calibration",
-    "capture": "cos_export.capturing",
-    "check_model": "cos_export.capturing",
-    "export": "cos_export.exporting",
-    "inspect_module": "cos_export.capturing",
-    "load": "cos_export.bundle",
-    "load_dataset": "cos_export.datasets",
-    "method_of": "calibration",
-    "offset_spikes": "calibration.offset_spikes",
-    "quantise": "cos_export.quantisation",
-    "read_nir": "cos_export.nir_file",
-    "relu_thresholds": "calibration.thresholds",
-    "simulate": "cos_export.simulation",
-    "train": "cos_export.training",
-    "verify": "targets.verification",
-    "write_nir": "cos_export.nir_file",
-    "write_onnx": "cos_export.onnx_file",
-}
 
+_HOMES = _public_names()
+
+__all__ = sorted(_HOMES)
 
 _RENAMED = {"activate": "ann_logits"}
 """Names of the version before, each with its new one; they go in the next version."""
