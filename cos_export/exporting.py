@@ -124,13 +124,15 @@ def export_and_verify(
     reference = simulate(network, images, steps, calibration=calibration, device=device, progress=progress)
     with replacing_folder(destination) as staging:
         progress("writing the bundle", 0, 4)
-        write_nir(network, staging / "model.nir")
+        refused = write_nir(network, staging / "model.nir")
         progress("writing the bundle", 1, 4)
         write_onnx(network, staging / "model.onnx", steps, per_sample=calibration is not None)
         progress("writing the bundle", 2, 4)
         write_golden(staging / "golden.npz", Golden(images, reference, classes))
         progress("writing the bundle", 3, 4)
         manifest = _manifest(network, steps, len(images), metrics)
+        if refused:
+            manifest["refused_by_nir"] = refused
         if classes is not None:
             manifest["golden_correct"] = int((reference.logits[-1].argmax(-1) == classes).sum())
         if network.quantisation is not None and limits is not None:

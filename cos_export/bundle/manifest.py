@@ -163,6 +163,7 @@ class Manifest(_Entry):
     classes: Annotated[list[Text], Field(max_length=2**17)] | None = None
     calibration: Annotated[dict[str, JsonValue], Field(max_length=256)] | None = None
     calibrated_timesteps: Steps | None = None
+    refused_by_nir: Annotated[dict[Name, Text], Field(max_length=10_000)] = {}
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

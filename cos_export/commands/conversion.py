@@ -35,7 +35,7 @@ from cos_export.terminal.options import (
     names,
     numbers,
 )
-from cos_export.terminal.output import finish
+from cos_export.terminal.output import finish, show_notes
 from cos_export.terminal.standard_output import console
 
 if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
@@ -146,6 +146,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
     from cos_export.exporting import export_and_verify
+    from cos_export.nir_file.type_check import type_check_notes
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import limits_table, show_conversion
     from cos_export.zoo.model_source import load_model
@@ -179,6 +180,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
         )
     if not options.as_json:
         show_conversion(console(), bundle, done.ann_accuracy, done.rows, parity)
+        show_notes(type_check_notes(bundle.manifest.get("refused_by_nir", {})))
         if options.limits and "quantisation" in bundle.manifest:
             console().print(limits_table(bundle.manifest["quantisation"]))
     return finish({"bundle": str(bundle.path), **bundle.manifest}, options.as_json, parity is None or parity.passed)

@@ -20,13 +20,14 @@ from cos_export.nir_file.hdf5_process import read_own
 from cos_export.nir_file.importing import import_graph
 from cos_export.nir_file.metadata import GRAPH_KEYS, NODE_KEYS, graph_metadata, neuron_metadata, others, window_metadata
 from cos_export.nir_file.reader import graph_of
+from cos_export.nir_file.type_check import refused_by_nir
 
 __all__ = ["write_nir"]
 
 _DERIVED = frozenset({"input_type", "output_type", "metadata"})
 
 
-def write_nir(network: SpikingNetwork, path: str | os.PathLike[str], *, strip_v_reset: bool = False) -> None:
+def write_nir(network: SpikingNetwork, path: str | os.PathLike[str], *, strip_v_reset: bool = False) -> dict[str, str]:
     """Writes a network as a NIR file that any NIR reader can load.
 
     What NIR has no field for goes into metadata (see `nir_metadata`). The file is read again and compared
@@ -37,6 +38,10 @@ def write_nir(network: SpikingNetwork, path: str | os.PathLike[str], *, strip_v_
         network: What to write.
         path: The file; one that is there is replaced.
         strip_v_reset: Leave out the `v_reset` fields, on which readers of nir 1.0.4 and older fail.
+
+    Returns:
+        By name, the nodes that the type check of the `nir` library refuses, and what it says: convolutions with
+        groups or kernels that are not square. `nir.read(path, type_check=False)` and `read_nir` read the file.
 
     Raises:
         NetworkError: A node's name or field cannot be kept in a file, or the file did not read back.
@@ -59,6 +64,7 @@ def write_nir(network: SpikingNetwork, path: str | os.PathLike[str], *, strip_v_
         difference = _difference(network, graph, found)
         if difference:
             raise NetworkError(f"The NIR file that was written differs from the network: {difference}.")
+    return refused_by_nir(graph)
 
 
 def _check_resets_to_zero(network: SpikingNetwork) -> None:
