@@ -159,6 +159,11 @@ def _check_takes(module: nn.Module, dataset: Dataset) -> None:
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"{type(module).__name__} must return logits (batch, classes), and returned {found}.")
+    if logits.shape[1] == 1 < dataset.classes:
+        raise InputError(
+            f"{type(module).__name__} returns one logit, and {dataset.name} has labels up to {dataset.classes - 1}. "
+            "Give one logit for each class: 0 and z in place of one logit z decide as z > 0 does."
+        )
     if logits.shape[1] < dataset.classes:
         raise InputError(
             f"{type(module).__name__} knows {logits.shape[1]} classes, and {dataset.name} has labels up to "

@@ -19,7 +19,7 @@ from calibration.distributed import summed
 from calibration.methods.cos import calibrated_potentials, presimulate
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
-from cos_export.network import SpikingNetwork
+from cos_export.network import SpikingNetwork, check_network
 from cos_export.progress import Progress, silent
 from cos_export.simulation import check_steps
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
@@ -130,6 +130,7 @@ def offset_spikes(
         InputError: The images or numbers do not fit, or a layer is reset to a value.
         UnavailableError: The device is not there.
     """
+    check_network(network)
     chosen = tuple(dict.fromkeys(iterations))
     rho = whole_number("rho", rho, 1)
     if not chosen:

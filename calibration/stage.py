@@ -18,7 +18,7 @@ from calibration.methods.method import CalibrationRun, Method, StaticMethod
 from calibration.records import method_named
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
-from cos_export.network import SpikingNetwork
+from cos_export.network import SpikingNetwork, check_network
 from cos_export.progress import Progress, silent
 from cos_export.simulation import check_steps
 from cos_export.simulation.fixed_point import round_to_half_integers
@@ -65,6 +65,7 @@ def calibrate(
             `resume` is not the state of this calibration.
         UnavailableError: The device is not there, or the processes do not find each other.
     """
+    check_network(network)
     chosen = static_only(method_named(method) if isinstance(method, str) else method)
     if not chosen.supports(network.numerics):
         raise InputError(chosen.refusal(network.numerics))

@@ -20,7 +20,7 @@ from cos_export.bundle.golden import Golden, write_golden
 from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, check_manifest, check_metrics
 from cos_export.bundle.target import Target
 from cos_export.errors import InputError
-from cos_export.network import SpikingNetwork
+from cos_export.network import SpikingNetwork, check_network
 from cos_export.nir_file import write_nir
 from cos_export.onnx_file import write_onnx
 from cos_export.parity.verification import ParityResult, verify
@@ -101,6 +101,7 @@ def export_and_verify(
         InputError: The images, labels, steps or metrics do not fit, or the folder holds something else.
         NetworkError: In a network of integers, a range does not fit; the message names the layer.
     """
+    check_network(network)
     destination = Path(path).resolve()
     check_destination(destination)
     check_metrics(metrics or {})

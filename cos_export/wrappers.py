@@ -70,8 +70,8 @@ def unwrapped_within(module: nn.Module) -> None:
 def _inner(module: nn.Module) -> nn.Module | None:
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return module._modules["module"]
-    held = module._modules.get("_orig_mod")
-    return held if held is not None and type(module).__module__.startswith("torch._dynamo") else None
+    compiled = type(module).__module__.startswith("torch._dynamo")
+    return module._modules.get("_orig_mod") if compiled else None
 
 
 def _is_wrapped(module: nn.Module) -> bool:

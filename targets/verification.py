@@ -15,8 +15,8 @@ from cos_export.progress import Progress, silent
 __all__ = ["resolve", "verify"]
 
 
-def resolve(targets: Sequence[str | Target]) -> list[Target]:
-    """Targets by name, each of which can run here.
+def resolve(targets: str | Target | Sequence[str | Target]) -> list[Target]:
+    """Targets by name, each of which can run here; a single one need not be in a list.
 
     Raises:
         InputError: None are named, or one is unknown.
@@ -24,6 +24,8 @@ def resolve(targets: Sequence[str | Target]) -> list[Target]:
     """
     from targets import get, names
 
+    if isinstance(targets, str) or not isinstance(targets, Sequence):
+        targets = [targets]
     if not targets:
         raise InputError(f"Name at least one target of {', '.join(names())}.")
     resolved = [get(target) if isinstance(target, str) else target for target in targets]
@@ -35,13 +37,16 @@ def resolve(targets: Sequence[str | Target]) -> list[Target]:
 
 
 def verify(
-    bundle: Bundle | str | os.PathLike[str], targets: Sequence[str | Target], *, progress: Progress = silent
+    bundle: Bundle | str | os.PathLike[str],
+    targets: str | Target | Sequence[str | Target],
+    *,
+    progress: Progress = silent,
 ) -> parity.ParityResult:
     """Runs the golden inputs of a bundle on every target and checks what they fire.
 
     Args:
         bundle: A bundle or its folder.
-        targets: Targets, or their names.
+        targets: Targets or their names, or one of them.
         progress: Told as the runs go on.
 
     Returns:

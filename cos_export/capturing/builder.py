@@ -14,6 +14,7 @@ import numpy as np
 
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.folding import DoubleArray, apply_gain, channel_weight, wired_weight
+from cos_export.capturing.options import SMALLEST_THRESHOLD
 from cos_export.capturing.values import Term, Value, pack, ratio, vector
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.network.graph import Shape
@@ -176,6 +177,11 @@ class Builder:
             levels: L of the activation that the layer stands for, or None for a clipped ReLU.
         """
         rounded = vector(pack(np.atleast_1d(np.asarray(threshold, np.float32)).astype(np.float64)), value.channels)
+        if not (np.isfinite(rounded).all() and (rounded >= SMALLEST_THRESHOLD).all()):
+            raise Unsupported(
+                f"its threshold {float(np.min(threshold)):.4g} is 0, not positive or not finite in float32",
+                "look for a bound or a trained threshold that has vanished or exploded, and train with a larger one",
+            )
         column = rounded.reshape(-1, *[1] * len(value.spatial))
         theta = np.broadcast_to(column, value.shape).astype(np.float32)
         node = nir.IF(r=np.ones_like(theta), v_threshold=theta, v_reset=np.zeros_like(theta))

@@ -12,9 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from cos_export.errors import InputError
 from cos_export.whole_number import whole_number
 
-__all__ = ["MaxPool", "Options", "check_options"]
+__all__ = ["LARGEST_THRESHOLD", "SMALLEST_THRESHOLD", "MaxPool", "Options", "check_options"]
 
 MaxPool = Literal["refuse", "average"]
+
+SMALLEST_THRESHOLD = float(np.finfo(np.float32).tiny)
+"""Below it float32 loses digits, and then becomes 0."""
+
+LARGEST_THRESHOLD = float(np.finfo(np.float32).max)
+"""Above it float32 is infinite."""
 
 
 @dataclass(frozen=True)
@@ -60,5 +66,10 @@ def check_options(
         array = array.astype(np.float64)
         if not (np.isfinite(array).all() and (array > 0).all()):
             raise InputError(f"The threshold of {key!r} must be positive and finite everywhere.")
+        if array.min() < SMALLEST_THRESHOLD or array.max() > LARGEST_THRESHOLD:
+            raise InputError(
+                f"The threshold of {key!r} must be from {SMALLEST_THRESHOLD:.3g} to {LARGEST_THRESHOLD:.3g}, for it "
+                f"becomes float32, and is {array.min():.4g}" + (f" to {array.max():.4g}." if array.ndim else ".")
+            )
         checked[key] = array
     return Options(levels, checked, assume_thresholds, max_pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from cos_export.capturing.findings import Finding
@@ -24,7 +25,29 @@ def prepare(model: nn.Module, example: Tensor, options: Options) -> Traced | Fin
     Raises:
         InputError: `model` is not a module.
     """
-    traced = trace(unwrapped_copy(model), example, options.levels)
+    module = unwrapped_copy(model)
+    foreign = _not_artificial(module)
+    if foreign is not None:
+        return foreign
+    traced = trace(module, example, options.levels)
     if isinstance(traced, Traced) and options.max_pool == "average":
         average_max_pools(traced.graph)
     return traced
+
+
+_SPIKING = ("lava", "norse", "sinabs", "snntorch", "spikingjelly")
+"""Packages whose modules are spiking neurons."""
+
+
+def _not_artificial(module: nn.Module) -> Finding | None:
+    """Names the first part that no capture can start from: compiled to TorchScript, or a spiking neuron already."""
+    for path, part in module.named_modules():
+        kind, package = type(part).__name__, type(part).__module__.partition(".")[0]
+        if isinstance(part, torch.jit.ScriptModule):
+            reason = "it is TorchScript, which holds no Python code to trace"
+            return Finding(path, kind, None, "", reason, "give the nn.Module that it was made of, with its weights")
+        if package in _SPIKING:
+            reason = f"it is a module of {package}, of a network that is spiking already"
+            fix = "give the artificial network that it was made of; cos_export.read_nir reads a spiking one"
+            return Finding(path, kind, None, "", reason, fix)
+    return None

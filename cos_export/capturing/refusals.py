@@ -12,7 +12,13 @@ _ACTIVATION = (
 )
 _MAX_POOL = (
     "the maximum of spike trains is not a sum of spikes",
-    'replace it with average pooling (nn.AvgPool2d) and fine-tune; max_pool="average" does so at capture',
+    'replace it with average pooling (nn.AvgPool2d) and fine-tune; max_pool="average" does so at capture '
+    "(commands: --max-pool average)",
+)
+_OTHER_MAXIMUM = (
+    "the maximum or minimum of spike trains is not a sum of spikes",
+    "use average pooling (nn.AvgPool2d, nn.AdaptiveAvgPool2d) in place of pooling, nn.Hardtanh(0, b) in place of a "
+    "bound, and fine-tune with it",
 )
 _NORM = (
     "it normalises by statistics of each sample, which no fixed weight can do",
@@ -39,6 +45,10 @@ _NO_GRAD = (
     "forward switches gradients on or off, which splits the graph",
     "remove torch.no_grad() and the like from forward; capture needs none",
 )
+_AUTOCAST = (
+    "a part of forward runs under torch.autocast, in another type than float32",
+    "leave autocast out of forward, and put it around the call where the network is trained",
+)
 _BRANCH = ("it chooses a branch by a value of the input", "use the same operations for every input")
 
 
@@ -54,10 +64,10 @@ _REFUSALS: dict[str, tuple[str, str]] = dict(
             "sign abs exp log pow sqrt square glu",
             _ACTIVATION,
         ),
+        *_all("max_pool1d max_pool2d", _MAX_POOL),
         *_all(
-            "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices adaptive_max_pool1d adaptive_max_pool2d amax max "
-            "maximum",
-            _MAX_POOL,
+            "max_pool3d max_pool2d_with_indices adaptive_max_pool1d adaptive_max_pool2d amax max maximum minimum",
+            _OTHER_MAXIMUM,
         ),
         *_all("layer_norm group_norm instance_norm rms_norm local_response_norm", _NORM),
         *_all("softmax log_softmax", _SOFTMAX),
@@ -71,7 +81,8 @@ _REFUSALS: dict[str, tuple[str, str]] = dict(
         *_all("lstm gru rnn_tanh rnn_relu", _RECURRENT),
         *_all("conv3d conv_transpose1d conv_transpose2d conv_transpose3d", _OTHER_CONV),
         *_all("upsample_nearest2d upsample_bilinear2d interpolate upsample_bicubic2d", _RESIZE),
-        *_all("wrap_with_set_grad_enabled wrap_with_autocast", _NO_GRAD),
+        *_all("wrap_with_set_grad_enabled", _NO_GRAD),
+        *_all("wrap_with_autocast", _AUTOCAST),
         *_all("cond while_loop where", _BRANCH),
     )
 )

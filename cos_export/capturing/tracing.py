@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from cos_export.capturing.findings import Finding
 from cos_export.capturing.recognition import Recognition, recognise_activations
@@ -132,6 +133,16 @@ def trace(model: nn.Module, example: Tensor, levels: int | None = None) -> Trace
     try:
         with _quiet(), exits_raise(), torch.no_grad():
             program = export(module, (example,), dynamic_shapes=({0: Dim.AUTO},))
+    except GuardOnDataDependentSymNode as error:
+        return Finding(
+            "",
+            "torch.export",
+            line_of(error),
+            "",
+            "forward reads the value of a tensor, such as a threshold of its own, to choose what it does",
+            "do the same for every input; a threshold belongs into an activation: cos_export.QCFS, nn.Hardtanh(0, b), "
+            "or a module of its own that computes clip(z, 0, threshold), which is recognised",
+        )
     except (Exception, SystemExit) as error:  # noqa: BLE001 - torch.export raises whatever it meets
         return Finding(
             "",

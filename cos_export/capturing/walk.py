@@ -165,6 +165,11 @@ class _Walker:
         if len(known) < len(shapes) or not known:
             odd = results[shapes.index(None)] if None in shapes else result
             given = tuple(odd.shape) if isinstance(odd, Tensor) else type(odd).__name__
+            if isinstance(odd, Tensor) and odd.ndim == 1 and str(odd.shape[0]) == self.traced.batch:
+                raise Unsupported(
+                    "its result (batch,) is one number for each sample, and a readout is (batch, classes)",
+                    "leave the squeeze out: return (batch, 1); or (batch, 2), with logits 0 and z for one logit z",
+                )
             raise Unsupported(
                 f"its result {given} does not keep the batch axis in front, so samples would be mixed",
                 "leave axis 0 alone: flatten with x.flatten(1), average over (2, 3)",

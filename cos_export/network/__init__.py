@@ -6,7 +6,16 @@ from cos_export.network.spiking_network import (
     Quantisation,
     SampleStates,
     SpikingNetwork,
+    check_network,
     half_potentials,
 )
 
-__all__ = ["FloatArray", "NeuronSpec", "Quantisation", "SampleStates", "SpikingNetwork", "half_potentials"]
+__all__ = [
+    "FloatArray",
+    "NeuronSpec",
+    "Quantisation",
+    "SampleStates",
+    "SpikingNetwork",
+    "check_network",
+    "half_potentials",
+]

@@ -13,12 +13,20 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from cos_export.errors import NetworkError
+from cos_export.errors import InputError, NetworkError
 from cos_export.network.fields import numbers
 from cos_export.network.graph import Shape, predecessors, shapes, topological_order
 from cos_export.network.schedule import Schedule, check_schedule
 
-__all__ = ["FloatArray", "NeuronSpec", "Quantisation", "SampleStates", "SpikingNetwork", "half_potentials"]
+__all__ = [
+    "FloatArray",
+    "NeuronSpec",
+    "Quantisation",
+    "SampleStates",
+    "SpikingNetwork",
+    "check_network",
+    "half_potentials",
+]
 
 FloatArray = NDArray[np.float32]
 
@@ -293,3 +301,23 @@ class SpikingNetwork:
         graph = copy.copy(self.graph)
         graph.nodes = {**self.graph.nodes, **nodes}
         return replace(self, graph=graph)
+
+
+def check_network(network: object) -> None:
+    """Refuses what is not a network of spiking neurons yet, or is a bundle of one.
+
+    Raises:
+        InputError: The message says what it is, and how a network is made of it.
+    """
+    if isinstance(network, SpikingNetwork):
+        return
+    kind = type(network).__name__
+    if hasattr(network, "state_dict"):
+        reason = f"a module, {kind}: capture it first, network = cos_export.capture(model, example)"
+    elif hasattr(network, "manifest"):
+        reason = "a bundle: give bundle.network"
+    elif isinstance(network, nir.NIRGraph):
+        reason = "a NIR graph: write it to a file and read that with cos_export.read_nir(path)"
+    else:
+        reason = f"a {kind}: cos_export.capture, cos_export.read_nir and cos_export.load(path).network make one"
+    raise InputError(f"The network must be a SpikingNetwork, and is {reason}.")

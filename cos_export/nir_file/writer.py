@@ -14,7 +14,7 @@ import numpy as np
 
 from cos_export.atomic_file import atomic_write
 from cos_export.errors import CosExportError, InputError, NetworkError
-from cos_export.network import NeuronSpec, SpikingNetwork
+from cos_export.network import NeuronSpec, SpikingNetwork, check_network
 from cos_export.network.graph import convolution, pooling
 from cos_export.nir_file.hdf5_process import read_own
 from cos_export.nir_file.importing import import_graph
@@ -47,6 +47,7 @@ def write_nir(network: SpikingNetwork, path: str | os.PathLike[str], *, strip_v_
         NetworkError: A node's name or field cannot be kept in a file, or the file did not read back.
         InputError: The file cannot be written, or `strip_v_reset` would change the network.
     """
+    check_network(network)
     if strip_v_reset:
         _check_resets_to_zero(network)
     graph = _portable(network)

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from cos_export.atomic_file import atomic_write
-from cos_export.network import Quantisation, SpikingNetwork
+from cos_export.network import Quantisation, SpikingNetwork, check_network
 from cos_export.network.schedule import over_window
 from cos_export.network.wires import Wires
 from cos_export.nir_file.metadata import graph_metadata, producer
@@ -52,6 +52,7 @@ def write_onnx(
         NetworkError: ONNX or ONNX Runtime refuses the graph, or it is too large for one file.
         ParityError: The file computes something else than `simulate`.
     """
+    check_network(network)
     model = build_model(network, steps, per_sample=per_sample)
     with atomic_write(path) as draft:
         onnx.save_model(model, draft)

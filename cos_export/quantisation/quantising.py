@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError
-from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
+from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork, check_network
 from cos_export.network.node_facts import facts
 from cos_export.progress import Progress, silent
 from cos_export.quantisation.fitting import fitted_synapse
@@ -84,6 +84,7 @@ def quantise(
         InputError: The network is quantised already, or the images do not fit.
         NetworkError: A layer cannot be written in integers, or its ranges do not fit; the message names it.
     """
+    check_network(network)
     if network.quantisation is not None:
         raise InputError("The network is one of integers already.")
     samples = whole_number("samples", samples, 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError, NetworkError
-from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_network
 from cos_export.progress import Progress, silent
 from cos_export.simulation.fixed_point import round_states_to_half_integers
 from cos_export.simulation.layerwise import LayerwiseProgram
@@ -157,6 +157,7 @@ def simulate(
         NetworkError: A sum is beyond what float32 holds; the message names the layer.
         UnavailableError: The device is not there.
     """
+    check_network(network)
     array, steps = check_images(network, images), check_steps(steps, network)
     if calibration is not None and states is not None:
         raise InputError("Give calibration or states, not both.")
@@ -206,6 +207,7 @@ def ann_logits(
         batch_size: Samples computed at once.
         unclipped: Layers that answer with max(z, 0) instead: the ReLU before a threshold was chosen for it.
     """
+    check_network(network)
 
     def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
         if name in unclipped:

@@ -49,6 +49,7 @@ def _max_pooling(call: Call) -> Converted:
     reason, fix = refusal(operation(call.node))
     if _has_average(call.arguments):
         raise Unsupported(reason, fix)
+    # Not the fix that max_pool="average" would be, for it was given perhaps, and does not help here.
     raise Unsupported(
         f"{reason}, and with padding, dilation or ceil_mode there is no average over the same windows",
         "use nn.AvgPool2d in its place and train (or fine-tune) with it",

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from torch import fx
+from torch import Tensor, fx
 
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.operators.registry import Call, Converted, operator
@@ -97,9 +97,19 @@ def check_keys(traced: Traced, options: Options) -> None:
         )
 
 
+def _bounds(call: Call) -> list[Any]:
+    return [call.arguments.get(name) for name in ("min", "max", "min_val", "max_val")]
+
+
 @operator(*_PLAIN, *_SIX, *_HARDTANH, *_CLAMP, *_CLAMP_MIN, *_THRESHOLD)
 def _rectifier(call: Call) -> Converted:
     value, bound = call.first_signal(), rectifier_bound(call.node)
+    if bound is None and any(isinstance(held, fx.Node | Tensor) for held in _bounds(call)):
+        raise Unsupported(
+            "its bound is a value of the model that forward reads",
+            "use cos_export.QCFS or nn.Hardtanh(0, b); or put the bound and this operation into a module of their own, "
+            "which is recognised if it computes clip(z, 0, bound)",
+        )
     if bound is None:
         raise Unsupported(*refusal(operation(call.node)))
     given, warning = call.options.thresholds.get(call.key), None
@@ -107,8 +117,8 @@ def _rectifier(call: Call) -> Converted:
         if not call.options.assume_thresholds:
             raise Unsupported(
                 "a ReLU without an upper bound needs a threshold, and the best one depends on data",
-                f"give thresholds=cos_export.relu_thresholds(model, images), which finds one for {call.key!r}; or use "
-                "cos_export.QCFS(levels=4) in its place and train (or fine-tune) with it",
+                f"give thresholds=cos_export.relu_thresholds(model, images), which finds one for {call.key!r} (commands"
+                " take --data); or use cos_export.QCFS(levels=4) in its place and train (or fine-tune) with it",
             )
         given, warning = np.ones(()), "its threshold is to be computed from data"
     if given is not None and given.ndim and len(given) != value.channels:
