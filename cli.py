@@ -2,66 +2,87 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
-import typer
+if TYPE_CHECKING:  # little is imported before signals are handled, for a signal may come at once
+    from types import FrameType
 
-from cos_export.commands import conversion, deployment, networks
-from cos_export.commands.method_options import CalibratingCommand
-from cos_export.errors import CosExportError, Notice
-from cos_export.terminal.output import fail
-from cos_export.terminal.standard_output import release, reserved
+    from typer import Typer
 
-__all__ = ["app", "main"]
+__all__ = ["main"]
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
+"""The exit code after Ctrl-C, as shells have it; and after a polite kill or a closed terminal, which unwind alike."""
 
-app = typer.Typer(
-    name="cos-export",
-    help="From a trained PyTorch network to calibrated integrate-and-fire neurons, as NIR and ONNX, with proof.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("convert-and-export", cls=CalibratingCommand)(reserved(conversion.convert_and_export))
-app.command("calibrate", cls=CalibratingCommand)(reserved(conversion.calibrate))
-app.command("check")(reserved(networks.check))
-app.command("verify")(reserved(deployment.verify))
-app.command("report")(reserved(deployment.report))
-app.command("run")(reserved(deployment.run_bundle))
-app.command("offsets")(reserved(networks.offsets))
-app.command("train")(reserved(networks.train))
-app.command("targets")(reserved(deployment.list_targets))
+PATIENCE = 5.0
+"""Seconds that an interrupted command has to clean up, in which further signals are not heard."""
 
 
 def main() -> NoReturn:
     """Runs the command line: exits 0 if done, 1 if a check failed, 2 on wrong input, 3 if a target is missing."""
-    # A polite kill unwinds like Ctrl-C, so that half-written files and worker processes are cleaned up.
-    signal.signal(signal.SIGTERM, _terminate)
+    interruption = _Interruption()
     as_json = "--json" in sys.argv
-    with warnings.catch_warnings():
-        warnings.showwarning = partial(_show_warning, warnings.showwarning)
-        warnings.simplefilter("always", Notice)
+    code: int | None = None
+    try:
+        interruption.listen()
         try:
-            code = app(standalone_mode=False) or 0
-            if code == INTERRUPTED:
-                code = fail("Interrupted. Nothing was left half-written.", INTERRUPTED, as_json)
-        except CosExportError as error:
-            code = fail(str(error), error.exit_code, as_json)
-        except typer.TyperException as error:
-            code = fail(f"{error.format_message()} See cos-export --help.", 2, as_json)
-        except OSError as error:
-            code = fail(str(error), 1, as_json)
-        finally:
-            release()
+            with warnings.catch_warnings():
+                warnings.showwarning = partial(_show_warning, warnings.showwarning)
+                # The command line's own way of reporting an interruption is this code.
+                found = _app()(standalone_mode=False) or 0
+            if found == INTERRUPTED:
+                raise KeyboardInterrupt
+        except Exception as error:
+            if interruption.received:  # Libraries wrap it in errors of their own.
+                raise KeyboardInterrupt from error
+            found = _explained(error, as_json)
+        code = found
+    except KeyboardInterrupt:
+        if code is None:
+            from cos_export.terminal.output import fail
+
+            code = fail("Interrupted. Nothing was left half-written.", INTERRUPTED, as_json)
+    finally:
+        interruption.no_more()
+        from cos_export.terminal.standard_output import release
+
+        release()
     sys.exit(code)
+
+
+def _app() -> Typer:
+    import typer
+
+    from cos_export.commands import conversion, deployment, networks
+    from cos_export.commands.method_options import CalibratingCommand
+    from cos_export.errors import Notice
+    from cos_export.terminal.standard_output import reserved
+
+    warnings.simplefilter("always", Notice)
+    app = typer.Typer(
+        name="cos-export",
+        help="From a trained PyTorch network to calibrated integrate-and-fire neurons, as NIR and ONNX, with proof.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command("convert-and-export", cls=CalibratingCommand)(reserved(conversion.convert_and_export))
+    app.command("calibrate", cls=CalibratingCommand)(reserved(conversion.calibrate))
+    app.command("check")(reserved(networks.check))
+    app.command("verify")(reserved(deployment.verify))
+    app.command("report")(reserved(deployment.report))
+    app.command("run")(reserved(deployment.run_bundle))
+    app.command("offsets")(reserved(networks.offsets))
+    app.command("train")(reserved(networks.train))
+    app.command("targets")(reserved(deployment.list_targets))
+    return app
 
 
 def _show_warning(
@@ -74,14 +95,82 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Prints what this package has to say as a note, without the line of its code, and other warnings as ever."""
+    from cos_export.errors import Notice
+
     if issubclass(category, Notice):
         sys.stderr.write(f"note: {message}\n")
     else:
         others(message, category, filename, lineno, file, line)
 
 
-def _terminate(signal_number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _explained(error: Exception, as_json: bool) -> int:
+    """Says what was wrong, and returns the exit code; raises what no user can have caused."""
+    import typer
+
+    from cos_export.errors import CosExportError
+    from cos_export.storage import exit_code
+    from cos_export.terminal.output import fail
+
+    if isinstance(error, CosExportError):
+        return fail(str(error), error.exit_code, as_json)
+    if isinstance(error, typer.TyperException):
+        return fail(f"{error.format_message()} See cos-export --help.", 2, as_json)
+    if isinstance(error, OSError):
+        return fail(str(error), exit_code(error), as_json)
+    raise error
+
+
+class _Interruption:
+    """What Ctrl-C, a polite kill (SIGTERM) and a closed terminal (SIGHUP) do: from the first line to the last.
+
+    The first of them unwinds the command as a KeyboardInterrupt, so that half-written files and worker processes are
+    cleaned up. Those that follow at once, as from a supervisor that sends several, do not disturb that; one that comes
+    after `PATIENCE` ends the process.
+
+    Attributes:
+        received: Whether one has come.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self._since = 0.0
+        self._number = signal.SIGINT
+        # One that is ignored stays so, as under nohup or in the background of a script.
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+    def listen(self) -> None:
+        """Begins."""
+        sys.unraisablehook = self._lost
+        for number in self._numbers:
+            signal.signal(number, self._handle)
+
+    def no_more(self) -> None:
+        """Ignores all that come from now on: all is done, and the exit code is known."""
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.received:
+            self.received, self._since, self._number = True, time.monotonic(), signal.Signals(number)
+            raise KeyboardInterrupt
+        if time.monotonic() - self._since > PATIENCE:
+            os._exit(INTERRUPTED)
+
+    def _lost(self, error: sys.UnraisableHookArgs) -> None:
+        """Sends again a signal that came where no exception can pass, as in a destructor or a callback."""
+        if not issubclass(error.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(error)
+            return
+        import _thread
+        import threading
+
+        def again() -> None:
+            time.sleep(0.02)
+            self.received = False
+            _thread.interrupt_main(self._number)
+
+        threading.Thread(target=again, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -96,8 +96,9 @@ def static(
             kept = None if given.keep is None else given.keep / f"{given.model}-{name}-{steps}-{seed or 0}.nir"
             resume = kept and kept.with_suffix(".resume.safetensors")
             calibrated = calibrate(network, train.images, method, steps, resume=resume, **options)
-            if kept is not None:
+            if kept is not None and resume is not None:
                 write_nir(calibrated, kept)
+                resume.unlink(missing_ok=True)
             share = measure_accuracy(calibrated, test, [steps], **options).accuracy[steps]
             yield Measured(label, 0, {steps: {"" if seed is None else str(seed): share}}, {steps: details})
 

@@ -9,19 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nir
+import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from calibration.distributed import is_main, process_count, summed
 from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
+from cos_export.network.graph import with_attributes
 from cos_export.reading.state import read_state_file, state_digest
+from cos_export.storage import storage_error
 
 __all__ = ["Checkpoint", "potentials", "with_potentials"]
 
 _FORMAT = "cos-export-calibration/1"
+_FINISHED = "finished"
 _AWAY = "Delete it to calibrate from the start."
 
 
@@ -61,20 +66,31 @@ class Checkpoint:
 
     def save(self, stage: str, done: int, tensors: Mapping[str, Tensor]) -> None:
         """Keeps the state of `stage` if it is time to; whole or not at all, whenever the process is killed."""
-        if self.path is None or not is_main() or time.monotonic() - self._written < self._every:
+        if time.monotonic() - self._written >= self._every:
+            self._write(stage, done, tensors)
+
+    def finish(self, before: SpikingNetwork, result: SpikingNetwork) -> None:
+        """Keeps what the calibration came to, at once: the next run has it from `result`."""
+        self._write(_FINISHED, 1, _changes(before, result))
+
+    def result(self, before: SpikingNetwork) -> SpikingNetwork | None:
+        """What the calibration of `before` came to, if an earlier run has finished it."""
+        kept = self.load(_FINISHED)
+        return None if kept is None else _with_changes(before, kept[1])
+
+    def _write(self, stage: str, done: int, tensors: Mapping[str, Tensor]) -> None:
+        if self.path is None or not is_main():
             return
         about = {"format": _FORMAT, "calibration": self._calibration, "stage": stage, "done": done}
         copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         about["digest"] = state_digest(about, copies)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(self.path, error) from error
         with atomic_write(self.path) as draft:
-            save_file(copies, draft, metadata={"state": json.dumps(about, sort_keys=True)})
+            draft.write_bytes(save(copies, metadata={"state": json.dumps(about, sort_keys=True)}))
         self._written = time.monotonic()
-
-    def remove(self) -> None:
-        """Removes the file: the calibration is done."""
-        if self.path is not None and is_main():
-            self.path.unlink(missing_ok=True)
 
 
 def potentials(network: SpikingNetwork) -> dict[str, Tensor]:
@@ -87,6 +103,31 @@ def with_potentials(network: SpikingNetwork, kept: Mapping[str, Tensor]) -> Spik
     return network.with_neurons(
         {name: replace(network.neurons[name], v_init=value.numpy()) for name, value in kept.items()}
     )
+
+
+def _changes(before: SpikingNetwork, result: SpikingNetwork) -> dict[str, Tensor]:
+    """The arrays of a calibrated network that are not those of the network before."""
+    found = {}
+    kinds = {"neuron": (before.neurons, result.neurons), "node": (before.graph.nodes, result.graph.nodes)}
+    for kind, (old, new) in kinds.items():
+        for name, entry in new.items():
+            for key, value in vars(entry).items():
+                if isinstance(value, np.ndarray) and value is not getattr(old[name], key):
+                    found[f"{kind}/{key}/{name}"] = torch.from_numpy(value)
+    return found
+
+
+def _with_changes(before: SpikingNetwork, changes: Mapping[str, Tensor]) -> SpikingNetwork:
+    neurons, nodes = dict(before.neurons), dict[str, nir.NIRNode]()
+    for place, value in changes.items():
+        kind, key, name = place.split("/", 2)
+        changed: dict[str, Any] = {key: value.numpy()}
+        if kind == "neuron":
+            neurons[name] = replace(neurons[name], **changed)
+        else:
+            nodes[name] = with_attributes(nodes.get(name, before.graph.nodes[name]), **changed)
+    result = before.with_neurons(neurons)
+    return result.with_nodes(nodes) if nodes else result
 
 
 def _read(path: Path, calibration: dict[str, Any]) -> tuple[str, int, dict[str, Tensor]]:

@@ -58,12 +58,15 @@ class Prepared:
         calibrated: After.
         thresholds: What its ReLUs got, by path.
         logits: Of the module, for the images to measure on: (samples, classes).
+        state: The file that holds the result of the calibration, if there was one to do and a file was named: to be
+            removed when the network is kept elsewhere.
     """
 
     captured: SpikingNetwork
     calibrated: SpikingNetwork
     thresholds: Mapping[str, FloatArray]
     logits: FloatArray
+    state: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Conversion:
             rounding and, for ReLUs, what was clipped at the threshold.
         rows: The accuracies of v_init = theta / 2 and of the method, by step.
         thresholds: Of the ReLUs that got theirs from data, by path: one number, or one for each channel.
+        state: The file that holds the result of the calibration, to be removed when the network is in a bundle.
     """
 
     network: SpikingNetwork
@@ -86,6 +90,7 @@ class Conversion:
     captured_accuracy: float
     rows: tuple[AccuracyRow, ...]
     thresholds: Mapping[str, FloatArray]
+    state: Path | None = None
 
     def metrics(self, parts: DataParts, choices: Choices) -> dict[str, Any]:
         """What the manifest keeps of it."""
@@ -207,6 +212,7 @@ def prepare(
         network = calibrated = to_integers(network)
     # A method that looks at no image is given those that are there; one that does never sees the evaluation's.
     given = parts.calibration if choices.method.needs_data else parts.evaluation
+    state = None
     if given is not None and isinstance(choices.method, StaticMethod) and choices.method.name != network.method:
         calibrated = calibrate(
             network,
@@ -218,9 +224,10 @@ def prepare(
             resume=resume,
             progress=progress,
         )
+        state = None if resume is None else Path(resume)
     if choices.numerics == "int8" and network.numerics != "int8":
         network, calibrated = to_integers(network), to_integers(calibrated)
-    return Prepared(network, calibrated, thresholds, logits)
+    return Prepared(network, calibrated, thresholds, logits, state)
 
 
 def _quantised(network: SpikingNetwork, parts: DataParts, choices: Choices, progress: Progress) -> SpikingNetwork:
@@ -254,7 +261,7 @@ def convert(
     if calibration is not None or prepared.calibrated.method != "half":
         rows.append(measure(prepared.calibrated, calibration=calibration, progress=progress))
     share = float((answers == evaluation.labels).mean())
-    return Conversion(prepared.calibrated, calibration, ann, share, tuple(rows), prepared.thresholds)
+    return Conversion(prepared.calibrated, calibration, ann, share, tuple(rows), prepared.thresholds, prepared.state)
 
 
 def _thresholds(module: nn.Module, parts: DataParts, choices: Choices, progress: Progress) -> Mapping[str, FloatArray]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cos_export.errors import InputError
+from cos_export.errors import StorageError
 
 __all__ = ["MEMORY", "Kept", "SpikeStore"]
 
@@ -71,7 +71,7 @@ class SpikeStore:
             spikes: Of any shape, 0 and 1.
 
         Raises:
-            InputError: They do not fit in memory, and the temporary folder cannot hold them.
+            StorageError: They do not fit in memory, and the temporary folder cannot hold them.
         """
         bits = np.packbits(spikes.bool().cpu().numpy())
         if bits.nbytes > self._free:
@@ -93,7 +93,7 @@ class SpikeStore:
             file = self._folder / f"{next(self._numbers)}.npy"
             np.save(file, bits, allow_pickle=False)
         except OSError as error:
-            raise InputError(
+            raise StorageError(
                 f"{self._folder or gettempdir()} cannot hold the spikes of the calibration images: {error}. Name a "
                 "folder on a larger disk in the environment variable TMPDIR, or calibrate on fewer images."
             ) from error

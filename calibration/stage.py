@@ -52,9 +52,9 @@ def calibrate(
         steps: T to calibrate for: a calibrated potential is the best for that T only.
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Samples computed at once; it bounds the memory.
-        resume: A file for the state of the calibration, written every 10 seconds. If it is there, the calibration
-            goes on from it, to the result that it would have come to without the interruption; it is removed in
-            the end.
+        resume: A file for the state of the calibration, written every 10 seconds and at the end. If it is there, the
+            calibration goes on from it, to the result that it would have come to without the interruption. At the end
+            it holds the result, which the same call returns at once: remove it when the network is kept elsewhere.
         progress: Told as the stage goes on.
 
     Returns:
@@ -80,8 +80,10 @@ def calibrate(
         depends_on = None if resume is None else identity(network, data, chosen.record(), steps, where)
         checkpoint = Checkpoint(None if resume is None else Path(resume), depends_on)
         run = CalibrationRun(data, steps, where, progress if is_main() else silent, checkpoint)
-        calibrated = chosen.calibrate(network, run)
-        checkpoint.remove()
+        calibrated = checkpoint.result(network)
+        if calibrated is None:
+            calibrated = chosen.calibrate(network, run)
+            checkpoint.finish(network, calibrated)
     return replace(
         round_to_half_integers(calibrated),
         num_timesteps=steps,

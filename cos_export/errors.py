@@ -10,6 +10,7 @@ __all__ = [
     "NetworkError",
     "Notice",
     "ParityError",
+    "StorageError",
     "TargetError",
     "UnavailableError",
 ]
@@ -40,6 +41,12 @@ class NetworkError(CosExportError):
 
 class BundleError(CosExportError):
     """A bundle on disk is missing, incomplete or altered."""
+
+
+class StorageError(CosExportError):
+    """A file could not be written, and not by the user's fault: the disk is full, or has failed."""
+
+    exit_code = 1
 
 
 class TargetError(CosExportError):

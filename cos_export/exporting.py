@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cos_export.bundle.folder import Bundle, check_destination, replacing_folder, sha256_of
+from cos_export.atomic_file import atomic_write
+from cos_export.bundle.folder import Bundle, sha256_of
 from cos_export.bundle.golden import Golden, write_golden
 from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, check_manifest, check_metrics
+from cos_export.bundle.replacing import check_destination, replacing_folder
 from cos_export.bundle.target import Target
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, check_network
@@ -102,8 +104,7 @@ def export_and_verify(
         NetworkError: In a network of integers, a range does not fit; the message names the layer.
     """
     check_network(network)
-    destination = Path(path).resolve()
-    check_destination(destination)
+    destination = check_destination(path)
     check_metrics(metrics or {})
     images, steps = check_images(network, golden), check_steps(steps, network)
     classes = None if labels is None else _check_labels(labels, len(images), network.output_shape[0])
@@ -123,7 +124,7 @@ def export_and_verify(
             calibrated_timesteps=None,
         )
     reference = simulate(network, images, steps, calibration=calibration, device=device, progress=progress)
-    with replacing_folder(destination) as staging:
+    with replacing_folder(path) as staging:
         progress("writing the bundle", 0, 4)
         refused = write_nir(network, staging / "model.nir")
         progress("writing the bundle", 1, 4)
@@ -141,15 +142,20 @@ def export_and_verify(
         draft = Bundle(staging, manifest)
         parity = verify(draft, targets, progress=progress) if targets else None
         manifest["parity"] = None if parity is None else parity_summary(parity)
-        (staging / "report.html").write_text(render_report(report_document(draft)), "utf-8")
+        _write(staging / "report.html", render_report(report_document(draft)))
         manifest["files"] = {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(staging.iterdir())
         }
         text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
         check_manifest(parse_json(text, MANIFEST), MANIFEST)
-        (staging / MANIFEST).write_text(text, "utf-8")
+        _write(staging / MANIFEST, text)
         progress("writing the bundle", 4, 4)
     return Bundle(destination, manifest), parity
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as draft:
+        draft.write_text(text, "utf-8")
 
 
 def _check_labels(labels: ArrayLike, count: int, classes: int) -> NDArray[np.int64]:

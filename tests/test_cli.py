@@ -113,7 +113,11 @@ WRONG = {
     "no such device": (["digits", "--device", "tpu"], 2, "'tpu' is no device"),
     "absent device": (["digits", "--device", "cuda:7"], 3, "'cuda:7' is not on this machine"),
     "zero steps": (["digits", "--steps", "0"], 2, "steps"),
-    "a folder with other files": (["digits", "--out", "other"], 2, "no bundle, and will not be replaced"),
+    "a folder with other files": (
+        ["digits", "--out", "other"],
+        2,
+        "not a bundle, and will not be replaced: notes.txt",
+    ),
 }
 
 
@@ -341,7 +345,7 @@ def test_a_relu_network_is_fine_tuned_with_qcfs_and_converts(tmp_path: Path) -> 
 
 
 def test_train_refuses_before_it_trains(tmp_path: Path) -> None:
-    for out, message in (("w.bin", "written as .safetensors"), ("no/w.safetensors", "folder does not exist")):
+    for out, message in (("w.bin", "written as .safetensors"), ("no/w.safetensors", "there is no folder")):
         done = run("train", "digits", "--out", tmp_path / out)
         assert done.returncode == 2 and message in done.stderr
 

@@ -1,28 +1,23 @@
-"""The bundle on disk: reading it, and putting a new one in place whole or not at all."""
+"""The bundle on disk, and how it is read."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cos_export.atomic_file import umask
 from cos_export.bundle.golden import Golden, read_golden
-from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, read_manifest
+from cos_export.bundle.manifest import MANIFEST, read_manifest
 from cos_export.errors import BundleError, InputError
 from cos_export.network import SpikingNetwork
 from cos_export.nir_file import read_nir
 from cos_export.reading.plain_file import check_plain_file, open_plain
 
-__all__ = ["BUNDLE_FORMAT", "Bundle", "check_destination", "load", "network_of", "replacing_folder", "sha256_of"]
+__all__ = ["Bundle", "load", "network_of", "sha256_of"]
 
 
 @dataclass(frozen=True)
@@ -152,61 +147,3 @@ def network_of(path: str | os.PathLike[str]) -> SpikingNetwork:
         NetworkError: What the file holds is no feed-forward network of integrate-and-fire neurons.
     """
     return load(path).network if Path(path).is_dir() else read_nir(path)
-
-
-def check_destination(path: Path) -> None:
-    """Refuses to write over anything but nothing, an empty folder or an earlier bundle.
-
-    Raises:
-        InputError: Something else is there.
-    """
-    if path.is_dir():
-        if any(path.iterdir()) and not _is_bundle(path):
-            raise InputError(f"{path} holds files that are no bundle, and will not be replaced. Name another folder.")
-    elif path.exists():
-        raise InputError(f"{path} is a file. Name a folder for the bundle.")
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """A staging folder beside `path` that takes its place when the block ends, and vanishes if it fails.
-
-    Raises:
-        InputError: `path` holds something that is no bundle, or its parent cannot be written.
-    """
-    check_destination(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise InputError(f"{path.parent} cannot be written: {error.strerror}.") from error
-    staging.chmod(0o777 & ~umask())
-    try:
-        yield staging
-        _take_place(staging, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _take_place(staging: Path, path: Path) -> None:
-    if not path.exists():
-        staging.rename(path)
-        return
-    retired = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        path.rename(retired / "old")
-        try:
-            staging.rename(path)
-        except OSError:
-            (retired / "old").rename(path)
-            raise
-    finally:
-        shutil.rmtree(retired, ignore_errors=True)
-
-
-def _is_bundle(path: Path) -> bool:
-    try:
-        found = json.loads((path / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and str(found.get("format", "")).startswith("cos-export-bundle/")

@@ -147,19 +147,20 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
     from cos_export.device import resolve_device
     from cos_export.exporting import export_and_verify
     from cos_export.nir_file.type_check import type_check_notes
+    from cos_export.storage import resolved
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import limits_table, show_conversion
     from cos_export.zoo.model_source import load_model
 
     # Everything that can be refused is refused before the first second of work.
-    check_destination(options.out)
+    destination = check_destination(options.out)
+    # Beside the bundle and not in it, for a bundle is there whole or not at all.
+    resume = resolved(destination.with_name(f"{destination.name}.resume.safetensors"))
     resolve_device(choices.device)
     check_method(choices)
     loaded = load_model(options.model, options.weights, levels=choices.levels, classes=options.classes)
     normalisation = {"mean": numbers("--mean", options.mean), "std": numbers("--std", options.std)}
     parts = data_parts(loaded.module, options.data, choices, calibration=options.calibration_data, **normalisation)
-    # Beside the bundle and not in it, for a bundle is there whole or not at all.
-    resume = options.out.with_name(f"{options.out.name}.resume.safetensors")
     if not is_main():
         prepare(loaded.module, parts, choices, resume=resume)
         return 0
@@ -178,6 +179,9 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
             device=choices.device,
             progress=progress,
         )
+        # Not before the bundle is in place: a kill until then would lose the calibration.
+        if done.state is not None:
+            done.state.unlink(missing_ok=True)
     if not options.as_json:
         show_conversion(console(), bundle, done.ann_accuracy, done.rows, parity)
         show_notes(type_check_notes(bundle.manifest.get("refused_by_nir", {})))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -53,11 +53,14 @@ def write_nir(network: SpikingNetwork, path: str | os.PathLike[str], *, strip_v_
     graph = _portable(network)
     with atomic_write(path) as draft:
         try:
-            nir.write(draft, graph)
+            # In memory: libhdf5 crashes the process where it cannot write, as on a full disk.
+            content = io.BytesIO()
+            nir.write(content, graph)
             if strip_v_reset:
-                _strip_v_reset(draft)
+                _strip_v_reset(content)
         except (TypeError, ValueError) as error:
             raise NetworkError(f"The network cannot be written as NIR: {error}") from error
+        draft.write_bytes(content.getbuffer())
         try:
             found = import_graph(graph_of(read_own(draft, "node"), draft))
         except CosExportError as error:
@@ -74,8 +77,8 @@ def _check_resets_to_zero(network: SpikingNetwork) -> None:
             raise InputError(f"Node {name!r} is reset to a value other than 0, so its v_reset cannot be stripped.")
 
 
-def _strip_v_reset(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
+def _strip_v_reset(content: io.BytesIO) -> None:
+    with h5py.File(content, "r+") as file:
         for node in file["node/nodes"].values():
             if "v_reset" in node:
                 del node["v_reset"]

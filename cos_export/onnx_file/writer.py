@@ -55,7 +55,7 @@ def write_onnx(
     check_network(network)
     model = build_model(network, steps, per_sample=per_sample)
     with atomic_write(path) as draft:
-        onnx.save_model(model, draft)
+        draft.write_bytes(model.SerializeToString())
         return check_onnx(network, draft, steps)
 
 

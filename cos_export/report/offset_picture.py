@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cos_export.atomic_file import atomic_write
+from cos_export.atomic_file import atomic_write, check_file_destination
 from cos_export.errors import InputError
 from cos_export.report.charts import COLOURS, plain_text
 
@@ -26,8 +27,7 @@ def check_picture_destination(path: Path) -> None:
     """
     if path.suffix != ".png":
         raise InputError(f"The offset spikes are drawn as .png, and {path} ends otherwise.")
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: there is no folder {path.parent}.")
+    check_file_destination(path)
 
 
 def save_offset_picture(path: Path, statistics: Mapping[str, Any]) -> Path:
@@ -70,9 +70,11 @@ def save_offset_picture(path: Path, statistics: Mapping[str, Any]) -> Path:
         # Axes that are shared label the last row alone, which may have fewer columns.
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("psi: spikes too few (> 0) or too many (< 0)", fontsize=9)
+    picture = io.BytesIO()
+    # Without the software's version it repeats to the byte.
+    figure.savefig(picture, format="png", dpi=120, metadata={"Software": None})
     with atomic_write(path) as draft:
-        # The draft's name ends in .part, so the format is said; without the software's version it repeats to the byte.
-        figure.savefig(draft, format="png", dpi=120, metadata={"Software": None})
+        draft.write_bytes(picture.getbuffer())
     return path
 
 

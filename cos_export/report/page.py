@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cos_export.atomic_file import atomic_write
+from cos_export.atomic_file import atomic_write, check_derived_destination, check_file_destination
 from cos_export.bundle import Bundle
 from cos_export.errors import InputError
 from cos_export.report.charts import accuracy_chart, firing_rate_chart, potential_chart
@@ -41,6 +41,10 @@ def render_report(document: Mapping[str, Any]) -> str:
     )
 
 
+_MARK = b"<title>cos-export report</title>"
+"""What tells a report from other pages."""
+
+
 def report_destination(bundle: Bundle, out: str | os.PathLike[str] | None = None) -> Path:
     """Where the report of a bundle is to be written.
 
@@ -52,11 +56,12 @@ def report_destination(bundle: Bundle, out: str | os.PathLike[str] | None = None
         out: The place that was asked for.
 
     Raises:
-        InputError: It is inside the bundle, a folder, or in no folder.
+        InputError: It is inside the bundle, is not a file or in no folder, or a file that is not a report is beside the
+            bundle where no other place is given.
     """
     folder = bundle.path.resolve()
     if out is None:
-        return folder.with_name(f"{folder.name}.report.html")
+        return check_derived_destination(folder.with_name(f"{folder.name}.report.html"), _MARK)
     place = Path(out)
     if place.resolve().is_relative_to(folder):
         raise InputError(
@@ -65,8 +70,7 @@ def report_destination(bundle: Bundle, out: str | os.PathLike[str] | None = None
         )
     if place.is_dir():
         raise InputError(f"{place} is a folder. Name the file of the report, as {place / 'report.html'}.")
-    if not place.parent.is_dir():
-        raise InputError(f"{place} cannot be written: there is no folder {place.parent}.")
+    check_file_destination(place)
     return place
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cos_export.training.checkpoint import check_checkpoint_destination, save_checkpoint
-from cos_export.training.curve import save_learning_curve
+from cos_export.training.curve import check_curve_destination, save_learning_curve
 from cos_export.training.evaluation import accuracy
 from cos_export.training.loop import train
 from cos_export.training.recipe import Recipe, learning_rate
@@ -17,6 +17,7 @@ __all__ = [
     "TrainingResult",
     "accuracy",
     "check_checkpoint_destination",
+    "check_curve_destination",
     "learning_rate",
     "restore_swapped",
     "save_checkpoint",

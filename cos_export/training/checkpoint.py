@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
-from cos_export.atomic_file import atomic_write
+from cos_export.atomic_file import atomic_write, check_file_destination
 from cos_export.errors import InputError
 from cos_export.training.result import TrainingResult
 from cos_export.training.state import state_path
@@ -22,13 +22,14 @@ def check_checkpoint_destination(path: str | Path) -> None:
     """Refuses, before any training, a path that `save_checkpoint` could not write to.
 
     Raises:
-        InputError: It does not end in .safetensors, or its folder does not exist.
+        InputError: It does not end in .safetensors, its folder does not exist or may not be written, or something
+            else than a file is there.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"Weights are written as .safetensors, and {path} ends otherwise.")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"{path} cannot be written: its folder does not exist, or it is a folder itself.")
+    check_file_destination(path)
+    check_file_destination(state_path(path))
 
 
 def save_checkpoint(
@@ -70,6 +71,6 @@ def save_checkpoint(
     # Copies, for safetensors refuses tensors that share memory, as an activation under two names does.
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     with atomic_write(path) as draft:
-        save_file(state, draft, metadata=header)
+        draft.write_bytes(save(state, metadata=header))
     state_path(path).unlink(missing_ok=True)
     return path

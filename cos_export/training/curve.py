@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
-from cos_export.atomic_file import atomic_write
+from cos_export.atomic_file import atomic_write, check_derived_destination
 from cos_export.errors import InputError
 from cos_export.training.result import TrainingResult
 
-__all__ = ["save_learning_curve"]
+__all__ = ["check_curve_destination", "save_learning_curve"]
+
+_TITLE = "cos-export learning curve"
+"""What tells these pictures from others: the title in their header."""
+
+
+def check_curve_destination(path: str | Path) -> None:
+    """Refuses, before any training, a path that the learning curve may not be written to.
+
+    Raises:
+        InputError: The path does not end in .png or cannot be written, or a picture of another kind is there.
+    """
+    if Path(path).suffix != ".png":
+        raise InputError(f"The learning curve is drawn as .png, and {path} ends otherwise.")
+    check_derived_destination(Path(path), _TITLE.encode())
 
 
 def save_learning_curve(path: str | Path, result: TrainingResult) -> Path:
@@ -19,14 +34,13 @@ def save_learning_curve(path: str | Path, result: TrainingResult) -> Path:
         result: What `train` returned.
 
     Raises:
-        InputError: The file cannot be written there, or does not end in .png.
+        InputError: As `check_curve_destination`.
     """
     # A Figure without pyplot has no window, no global state and no display to need.
     from matplotlib.figure import Figure
 
     path = Path(path)
-    if path.suffix != ".png":
-        raise InputError(f"The learning curve is drawn as .png, and {path} ends otherwise.")
+    check_curve_destination(path)
     epochs = range(1, len(result.history) + 1)
     figure = Figure(figsize=(9.0, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -44,7 +58,9 @@ def save_learning_curve(path: str | Path, result: TrainingResult) -> Path:
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
+    picture = io.BytesIO()
+    # Without the software's version it repeats to the byte.
+    figure.savefig(picture, format="png", dpi=120, metadata={"Software": None, "Title": _TITLE})
     with atomic_write(path) as draft:
-        # The draft's name ends in .part, so the format is said; without the software's version it repeats to the byte.
-        figure.savefig(draft, format="png", dpi=120, metadata={"Software": None})
+        draft.write_bytes(picture.getbuffer())
     return path

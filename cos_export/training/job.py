@@ -15,6 +15,7 @@ from cos_export.training import (
     Recipe,
     TrainingResult,
     check_checkpoint_destination,
+    check_curve_destination,
     save_checkpoint,
     save_learning_curve,
     state_path,
@@ -73,6 +74,7 @@ def run_training(job: TrainingJob, *, progress: Progress = silent) -> tuple[Trai
         InputError: There is no such network or data, something does not fit, or a file cannot be written.
     """
     check_checkpoint_destination(job.out)
+    check_curve_destination(job.out.with_suffix(".png"))
     known = zoo.entry(job.model) if job.model in zoo.names() else None
     source = job.data or (known.dataset if known else None)
     if source is None:
@@ -93,5 +95,7 @@ def run_training(job: TrainingJob, *, progress: Progress = silent) -> tuple[Trai
     measured = job.test_data or (source if is_named(source) else None)
     test = None if measured is None else read(measured, "test")
     result = train(module, fitted, recipe, test=test, device=job.device, resume=state_path(job.out), progress=progress)
+    curve = save_learning_curve(job.out.with_suffix(".png"), result)
+    # The last of the two, for it removes the state that a killed job goes on from.
     save_checkpoint(module, job.out, result, name=job.model, start=start or None)
-    return result, save_learning_curve(job.out.with_suffix(".png"), result)
+    return result, curve

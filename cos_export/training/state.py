@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from cos_export.atomic_file import atomic_write
@@ -98,7 +98,7 @@ def write_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str,
     copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     about["digest"] = state_digest(about, copies)
     with atomic_write(path) as draft:
-        save_file(copies, draft, metadata={"state": json.dumps(about, sort_keys=True)})
+        draft.write_bytes(save(copies, metadata={"state": json.dumps(about, sort_keys=True)}))
 
 
 def read_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str, Any]) -> None:

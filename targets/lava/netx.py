@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +47,12 @@ def write_netx(network: SpikingNetwork, path: Path | str) -> None:
             "Convert it with --numerics int8."
         )
     layers = _layers(network)
-    with atomic_write(Path(path)) as partial, h5py.File(partial, "w") as file:
+    content = io.BytesIO()  # libhdf5 crashes the process where it cannot write, as on a full disk
+    with h5py.File(content, "w") as file:
         for number, layer in enumerate(layers):
             _write(file.create_group(f"layer/{number}"), layer)
+    with atomic_write(path) as draft:
+        draft.write_bytes(content.getbuffer())
 
 
 def _write(group: Any, entries: Mapping[str, Any]) -> None:

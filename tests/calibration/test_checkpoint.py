@@ -80,7 +80,19 @@ def test_after_a_kill_it_comes_to_the_same_result(tmp_path: Path, method: Static
     )
     assert seen[0] == (stage, done - 1), "it goes on from the last state that was kept"
     assert_same(whole, again)
-    assert not kept.exists(), "a calibration that is done leaves nothing behind"
+    seen.clear()
+    at_once = calibrate(
+        network,
+        IMAGES,
+        method,
+        2,
+        batch_size=16,
+        resume=kept,
+        progress=lambda name, at, total: seen.append((name, at)),
+    )
+    assert seen == [], "what is finished is not computed again"
+    assert_same(whole, at_once)
+    assert (at_once.method, at_once.num_timesteps) == (whole.method, whole.num_timesteps)
 
 
 def test_the_state_of_another_calibration_is_refused(tmp_path: Path) -> None:

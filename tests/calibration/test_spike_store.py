@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from calibration.spike_store import SpikeStore
-from cos_export.errors import InputError
+from cos_export.errors import StorageError
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,6 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(InputError, match=r"No space left on device.*TMPDIR"), SpikeStore(0) as store:
+    with pytest.raises(StorageError, match=r"No space left on device.*TMPDIR"), SpikeStore(0) as store:
         store.keep(spikes())
     assert list(tmp_path.iterdir()) == []

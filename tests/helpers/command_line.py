@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -23,10 +25,23 @@ class Done(NamedTuple):
     stderr: str
 
 
+@contextlib.contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """The command line ends with its process, and would leave every signal ignored."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with mock.patch.object(sys, "unraisablehook"):
+            yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def run(*arguments: str | Path, cwd: Path | None = None) -> Done:
     """The command in this process, which has torch imported already."""
     out, err = io.StringIO(), io.StringIO()
     with (
+        _signals_as_before(),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         contextlib.chdir(cwd or "."),

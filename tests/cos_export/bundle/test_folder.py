@@ -78,7 +78,7 @@ def test_the_same_export_gives_the_same_model_and_golden_run(tmp_path: Path) -> 
 def test_other_peoples_files_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(InputError, match="no bundle, and will not be replaced"):
+    with pytest.raises(InputError, match=r"thesis holds what is not a bundle, and will not be replaced: chapter\.txt"):
         export(two_layers(seed=1), tmp_path / "thesis", 2, golden=IMAGES)
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):

@@ -1,5 +1,8 @@
 import copy
+import errno
+import os
 from dataclasses import fields, replace
+from pathlib import Path
 
 import h5py
 import nir
@@ -9,7 +12,7 @@ import random_networks as build
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cos_export.errors import InputError, NetworkError
+from cos_export.errors import InputError, NetworkError, StorageError
 from cos_export.network import Quantisation, half_potentials
 from cos_export.nir_file import read_nir, write_nir
 from cos_export.simulation import simulate
@@ -198,12 +201,13 @@ def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, monkey
     path = tmp_path / "model.nir"
     path.write_text("earlier")
 
-    def fail(draft, graph):
-        draft.write_text("half")
-        raise OSError("disk full")
+    def fail(draft, content):
+        with draft.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(nir, "write", fail)
-    with pytest.raises(InputError, match="disk full"):
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(StorageError, match=r"model.nir cannot be written: No space left on device. [\d,.]+ MiB"):
         write_nir(build.random_network(0), path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.nir"]
     assert path.read_text() == "earlier"
