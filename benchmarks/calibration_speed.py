@@ -43,6 +43,7 @@ from torch.nn import functional
 
 from calibration import COS
 from calibration.methods.cos import EPSILON, NEVER_SILENT
+from cos_export import zoo
 from cos_export.capturing import capture
 from cos_export.datasets import load_dataset
 from cos_export.device import full_precision, resolve_device
@@ -51,7 +52,7 @@ from cos_export.network.graph import convolution
 from cos_export.simulation import mean_readout, simulate
 from cos_export.simulation.neuron import NeuronTensors, neuron_tensors
 from cos_export.simulation.program import Program, is_multiple, synapse
-from cos_export.version import __version__, zoo
+from cos_export.version import __version__
 
 OURS, PUBLISHED, STACKED, STEP_BY_STEP = "cos-export", "as published", "stacked, min and max", "step by step"
 SYNAPSES = "synapses alone"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from command_line import run as command
 from numpy.typing import NDArray
@@ -62,6 +63,9 @@ def test_a_bundle_of_cos_twice_runs_with_two_iterations_everywhere(tmp_path: Pat
     recorded = method_of(load(bundle.path))
     assert (recorded.method, recorded.unknown) == (COS(rho=4, iterations=2), "")
     assert method_of(read_nir(bundle.nir_path)).method == COS(rho=4, iterations=2)
+    properties = {entry.key: entry.value for entry in onnx.load(bundle.onnx_path).metadata_props}
+    assert json.loads(properties["calibration"]) == bundle.manifest["calibration"]
+    assert "Options of cos: rho = 4, iterations = 2." in bundle.report_path.read_text()
     trace = classify(get(target), load(bundle.path), images, calibration=recorded.per_sample)
     np.testing.assert_allclose(trace.logits, expected[2], rtol=0, atol=1e-5)
     np.testing.assert_allclose(bundle.golden.trace.logits, expected[2][:, :4], rtol=0, atol=1e-5)
