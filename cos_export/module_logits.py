@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cos_export.device import full_precision
 from cos_export.user_code import user_code
 from cos_export.whole_number import whole_number
+from cos_export.wrappers import unwrapped
 
 __all__ = ["eval_mode", "module_logits"]
 
@@ -42,6 +43,7 @@ def module_logits(model: nn.Module, images: Tensor, *, device: torch.device, bat
     Raises:
         InputError: Its forward raises something.
     """
+    unwrapped(model)  # What is not a module is named.
     batch_size = whole_number("batch_size", batch_size, 1)
     model.to(device)
     try:

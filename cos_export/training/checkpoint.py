@@ -14,6 +14,7 @@ from cos_export.atomic_file import atomic_write, check_file_destination
 from cos_export.errors import InputError
 from cos_export.training.result import TrainingResult
 from cos_export.training.state import state_path
+from cos_export.wrappers import unwrapped
 
 __all__ = ["check_checkpoint_destination", "save_checkpoint"]
 
@@ -46,7 +47,7 @@ def save_checkpoint(
     removed, for it is done.
 
     Args:
-        model: The trained network.
+        model: The trained network; of a data-parallel or compiled one, what is inside.
         path: Where to; the folder must exist.
         result: What `train` returned.
         name: The network's name.
@@ -69,7 +70,7 @@ def save_checkpoint(
     except (TypeError, ValueError) as error:
         raise InputError(f"What the training started from cannot be written as JSON: {error}") from error
     # Copies, for safetensors refuses tensors that share memory, as an activation under two names does.
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in unwrapped(model).state_dict().items()}
     with atomic_write(path) as draft:
         draft.write_bytes(save(state, metadata=header))
     state_path(path).unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from cos_export.training.recipe import Recipe, learning_rate
 from cos_export.training.result import Epoch, TrainingResult
 from cos_export.training.state import Trainee, fingerprint, read_state, write_state
 from cos_export.user_code import user_code
+from cos_export.wrappers import unwrapped
 
 __all__ = ["train"]
 
@@ -56,6 +57,7 @@ def train(
             the state of this training.
         UnavailableError: The device is not there.
     """
+    unwrapped(model)  # What is not a module is named.
     started, where = time.perf_counter(), resolve_device(device)
     if recipe.batch_size > len(dataset):
         raise InputError(f"batch_size is {recipe.batch_size}, and {dataset.name} has {len(dataset)} samples.")
@@ -120,6 +122,7 @@ def _epoch(
     stage = _stage(trainee.history, recipe.epochs)
     order = torch.randperm(len(images), generator=trainee.generator).to(images.device)
     batches = order[: per_epoch * recipe.batch_size].reshape(per_epoch, recipe.batch_size)
+    classes = int(labels.max()) + 1
     loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
     for step, batch in enumerate(batches):
         progress(stage, step, per_epoch)
@@ -131,6 +134,8 @@ def _epoch(
         with mixed_precision(images.device, autocast):
             with user_code(f"{type(trainee.model).__name__} fails on a batch of {tuple(shown.shape)} in training"):
                 logits = trainee.model(shown)
+            if step == 0:
+                _check_logits(trainee.model, logits, classes)
             loss = functional.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
         trainee.optimizer.zero_grad(set_to_none=True)
         trainee.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -145,6 +150,18 @@ def _epoch(
         )
     progress(stage, per_epoch, per_epoch)
     return Epoch(mean, float(correct) / (per_epoch * recipe.batch_size))
+
+
+def _check_logits(model: nn.Module, logits: object, classes: int) -> None:
+    """Refuses what no loss can be taken of, before it is a traceback from inside the loss."""
+    name = type(model).__name__
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"{name} must return logits (batch, classes) in training, and returned {found}.")
+    if logits.shape[1] < classes:
+        raise InputError(
+            f"{name} knows {logits.shape[1]} classes, and the training data have labels up to {classes - 1}."
+        )
 
 
 def _stage(history: tuple[Epoch, ...], epochs: int) -> str:

@@ -17,6 +17,7 @@ from cos_export.qcfs import QCFS
 from cos_export.reading.weights import read_safetensors_note
 from cos_export.user_code import user_code
 from cos_export.whole_number import whole_number
+from cos_export.wrappers import unwrapped
 
 __all__ = ["restore_swapped", "swap_activations"]
 
@@ -53,7 +54,7 @@ def swap_activations(
     """
     if not 0 < percentile <= 100:
         raise InputError(f"percentile must be above 0 and at most 100, and is {percentile}.")
-    levels = whole_number("levels", levels, 1)
+    model, levels = unwrapped(model), whole_number("levels", levels, 1)
     if isinstance(model, nn.ReLU):
         raise InputError("The model is a single ReLU. Put it in an nn.Sequential.")
     found: dict[nn.ReLU, str] = {m: path for path, m in model.named_modules() if isinstance(m, nn.ReLU)}

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import prune, weight_norm
 
 from calibration.thresholds import relu_thresholds
 from cos_export.capturing import capture, check_model
+from cos_export.datasets import Dataset
 from cos_export.errors import CaptureError, InputError
 from cos_export.module_logits import module_logits
 from cos_export.simulation import ann_logits
+from cos_export.training import Recipe, accuracy, save_checkpoint, swap_activations, train
 
 
 def network():
@@ -121,3 +124,39 @@ def test_a_forward_that_ends_python(kind):
         capture(kind(), torch.rand(1, 6))
     with pytest.raises(InputError, match=rf"{kind.__name__} fails on images of shape \(6,\): it ends Python"):
         module_logits(kind(), torch.rand(1, 6), device=torch.device("cpu"))
+
+
+def dataset(labels):
+    images = np.random.default_rng(0).random((len(labels), 1, 2, 3), np.float32)
+    return Dataset(images, np.array(labels, np.int64), "made up", "none")
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_a_wrapped_network_is_trained_and_kept_as_it_is_without(wrap, tmp_path):
+    data = dataset([0, 1, 2, 1] * 4)
+    recipe = Recipe(epochs=1, learning_rate=0.1, batch_size=8)
+    plain, model = nn.Sequential(nn.Flatten(), network()), nn.Sequential(nn.Flatten(), network())
+    train(plain, data, recipe, device="cpu")
+    wrapped = wrap(model)
+    result = train(wrapped, data, recipe, device="cpu")
+    save_checkpoint(wrapped, tmp_path / "w.safetensors", result, name="net")
+    kept = load_file(tmp_path / "w.safetensors")
+    assert kept.keys() == plain.state_dict().keys()
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(kept[key], value)
+    assert list(swap_activations(wrap(model), torch.from_numpy(data.images))) == ["1.1"]
+    expected = (plain(torch.from_numpy(data.images)).argmax(1).numpy() == data.labels).mean()
+    assert accuracy(wrap(plain), data, device="cpu") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: network().state_dict(), "is a state dict"),
+        (lambda: nn.Sequential(nn.Flatten(), network(), nn.Linear(3, 2)), r"knows 2 classes, and .* labels up to 2"),
+        (lambda: nn.Sequential(nn.Flatten(), network(), nn.Linear(3, 1), nn.Flatten(0)), r"returned \(8,\)"),
+    ],
+)
+def test_what_cannot_be_trained(model, message):
+    with pytest.raises(InputError, match=message):
+        train(model(), dataset([0, 1, 2, 1] * 4), Recipe(epochs=1, learning_rate=0.1, batch_size=8), device="cpu")
