@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from calibration.agreement import check_agreement
 from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS, Choices, check_method
@@ -27,6 +27,7 @@ from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.quantisation import quantise
 from cos_export.simulation import ann_logits
+from cos_export.training.evaluation import check_logits
 from cos_export.user_code import user_code
 
 __all__ = [
@@ -161,19 +162,7 @@ def _check_takes(module: nn.Module, dataset: Dataset) -> None:
     with user_code(failure), eval_mode(module), torch.no_grad():
         # A copy, for forward may write into it.
         logits = module(torch.from_numpy(dataset.images[:1].copy()))
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"{type(module).__name__} must return logits (batch, classes), and returned {found}.")
-    if logits.shape[1] == 1 < dataset.classes:
-        raise InputError(
-            f"{type(module).__name__} returns one logit, and {dataset.name} has labels up to {dataset.classes - 1}. "
-            "Give one logit for each class: 0 and z in place of one logit z decide as z > 0 does."
-        )
-    if logits.shape[1] < dataset.classes:
-        raise InputError(
-            f"{type(module).__name__} knows {logits.shape[1]} classes, and {dataset.name} has labels up to "
-            f"{dataset.classes - 1}."
-        )
+    check_logits(module, logits, dataset)
 
 
 def prepare(

@@ -8,14 +8,15 @@ from itertools import count
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from calibration.distributed import process_count, rank
+from cos_export.datasets import Images
+from cos_export.datasets.samples import split_sample, stack
 from cos_export.errors import InputError
-from cos_export.network import FloatArray, SpikingNetwork
-from cos_export.simulation import check_images
+from cos_export.network import FloatArray, SpikingNetwork, check_images
 from cos_export.training.augmentation import mirrored, moved
 from cos_export.whole_number import whole_number
 
@@ -86,22 +87,22 @@ class CalibrationData:
             return torch.from_numpy(self.images[np.asarray(chosen, np.int64)])
         if len(chosen) == 0:
             return torch.empty(0, *self.network.input_shape)
-        items = [self.images[int(index)] for index in chosen]
-        pictures = [np.asarray(item[0] if isinstance(item, (tuple, list)) else item) for item in items]
-        return torch.from_numpy(check_images(self.network, np.stack(pictures)))
+        name = f"the {type(self.images).__name__}"
+        found = [split_sample(self.images[int(i)], f"Sample {int(i)} of {name}").image for i in chosen]
+        return torch.from_numpy(check_images(self.network, stack(found, name)))
 
 
-def calibration_data(
-    network: SpikingNetwork, images: ArrayLike | Tensor | Dataset[object], batch_size: int
-) -> CalibrationData:
+def calibration_data(network: SpikingNetwork, images: Images, batch_size: int) -> CalibrationData:
     """Images for a calibration of `network`.
+
+    A torch data set with a length is read item by item whenever its images are needed; all else is read at once.
 
     Raises:
         InputError: They do not fit the network, there are none, or batch_size is below 1.
     """
     batch_size = whole_number("batch_size", batch_size, 1)
-    if isinstance(images, Dataset):
-        if not hasattr(images, "__len__") or len(images) == 0:
-            raise InputError("The calibration data set must have a length, and at least one item.")
+    if isinstance(images, Dataset) and not isinstance(images, IterableDataset) and hasattr(images, "__len__"):
+        if len(images) == 0:
+            raise InputError("There are no images: the calibration data set is empty.")
         return CalibrationData(images, batch_size, network)
     return CalibrationData(check_images(network, images), batch_size, network)

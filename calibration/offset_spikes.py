@@ -10,18 +10,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from calibration.data import CalibrationData, calibration_data
 from calibration.distributed import summed
 from calibration.methods.cos import calibrated_potentials, presimulate
+from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
-from cos_export.network import SpikingNetwork, check_network
+from cos_export.network import SpikingNetwork, check_network, check_steps
 from cos_export.progress import Progress, silent
-from cos_export.simulation import check_steps
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import NeuronRule, Program, clipped_activation
 from cos_export.whole_number import whole_number
@@ -83,7 +81,7 @@ class OffsetSpikes:
 
 def offset_spikes(
     network: SpikingNetwork,
-    images: ArrayLike | Tensor | Dataset[object],
+    images: Images,
     steps: int | None = None,
     rho: int = 4,
     *,
@@ -118,7 +116,7 @@ def offset_spikes(
 
     Args:
         network: The network.
-        images: (samples, ...), without labels, or a torch data set of them.
+        images: As for `cos_export.simulate`; labels are left aside.
         steps: T; by default what the network was calibrated for.
         rho: Pre-simulation steps.
         iterations: Of COS, each from 0 on.

@@ -6,9 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from numpy.typing import ArrayLike
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from calibration.checkpoint import Checkpoint
 from calibration.data import calibration_data
@@ -16,11 +13,11 @@ from calibration.distributed import is_main, local_device, process_count, proces
 from calibration.identity import identity
 from calibration.methods.method import CalibrationRun, Method, StaticMethod
 from calibration.records import method_named
+from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
-from cos_export.network import SpikingNetwork, check_network
+from cos_export.network import SpikingNetwork, check_network, check_steps, with_normalisation_of
 from cos_export.progress import Progress, silent
-from cos_export.simulation import check_steps
 from cos_export.simulation.fixed_point import round_to_half_integers
 
 __all__ = ["DEFAULT_METHOD", "calibrate", "static_only"]
@@ -31,7 +28,7 @@ DEFAULT_METHOD = "mean-matching"
 
 def calibrate(
     network: SpikingNetwork,
-    images: ArrayLike | Tensor | Dataset[object],
+    images: Images,
     method: str | Method = DEFAULT_METHOD,
     steps: int | None = None,
     *,
@@ -46,8 +43,8 @@ def calibrate(
 
     Args:
         network: The network.
-        images: Calibration images (samples, ...), without labels, or a torch data set of them. They are read in
-            batches.
+        images: Calibration images, as for `cos_export.simulate`; labels are left aside. A torch data set is read in
+            batches. The network takes on the normalisation of a `Dataset` if it has none.
         method: A static method, or its name.
         steps: T to calibrate for: a calibrated potential is the best for that T only.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -69,6 +66,7 @@ def calibrate(
     chosen = static_only(method_named(method) if isinstance(method, str) else method)
     if not chosen.supports(network.numerics):
         raise InputError(chosen.refusal(network.numerics))
+    network = with_normalisation_of(network, images)
     data, steps = calibration_data(network, images, batch_size), check_steps(steps, network)
     where = local_device(resolve_device(device))
     with process_group(where), torch.no_grad(), full_precision():

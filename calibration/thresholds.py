@@ -24,11 +24,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cos_export.capturing.activation_observer import Observed, observed_relus
 from cos_export.capturing.options import MaxPool, check_options
+from cos_export.datasets import Images, image_array
 from cos_export.device import resolve_device
 from cos_export.errors import InputError
 from cos_export.network import FloatArray
@@ -122,7 +123,7 @@ def mmse(histogram: Histogram, steps: int, grid: int = GRID) -> DoubleArray:
 
 def relu_thresholds(
     model: nn.Module,
-    images: ArrayLike | Tensor,
+    images: Images,
     method: str = "mmse",
     *,
     per_channel: bool = False,
@@ -137,8 +138,9 @@ def relu_thresholds(
 
     Args:
         model: A trained module that `capture` takes but for the missing thresholds. It is left untouched.
-        images: Calibration images (samples, ...), without labels. They are read in batches, once for "maximum" and
-            else twice.
+        images: Calibration images as the module takes them, in any form that `cos_export.simulate` takes; labels are
+            left aside. A module knows no normalisation: pixels of uint8 are divided by 255 and no more. They go through
+            the module in batches, once for "maximum" and else twice.
         method: "mmse", "percentile" or "maximum".
         per_channel: Whether each channel gets a threshold of its own.
         steps: T that the network will run for: "mmse" depends on it.
@@ -158,7 +160,7 @@ def relu_thresholds(
     """
     choose = _method(method, whole_number("steps", steps, 1), p)
     batch_size = whole_number("batch_size", batch_size, 1)
-    tensor = _images(images)
+    tensor = torch.from_numpy(image_array(images))
     options = check_options(max_pool=max_pool, assume_thresholds=True)
     observed = observed_relus(model, tensor, options, resolve_device(device))
     if not observed.keys:
@@ -182,18 +184,6 @@ def _method(name: str, steps: int, p: float) -> Callable[[Histogram], DoubleArra
     if name == "mmse":
         return lambda histogram: mmse(histogram, steps)
     raise InputError(f"There is no threshold method {name!r}. There are {', '.join(METHODS)}.")
-
-
-def _images(images: ArrayLike | Tensor) -> Tensor:
-    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
-    if array.dtype.kind not in "fiub" or array.ndim < 2:
-        raise InputError(f"Images must be numbers (samples, ...), and are {array.dtype} of shape {array.shape}.")
-    if len(array) == 0:
-        raise InputError("There are no images.")
-    array = np.ascontiguousarray(array, np.float32)
-    if not np.isfinite(array).all():
-        raise InputError("The images hold values that are not finite numbers (nan or inf).")
-    return torch.from_numpy(array)
 
 
 def _rows(activations: Tensor, per_channel: bool) -> Tensor:

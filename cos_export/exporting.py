@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 from cos_export.atomic_file import atomic_write
 from cos_export.bundle.folder import Bundle, sha256_of
@@ -21,8 +20,9 @@ from cos_export.bundle.golden import Golden, write_golden
 from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, check_manifest, check_metrics
 from cos_export.bundle.replacing import check_destination, replacing_folder
 from cos_export.bundle.target import Target
+from cos_export.datasets import Dataset, Images, class_numbers
 from cos_export.errors import InputError
-from cos_export.network import SpikingNetwork, check_network
+from cos_export.network import SpikingNetwork, check_images, check_network, check_steps, with_normalisation_of
 from cos_export.nir_file import write_nir
 from cos_export.onnx_file import write_onnx
 from cos_export.parity.verification import ParityResult, verify
@@ -30,7 +30,7 @@ from cos_export.progress import Progress, silent
 from cos_export.quantisation import loihi_report
 from cos_export.reading.json_file import parse_json
 from cos_export.report import parity_summary, render_report, report_document
-from cos_export.simulation import PerSampleCalibration, check_images, check_steps, simulate
+from cos_export.simulation import PerSampleCalibration, simulate
 from cos_export.version import __version__
 
 __all__ = ["export", "export_and_verify"]
@@ -43,7 +43,7 @@ def export(
     path: str | os.PathLike[str],
     steps: int | None = None,
     *,
-    golden: ArrayLike | Tensor,
+    golden: Images,
     labels: ArrayLike | None = None,
     calibration: PerSampleCalibration | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -70,7 +70,7 @@ def export_and_verify(
     path: str | os.PathLike[str],
     steps: int | None = None,
     *,
-    golden: ArrayLike | Tensor,
+    golden: Images,
     labels: ArrayLike | None = None,
     calibration: PerSampleCalibration | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -88,8 +88,9 @@ def export_and_verify(
         network: The network, calibrated by a static method, or not at all for a per-sample one.
         path: The bundle's folder. An earlier bundle there is replaced.
         steps: T; by default what the network was calibrated for.
-        golden: Inputs (samples, ...) for the golden run.
-        labels: Their classes, if known.
+        golden: Images for the golden run, as for `cos_export.simulate`; what is kept is what the network takes, after
+            its normalisation. The network takes on the normalisation and class names of a `Dataset` if it has none.
+        labels: Their classes, if known; by default those of a `Dataset`.
         calibration: The per-sample method to run with, whose states for the golden inputs go into golden.npz.
         metrics: More for the manifest, such as accuracies; plain JSON values.
         targets: Where to verify.
@@ -106,8 +107,11 @@ def export_and_verify(
     check_network(network)
     destination = check_destination(path)
     check_metrics(metrics or {})
+    network = with_normalisation_of(network, golden)
     images, steps = check_images(network, golden), check_steps(steps, network)
-    classes = None if labels is None else _check_labels(labels, len(images), network.output_shape[0])
+    labels = golden.labels if labels is None and isinstance(golden, Dataset) else labels
+    classes = network.output_shape[-1]
+    numbers = None if labels is None else class_numbers(labels, len(images), classes, "The labels of the golden inputs")
     if calibration is None and network.rho:
         raise InputError(
             f"The network is run with {network.method!r}, which calibrates each sample: pass calibration=, as "
@@ -130,7 +134,7 @@ def export_and_verify(
         progress("writing the bundle", 1, 4)
         write_onnx(network, staging / "model.onnx", steps, per_sample=calibration is not None)
         progress("writing the bundle", 2, 4)
-        write_golden(staging / "golden.npz", Golden(images, reference, classes))
+        write_golden(staging / "golden.npz", Golden(images, reference, numbers))
         progress("writing the bundle", 3, 4)
         manifest = _manifest(network, steps, len(images), metrics)
         if refused:
@@ -158,15 +162,6 @@ def _write(path: Path, text: str) -> None:
         draft.write_text(text, "utf-8")
 
 
-def _check_labels(labels: ArrayLike, count: int, classes: int) -> NDArray[np.int64]:
-    array = np.asarray(labels)
-    if array.shape != (count,) or array.dtype.kind not in "iu":
-        raise InputError(f"There are {count} golden inputs; their labels must be as many whole numbers.")
-    if not (int(array.min()) >= 0 and int(array.max()) < classes):
-        raise InputError(f"The network has {classes} classes: labels must be from 0 to {classes - 1}.")
-    return array.astype(np.int64)
-
-
 def _manifest(network: SpikingNetwork, steps: int, samples: int, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "format": BUNDLE_FORMAT,
@@ -177,6 +172,8 @@ def _manifest(network: SpikingNetwork, steps: int, samples: int, metrics: Mappin
         "calibration": None if network.calibration is None else dict(network.calibration),
         "calibrated_timesteps": network.calibrated_timesteps,
         "numerics": network.numerics,
+        "normalisation": None if network.normalisation is None else network.normalisation.to_dict(),
+        "classes": None if network.class_names is None else list(network.class_names),
         "input_shape": list(network.input_shape),
         "output_shape": list(network.output_shape),
         "neurons": network.neuron_count,

@@ -11,11 +11,10 @@ import numpy as np
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
-from cos_export.network import FloatArray, SampleStates
+from cos_export.network import FloatArray, SampleStates, check_images, check_steps
 from cos_export.onnx_file import without_spikes
 from cos_export.progress import Progress, silent
 from cos_export.reading.onnx_model import read_onnx
-from cos_export.simulation import check_images, check_steps
 from cos_export.simulation.trace import Trace, concatenate
 from cos_export.whole_number import whole_number
 
@@ -117,7 +116,8 @@ class OnnxRuntimeTarget:
                 raise TargetError(f"ONNX Runtime failed: {error}") from error
             logits = found.pop("logits")[:steps]
             spikes = {name.removeprefix("spikes/"): value[:steps] for name, value in found.items()}
-            traces.append(Trace(logits=logits, spikes=spikes, states=_part(states, start, self.batch_size)))
+            own = None if states is None else states.part(slice(start, start + self.batch_size))
+            traces.append(Trace(logits=logits, spikes=spikes, states=own))
         progress("running in ONNX Runtime", len(array), len(array))
         return concatenate(traces)
 
@@ -189,13 +189,3 @@ def _feeds(session: Any, states: SampleStates | None, samples: int) -> dict[str,
                 )
             feeds[name] = array
     return feeds
-
-
-def _part(states: SampleStates | None, start: int, size: int) -> SampleStates | None:
-    if states is None:
-        return None
-    batch = slice(start, start + size)
-    return SampleStates(
-        v_init={name: value[batch] for name, value in states.v_init.items()},
-        silent={name: value[batch] for name, value in states.silent.items()},
-    )

@@ -67,7 +67,12 @@ class Bundle:
         network = read_nir(self.nir_path)
         self._check_manifest_tells(
             self.nir_path,
+            num_timesteps=network.num_timesteps,
+            rho=network.rho,
+            method=network.method,
             numerics=network.numerics,
+            normalisation=None if network.normalisation is None else network.normalisation.to_dict(),
+            classes=None if network.class_names is None else list(network.class_names),
             input_shape=list(network.input_shape),
             output_shape=list(network.output_shape),
             neurons=network.neuron_count,

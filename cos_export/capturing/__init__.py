@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import nn
 
 from cos_export.capturing.checking import CheckResult, check_model, inspect_module
 from cos_export.capturing.findings import Finding, explain
@@ -22,8 +22,9 @@ from cos_export.capturing.options import MaxPool, Options, check_options
 from cos_export.capturing.preparing import prepare
 from cos_export.capturing.tracing import check_example
 from cos_export.capturing.walk import walk
+from cos_export.datasets import Images
 from cos_export.errors import CaptureError
-from cos_export.network import SpikingNetwork
+from cos_export.network import SpikingNetwork, with_normalisation_of
 
 __all__ = ["Captured", "CheckResult", "Finding", "capture", "captured", "check_model", "inspect_module"]
 
@@ -45,7 +46,7 @@ class Captured:
 
 def capture(
     model: nn.Module,
-    example_input: ArrayLike | Tensor,
+    example_input: Images,
     *,
     levels: int | None = None,
     thresholds: Mapping[str, ArrayLike] | None = None,
@@ -60,7 +61,8 @@ def capture(
 
     Args:
         model: From one float32 tensor (batch, ...) to logits (batch, classes). It is left untouched.
-        example_input: One input of the right shape, (batch, ...), any batch size; its values do not matter.
+        example_input: Images of the right shape, (batch, ...), any batch size, in any form that `cos_export.simulate`
+            takes; their values do not matter. The network takes on the normalisation and class names of a `Dataset`.
         levels: L of quantised activations of the user's own whose attributes do not say it; it only names them,
             for L is always checked against what they compute.
         thresholds: For each ReLU, by its module's path ("layer1.0.relu", and "layer1.0.relu@1" for its second
@@ -74,12 +76,12 @@ def capture(
     Raises:
         CaptureError: The module holds what has no spiking equivalent. The message lists all of it, with the
             path of each submodule, the source line, and what to do.
-        InputError: The example is not one float32 tensor, or an option is out of range.
+        InputError: The example is not one tensor of images, or an option is out of range.
     """
     return captured(model, example_input, check_options(levels, thresholds, max_pool)).network
 
 
-def captured(model: nn.Module, example_input: ArrayLike | Tensor, options: Options) -> Captured:
+def captured(model: nn.Module, example_input: Images, options: Options) -> Captured:
     """`capture`, with what is known of the network besides; arguments and errors are the same."""
     name, traced = type(model).__name__, prepare(model, check_example(example_input), options)
     if isinstance(traced, Finding):
@@ -88,4 +90,5 @@ def captured(model: nn.Module, example_input: ArrayLike | Tensor, options: Optio
     walked = walk(traced, options)
     if walked.network is None:
         raise CaptureError(explain(name, walked.findings))
-    return Captured(walked.network, walked.unbounded, walked.replaced)
+    network = with_normalisation_of(walked.network, example_input)
+    return Captured(network, walked.unbounded, walked.replaced)

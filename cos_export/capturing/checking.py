@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import nn
 
 from cos_export.capturing.findings import Finding, blockers
 from cos_export.capturing.operators.rectifiers import check_keys
@@ -14,6 +14,7 @@ from cos_export.capturing.options import MaxPool, check_options
 from cos_export.capturing.preparing import prepare
 from cos_export.capturing.tracing import check_example
 from cos_export.capturing.walk import walk
+from cos_export.datasets import Images
 from cos_export.errors import CosExportError
 from cos_export.user_code import summary
 
@@ -63,7 +64,7 @@ class CheckResult:
 
 def check_model(
     module: nn.Module,
-    example: ArrayLike | Tensor,
+    example: Images,
     *,
     levels: int | None = None,
     thresholds: Mapping[str, ArrayLike] | None = None,
@@ -82,7 +83,7 @@ def check_model(
             is a warning and does not block.
 
     Raises:
-        InputError: The example is not one float32 tensor, or an option is out of range.
+        InputError: The example is not one tensor of images, or an option is out of range.
     """
     options = check_options(levels, thresholds, max_pool, assume_thresholds=assume_thresholds)
     checked = check_example(example)
@@ -101,7 +102,7 @@ def check_model(
 
 def inspect_module(
     model: nn.Module,
-    example_input: ArrayLike | Tensor,
+    example_input: Images,
     *,
     levels: int | None = None,
     thresholds: Mapping[str, ArrayLike] | None = None,

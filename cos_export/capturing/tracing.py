@@ -12,9 +12,7 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
@@ -22,6 +20,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from cos_export.capturing.findings import Finding
 from cos_export.capturing.recognition import Recognition, recognise_activations
+from cos_export.datasets import Images, image_array
 from cos_export.errors import InputError
 from cos_export.user_code import exits_raise, is_users, line_of, summary
 
@@ -67,34 +66,23 @@ class Traced:
     recognition: Recognition
 
 
-def check_example(example: ArrayLike | Tensor) -> Tensor:
+def check_example(example: Images) -> Tensor:
     """One sample, three times: a model that works for this batch size works for any.
 
     Raises:
-        InputError: The example is not one float32 tensor (batch, ...) of a shape that NIR knows.
+        InputError: The example is not one tensor of images (batch, ...) of a shape that NIR knows.
     """
     if isinstance(example, tuple | list | dict):
         raise InputError(
             f"The example input is a {type(example).__name__}. A network takes one input: give one tensor (batch, ...)."
         )
-    tensor = example.detach().cpu() if isinstance(example, Tensor) else _from_array(np.asarray(example))
-    if tensor.dtype != torch.float32:
-        raise InputError(f"The example input must be float32, and is {tensor.dtype}. Use example.float().")
+    tensor = torch.from_numpy(image_array(example, what="The example input"))
     if tensor.ndim not in (2, 3, 4) or tensor.numel() == 0:
         raise InputError(
             "The example input must be (batch, channels, height, width), (batch, channels, length) or "
             f"(batch, features), and has shape {tuple(tensor.shape)}."
         )
     return tensor[:1].expand(_BATCH, *tensor.shape[1:]).clone()
-
-
-def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
-    if array.dtype.kind != "f":
-        raise InputError(
-            f"The example input must be float32, and is {array.dtype}. Scale it as in training, as floats."
-        )
-    # numpy makes float64 unless told otherwise; the values of an example do not matter.
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
 def trace(model: nn.Module, example: Tensor, levels: int | None = None) -> Traced | Finding:

@@ -69,7 +69,7 @@ def run_bundle(
     from cos_export.accuracy import row_of
     from cos_export.bundle import load
     from cos_export.datasets import load_dataset
-    from cos_export.simulation import check_images
+    from cos_export.network import check_images
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import accuracy_table
     from targets.running import classify

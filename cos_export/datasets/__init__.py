@@ -11,10 +11,24 @@ from cos_export.datasets.dataset import Dataset
 from cos_export.datasets.digits import read_digits
 from cos_export.datasets.folder import read_folder
 from cos_export.datasets.from_torch import from_torch
-from cos_export.datasets.normalisation import normalised
+from cos_export.datasets.intake import Images, image_array, labelled
+from cos_export.datasets.labels import class_numbers
+from cos_export.datasets.normalisation import Normalisation, agree
 from cos_export.errors import InputError
 
-__all__ = ["Dataset", "Split", "from_torch", "is_named", "load_dataset"]
+__all__ = [
+    "Dataset",
+    "Images",
+    "Normalisation",
+    "Split",
+    "agree",
+    "class_numbers",
+    "from_torch",
+    "image_array",
+    "is_named",
+    "labelled",
+    "load_dataset",
+]
 
 Split = Literal["train", "test"]
 
@@ -55,7 +69,7 @@ def load_dataset(
         raise InputError(f"split must be 'train' or 'test', and is {split!r}.")
     path = Path(spec)
     if size is not None and (is_named(spec) or not path.is_dir()):
-        raise InputError(f"Only folders of images are resized, and {str(spec)!r} is none.")
+        raise InputError(f"Only folders of images are resized, and {str(spec)!r} is not one.")
     if is_named(spec):
         read = _NAMED[str(spec)](split)
     elif path.is_dir():
@@ -67,4 +81,4 @@ def load_dataset(
             f"{str(spec)!r} is neither a data set ({', '.join(_NAMED)}) nor an existing file or folder. "
             "Give one of these names, the path of an .npz with 'images' and 'labels', or a folder of images by class."
         )
-    return normalised(read, mean, std)
+    return read.normalised(Normalisation.of(mean, std))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from cos_export.datasets.dataset import Dataset
+from cos_export.datasets.labels import class_numbers
+from cos_export.datasets.pixels import is_raw, pixel_values
 from cos_export.errors import InputError
 from cos_export.reading.npz import open_npz
 
@@ -32,24 +32,9 @@ def read_archive(path: Path) -> Dataset:
             )
         _check_shapes(path, archive.header("images").shape, archive.header("labels").shape)
         images, labels = archive.read("images"), archive.read("labels")
-    if labels.dtype.kind not in "iu":
-        raise InputError(f"'labels' in {path} must be class numbers from 0, and is of type {labels.dtype}.")
-    least, largest = int(labels.min()), int(labels.max())
-    if least < 0 or largest >= _MAX_CLASSES:
-        raise InputError(
-            f"'labels' in {path} must be class numbers from 0 to {_MAX_CLASSES - 1:,}, and are {least} to {largest}."
-        )
-    if images.dtype == np.uint8:
-        scaled, how = images.astype(np.float32), "pixels 0..255 divided by 255"
-        scaled /= np.float32(255)
-    elif images.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what float32 does not hold becomes inf, which is refused below
-            scaled, how = images.astype(np.float32, copy=False), "taken as stored"
-    else:
-        raise InputError(f"'images' in {path} must be uint8 or of a float type, and is {images.dtype}.")
-    if not np.isfinite(scaled).all():
-        raise InputError(f"'images' in {path} holds values that are not finite numbers (nan or inf).")
-    return Dataset(scaled, labels.astype(np.int64), path.name, how)
+    numbers = class_numbers(labels, len(images), _MAX_CLASSES, f"'labels' in {path}")
+    how = "pixels 0..255 divided by 255" if is_raw(images) else "taken as stored"
+    return Dataset(pixel_values(images, f"'images' in {path}"), numbers, path.name, how)
 
 
 def _check_shapes(path: Path, images: tuple[int, ...], labels: tuple[int, ...]) -> None:

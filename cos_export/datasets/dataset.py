@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cos_export.datasets.labels import class_numbers
+from cos_export.datasets.normalisation import Normalisation, agree
+from cos_export.datasets.pixels import PixelArray, is_raw, pixel_values
 from cos_export.errors import InputError
-from cos_export.network import FloatArray
 from cos_export.whole_number import whole_number
 
 __all__ = ["Dataset"]
@@ -19,18 +21,28 @@ class Dataset:
     """Labelled images, ready to be given to a network.
 
     Attributes:
-        images: float32 (samples, channels, height, width).
+        images: float32 (samples, channels, height, width). uint8 is divided by 255 when it is given.
         labels: int64 (samples,), class numbers from 0.
         name: What it is called in reports.
         normalisation: How the stored pixels became `images`, in words.
         class_names: What the classes are called, or None if that is not known.
+        applied: The mean and std that `images` were normalised with, or None if they were not.
     """
 
-    images: FloatArray
+    images: PixelArray
     labels: NDArray[np.int64]
     name: str
     normalisation: str
     class_names: tuple[str, ...] | None = None
+    applied: Normalisation | None = None
+
+    def __post_init__(self) -> None:
+        if is_raw(self.images) and self.applied is not None:
+            raise InputError(f"The images of {self.name} are uint8, and cannot have been normalised.")
+        object.__setattr__(self, "images", pixel_values(self.images, f"The images of {self.name}"))
+        known = None if self.class_names is None else len(self.class_names)
+        numbers = class_numbers(self.labels, len(self.images), known, f"The labels of {self.name}")
+        object.__setattr__(self, "labels", numbers)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,6 +51,26 @@ class Dataset:
     def classes(self) -> int:
         """How many have a name, else one more than the largest label."""
         return int(self.labels.max()) + 1 if self.class_names is None else len(self.class_names)
+
+    def normalised(self, normalisation: Normalisation | None) -> Dataset:
+        """The data set as a network of this normalisation takes it; None is a network that says nothing of it.
+
+        Raises:
+            InputError: It was normalised otherwise already, or has another number of channels.
+        """
+        if normalisation is None or (self.applied is not None and agree(self.applied, normalisation)):
+            return self
+        if self.applied is not None:
+            raise InputError(
+                f"{self.name} was normalised ({self.applied.words()}), and the network takes images "
+                f"{normalisation.words()}. Load it without mean and std: the network's own are applied."
+            )
+        return replace(
+            self,
+            images=normalisation.apply(self.images, f"the images of {self.name}"),
+            normalisation=f"{self.normalisation}, {normalisation.words()}",
+            applied=normalisation,
+        )
 
     def first(self, count: int | None) -> Dataset:
         """The first `count` samples, or all if it is None.

@@ -1,5 +1,6 @@
-"""The network: a NIR graph, and what NIR has no field for."""
+"""The network: a NIR graph, what NIR has no field for, and what a run of it takes."""
 
+from cos_export.network.inputs import check_images, check_states, check_steps, with_normalisation_of
 from cos_export.network.spiking_network import (
     FloatArray,
     NeuronSpec,
@@ -16,6 +17,10 @@ __all__ = [
     "Quantisation",
     "SampleStates",
     "SpikingNetwork",
+    "check_images",
     "check_network",
+    "check_states",
+    "check_steps",
     "half_potentials",
+    "with_normalisation_of",
 ]

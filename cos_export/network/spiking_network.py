@@ -13,6 +13,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from cos_export.datasets.normalisation import Normalisation
 from cos_export.errors import InputError, NetworkError
 from cos_export.network.fields import numbers
 from cos_export.network.graph import Shape, predecessors, shapes, topological_order
@@ -132,6 +133,13 @@ class SampleStates:
     v_init: Mapping[str, FloatArray] = field(default_factory=dict)
     silent: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
+    def part(self, samples: slice) -> SampleStates:
+        """The states of some of the samples."""
+        return SampleStates(
+            v_init={name: value[samples] for name, value in self.v_init.items()},
+            silent={name: value[samples] for name, value in self.silent.items()},
+        )
+
 
 @dataclass(frozen=True)
 class Quantisation:
@@ -185,6 +193,10 @@ class SpikingNetwork:
         calibration: The method's record, its name and every option as plain JSON, from which
             `calibration.records.method_of` rebuilds it; None where that is not known.
         calibrated_timesteps: T of the calibration, or None where what was set is made for any T.
+        normalisation: The mean and std that its images are normalised with before they reach the Input, or None if
+            pixels divided by 255 do, or nobody has said. Raw images (uint8, or a `Dataset`) get it wherever the network
+            is run; arrays of a float type are taken to have had it.
+        class_names: What the entries of the readout are called, or None if that is not known.
     """
 
     graph: nir.NIRGraph
@@ -197,6 +209,8 @@ class SpikingNetwork:
     schedule: Schedule = "synchronous"
     calibration: Mapping[str, Any] | None = None
     calibrated_timesteps: int | None = None
+    normalisation: Normalisation | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_schedule(self.schedule)
@@ -228,6 +242,16 @@ class SpikingNetwork:
                 raise NetworkError(
                     f"Node {name!r} (IF): r must be 1. Divide its threshold and potentials by r for the same spikes."
                 )
+        self._check_ends()
+
+    def _check_ends(self) -> None:
+        """What is said of the images and of the classes must fit the Input and the Output."""
+        channels, names = self.input_shape[0], self.class_names
+        for name, values in ({} if self.normalisation is None else self.normalisation.to_dict()).items():
+            if len(values) not in (1, channels):
+                raise NetworkError(f"There are {len(values)} values of {name}, and the Input has {channels} channels.")
+        if names is not None and self.output_shape != (len(names),):
+            raise NetworkError(f"There are {len(names)} class names, and the readout has shape {self.output_shape}.")
 
     @cached_property
     def order(self) -> tuple[str, ...]:

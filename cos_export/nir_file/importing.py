@@ -103,6 +103,8 @@ def import_graph(
         numerics=facts.numerics,
         quantisation=facts.quantisation,
         schedule=facts.schedule,
+        normalisation=facts.normalisation,
+        class_names=facts.class_names,
     )
     _check_windows(graph, network)
     return network

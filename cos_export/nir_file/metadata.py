@@ -17,6 +17,7 @@ every option, as JSON), `calibrated_timesteps` (T of the calibration, 0 if made 
 ("synchronous", which a graph that says nothing is, or "layerwise"), `producer`, the
 constants of `CONTRACT`, and for numerics "int8" `input_scale`, `input_minimum`, `input_maximum` and `readout_scale`
 (see `cos_export.network.Quantisation`): the graph itself takes and gives integers.
+`input_mean`, `input_std` and `class_names` are said at `cos_export.nir_file.input_metadata`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from cos_export.datasets import Normalisation
 from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.network.fields import numbers
 from cos_export.network.schedule import SCHEDULES, Schedule, windows
+from cos_export.nir_file.input_metadata import INPUT_KEYS, input_metadata, read_class_names, read_normalisation
 from cos_export.reading.limits import MAX_STEPS
 from cos_export.version import __version__
 
@@ -72,6 +75,7 @@ GRAPH_KEYS = frozenset(
         "producer",
         *CONTRACT,
         *QUANTISATION_KEYS,
+        *INPUT_KEYS,
     }
 )
 MADE_FOR_ANY_STEPS = frozenset({"half", "opi", "none"})
@@ -96,6 +100,8 @@ class GraphFacts:
         quantisation: What the integers stand for, if there are any.
         schedule: "synchronous" or "layerwise".
         dt: Length of a step in the unit of NIR's r, or None if not said.
+        normalisation: What pixels are normalised with before they reach the Input, if it is said.
+        class_names: What the entries of the readout are called, if it is said.
     """
 
     ours: bool = False
@@ -108,6 +114,8 @@ class GraphFacts:
     quantisation: Quantisation | None = None
     schedule: Schedule = "synchronous"
     dt: float | None = None
+    normalisation: Normalisation | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ def producer() -> str:
     return f"cos-export {__version__}"
 
 
-def graph_metadata(network: SpikingNetwork) -> dict[str, str | int | float]:
+def graph_metadata(network: SpikingNetwork) -> dict[str, str | int | float | FloatArray]:
     """What is written on the graph."""
     steps = {} if network.num_timesteps is None else {"num_timesteps": int(network.num_timesteps)}
     return {
@@ -143,6 +151,7 @@ def graph_metadata(network: SpikingNetwork) -> dict[str, str | int | float]:
         "schedule": network.schedule,
         **({} if network.quantisation is None else asdict(network.quantisation)),
         **CONTRACT,
+        **input_metadata(network),
         "producer": producer(),
     }
 
@@ -230,6 +239,8 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
         quantisation=_quantisation(metadata) if numerics == "int8" else None,
         schedule=schedule,
         dt=1.0 if dt is None else _number("dt", dt),
+        normalisation=read_normalisation(metadata),
+        class_names=read_class_names(metadata),
     )
 
 

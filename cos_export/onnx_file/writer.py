@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from cos_export.atomic_file import atomic_write
-from cos_export.network import Quantisation, SpikingNetwork, check_network
+from cos_export.network import FloatArray, Quantisation, SpikingNetwork, check_network
 from cos_export.network.schedule import over_window
 from cos_export.network.wires import Wires
 from cos_export.nir_file.metadata import graph_metadata, producer
@@ -104,7 +105,7 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
     for name, values in fired.items():
         builder.stack(values, f"spikes/{name}")
         builder.output(f"spikes/{name}", TensorProto.BOOL, (steps, "batch", *network.shapes[name]))
-    metadata = {key: str(value) for key, value in graph_metadata(network).items()}
+    metadata = {key: _text(value) for key, value in graph_metadata(network).items()}
     return builder.model("spiking_network", producer(), {**metadata, "steps": str(steps)})
 
 
@@ -195,6 +196,11 @@ def _synapse(builder: GraphBuilder, network: SpikingNetwork, name: str, window: 
     sources, node = network.predecessors[name], over_window(network.graph.nodes[name], window)
     shape = network.shapes[sources[0]] if sources else network.input_shape
     return synapse(node, builder, name, shape, network.shapes[name])
+
+
+def _text(value: str | int | float | FloatArray) -> str:
+    """As ONNX keeps metadata: an array as a JSON list, of the shortest decimals that give its float32 values."""
+    return json.dumps([float(str(item)) for item in value]) if isinstance(value, np.ndarray) else str(value)
 
 
 def _step(name: str, t: int, values: tuple[str, ...]) -> str:

@@ -8,12 +8,21 @@ from dataclasses import dataclass, replace
 import nir
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
+from cos_export.datasets import Images
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError
-from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork, check_network
+from cos_export.network import (
+    FloatArray,
+    NeuronSpec,
+    Quantisation,
+    SpikingNetwork,
+    check_images,
+    check_network,
+    with_normalisation_of,
+)
 from cos_export.network.node_facts import facts
 from cos_export.progress import Progress, silent
 from cos_export.quantisation.fitting import fitted_synapse
@@ -21,7 +30,6 @@ from cos_export.quantisation.groups import Group, fold_averages, free_name, grou
 from cos_export.quantisation.ranges import check_ranges
 from cos_export.quantisation.scales import Rounding, Units, arrivals, best_unit, channel_thresholds, rounded_synapse
 from cos_export.quantisation.splitting import parts_allowed, split
-from cos_export.simulation import check_images
 from cos_export.simulation.fixed_point import half_integers
 from cos_export.whole_number import whole_number
 
@@ -38,7 +46,7 @@ The integers of two synapses in a row multiply, and 24 bits do not hold many pro
 
 def quantise(
     network: SpikingNetwork,
-    images: ArrayLike | Tensor,
+    images: Images,
     *,
     steps: int | None = None,
     per_channel: bool = False,
@@ -67,7 +75,8 @@ def quantise(
 
     Args:
         network: The network, of float32.
-        images: (samples, ...) as the network takes them, without labels.
+        images: As for `cos_export.simulate`; labels are left aside. The network takes on the normalisation of a
+            `Dataset` if it has none.
         steps: T for which ranges are proved; by default what the network was calibrated for, or 1.
         per_channel: Whether each output channel of a layer may have a unit of its own, and so its own threshold. A
             layer that a residual's identity path reaches keeps one.
@@ -89,6 +98,7 @@ def quantise(
         raise InputError("The network is one of integers already.")
     samples = whole_number("samples", samples, 1)
     steps = None if steps is None else whole_number("steps", steps, 1)
+    network = with_normalisation_of(network, images)
     array = check_images(network, images)
     prepared = with_carriers(fold_averages(network))
     # Spread over all, for images may come sorted by class.

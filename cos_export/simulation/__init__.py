@@ -4,9 +4,6 @@ from cos_export.simulation.simulate import (
     Observer,
     PerSampleCalibration,
     ann_logits,
-    check_images,
-    check_states,
-    check_steps,
     mean_readout,
     simulate,
 )
@@ -15,9 +12,6 @@ __all__ = [
     "Observer",
     "PerSampleCalibration",
     "ann_logits",
-    "check_images",
-    "check_states",
-    "check_steps",
     "mean_readout",
     "simulate",
 ]

@@ -8,12 +8,21 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
+from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError, NetworkError
-from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_network
+from cos_export.network import (
+    FloatArray,
+    SampleStates,
+    SpikingNetwork,
+    check_images,
+    check_network,
+    check_states,
+    check_steps,
+)
 from cos_export.progress import Progress, silent
 from cos_export.simulation.fixed_point import round_states_to_half_integers
 from cos_export.simulation.layerwise import LayerwiseProgram
@@ -26,9 +35,6 @@ __all__ = [
     "Observer",
     "PerSampleCalibration",
     "ann_logits",
-    "check_images",
-    "check_states",
-    "check_steps",
     "mean_readout",
     "simulate",
 ]
@@ -65,53 +71,6 @@ class PerSampleCalibration(Protocol):
         """
 
 
-def check_images(network: SpikingNetwork, images: ArrayLike | Tensor) -> FloatArray:
-    """`images` as a float32 array (samples, ...) that the network takes.
-
-    Raises:
-        InputError: The shape is not the network's, or a value is not finite.
-    """
-    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"Images must be numbers, and are of type {array.dtype}.")
-    array = np.ascontiguousarray(array, np.float32)
-    if array.shape[1:] != network.input_shape:
-        wanted = ", ".join(map(str, network.input_shape))
-        raise InputError(f"The network takes images of shape (samples, {wanted}), and these have {array.shape}.")
-    if len(array) == 0:
-        raise InputError("There are no images.")
-    if not np.isfinite(array).all():
-        raise InputError("The images hold values that are not finite numbers (nan or inf).")
-    return array
-
-
-def check_steps(steps: int | None, network: SpikingNetwork) -> int:
-    """The number of steps to run: `steps`, or what the network was calibrated for.
-
-    Raises:
-        InputError: Neither is known, or it is below 1.
-    """
-    chosen = network.num_timesteps if steps is None else steps
-    if chosen is None:
-        raise InputError("The network was not calibrated for a number of steps: say how many with steps=.")
-    return whole_number("The number of steps", chosen, 1)
-
-
-def check_states(network: SpikingNetwork, states: SampleStates, samples: int) -> None:
-    """Refuses states that are not those of `samples` samples of this network.
-
-    Raises:
-        InputError: A layer is not the network's, or an array has another shape than (samples, ...).
-    """
-    for kind, arrays in (("v_init", states.v_init), ("silent", states.silent)):
-        for name, array in arrays.items():
-            if name not in network.neurons:
-                raise InputError(f"The states hold {kind} of a layer {name!r}, which the network does not have.")
-            wanted = (samples, *network.neurons[name].shape)
-            if np.shape(array) != wanted:
-                raise InputError(f"{kind} of layer {name!r} must have shape {wanted}, and has {np.shape(array)}.")
-
-
 def mean_readout(outputs: Tensor, steps: int, scale: float = 1.0) -> Tensor:
     """The mean of the first t outputs for t = 1..steps, times `scale`: (steps, batch, classes)."""
     held = outputs.expand(steps, *outputs.shape[1:]) if len(outputs) == 1 else outputs
@@ -122,7 +81,7 @@ def mean_readout(outputs: Tensor, steps: int, scale: float = 1.0) -> Tensor:
 
 def simulate(
     network: SpikingNetwork,
-    images: ArrayLike | Tensor,
+    images: Images,
     steps: int | None = None,
     *,
     calibration: PerSampleCalibration | None = None,
@@ -138,7 +97,8 @@ def simulate(
 
     Args:
         network: What to run.
-        images: (samples, ...) analog inputs, each held for all steps.
+        images: (samples, ...) analog inputs, each held for all steps: uint8 pixels, floats as the network takes them,
+            or a data set, with labels or without (`cos_export.datasets.image_array`).
         steps: T; by default what the network was calibrated for.
         calibration: A per-sample method, such as `COS(rho=4)`, to run with.
         states: States of each sample that an earlier calibration has set, in place of `calibration`.
@@ -172,7 +132,7 @@ def simulate(
             batch = slice(start, min(start + batch_size, len(array)))
             tensor = torch.from_numpy(array[batch])
             recorder = _Recorder(record_spikes, record_potentials)
-            outputs, found = run(tensor, None if states is None else _part(states, batch), recorder)
+            outputs, found = run(tensor, None if states is None else states.part(batch), recorder)
             logits = mean_readout(outputs, steps, network.readout_scale)
             _check_finite("The logits", logits)
             traces.append(
@@ -190,7 +150,7 @@ def simulate(
 
 def ann_logits(
     network: SpikingNetwork,
-    images: ArrayLike | Tensor,
+    images: Images,
     *,
     device: str | torch.device = "auto",
     batch_size: int = 64,
@@ -202,7 +162,7 @@ def ann_logits(
 
     Args:
         network: What to run.
-        images: (samples, ...) analog inputs.
+        images: As for `simulate`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Samples computed at once.
         unclipped: Layers that answer with max(z, 0) instead: the ReLU before a threshold was chosen for it.
@@ -257,13 +217,6 @@ def _check_finite(what: str, values: Tensor) -> None:
 
 def _joined(parts: Mapping[str, Sequence[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays, 1) for name, arrays in parts.items()}
-
-
-def _part(states: SampleStates, batch: slice) -> SampleStates:
-    return SampleStates(
-        v_init={name: value[batch] for name, value in states.v_init.items()},
-        silent={name: value[batch] for name, value in states.silent.items()},
-    )
 
 
 _Runner = Callable[[Tensor, SampleStates | None, _Recorder], tuple[Tensor, SampleStates | None]]

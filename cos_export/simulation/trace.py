@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cos_export.errors import InputError
+from cos_export.datasets import class_numbers
 from cos_export.network import FloatArray, SampleStates
 
 __all__ = ["Trace", "concatenate"]
@@ -49,12 +49,10 @@ class Trace:
             labels: (batch,) class numbers.
 
         Raises:
-            InputError: There are not as many labels as samples.
+            InputError: They are not one class number for each sample, below the number of logits.
         """
-        labels = np.asarray(labels)
-        if labels.shape != self.logits.shape[1:2]:
-            raise InputError(f"There are {self.logits.shape[1]} samples and labels of shape {labels.shape}.")
-        return np.asarray((self.logits.argmax(axis=-1) == labels).mean(axis=1), np.float64)
+        numbers = class_numbers(labels, self.logits.shape[1], self.logits.shape[-1])
+        return np.asarray((self.logits.argmax(axis=-1) == numbers).mean(axis=1), np.float64)
 
 
 def concatenate(traces: Sequence[Trace]) -> Trace:

@@ -2,20 +2,57 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from typing import Any
 
-from cos_export.datasets import Dataset
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from cos_export.datasets import Dataset, labelled
 from cos_export.device import resolve_device
+from cos_export.errors import InputError
 from cos_export.module_logits import module_logits
 
-__all__ = ["accuracy"]
+__all__ = ["accuracy", "check_logits"]
 
 
 def accuracy(
-    model: nn.Module, dataset: Dataset, *, device: str | torch.device = "auto", batch_size: int = 512
+    model: nn.Module,
+    data: Dataset | TorchDataset[Any] | DataLoader[Any],
+    *,
+    device: str | torch.device = "auto",
+    batch_size: int = 512,
 ) -> float:
-    """The share of samples whose largest logit is their label, the model in eval mode and then back on the CPU."""
+    """The share of samples whose largest logit is their label, the model in eval mode and then back on the CPU.
+
+    Raises:
+        InputError: The data are not images with labels, or have a label that the model has no logit for.
+    """
+    dataset = labelled(data)
     images = torch.from_numpy(dataset.images)
     logits = module_logits(model, images, device=resolve_device(device), batch_size=batch_size)
+    check_logits(model, logits, dataset)
     return float((logits.argmax(dim=1).numpy() == dataset.labels).mean())
+
+
+def check_logits(model: nn.Module, logits: object, dataset: Dataset) -> None:
+    """Refuses what a model made of a batch if it cannot be held against the labels.
+
+    Raises:
+        InputError: It is not (batch, classes), or a label of the data set is beyond its classes.
+    """
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise InputError(f"{type(model).__name__} must return logits (batch, classes), and returned {found}.")
+    largest = int(dataset.labels.max())
+    if logits.shape[1] == 1 <= largest:
+        raise InputError(
+            f"{type(model).__name__} returns one logit, and {dataset.name} has labels up to {largest}. "
+            "Give one logit for each class: 0 and z in place of one logit z decide as z > 0 does."
+        )
+    if largest >= logits.shape[1]:
+        raise InputError(
+            f"{type(model).__name__} knows {logits.shape[1]} classes, and {dataset.name} has labels up to {largest} "
+            f"(sample {int(dataset.labels.argmax())})."
+        )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
-from cos_export.datasets import Dataset
+from cos_export.datasets import Dataset, labelled
 from cos_export.device import mixed_precision, mixed_precision_type, resolve_device
 from cos_export.errors import InputError
 from cos_export.progress import Progress, silent
 from cos_export.training.augmentation import augment
-from cos_export.training.evaluation import accuracy
+from cos_export.training.evaluation import accuracy, check_logits
 from cos_export.training.recipe import Recipe, learning_rate
 from cos_export.training.result import Epoch, TrainingResult
 from cos_export.training.state import Trainee, fingerprint, read_state, write_state
@@ -27,10 +30,10 @@ __all__ = ["train"]
 
 def train(
     model: nn.Module,
-    dataset: Dataset,
+    data: Dataset | TorchDataset[Any] | DataLoader[Any],
     recipe: Recipe,
     *,
-    test: Dataset | None = None,
+    test: Dataset | TorchDataset[Any] | DataLoader[Any] | None = None,
     device: str | torch.device = "auto",
     resume: str | Path | None = None,
     progress: Progress = silent,
@@ -43,7 +46,8 @@ def train(
     Args:
         model: From images (samples, ...) to logits (samples, classes), with the weights to start from; left on the
             CPU, in eval mode.
-        dataset: What to train on.
+        data: What to train on: what `load_dataset` returns, or a torch Dataset or DataLoader of (image, label), which
+            is read into memory once.
         recipe: How.
         test: What to measure the accuracy on.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -59,9 +63,10 @@ def train(
     """
     unwrapped(model)  # What is not a module is named.
     started, where = time.perf_counter(), resolve_device(device)
+    dataset, test = labelled(data), None if test is None else labelled(test)
     if recipe.batch_size > len(dataset):
         raise InputError(f"batch_size is {recipe.batch_size}, and {dataset.name} has {len(dataset)} samples.")
-    kept, data = None if resume is None else Path(resume), {} if resume is None else fingerprint(dataset)
+    kept, marks = None if resume is None else Path(resume), {} if resume is None else fingerprint(dataset)
     if kept is not None and not kept.absolute().parent.is_dir():
         raise InputError(f"{kept} cannot be written: there is no folder {kept.parent}.")
     images = torch.from_numpy(np.ascontiguousarray(dataset.images)).to(where)
@@ -79,14 +84,14 @@ def train(
         try:
             trainee = _trainee(model, recipe, autocast)
             if kept is not None and kept.exists():
-                read_state(kept, trainee, recipe, data)
+                read_state(kept, trainee, recipe, marks)
             before = trainee.seconds
             for number in range(len(trainee.history), recipe.epochs):
                 progress("training", number, recipe.epochs)
-                trainee.history += (_epoch(trainee, images, labels, recipe, autocast, progress),)
+                trainee.history += (_epoch(trainee, dataset, images, labels, recipe, autocast, progress),)
                 trainee.seconds = before + time.perf_counter() - started
                 if kept is not None:
-                    write_state(kept, trainee, recipe, data)
+                    write_state(kept, trainee, recipe, marks)
             progress("training", recipe.epochs, recipe.epochs)
         finally:
             _lay_out(model.cpu().eval(), torch.contiguous_format)
@@ -110,6 +115,7 @@ def _trainee(model: nn.Module, recipe: Recipe, autocast: torch.dtype | None) -> 
 
 def _epoch(
     trainee: Trainee,
+    dataset: Dataset,
     images: Tensor,
     labels: Tensor,
     recipe: Recipe,
@@ -122,7 +128,6 @@ def _epoch(
     stage = _stage(trainee.history, recipe.epochs)
     order = torch.randperm(len(images), generator=trainee.generator).to(images.device)
     batches = order[: per_epoch * recipe.batch_size].reshape(per_epoch, recipe.batch_size)
-    classes = int(labels.max()) + 1
     loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
     for step, batch in enumerate(batches):
         progress(stage, step, per_epoch)
@@ -135,7 +140,7 @@ def _epoch(
             with user_code(f"{type(trainee.model).__name__} fails on a batch of {tuple(shown.shape)} in training"):
                 logits = trainee.model(shown)
             if step == 0:
-                _check_logits(trainee.model, logits, classes)
+                check_logits(trainee.model, logits, dataset)
             loss = functional.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
         trainee.optimizer.zero_grad(set_to_none=True)
         trainee.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -150,18 +155,6 @@ def _epoch(
         )
     progress(stage, per_epoch, per_epoch)
     return Epoch(mean, float(correct) / (per_epoch * recipe.batch_size))
-
-
-def _check_logits(model: nn.Module, logits: object, classes: int) -> None:
-    """Refuses what no loss can be taken of, before it is a traceback from inside the loss."""
-    name = type(model).__name__
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"{name} must return logits (batch, classes) in training, and returned {found}.")
-    if logits.shape[1] < classes:
-        raise InputError(
-            f"{name} knows {logits.shape[1]} classes, and the training data have labels up to {classes - 1}."
-        )
 
 
 def _stage(history: tuple[Epoch, ...], epochs: int) -> str:

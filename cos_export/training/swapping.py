@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from cos_export.datasets import Images, image_array
 from cos_export.errors import InputError
 from cos_export.module_logits import eval_mode
 from cos_export.qcfs import QCFS
@@ -25,7 +24,7 @@ _BATCH = 256
 
 
 def swap_activations(
-    model: nn.Module, images: ArrayLike | Tensor, levels: int = 4, *, percentile: float = 99.0
+    model: nn.Module, images: Images, levels: int = 4, *, percentile: float = 99.0
 ) -> dict[str, float]:
     """Puts a `QCFS` in the place of every `nn.ReLU`, its threshold taken from data.
 
@@ -36,8 +35,8 @@ def swap_activations(
 
     Args:
         model: A trained network, changed in place; left in the mode and on the device it was in.
-        images: Inputs such as it was trained on, float32 (samples, ...). A few hundred are enough. They are left
-            untouched.
+        images: Inputs such as it was trained on, in any form that `cos_export.simulate` takes. A few hundred
+            are enough. They are left untouched.
         levels: L of every QCFS.
         percentile: p, above 0 and at most 100. A few large outputs below 100 are clipped so that the others get
             finer steps.
@@ -63,11 +62,9 @@ def swap_activations(
             f"{type(model).__name__} has no nn.ReLU module to swap. A ReLU that forward calls as a function must "
             "become a module first: self.act = nn.ReLU()."
         )
-    given = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images, np.float32))
-    if given.ndim < 2 or len(given) == 0:
-        raise InputError(
-            f"images must be (samples, ...) with at least one sample, and have shape {tuple(given.shape)}."
-        )
+    given = torch.from_numpy(image_array(images))
+    if given.ndim < 2:
+        raise InputError(f"The images must be (samples, ...), and have shape {tuple(given.shape)}.")
     _check_in_place(model, found, given[:_BATCH])
     largest = _observe(model, found, given, percentile)
     silent = [path for module, path in found.items() if not largest.get(module, 0.0) > 0]

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
+from cos_export.datasets import Images
 from cos_export.errors import InputError, UnavailableError
-from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_images, check_steps
 from cos_export.progress import Progress, silent
-from cos_export.simulation import check_images, check_steps
 from cos_export.simulation.trace import Trace
 from cos_export.whole_number import whole_number
 from targets.lava.environment import find
@@ -105,7 +104,7 @@ class LavaTarget:
 
 def run_network(
     network: SpikingNetwork,
-    images: ArrayLike,
+    images: Images,
     steps: int | None = None,
     *,
     states: SampleStates | None = None,
@@ -117,7 +116,7 @@ def run_network(
 
     Args:
         network: What to run.
-        images: (samples, ...) analog inputs, each held for all steps.
+        images: (samples, ...) analog inputs, each held for all steps; as for `cos_export.simulate`.
         steps: T; by default what the network was calibrated for.
         states: What a per-sample method has set for these samples.
         record_spikes: Whether to return every spike.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import singledispatch
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cos_export.errors import InputError, NetworkError
-from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
+from cos_export.errors import NetworkError
+from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork, check_states
 from cos_export.network.graph import convolution, pooling
 from cos_export.network.node_facts import facts
 from cos_export.simulation.fixed_point import quantise_input
@@ -38,7 +37,7 @@ def lower(
         InputError: The states do not fit the network or the images.
     """
     held = states or SampleStates()
-    _check_states(network, held, len(images))
+    check_states(network, held, len(images))
     lowered: dict[str, LoweredNode] = {}
     for name in network.order:
         node = network.graph.nodes[name]
@@ -56,19 +55,6 @@ def lower(
         except NetworkError as error:
             raise NetworkError(f"Node {name!r} ({type(node).__name__}): {error}") from None
     return lowered
-
-
-def _check_states(network: SpikingNetwork, states: SampleStates, samples: int) -> None:
-    given: list[tuple[str, Mapping[str, NDArray[Any]]]] = [("v_init", states.v_init), ("silent", states.silent)]
-    for key, arrays in given:
-        for name, array in arrays.items():
-            if name not in network.neurons:
-                raise InputError(f"The states hold {key} of {name!r}, which is no layer of neurons of the network.")
-            wanted = (samples, *network.neurons[name].shape)
-            if np.shape(array) != wanted:
-                raise InputError(f"{key} of {name!r} must have shape {wanted}, and has {np.shape(array)}.")
-        if key == "v_init" and not all(np.isfinite(array).all() for array in arrays.values()):
-            raise InputError("The states hold initial potentials that are not finite numbers.")
 
 
 def _neurons(spec: NeuronSpec, steps: int, states: SampleStates, name: str) -> LoweredNode:

@@ -21,8 +21,9 @@ from cos_export.bundle import Bundle, load, sha256_of
 from cos_export.bundle.golden import write_golden
 from cos_export.errors import BundleError, CosExportError, InputError
 from cos_export.exporting import export
+from cos_export.network import check_steps
 from cos_export.nir_file import read_nir, write_nir
-from cos_export.simulation import check_steps, simulate
+from cos_export.simulation import simulate
 from targets import get
 from targets.running import classify
 from targets.verification import verify

@@ -245,7 +245,7 @@ def test_other_blockers_are_told_at_once():
         ({"batch_size": 0}, "batch_size"),
         ({"images": np.zeros((0, 2), np.float32)}, "no images"),
         ({"images": np.full((1, 2), np.nan)}, "not finite"),
-        ({"images": np.array([["a"]])}, "must be numbers"),
+        ({"images": np.array([["a"]])}, "must be uint8 or of a float type"),
     ],
 )
 def test_options_that_cannot_be_used(options, message):

@@ -150,7 +150,7 @@ def test_a_golden_file_with_pickles_is_refused(tmp_path: Path) -> None:
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     network = two_layers(seed=1)
-    with pytest.raises(CosExportError, match="9 golden inputs"):
+    with pytest.raises(CosExportError, match="golden inputs must be one for each image: there are 9 images"):
         export(network, tmp_path / "out", 2, golden=IMAGES, labels=[1, 2])
     with pytest.raises(CosExportError, match="how many with steps="):
         export(network, tmp_path / "out", golden=IMAGES)

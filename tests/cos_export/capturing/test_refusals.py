@@ -341,12 +341,12 @@ def test_a_model_in_another_precision():
 @pytest.mark.parametrize(
     ("example", "message"),
     [
-        (torch.zeros(2, 6, dtype=torch.float64), "must be float32, and is torch.float64"),
-        (torch.zeros(2, 6, dtype=torch.int64), "must be float32"),
-        (np.zeros((2, 6), np.uint8), "must be float32, and is uint8"),
+        (torch.zeros(2, 6, dtype=torch.int64), "must be uint8 or of a float type, and are int64"),
+        (np.zeros((2, 6), np.bool_), "must be uint8 or of a float type, and are bool"),
+        (torch.full((2, 6), float("nan")), "not finite numbers in float32 .* first in sample 0"),
         (torch.zeros(6), "has shape"),
         (torch.zeros(2, 1, 2, 3, 4), "has shape"),
-        (torch.zeros(0, 6), "has shape"),
+        (torch.zeros(0, 6), "There are no images"),
         ((torch.zeros(2, 6), torch.zeros(2, 6)), "is a tuple"),
         ({"x": torch.zeros(2, 6)}, "is a dict"),
     ],

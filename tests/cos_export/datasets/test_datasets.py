@@ -72,8 +72,8 @@ def test_first_and_split():
     assert whole.first(2).labels.tolist() == [0, 1]
     left, right = whole.split_at(3)
     assert (left.labels.tolist(), right.labels.tolist()) == ([0, 1, 2], [3, 4])
-    for count in (0, 6):
-        with pytest.raises(InputError, match="five has 5 samples"):
+    for count, message in ((0, "at least 1"), (6, "five has 5 samples")):
+        with pytest.raises(InputError, match=message):
             whole.first(count)
     for count in (0, 5):
         with pytest.raises(InputError, match="cannot be split"):

@@ -131,7 +131,7 @@ def test_what_cannot_be_swapped(net):
             swap_activations(net, IMAGES, percentile=percentile)
     with pytest.raises(InputError, match="levels must be at least 1"):
         swap_activations(net, IMAGES, 0)
-    with pytest.raises(InputError, match="at least one sample"):
+    with pytest.raises(InputError, match="There are no images"):
         swap_activations(net, IMAGES[:0])
     nn.init.constant_(net.features[0].bias, -100.0)
     with pytest.raises(InputError, match=r"features\.1 was never positive"):

@@ -1,0 +1,117 @@
+"""What a bundle says of its images and classes: the same in the manifest and in both files, and read back."""
+
+import json
+from dataclasses import replace
+
+import nir
+import numpy as np
+import onnx
+import pytest
+
+import cos_export as ce
+from cos_export.bundle import load
+from cos_export.datasets import Dataset, Normalisation
+from cos_export.errors import BundleError, NetworkError
+from cos_export.nir_file import read_nir, write_nir
+from tests.helpers.small_networks import two_layers
+
+NAMES = ("cat", "Hündin", "a/b", "[/x]")
+NORMALISATION = Normalisation((0.3, 0.45), (0.1, 0.25))
+IMAGES = np.random.default_rng(0).random((3, 2, 5, 5), np.float32)
+
+
+@pytest.fixture
+def network():
+    return replace(two_layers(seed=1), normalisation=NORMALISATION, class_names=NAMES)
+
+
+@pytest.fixture
+def bundle(network, tmp_path):
+    return ce.export(network, tmp_path / "b", 2, golden=IMAGES)
+
+
+def test_every_file_says_so(bundle):
+    expected = {"mean": [0.3, 0.45], "std": [0.1, 0.25]}
+    assert json.loads((bundle.path / "manifest.json").read_text("utf-8"))["normalisation"] == expected
+    assert bundle.manifest["classes"] == list(NAMES)
+    metadata = nir.read(bundle.nir_path).metadata
+    np.testing.assert_array_equal(metadata["input_mean"], np.float32([0.3, 0.45]))
+    np.testing.assert_array_equal(metadata["input_std"], np.float32([0.1, 0.25]))
+    assert metadata["input_mean"].dtype == np.float32
+    assert json.loads(metadata["class_names"]) == list(NAMES)
+    held = {entry.key: entry.value for entry in onnx.load(bundle.onnx_path).metadata_props}
+    assert {key: json.loads(held[f"input_{key}"]) for key in expected} == expected
+    assert json.loads(held["class_names"]) == list(NAMES)
+
+
+def test_it_is_read_back(bundle):
+    network = load(bundle.path).network
+    assert (network.normalisation, network.class_names) == (NORMALISATION, NAMES)
+    again = ce.export(network, bundle.path.parent / "again", 2, golden=IMAGES)
+    assert (again.path / "model.nir").read_bytes() == bundle.nir_path.read_bytes()
+    assert (again.path / "model.onnx").read_bytes() == bundle.onnx_path.read_bytes()
+
+
+def test_what_is_not_known_is_not_said(tmp_path):
+    bundle = ce.export(two_layers(seed=1), tmp_path / "b", 2, golden=IMAGES)
+    assert (bundle.manifest["normalisation"], bundle.manifest["classes"]) == (None, None)
+    assert not {"input_mean", "input_std", "class_names"} & set(nir.read(bundle.nir_path).metadata)
+    assert (bundle.network.normalisation, bundle.network.class_names) == (None, None)
+
+
+def test_a_data_set_brings_its_own(tmp_path):
+    data = Dataset(IMAGES, np.array([0, 3, 1]), "pets", "as stored", NAMES).normalised(NORMALISATION)
+    bundle = ce.export(two_layers(seed=1), tmp_path / "b", 2, golden=data)
+    assert (bundle.network.normalisation, bundle.network.class_names) == (NORMALISATION, NAMES)
+    by_hand = (IMAGES - np.float32([0.3, 0.45])[:, None, None]) / np.float32([0.1, 0.25])[:, None, None]
+    np.testing.assert_array_equal(bundle.golden.images, by_hand)
+    assert bundle.golden.labels.tolist() == [0, 3, 1]
+
+
+CONTRADICTIONS = {
+    "steps": (lambda m: m.update(num_timesteps=3, total_timesteps=3), "has num_timesteps 2, and the manifest says 3"),
+    "rho": (lambda m: m.update(rho=1, total_timesteps=3), "has rho 0, and the manifest says 1"),
+    "method": (lambda m: m.update(method="static"), "has method half, and the manifest says static"),
+    "mean": (
+        lambda m: m["normalisation"].update(mean=[0.3, 0.4]),
+        r".*says .*0\.4",
+    ),
+    "none": (lambda m: m.update(normalisation=None), "has normalisation .*, and the manifest says None"),
+    "classes": (lambda m: m["classes"].reverse(), "has classes .*, and the manifest says"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_manifest_that_says_otherwise_is_not_believed(bundle, change, message):
+    path = bundle.path / "manifest.json"
+    manifest = json.loads(path.read_text("utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(BundleError, match=rf"model\.nir {message}"):
+        _ = load(bundle.path).network
+
+
+ODD = {
+    "half": ({"input_mean": np.float32([0.5])}, "has input_mean alone"),
+    "text": ({"input_mean": "0.5", "input_std": "1"}, "input_mean in the graph's metadata must be one number"),
+    "a table": ({"input_mean": np.eye(2), "input_std": np.eye(2)}, "one number, or one for each channel"),
+    "zero": ({"input_mean": np.float32([0]), "input_std": np.float32([0])}, "std must be positive"),
+    "nan": ({"input_mean": np.float32([np.nan]), "input_std": np.float32([1])}, "finite|nan"),
+    "channels": (
+        {"input_mean": np.zeros(3, "f4"), "input_std": np.ones(3, "f4")},
+        "3 values of mean",
+    ),
+    "names": ({"class_names": "cat"}, "class_names in the graph's metadata is not JSON"),
+    "numbers": ({"class_names": "[1, 2, 3, 4]"}, "JSON list of text"),
+    "few names": ({"class_names": '["cat"]'}, r"1 class names, and the readout has shape \(4,\)"),
+}
+
+
+@pytest.mark.parametrize(("metadata", "message"), ODD.values(), ids=ODD)
+def test_metadata_that_cannot_be_used(tmp_path, metadata, message):
+    write_nir(two_layers(seed=1), tmp_path / "plain.nir")
+    graph = nir.read(tmp_path / "plain.nir")
+    graph.metadata |= metadata
+    nir.write(tmp_path / "odd.nir", graph)
+    with pytest.raises(NetworkError, match=message):
+        read_nir(tmp_path / "odd.nir")
