@@ -13,9 +13,12 @@ Names are imported when they are first used, so that `import cos_export` is quic
 from __future__ import annotations
 
 import ast
+import json
+import sys
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +56,35 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def _check_for_shadows() -> None:
-    """Notices a user's own `calibration.py` or `targets.py` that would be imported in place of ours."""
+_AS_COMMAND = sys.argv[:1] == ["-m"] and ("-m", __name__) in pairwise(sys.orig_argv)
+"""Whether this is the start of `python -m cos_export`."""
+
+
+def _check_for_shadow(name: str, file: str) -> None:
+    """Notices a user's own `calibration.py`, `targets.py` or `cli.py` that would be imported in place of ours.
+
+    Raises:
+        ImportError: There is one.
+        SystemExit: There is one, and this is `python -m cos_export`, where a traceback would help nobody.
+    """
     home = Path(__file__).resolve().parent.parent
-    for name in ("calibration", "targets"):
-        spec = find_spec(name)
-        found = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
-        if found != home / name / "__init__.py":
-            seen = "is not installed beside it" if found is None else f"is hidden by {found}: rename that"
-            raise ImportError(f"cos_export needs its own package {name!r}, which {seen}.")
+    spec = find_spec(name)
+    found = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+    if found == home / file:
+        return
+    seen = "is not installed beside it" if found is None else f"is hidden by {found}: rename that"
+    message = f"cos_export needs its own {name!r}, which {seen}."
+    if not _AS_COMMAND:
+        raise ImportError(message)
+    if "--json" in sys.argv:
+        sys.stdout.write(json.dumps({"error": message, "exit_code": 2}, indent=2) + "\n")
+    else:
+        sys.stderr.write(f"error: {message}\n")
+    raise SystemExit(2)
 
 
-_check_for_shadows()
+_check_for_shadow("calibration", "calibration/__init__.py")
+_check_for_shadow("targets", "targets/__init__.py")
+if _AS_COMMAND:
+    # The command line alone needs it, and a user's program may well be called cli.py.
+    _check_for_shadow("cli", "cli.py")

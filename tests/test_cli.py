@@ -394,3 +394,18 @@ def test_a_file_that_hides_our_package_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert str(tmp_path / "calibration.py") in done.stderr and "is hidden by" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["calibration", "targets", "cli"])
+def test_a_users_own_file_that_hides_ours_from_the_command_is_one_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.py").write_text("print('not to be run')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "cos_export", "targets", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (2, "")
+    assert f"is hidden by {tmp_path / name}.py: rename that" in json.loads(done.stdout)["error"]
