@@ -67,10 +67,8 @@ def _other_classes(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[
     theirs, ours = given[last].shape, wanted[last].shape
     if theirs[0] == ours[0] or theirs[1] != ours[1]:
         return []
-    return [
     fix = f"classes={theirs[0]} (--classes {theirs[0]})"
     return [f"The file has {theirs[0]} classes and the network {ours[0]}: build it with {fix}."]
-    ]
 
 
 def _state(path: Path) -> dict[str, Tensor]:
