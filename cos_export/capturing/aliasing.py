@@ -5,12 +5,13 @@ from __future__ import annotations
 import operator as python_operator
 from collections.abc import Iterable
 
+import torch
 from torch import fx
 
 from cos_export.capturing.findings import Unsupported
-from cos_export.capturing.tracing import operation
+from cos_export.capturing.tracing import named_arguments, operation
 
-__all__ = ["Memory", "mutates"]
+__all__ = ["Memory", "draws", "mutates"]
 
 _SHARING = ("reshape", "contiguous", "dropout", "flatten", "to", "feature_dropout")
 """They return their input itself when there is nothing to do."""
@@ -63,6 +64,15 @@ def mutates(node: fx.Node) -> bool:
     """Whether the operation writes to one of its arguments."""
     schema = getattr(node.target, "_schema", None)
     return bool(schema is not None and schema.is_mutable)
+
+
+def draws(node: fx.Node) -> bool:
+    """Whether the operation draws random numbers that something reads."""
+    seeded = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    # Dropout and its kin draw in training only, and not all of them carry the tag.
+    in_training = {"train", "training"} & set(given := named_arguments(node))
+    drawing = any(given[name] for name in in_training) if in_training else seeded
+    return bool(node.users) and drawing and ("dropout" in operation(node) or seeded)
 
 
 def _shares(node: fx.Node) -> bool:

@@ -20,6 +20,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from cos_export.capturing.findings import Finding
 from cos_export.capturing.recognition import Recognition, recognise_activations
+from cos_export.capturing.repeatability import unrepeatable
 from cos_export.datasets import Images, image_array
 from cos_export.errors import InputError
 from cos_export.user_code import exits_raise, is_users, line_of, summary
@@ -117,6 +118,8 @@ def trace(model: nn.Module, example: Tensor, levels: int | None = None) -> Trace
             f"it fails on {_BATCH} copies of the example's first sample, {tuple(example.shape)} ({summary(error)})",
             "give an example of the shape the model takes; it must take one tensor and any batch size",
         )
+    if (finding := unrepeatable(model, example)) is not None:
+        return finding
     recognition = recognise_activations(module, levels)
     try:
         with _quiet(), exits_raise(), torch.no_grad():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from cos_export.capturing.aliasing import Memory, mutates
+from cos_export.capturing.aliasing import Memory, draws, mutates
 from cos_export.capturing.builder import Builder
 from cos_export.capturing.findings import Finding, Unsupported, blockers
 
@@ -227,7 +227,15 @@ class _Walker:
 
     def _constant(self, node: fx.Node) -> None:
         """Computes what does not depend on the input, such as a weight that is normalised in forward."""
-        if mutates(node):
+        if draws(node):
+            self._add(
+                node,
+                "",
+                "it draws random numbers even in eval mode, and a capture would draw them once and keep them",
+                "draw them in training mode only: if self.training: ...",
+            )
+            return
+        if mutates(node) and self._is_held(node):
             self._add(
                 node,
                 "",
@@ -242,6 +250,12 @@ class _Walker:
             result = node.target(*args, **kwargs)
         if isinstance(result, Tensor):
             self.constants[node] = result
+
+    def _is_held(self, node: fx.Node) -> bool:
+        """Whether what a node writes to is memory of the module, and not of a tensor that forward has made."""
+        held = {tensor.untyped_storage().data_ptr() for tensor in self.traced.constants.values()}
+        read = [self.constants.get(argument) for argument in node.all_input_nodes]
+        return any(tensor is None or tensor.untyped_storage().data_ptr() in held for tensor in read[:1])
 
     def _output(self, node: fx.Node) -> Value | None:
         returned: tuple[Any, ...] = node.args[0]  # type: ignore[assignment]
