@@ -193,6 +193,8 @@ def _(node: nir.Input | nir.Output) -> None:
 
 
 def _array(field: str, value: Any) -> NDArray[Any]:
+    if isinstance(value, np.ma.MaskedArray):
+        raise NetworkError(f"{field} is a masked array, which a network has no meaning for: fill it first.")
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -81,10 +81,17 @@ def topological_order(graph: nir.NIRGraph) -> tuple[str, ...]:
     """Every node after all that feed it; ties in the order in which the graph lists its nodes.
 
     Raises:
-        NetworkError: An edge names a node that is not there or is listed twice, or the graph has a cycle.
+        NetworkError: A name is not a string, an edge is not a pair of names, names a node that is not there or is
+            listed twice, or the graph has a cycle.
     """
-    for source, target in graph.edges:
-        for name in (source, target):
+    for name in graph.nodes:
+        if not isinstance(name, str):
+            raise NetworkError(f"The graph has a node {name!r}: the name of a node must be a string.")
+    for edge in graph.edges:
+        if not isinstance(edge, list | tuple) or len(edge) != 2 or not all(isinstance(name, str) for name in edge):
+            raise NetworkError(f"The graph has an edge {edge!r}: it must be a pair of names.")
+        source, target = edge
+        for name in edge:
             if name not in graph.nodes:
                 raise NetworkError(
                     f"The edge {source!r} -> {target!r} names {name!r}, which is not a node of the graph. "

@@ -31,6 +31,8 @@ __all__ = [
 
 FloatArray = NDArray[np.float32]
 
+_RESETS = ("subtract", "value")
+
 
 @dataclass(frozen=True)
 class NeuronSpec:
@@ -89,8 +91,13 @@ class NeuronSpec:
                 raise NetworkError(f"{name} has shape {np.shape(value)}, and threshold {shape}: they must be equal.")
         if self.bias is not None and (np.ndim(self.bias) != 2 or np.shape(self.bias)[1] != shape[0]):
             raise NetworkError(f"bias must be (steps, {shape[0]}), and has shape {np.shape(self.bias)}.")
-        if self.levels is not None and self.levels < 1:
-            raise NetworkError(f"levels must be at least 1, and is {self.levels}.")
+        if self.levels is not None and (not isinstance(self.levels, int | np.integer) or self.levels < 1):
+            raise NetworkError(f"levels must be at least 1 and whole, and is {self.levels!r}.")
+        if self.silent is not None and not np.isin(numbers("silent", self.silent), (0, 1)).all():
+            raise NetworkError("silent must hold booleans.")
+        for name, value, known in (("condition", self.condition, (">=", ">")), ("reset", self.reset, _RESETS)):
+            if value not in known:
+                raise NetworkError(f"{name} must be {' or '.join(map(repr, known))}, and is {value!r}.")
         if self.scale is not None and np.shape(self.scale) != shape[:1]:
             raise NetworkError(f"scale must be ({shape[0]},), and has shape {np.shape(self.scale)}.")
 
@@ -227,15 +234,16 @@ class SpikingNetwork:
         for kind in (nir.Input, nir.Output):
             names = [name for name, node in self.graph.nodes.items() if isinstance(node, kind)]
             if len(names) != 1:
-                raise NetworkError(
-                    f"A network has one {kind.__name__} node; this graph has {len(names)} ({', '.join(names)})."
-                )
+                listed = ", ".join(map(repr, names))
+                raise NetworkError(f"A network has one {kind.__name__} node; this graph has {len(names)} ({listed}).")
         spiking = {name for name, node in self.graph.nodes.items() if isinstance(node, nir.IF)}
         if spiking != set(self.neurons):
             raise NetworkError(
                 f"The graph's IF nodes and the neuron specs differ: {sorted(spiking ^ set(self.neurons))}."
             )
         for name, spec in self.neurons.items():
+            if not isinstance(spec, NeuronSpec):
+                raise NetworkError(f"Node {name!r} has {type(spec).__name__} for its neurons, and not a NeuronSpec.")
             if spec.shape != self.shapes[name]:
                 raise NetworkError(f"Node {name!r} has shape {self.shapes[name]}, and its neurons {spec.shape}.")
             if not np.all(np.asarray(self.graph.nodes[name].r) == 1):

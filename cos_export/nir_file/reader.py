@@ -65,7 +65,12 @@ def graph_of(content: Tree, path: Path) -> nir.NIRGraph:
         NetworkError: It is not a graph of nodes that can be run.
     """
     kind = content.get("type")
-    if kind != "NIRGraph" or not isinstance(content.get("nodes"), dict) or "edges" not in content:
+    if (
+        not isinstance(kind, str)
+        or kind != "NIRGraph"
+        or not isinstance(content.get("nodes"), dict)
+        or "edges" not in content
+    ):
         what = kind if isinstance(kind, str) else "node without a type"
         raise NetworkError(f"{path} holds a {what}, and not a NIRGraph with nodes and edges.")
     edges, metadata = content["edges"], content.get("metadata")

@@ -193,6 +193,44 @@ def test_thresholds_that_are_not_a_layer(threshold, message):
         NeuronSpec(threshold, np.zeros(np.shape(threshold)))
 
 
+@pytest.mark.parametrize(
+    ("edges", "names", "message"),
+    [
+        ([("a", "b", "c")], "abc", r"edge \('a', 'b', 'c'\): it must be a pair"),
+        ([None], "abc", "edge None"),
+        ([([], "a")], "abc", "must be a pair of names"),
+        (["ab"], "abc", "edge 'ab'"),
+        ([], (1, 2), "a node 1: the name of a node must be a string"),
+    ],
+)
+def test_wiring_that_is_not_between_names(edges, names, message):
+    with pytest.raises(NetworkError, match=message):
+        topological_order(nir.NIRGraph(dict.fromkeys(names, nir.Scale(np.ones(1))), edges, type_check=False))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"levels": 2.5},
+        {"levels": np.nan},
+        {"condition": "<"},
+        {"reset": "hard"},
+        {"silent": [0.5]},
+        {"silent": [np.nan]},
+        {"threshold": np.ma.masked_array([1.0], mask=[True])},
+    ],
+)
+def test_neurons_that_cannot_be(changes):
+    with pytest.raises(NetworkError, match=next(iter(changes))):
+        NeuronSpec(**({"threshold": np.ones(1), "v_init": np.zeros(1)} | changes))
+
+
+def test_neurons_that_are_none():
+    network = _network(_nodes())
+    with pytest.raises(NetworkError, match="'if' has NoneType for its neurons"):
+        SpikingNetwork(network.graph, {"if": None})
+
+
 def test_a_graph_of_20_000_nodes_is_ordered():
     count = 20_000
     nodes = {"input": nir.Input(np.array([1]))} | {f"scale{i}": nir.Scale(np.ones(1)) for i in range(count)}

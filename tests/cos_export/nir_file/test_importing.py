@@ -206,6 +206,16 @@ def test_missing_and_broken_files(tmp_path):
         read_nir(tmp_path / "node.nir")
 
 
+@pytest.mark.parametrize("kind", [np.array([1, 2]), np.array([]), 3.0, np.array(["NIRGraph"], object)])
+def test_a_graph_whose_type_is_not_a_word(tmp_path, kind):
+    _write(tmp_path / "model.nir", _if(np.random.default_rng(5)))
+    with h5py.File(tmp_path / "model.nir", "r+") as file:
+        del file["node/type"]
+        file["node/type"] = kind
+    with pytest.raises(NetworkError, match="holds a node without a type"):
+        read_nir(tmp_path / "model.nir")
+
+
 def test_a_truncated_file(tmp_path):
     _write(tmp_path / "model.nir", _if(np.random.default_rng(5)))
     whole = (tmp_path / "model.nir").read_bytes()
