@@ -154,7 +154,7 @@ def test_a_wrapped_network_is_trained_and_kept_as_it_is_without(wrap, tmp_path):
     [
         (lambda: network().state_dict(), "is a state dict"),
         (lambda: nn.Sequential(nn.Flatten(), network(), nn.Linear(3, 2)), r"knows 2 classes, and .* labels up to 2"),
-        (lambda: nn.Sequential(nn.Flatten(), network(), nn.Linear(3, 1), nn.Flatten(0)), r"returned \(8,\)"),
+        (lambda: nn.Sequential(nn.Flatten(), network(), nn.Linear(3, 1), nn.Flatten(0)), r"returned shape \(8,\)"),
     ],
 )
 def test_what_cannot_be_trained(model, message):
