@@ -11,7 +11,7 @@ from torch import fx
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.tracing import named_arguments, operation
 
-__all__ = ["Memory", "draws", "mutates"]
+__all__ = ["Memory", "draws", "mutates", "written"]
 
 _SHARING = ("reshape", "contiguous", "dropout", "flatten", "to", "feature_dropout")
 """They return their input itself when there is nothing to do."""
@@ -64,6 +64,14 @@ def mutates(node: fx.Node) -> bool:
     """Whether the operation writes to one of its arguments."""
     schema = getattr(node.target, "_schema", None)
     return bool(schema is not None and schema.is_mutable)
+
+
+def written(node: fx.Node) -> list[fx.Node]:
+    """The arguments that the operation writes to."""
+    schema, given = getattr(node.target, "_schema", None), named_arguments(node)
+    entries = [] if schema is None else schema.arguments
+    held = [given[entry.name] for entry in entries if entry.alias_info is not None and entry.alias_info.is_write]
+    return [argument for argument in held if isinstance(argument, fx.Node)]
 
 
 def draws(node: fx.Node) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from cos_export.capturing.aliasing import Memory, draws, mutates
+from cos_export.capturing.aliasing import Memory, draws, mutates, written
 from cos_export.capturing.builder import Builder
 from cos_export.capturing.findings import Finding, Unsupported, blockers
 
@@ -156,6 +156,8 @@ class _Walker:
 
     def _convert(self, node: fx.Node, result: Any) -> Converted:
         convert = OPERATORS.get(str(node.target))
+        if convert is None and "out" in node.kwargs:
+            raise Unsupported("it writes its result into out=", "use what it returns instead, and leave out= away")
         if convert is None:
             raise Unsupported(*refusal(operation(node)))
         several = isinstance(result, list | tuple)
@@ -254,8 +256,8 @@ class _Walker:
     def _is_held(self, node: fx.Node) -> bool:
         """Whether what a node writes to is memory of the module, and not of a tensor that forward has made."""
         held = {tensor.untyped_storage().data_ptr() for tensor in self.traced.constants.values()}
-        read = [self.constants.get(argument) for argument in node.all_input_nodes]
-        return any(tensor is None or tensor.untyped_storage().data_ptr() in held for tensor in read[:1])
+        tensors = [self.constants.get(argument) for argument in written(node)]
+        return any(tensor is None or tensor.untyped_storage().data_ptr() in held for tensor in tensors)
 
     def _output(self, node: fx.Node) -> Value | None:
         returned: tuple[Any, ...] = node.args[0]  # type: ignore[assignment]

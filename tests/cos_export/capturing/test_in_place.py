@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from cos_export.capturing import capture, inspect_module
+from calibration.thresholds import relu_thresholds
+from cos_export.capturing import capture, check_model, inspect_module
 from cos_export.errors import CaptureError
 from cos_export.qcfs import QCFS
 from cos_export.simulation import ann_logits
@@ -257,3 +258,46 @@ def test_what_dropout_hands_on_in_eval_mode_is_its_input():
 
     with pytest.raises(CaptureError, match="clamp_: it overwrites in place what is read again later"):
         capture(Shares(), torch.rand(1, 2, 6, 6))
+
+
+def halving(module, inputs):
+    """A pre-hook that writes into what its module is given."""
+    inputs[0].mul_(0.5)
+
+
+def doubling(module, inputs, output):
+    """A hook that writes into the result."""
+    output.mul_(2)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array"])
+@pytest.mark.parametrize("where", ["", "0"])
+def test_hooks_that_write_are_captured_and_reach_nothing_of_the_users(where, kind):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, CHANNELS, 3), nn.ReLU(), nn.Flatten(), nn.Linear(CHANNELS * 16, 3)).eval()
+    model.get_submodule(where).register_forward_pre_hook(halving)
+    model[3].register_forward_hook(doubling)
+    images = torch.randn(4, 2, 6, 6)
+    kept = images.clone()
+    given = images if kind == "tensor" else images.numpy()
+    thresholds = relu_thresholds(model, given, "maximum", device="cpu", batch_size=4)
+    raised = {key: value * np.float32(1.01) for key, value in thresholds.items()}
+    network = capture(model, given, thresholds=raised)
+    check_model(model, given, thresholds=raised)
+    inspect_module(model, given)
+    assert torch.equal(images, kept)
+    np.testing.assert_allclose(
+        ann_logits(network, kept, device="cpu"), logits(model, kept.clone()), rtol=1e-4, atol=1e-5
+    )
+    assert torch.equal(images, kept)
+
+
+def test_a_result_written_into_out_is_refused_by_name():
+    class Out(OneActivation):
+        def forward(self, x):
+            z = self.conv(x)
+            torch.mul(z, 2.0, out=z)
+            return self.head(self.last(z).flatten(1))
+
+    with pytest.raises(CaptureError, match="mul: it writes its result into out="):
+        capture(Out(nn.ReLU6(), "out"), torch.rand(1, 2, 6, 6))

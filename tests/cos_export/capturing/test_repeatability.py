@@ -162,3 +162,17 @@ def test_counters_of_a_hook_are_seen_too():
     model.noisy.register_forward_hook(louder)
     with pytest.raises(CaptureError, match=r"keeps state between calls|outside of the module"):
         capture(model, torch.rand(1, 2, 6, 6))
+
+
+def accumulates(module, weight):
+    torch.add(torch.ones(1), module.total, out=module.total)
+    return weight * module.total
+
+
+def test_a_buffer_that_out_writes_to_is_state():
+    torch.manual_seed(0)
+    model = Net(accumulates)
+    model.noisy.register_buffer("total", torch.zeros(1))
+    with pytest.raises(CaptureError, match="noisy: add: forward changes a buffer of the model"):
+        capture(model, torch.rand(1, 2, 6, 6))
+    assert model.noisy.total.item() == 0
