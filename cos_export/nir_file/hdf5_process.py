@@ -76,7 +76,7 @@ class Hdf5Process:
         except RefusedContentError as error:
             raise InputError(f"{path} is not a NIR file: {error}.") from None
         except (EOFError, BrokenPipeError):
-            how = "takes too long" if stopped.is_set() else _ending(process.wait())
+            how = "takes too long" if stopped.is_set() else _ending(process)
             self._end()
             raise InputError(f"{path} is not a NIR file: it is damaged, and reading it {how}.") from None
         except BaseException:
@@ -169,7 +169,11 @@ def _exactly(process: subprocess.Popen[bytes], size: int) -> bytes:
     return body
 
 
-def _ending(code: int) -> str:
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    try:
+        code = process.wait(1)
+    except subprocess.TimeoutExpired:
+        return "gives no sense"
     if code == -getattr(signal, "SIGXCPU", code + 1):
         return "takes too long"
     return f"ends in signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ends with exit code {code}"

@@ -239,3 +239,33 @@ def test_300_damaged_files(path):
                 assert len(str(error)) < 4000, what
     assert refused > 100
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20, "1 GiB, in kB"
+
+
+CRASH = "import os, signal, sys; sys.stdin.readline(); os.kill(os.getpid(), signal.SIGSEGV)"
+LOOP = "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (1, 1)); sys.stdin.readline()\nwhile True: pass"
+STOP = "import time, sys; sys.stdin.readline(); time.sleep(600)"
+FLOOD = "import sys; sys.stdin.readline()\nwhile True: sys.stdout.write('H' * 4096)"
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (CRASH, r"damaged, and reading it ends in signal 11 \("),
+        (LOOP, "takes too long|signal 9"),
+        (STOP, "takes too long"),
+        (FLOOD, "reading it gives no sense"),
+        ("import sys; sys.exit(3)", "ends with exit code 3"),
+    ],
+)
+def test_a_process_that_does_not_answer(path, tmp_path, monkeypatch, program, message):
+    """What libhdf5 does to some damaged files, on purpose; the next file is read by a new process."""
+    monkeypatch.setattr(hdf5_process, "_SECONDS", 0.5 if program == STOP else 60)
+    monkeypatch.setattr(hdf5_process, "most_bytes", lambda path: 0 if program == STOP else 2**29)
+    (tmp_path / "program.py").write_text(program)
+    with Hdf5Process() as process:
+        with monkeypatch.context() as patch:
+            patch.setattr(hdf5_process.hdf5_content, "__file__", str(tmp_path / "program.py"))
+            with pytest.raises(InputError, match=message):
+                process.read(path, "node")
+        monkeypatch.undo()
+        assert process.read(path, "node")["type"] == "NIRGraph"
