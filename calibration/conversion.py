@@ -191,7 +191,7 @@ def prepare(
     thresholds = _thresholds(module, parts, choices, progress)
     progress("capturing the network", 0, 1)
     options = check_options(choices.levels, thresholds, choices.max_pool)
-    found = captured(module, parts.evaluation.images[:2], options)
+    found = captured(module, parts.evaluation.first(1), options)
     logits = check_agreement(module, found, parts.evaluation.images, device=choices.device)
     progress("capturing the network", 1, 1)
     network = calibrated = found.network

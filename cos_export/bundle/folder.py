@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cos_export.bundle.golden import Golden, read_golden
 from cos_export.bundle.manifest import MANIFEST, read_manifest
+from cos_export.datasets import Normalisation
 from cos_export.errors import BundleError, InputError
 from cos_export.network import SpikingNetwork
 from cos_export.nir_file import read_nir
@@ -77,7 +78,11 @@ class Bundle:
             output_shape=list(network.output_shape),
             neurons=network.neuron_count,
         )
-        return network
+        if "normalisation" in self.manifest:
+            return network
+        # A bundle of the first format has it in words alone.
+        words = str(self.manifest["metrics"].get("normalisation", ""))
+        return replace(network, normalisation=network.normalisation or Normalisation.in_words(words))
 
     @cached_property
     def golden(self) -> Golden:

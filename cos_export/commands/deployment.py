@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +67,8 @@ def run_bundle(
     from calibration import method_of
     from cos_export.accuracy import row_of
     from cos_export.bundle import load
-    from cos_export.datasets import load_dataset
+    from cos_export.bundle.data import dataset_for
+    from cos_export.datasets import Normalisation
     from cos_export.network import check_images
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import accuracy_table
@@ -76,9 +76,9 @@ def run_bundle(
     from targets.verification import resolve
 
     opened, [chosen] = load(bundle), resolve([target])
-    read = partial(load_dataset, mean=numbers("--mean", mean), std=numbers("--std", std))
-    dataset = read(data, "test").first(samples)
-    images = check_images(opened.network, dataset.images)
+    asked = Normalisation.of(numbers("--mean", mean), numbers("--std", std))
+    dataset = dataset_for(opened, data, asked).first(samples)
+    images = check_images(opened.network, dataset)
     recorded = method_of(opened)
     with progress_bars() as progress:
         trace = classify(chosen, opened, images, calibration=recorded.per_sample, device=device, progress=progress)

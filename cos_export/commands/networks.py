@@ -160,7 +160,8 @@ def offsets(
     from calibration.conversion import data_parts, prepare
     from calibration.offset_spikes import offset_spikes
     from cos_export.bundle import load
-    from cos_export.datasets import load_dataset
+    from cos_export.bundle.data import dataset_for
+    from cos_export.datasets import Normalisation
     from cos_export.device import resolve_device
     from cos_export.report.offset_picture import check_picture_destination, save_offset_picture
     from cos_export.terminal.offsets_table import offsets_table
@@ -172,7 +173,8 @@ def offsets(
     averages, deviations = numbers("--mean", mean), numbers("--std", std)
     with progress_bars() as progress:
         if Path(model).is_dir():
-            network, images = load(model).network, load_dataset(data, "test", mean=averages, std=deviations)
+            opened = load(model)
+            network, images = opened.network, dataset_for(opened, data, Normalisation.of(averages, deviations))
         elif steps is None:
             raise InputError("Say how many steps the mean squared error is taken over, as --steps 4.")
         else:

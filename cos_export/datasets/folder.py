@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["read_folder"]
 
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
+"""What Pillow raises for a damaged file."""
+
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+_FORMATS = ("PNG", "JPEG")
+"""By their content, whatever the file is called: others (EPS) would start programs of this machine."""
 _GREY, _COLOUR = ("1", "L"), ("P", "RGB", "RGBA", "LA", "CMYK", "YCbCr")
 
 
@@ -43,8 +50,11 @@ def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
         ) from error
     if size is not None and min(size) < 1:
         raise InputError(f"Images cannot be resized to {size[0]} x {size[1]}.")
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [_images_in(entry) for entry in classes]
+    try:
+        classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        files = [_images_in(entry) for entry in classes]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error}") from error
     if not classes or not any(files):
         raise InputError(
             f"{folder} has no images. It must have a folder for each class, with .png or .jpg files in it: "
@@ -75,11 +85,11 @@ def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+    for path in found:
+        if not path.is_file():
+            raise InputError(f"{path} is not a file (a folder, a pipe, a device, or a link to nothing). Remove it.")
+    return found
 
 
 def _open(path: Path) -> Image.Image:
@@ -87,8 +97,8 @@ def _open(path: Path) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        image: Image.Image = Image.open(path)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        image: Image.Image = Image.open(path, formats=_FORMATS)
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_DAMAGE) as error:
         raise InputError(f"{path} cannot be read as an image: {error}") from error
     if image.mode not in (*_GREY, *_COLOUR):
         image.close()
@@ -111,7 +121,7 @@ def _pixels(path: Path, grey: bool, size: tuple[int, int] | None) -> NDArray[np.
             if size is not None:
                 converted = converted.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             pixels = np.asarray(converted, np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGE as error:
         raise InputError(f"{path} cannot be read as an image: {error}") from error
     return pixels[None] if grey else np.moveaxis(pixels, -1, 0)
 

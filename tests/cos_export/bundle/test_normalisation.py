@@ -9,9 +9,10 @@ import onnx
 import pytest
 
 import cos_export as ce
-from cos_export.bundle import load
+from cos_export.bundle import Bundle, load
+from cos_export.bundle.data import dataset_for
 from cos_export.datasets import Dataset, Normalisation
-from cos_export.errors import BundleError, NetworkError
+from cos_export.errors import BundleError, InputError, NetworkError
 from cos_export.nir_file import read_nir, write_nir
 from tests.helpers.small_networks import two_layers
 
@@ -115,3 +116,29 @@ def test_metadata_that_cannot_be_used(tmp_path, metadata, message):
     nir.write(tmp_path / "odd.nir", graph)
     with pytest.raises(NetworkError, match=message):
         read_nir(tmp_path / "odd.nir")
+
+
+def test_data_is_normalised_as_the_bundle_says(bundle, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (4, 2, 5, 5), np.uint8)
+    np.savez(tmp_path / "set.npz", images=pixels, labels=np.array([0, 1, 2, 3]))
+    by_hand = pixels.astype(np.float32) / np.float32(255)
+    by_hand = (by_hand - np.float32([0.3, 0.45])[:, None, None]) / np.float32([0.1, 0.25])[:, None, None]
+    for asked in (None, NORMALISATION):
+        np.testing.assert_array_equal(dataset_for(bundle, tmp_path / "set.npz", asked).images, by_hand)
+    with pytest.raises(InputError, match=r"divided by 0\.1 / 0\.25, and --mean and --std ask for less 0\.5"):
+        dataset_for(bundle, tmp_path / "set.npz", Normalisation.of(0.5))
+    np.savez(tmp_path / "beyond.npz", images=pixels, labels=np.array([0, 1, 4, 3]))
+    with pytest.raises(InputError, match="sample 2 is 4: there are 4 classes, 0 to 3"):
+        dataset_for(bundle, tmp_path / "beyond.npz")
+
+
+def test_a_bundle_of_the_first_format_says_it_in_words(bundle):
+    path = bundle.path / "manifest.json"
+    manifest = json.loads(path.read_text("utf-8"))
+    write_nir(replace(bundle.network, normalisation=None), bundle.nir_path)
+    for key in ("normalisation", "classes"):
+        del manifest[key]
+    words = f"pixels 0..255 divided by 255, {NORMALISATION.words()}"
+    old = Bundle(bundle.path, manifest | {"metrics": {"normalisation": words}})
+    assert old.network.normalisation == NORMALISATION
+    assert Bundle(bundle.path, manifest).network.normalisation is None

@@ -1,5 +1,6 @@
 """Image files in a folder for each class, and torch data sets."""
 
+import os
 import sys
 
 import numpy as np
@@ -148,3 +149,35 @@ ODD = {
 def test_torch_data_sets_that_do_not_hold_what_they_should(samples, message):
     with pytest.raises(InputError, match=message):
         from_torch(Map(samples), "odd")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_what_is_called_png_and_is_not_starts_no_program(folder, monkeypatch):
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
+    (folder / "cat" / "z.png").write_bytes(EPS)
+    with pytest.raises(InputError, match=r"z\.png cannot be read as an image"):
+        load_dataset(folder)
+    Image.fromarray(PIXELS[5]).save(folder / "cat" / "z.png", format="GIF")
+    with pytest.raises(InputError, match=r"z\.png cannot be read as an image"):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop", "dangling", "folder"])
+def test_what_is_no_file_is_refused_at_once(folder, kind):
+    path = folder / "cat" / "z.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to({"device": "/dev/zero", "loop": path, "dangling": folder / "nothing"}[kind])
+    with pytest.raises(InputError, match=r"z\.png is not a file"):
+        load_dataset(folder)
+
+
+def test_an_image_that_unpacks_to_too_much(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
+    with pytest.raises(InputError, match=r"cannot be read as an image: .*decompression bomb"):
+        load_dataset(folder)

@@ -1,0 +1,45 @@
+"""The images that a bundle is run on: normalised as it says, with labels that its readout knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cos_export.bundle.folder import Bundle
+from cos_export.datasets import Dataset, Normalisation, agree, class_numbers, load_dataset
+from cos_export.errors import InputError
+
+__all__ = ["dataset_for"]
+
+
+def dataset_for(bundle: Bundle, spec: str | Path, asked: Normalisation | None = None) -> Dataset:
+    """The data set called `spec`, as the network of `bundle` takes it.
+
+    The mean and std that the bundle was made with are in its manifest, and are applied. Only a bundle of the first
+    format may not say: then those that are asked for are.
+
+    Args:
+        bundle: What is to be run.
+        spec: As for `load_dataset`.
+        asked: What the user gave besides, or None. It must be what the bundle says.
+
+    Raises:
+        BundleError: The manifest contradicts the graph.
+        InputError: There is no such data set, or it or `asked` contradicts the bundle.
+    """
+    network = bundle.network
+    known = network.normalisation is not None or "normalisation" in bundle.manifest
+    if known and asked is not None and not agree(asked, network.normalisation):
+        held = "without mean and std" if network.normalisation is None else network.normalisation.words()
+        raise InputError(
+            f"{bundle.path} was made for images {held}, and --mean and --std ask for {asked.words()}. "
+            "Leave them out: what the bundle says is applied."
+        )
+    dataset = load_dataset(spec).normalised(network.normalisation or asked)
+    class_numbers(dataset.labels, None, network.output_shape[-1], f"The labels of {dataset.name}")
+    names = dataset.class_names
+    if names is not None and network.class_names is not None and names != network.class_names:
+        raise InputError(
+            f"The classes of {dataset.name} are {', '.join(names[:9])}, and those of {bundle.path} are "
+            f"{', '.join(network.class_names[:9])}: their numbers differ. Give a folder of just these classes."
+        )
+    return dataset
