@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from calibration.methods.method import Method, PerSampleMethod
+from calibration.methods.bias import BiasCorrection
+from calibration.methods.half import Half
+from calibration.methods.mean_matching import MeanMatching
+from calibration.methods.method import CalibrationRun, Method, PerSampleMethod, StaticMethod
 from cos_export.capturing.options import MaxPool
 from cos_export.errors import InputError
+from cos_export.network import SpikingNetwork
 
-__all__ = ["CALIBRATION_SAMPLES", "QUANTISATIONS", "Choices", "check_method"]
+__all__ = ["CALIBRATION_SAMPLES", "CHEAP", "QUANTISATIONS", "Auto", "Choices", "check_method"]
 
 CALIBRATION_SAMPLES = 1000
 """Images to calibrate on unless the user says otherwise."""
 
 
+CHEAP: tuple[StaticMethod, ...] = (Half(), MeanMatching(), BiasCorrection())
+"""What `--method auto` chooses from: methods whose calibration takes a few runs over the images, by rising effort."""
+
 QUANTISATIONS = {"per-channel": "per_channel", "power-of-two": "power_of_two", "even-weights": "even_weights"}
 """What can be chosen about integers, and what `quantise` calls it."""
+
+
+@dataclass(frozen=True)
+class Auto(StaticMethod):
+    """No method was named: a conversion tries all of `CHEAP` and takes the closest (`calibration.selection`)."""
+
+    name: ClassVar[str] = "auto"
+    needs_data: ClassVar[bool] = True
+
+    def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
+        """Refused: a conversion calibrates by each of the methods, and this by none."""
+        raise InputError(f"auto is a choice of conversions. Calibrate by {', '.join(one.name for one in CHEAP)}.")
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,11 @@ class Choices:
     batch_size: int = 64
     numerics: str = "float32"
     quantisation: tuple[str, ...] = ()
+
+    @property
+    def candidates(self) -> tuple[StaticMethod, ...]:
+        """The methods of which the closest on images held out is taken, if none was named."""
+        return CHEAP if isinstance(self.method, Auto) else ()
 
     @property
     def per_sample(self) -> PerSampleMethod | None:

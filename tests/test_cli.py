@@ -85,7 +85,8 @@ def test_a_users_own_network_and_data(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr + done.stdout
     metrics = json.loads(done.stdout)["metrics"]
-    assert (metrics["calibration_samples"], metrics["samples"]) == (20, 20), "the two parts must not overlap"
+    counts = (metrics["calibration_samples"], metrics["selection"]["samples"], metrics["samples"])
+    assert counts == (16, 4, 20), "the three parts must not overlap"
     assert metrics["captured_ann_accuracy"] == metrics["ann_accuracy"]
     per_sample = run(
         *("convert-and-export", "mine:good", "--data", "data.npz", "--steps", "3", "--method", "cos", "--rho", "2"),
@@ -276,7 +277,7 @@ def test_other_data_to_calibrate_on_leave_all_of_the_first_to_measure_on(tmp_pat
     metrics = json.loads(done.stdout)["metrics"]
     assert (metrics["calibration_samples"], metrics["samples"]) == (33, 500)
     refused = run(*chosen, *whole, tmp_path / "wide.npz")
-    assert refused.returncode == 2 and "these have (40, 1, 8, 9)" in json.loads(refused.stdout)["error"]
+    assert refused.returncode == 2 and "these have (32, 1, 8, 9)" in json.loads(refused.stdout)["error"]
 
 
 def test_calibrate_in_two_processes_speaks_with_one_voice(tmp_path: Path) -> None:

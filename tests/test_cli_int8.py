@@ -24,6 +24,8 @@ def test_int8_is_converted_verified_and_run(tmp_path: Path) -> None:
         "not one spike or logit may differ",
         "onnxruntime: 0 of 102,400 spikes differ.",
         "Ranges of integers",
+        "float32, mean-matching: accuracy (%) at T = 1: ",
+        "of 80 calibration images as float32 does",
     ):
         assert words in done.stdout
     bundle = load(out)
@@ -31,6 +33,11 @@ def test_int8_is_converted_verified_and_run(tmp_path: Path) -> None:
     assert manifest["numerics"] == bundle.network.numerics == "int8"
     assert manifest["quantisation"]["input_scale"] == bundle.network.quantisation.input_scale  # type: ignore[union-attr]
     assert [layer["range"]["name"] for layer in manifest["quantisation"]["layers"]][-1] == "output"
+    beside = manifest["metrics"]["float32"]
+    assert [row["method"] for row in beside["methods"]] == ["half", "mean-matching"]
+    assert (beside["agreement_samples"], 0.9 < beside["agreement"] <= 1.0) == (80, True)
+    float32 = run(*CONVERT, "--method", "mean-matching", "--json", "--out", tmp_path / "float32")
+    assert beside["methods"] == json.loads(float32.stdout)["metrics"]["methods"]
     [target] = manifest["parity"]["targets"].values()
     assert target["exact"] and (target["mismatches"], target["logit_difference"]) == (0, 0.0)
     # The images that were recorded are those that the user gave.

@@ -148,6 +148,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
     from cos_export.exporting import export_and_verify
     from cos_export.nir_file.type_check import type_check_notes
     from cos_export.storage import resolved
+    from cos_export.terminal.conversion_notes import note_lines
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import limits_table, show_conversion
     from cos_export.zoo.model_source import load_model
@@ -180,10 +181,12 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
             progress=progress,
         )
         # Not before the bundle is in place: a kill until then would lose the calibration.
-        if done.state is not None:
-            done.state.unlink(missing_ok=True)
+        for state in done.states:
+            state.unlink(missing_ok=True)
     if not options.as_json:
         show_conversion(console(), bundle, done.ann_accuracy, done.rows, parity)
+        for line in note_lines(bundle.manifest["metrics"]):
+            console().print(line, highlight=False, soft_wrap=True)
         show_notes(type_check_notes(bundle.manifest.get("refused_by_nir", {})))
         if options.limits and "quantisation" in bundle.manifest:
             console().print(limits_table(bundle.manifest["quantisation"]))

@@ -11,6 +11,7 @@ import typer
 from typer._click.core import Context
 from typer.core import TyperCommand
 
+from cos_export.errors import InputError
 from cos_export.terminal.option_fields import parameter, parameters, with_signature
 
 if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
@@ -29,14 +30,24 @@ def calibrating(options: type[Any]) -> Callable[[Callable[[Any, Method], int]], 
         own = [entry.name for entry in fields(options)]
 
         def command(**values: Any) -> int:
-            from calibration.options import chosen_method
-
             chosen = options(**{name: values.pop(name) for name in own})
-            return function(chosen, chosen_method(values.pop("method"), values))
+            return function(chosen, _method(values.pop("method"), values))
 
         return with_signature(command, parameters(options), function)
 
     return made
+
+
+def _method(name: str, given: dict[str, Any]) -> Method:
+    from calibration.choices import Auto
+    from calibration.options import chosen_method
+
+    if name == Auto.name:
+        options = ", ".join(f"--{key.replace('_', '-')}" for key, value in given.items() if value is not None)
+        if options:
+            raise InputError(f"{options} is an option of some methods: name one with --method.")
+        return Auto()
+    return chosen_method(name, given)
 
 
 class CalibratingCommand(TyperCommand):
@@ -66,15 +77,18 @@ def _with_methods(function: Callable[..., int]) -> Any:
 
 
 def _method_parameters() -> list[inspect.Parameter]:
-    from calibration import DEFAULT_METHOD, METHODS, PerSampleMethod
+    from calibration import METHODS, PerSampleMethod
+    from calibration.choices import CHEAP, Auto
     from calibration.options import method_options
 
     per_sample = [name for name, kind in METHODS.items() if issubclass(kind, PerSampleMethod)]
     static = [name for name in METHODS if name not in per_sample]
+    closest = f"the closest of {', '.join(one.name for one in CHEAP)}"
     about = typer.Option(
-        help=f"{', '.join(static)}; per sample: {', '.join(per_sample)}.", rich_help_panel="Calibration"
+        help=f"auto ({closest}), {', '.join(static)}; per sample: {', '.join(per_sample)}.",
+        rich_help_panel="Calibration",
     )
-    found = [parameter("method", Annotated[str, about], DEFAULT_METHOD)]
+    found = [parameter("method", Annotated[str, about], Auto.name)]
     for option in method_options():
         flag = f"--{'no-' if option.switched_off else ''}{option.flag}"
         bounds = [field.metadata["minimum"] for field in option.fields.values()]

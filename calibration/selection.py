@@ -1,0 +1,200 @@
+"""Which of the calibrated networks is exported: what is measured on images held out decides.
+
+The measure is the mean over images that no calibration saw of
+
+    KL( softmax(logits of the artificial network) || softmax(mean readout of T steps) )
+
+It needs no labels, and every image tells something, where the share of decisions that agree changes by single images
+of a few hundred: of two methods that differ by a point it would often choose the wrong one. The share stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.methods.method import Method, PerSampleMethod
+from cos_export.datasets import Dataset
+from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.progress import Progress, silent
+from cos_export.simulation import simulate
+
+__all__ = ["MOST_HELD_OUT", "Candidate", "Score", "Selection", "agreement", "divergence", "hold_out", "select"]
+
+MOST_HELD_OUT = 256
+"""Images held out at most."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method and what it made of the network.
+
+    Attributes:
+        method: The method.
+        network: Calibrated, if it is a static method; of the numerics that are to be exported.
+        float32: What the same method made of the network of float32, if `network` is one of integers.
+    """
+
+    method: Method
+    network: SpikingNetwork
+    float32: SpikingNetwork | None = None
+
+    @property
+    def per_sample(self) -> PerSampleMethod | None:
+        """The method, if it calibrates each sample while it runs."""
+        return self.method if isinstance(self.method, PerSampleMethod) else None
+
+
+@dataclass(frozen=True)
+class Score:
+    """How close a network comes to the artificial one on the images held out.
+
+    Attributes:
+        method: By name.
+        divergence: The mean KL divergence in nats.
+        agreement: The share of images that are decided alike.
+    """
+
+    method: str
+    divergence: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was measured, and what came of it.
+
+    Attributes:
+        chosen: The method that is exported.
+        named: Whether the user named it, so that it is exported whatever was measured.
+        samples: Images held out; 0 if there were none, and nothing is measured.
+        scores: Of v_init = theta / 2 and of every method that was tried.
+        skipped: Why a method could not be tried, by name.
+    """
+
+    chosen: str
+    named: bool
+    samples: int
+    scores: tuple[Score, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def warning(self) -> str | None:
+        """What to tell a user whose method is worse than none."""
+        found = {score.method: score for score in self.scores}
+        if not self.named or self.chosen not in found or "half" not in found:
+            return None
+        own, half = found[self.chosen], found["half"]
+        if own.divergence <= half.divergence:
+            return None
+        return (
+            f"{self.chosen} is worse than half, which calibrates nothing: on {self.samples} images held out it is at "
+            f"{own.divergence:.3g} from the artificial network and decides {100 * own.agreement:.1f} % alike, half is "
+            f"at {half.divergence:.3g} with {100 * half.agreement:.1f} %. It is exported since it was named. Take "
+            "--method half, more calibration images, more steps, or --method auto, which takes what is closest."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        measure = "mean KL divergence of the artificial network's softmax to that of T steps, on images held out"
+        return {
+            "measure": measure,
+            **asdict(self),
+            "scores": [asdict(score) for score in self.scores],
+            "warning": self.warning,
+        }
+
+
+def hold_out(pool: Dataset, wanted: int) -> tuple[Dataset, Dataset | None]:
+    """Images to calibrate on, `wanted` of them if there are as many, and others to compare methods on.
+
+    Held out are up to a quarter as many as there are to calibrate on, of those that are left, and a fifth of all where
+    too few are left.
+
+    Args:
+        pool: All that may serve, none of which is to be tested on.
+        wanted: Images to calibrate on.
+    """
+    count, others = min(MOST_HELD_OUT, max(1, wanted // 4)), len(pool) - wanted
+    if others > 0 and 2 * others >= count:
+        calibration, held_out = pool.split_at(wanted)
+        return calibration, held_out.first(min(count, others))
+    if len(pool) < 2:
+        return pool, None
+    return pool.split_at(len(pool) - min(MOST_HELD_OUT, max(1, len(pool) // 5)))
+
+
+def select(
+    start: SpikingNetwork,
+    candidates: Sequence[Candidate],
+    held_out: Dataset | None,
+    answers: FloatArray | None,
+    steps: int,
+    *,
+    named: bool,
+    skipped: Mapping[str, str],
+    device: str = "auto",
+    progress: Progress = silent,
+) -> tuple[Candidate, Selection]:
+    """The candidate to export: the one that was named, or else the closest on the images held out.
+
+    Args:
+        start: The network with v_init = theta / 2.
+        candidates: At least one; the first of those that are equally close is taken, and the first if nothing is
+            measured.
+        held_out: Images that no candidate was calibrated on.
+        answers: Logits of the artificial network for them.
+        steps: T.
+        named: Whether the user named the only candidate.
+        skipped: Why others could not be tried.
+        device: Where to run.
+        progress: Told as it goes on.
+    """
+    if held_out is None or answers is None:
+        return candidates[0], Selection(candidates[0].method.name, named, 0, (), skipped)
+
+    def score(name: str, network: SpikingNetwork, per_sample: PerSampleMethod | None) -> Score:
+        trace = simulate(
+            network,
+            held_out.images,
+            steps,
+            calibration=per_sample,
+            device=device,
+            record_spikes=False,
+            record_states=False,
+            progress=progress,
+        )
+        return Score(name, divergence(answers, trace.logits[-1]), agreement(answers, trace.logits[-1]))
+
+    found = {"half": score("half", start, None)}
+    for candidate in candidates:
+        if candidate.method.name not in found:
+            found[candidate.method.name] = score(candidate.method.name, candidate.network, candidate.per_sample)
+    chosen = min(candidates, key=lambda candidate: found[candidate.method.name].divergence)
+    return chosen, Selection(chosen.method.name, named, len(held_out), tuple(found.values()), skipped)
+
+
+def divergence(answers: FloatArray, logits: FloatArray) -> float:
+    """The mean of KL(softmax(answers) || softmax(logits)) over samples, in nats.
+
+    Args:
+        answers: (samples, classes).
+        logits: (samples, classes).
+    """
+    true, other = _log_softmax(answers), _log_softmax(logits)
+    return float((np.exp(true) * (true - other)).sum(1).mean())
+
+
+def agreement(one: FloatArray, other: FloatArray) -> float:
+    """The share of samples whose largest of (samples, classes) logits is that of the same class."""
+    return float((one.argmax(1) == other.argmax(1)).mean())
+
+
+def _log_softmax(logits: FloatArray) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return result

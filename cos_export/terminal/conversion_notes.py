@@ -1,0 +1,52 @@
+"""What a conversion has to say beside its table: which method was taken and why, and what int8 changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+
+__all__ = ["note_lines"]
+
+
+def note_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Lines with rich's markup, warnings last.
+
+    Args:
+        metrics: As the manifest has them.
+    """
+    lines = [*_selection(metrics["selection"])]
+    warnings = [metrics["selection"]["warning"]] if metrics["selection"]["warning"] else []
+    if "float32" in metrics:
+        beside = metrics["float32"]
+        last = beside["methods"][-1]
+        here = metrics["methods"][-1]["accuracy"]
+        shares = ", ".join(
+            f"T = {steps}: {100 * share:.1f} ({100 * here[steps]:.1f} in int8)"
+            for steps, share in last["accuracy"].items()
+        )
+        lines.append(f"float32, {last['method']}: accuracy (%) at {shares}")
+        lines.append(
+            f"int8 decides {100 * beside['agreement']:.1f} % of {beside['agreement_samples']} calibration images as "
+            "float32 does"
+        )
+        warnings += beside.get("warnings", [])
+    return [*lines, *(f"[yellow]Warning:[/yellow] {escape(warning)}" for warning in warnings)]
+
+
+def _selection(selection: Mapping[str, Any]) -> list[str]:
+    if selection["named"]:
+        return []
+    if not selection["samples"]:
+        return [f"Method: {selection['chosen']}, for there were no images to compare methods on"]
+    scores = ", ".join(
+        f"{score['method']} {score['divergence']:.3g} ({100 * score['agreement']:.1f} %)"
+        for score in selection["scores"]
+    )
+    lines = [
+        f"Method: {selection['chosen']}, the closest to the artificial network on {selection['samples']} images held "
+        f"out, by KL divergence (decided alike): {scores}"
+    ]
+    lines += [escape(f"Not tried: {name}: {reason}") for name, reason in selection["skipped"].items()]
+    return lines
