@@ -22,7 +22,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from cos_export import telemetry
 from cos_export.version import __version__ as __version__
+
+telemetry.switch_off()
 
 
 def _public_names() -> dict[str, str]:
