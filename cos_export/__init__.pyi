@@ -24,6 +24,7 @@ from cos_export.capturing import capture as capture
 from cos_export.capturing import check_model as check_model
 from cos_export.capturing import inspect_module as inspect_module
 from cos_export.datasets import Dataset as Dataset
+from cos_export.datasets import Normalisation as Normalisation
 from cos_export.datasets import load_dataset as load_dataset
 from cos_export.errors import CosExportError as CosExportError
 from cos_export.exporting import export as export

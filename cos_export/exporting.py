@@ -110,8 +110,8 @@ def export_and_verify(
     network = with_normalisation_of(network, golden)
     images, steps = check_images(network, golden), check_steps(steps, network)
     labels = golden.labels if labels is None and isinstance(golden, Dataset) else labels
-    classes = network.output_shape[-1]
-    numbers = None if labels is None else class_numbers(labels, len(images), classes, "The labels of the golden inputs")
+    known, called = network.output_shape[-1], "The labels of the golden inputs"
+    classes = None if labels is None else class_numbers(labels, len(images), known, called)
     if calibration is None and network.rho:
         raise InputError(
             f"The network is run with {network.method!r}, which calibrates each sample: pass calibration=, as "
@@ -134,7 +134,7 @@ def export_and_verify(
         progress("writing the bundle", 1, 4)
         write_onnx(network, staging / "model.onnx", steps, per_sample=calibration is not None)
         progress("writing the bundle", 2, 4)
-        write_golden(staging / "golden.npz", Golden(images, reference, numbers))
+        write_golden(staging / "golden.npz", Golden(images, reference, classes))
         progress("writing the bundle", 3, 4)
         manifest = _manifest(network, steps, len(images), metrics)
         if refused:

@@ -67,6 +67,7 @@ def test_a_data_set_brings_its_own(tmp_path):
     by_hand = (IMAGES - np.float32([0.3, 0.45])[:, None, None]) / np.float32([0.1, 0.25])[:, None, None]
     np.testing.assert_array_equal(bundle.golden.images, by_hand)
     assert bundle.golden.labels.tolist() == [0, 3, 1]
+    assert bundle.manifest["golden_correct"] == int((bundle.golden.trace.logits[-1].argmax(1) == [0, 3, 1]).sum())
 
 
 CONTRADICTIONS = {
