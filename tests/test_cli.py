@@ -17,6 +17,7 @@ from safetensors import safe_open
 from calibration import Static
 from calibration.identity import fingerprint
 from cos_export.bundle import load
+from cos_export.errors import StorageError
 
 COMMAND = [sys.executable, "-m", "cos_export"]
 
@@ -248,6 +249,27 @@ def test_calibrate_writes_a_bundle_with_what_was_chosen(tmp_path: Path) -> None:
     assert document["metrics"]["calibration_samples"] == 64
     assert [path.name for path in out.parent.iterdir()] == ["out"], "no state is left behind"
     assert run("verify", out).returncode == 0
+
+
+def test_a_finished_calibration_outlives_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("calibrate", "digits", "--data", "digits", "--steps", "1", "--method", "static", "--updates", "2")
+    command += ("--samples", "64", "--golden", "4", "--json", "--out")
+    assert run(*command, tmp_path / "whole").returncode == 0
+    with monkeypatch.context() as full:
+
+        def fail(path: Path, *arguments: object) -> None:
+            raise StorageError(f"{path} cannot be written: No space left on device.")
+
+        full.setattr("cos_export.exporting.write_golden", fail)
+        done = run(*command, tmp_path / "out")
+        assert done.returncode == 1 and "No space left on device" in json.loads(done.stdout)["error"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.resume.safetensors", "whole"]
+    with monkeypatch.context() as tuning:
+        tuning.setattr("calibration.methods.static.Static.calibrate", None)
+        assert run(*command, tmp_path / "out").returncode == 0, "nothing is tuned again"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+    for name in ("model.nir", "model.onnx", "golden.npz"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_calibrate_goes_on_from_a_bundle(tmp_path: Path) -> None:
