@@ -226,6 +226,33 @@ def test_a_file_that_reads_back_different_is_not_kept(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("key", ["v_init", "v_bias", "silent"])
+def test_neurons_that_read_back_different_are_not_kept(tmp_path, monkeypatch, key):
+    """What is in a node's metadata alone is compared as neurons, not as a field of the node."""
+
+    def alter(draft, graph):
+        graph = copy.deepcopy(graph)
+        metadata = next(node.metadata for node in graph.nodes.values() if key in node.metadata)
+        metadata[key] = (
+            np.logical_not(metadata[key]).astype(metadata[key].dtype) if key == "silent" else metadata[key] + 1
+        )
+        original(draft, graph)
+
+    original = nir.write
+    monkeypatch.setattr(nir, "write", alter)
+    network = build.random_network(0)
+    name = network.layers[0]
+    spec = network.neurons[name]
+    silent = np.zeros(spec.shape, bool)
+    silent.flat[0] = True
+    extra = {"v_bias": {"bias": np.ones((3, spec.shape[0]), np.float32)}, "silent": {"silent": silent}}
+    changed = network.with_neurons({name: replace(spec, **extra.get(key, {}))})
+    field = {"v_bias": "bias"}.get(key, key)
+    with pytest.raises(NetworkError, match=f"{field} of the neurons"):
+        write_nir(changed, tmp_path / "model.nir")
+    assert not list(tmp_path.iterdir())
+
+
 def test_where_it_cannot_be_written(tmp_path):
     network = build.random_network(0)
     with pytest.raises(InputError, match="no folder"):
