@@ -1,7 +1,8 @@
 """Proofs from the weights alone that every number of a network of integers is one, and fits.
 
 Bounds are worst cases: spikes in {0, 1}, an input anywhere in its 8 bits, window sums up to the window's size. They
-hold for every input, and in whatever order a backend adds.
+hold for every input, and in whatever order a backend adds. In a network of the layer-wise schedule every sum is one over
+T steps, and nothing fires before it is complete.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
     if quantisation is None:
         raise InputError("Ranges are proved of a network of integers. Quantise it first.")
     check_integers(network)
+    window = steps if network.schedule == "layerwise" else 1
     wires: Wires[Interval] = Wires(network)
     found: list[LayerRange] = []
     for name, parts in wires.walk():
@@ -120,10 +122,11 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
                 wires[name] = carried(node, arriving, network.shapes[network.predecessors[name][0]])
             except NetworkError as error:
                 raise NetworkError(f"Node {name!r}: {error}") from None
-        largest = float(wires[name].partial.max())
+        largest = float(wires[name].partial.max()) * window
         if largest >= LARGEST_SUM:
+            over = f" over {window} steps" if window > 1 else ""
             raise NetworkError(
-                f"Node {name!r}: its sums may reach {largest:,.0f}, and integers are exact below 2^24 only. It has too "
+                f"Node {name!r}: its sums{over} may reach {largest:,.0f}, and integers are exact below 2^24 only. It has too "
                 "many weights, or too large a bias, for 8 bits."
             )
     return tuple(found)
@@ -141,7 +144,8 @@ def _range(
     """The ranges of a layer, or of the Output if `spec` is None, where the sum over the steps is the potential.
 
     After a step v is below theta if nothing fired, and else m - theta, which is at least 0 (or it is v_reset). So the
-    largest m grows by what the largest current exceeds theta by, and the least m falls by the least current.
+    largest m grows by what the largest current exceeds theta by, and the least m falls by the least current. Under the
+    layer-wise schedule m is v_init and T currents, and T theta must be a number, too.
     """
     low, high, partial = _with_bias(spec, arriving)
     if float(partial.max()) >= LARGEST_SUM:
@@ -156,7 +160,13 @@ def _range(
         bottom = np.minimum(np.minimum(v_init, v_reset), -start).min(1)
         rise = np.maximum(high - theta.min(1), 0.0) if spec.reset == "subtract" else 0.0 * high
         fall, limit, free = np.maximum(-low, 0.0), float(LARGEST_POTENTIAL), 1
+        if network.schedule == "layerwise":
+            top, bottom = np.maximum(v_init.max(1), start), np.minimum(v_init.min(1), -start)
+            rise, free = np.maximum(high, 0.0), 0
     fits = [_fitting(limit - top, rise, free), _fitting(limit + bottom, fall, 0)]
+    if network.schedule == "layerwise":
+        every = np.ones_like(top)
+        fits += [_fitting((LARGEST_SUM - 1) * every, partial, 0), _fitting(limit * every, theta.max(1) * every, 0)]
     if spec is None:
         rise, fall = np.maximum(high, 0.0), np.maximum(-low, 0.0)
     known = [count for count in fits if count is not None]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import nir
@@ -15,7 +16,7 @@ from random_networks import IF, affine, conv2d, images, pool, sequential
 
 from cos_export.errors import InputError, NetworkError
 from cos_export.exporting import export
-from cos_export.network import Quantisation, SpikingNetwork
+from cos_export.network import NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.quantisation import check_ranges, layer_ranges, loihi_report, quantise
 from cos_export.quantisation.ranges import LARGEST_POTENTIAL
 from cos_export.simulation import simulate
@@ -184,3 +185,42 @@ def test_even_weights_lose_nothing_on_loihi() -> None:
     batch = images(network, 6)
     assert any(layer.odd_weights for layer in loihi_report(quantise(network, batch), 4))
     assert not any(layer.odd_weights for layer in loihi_report(quantise(network, batch, even_weights=True), 4))
+
+
+# --- layer after layer -----------------------------------------------------------------------------------
+
+
+def one_layer(weight, theta, v_init, count=1):
+    """`count` inputs of -127..127 into one neuron, read out as it is."""
+    spec = NeuronSpec(np.full(1, theta, np.float32), np.full(1, v_init, np.float32))
+    nodes = {
+        "input": nir.Input(np.array([count])),
+        "fc": nir.Affine(np.full((1, count), weight, np.float32), np.zeros(1, np.float32)),
+        "if": nir.IF(np.ones(1), spec.threshold),
+        "head": nir.Affine(np.ones((1, 1), np.float32), np.zeros(1, np.float32)),
+        "output": nir.Output(np.array([1])),
+    }
+    names = list(nodes)
+    graph = nir.NIRGraph(nodes, list(pairwise(names)), type_check=False)
+    return SpikingNetwork(graph, {"if": spec}, numerics="int8", quantisation=Quantisation(1.0), schedule="layerwise")
+
+
+def test_a_window_adds_up_before_anything_fires():
+    """v_init + T I: 0.5 + 3 * 127 * 100 at most, where the synchronous neuron would have fired in between."""
+    entry = layer_ranges(one_layer(100, 50, 0.5), 3)[0]
+    assert (entry.potential_minimum, entry.potential_maximum) == (-38_100.0, 38_100.5)
+    # 2^23 - 1 over 12,700 a step.
+    assert entry.steps_that_fit == 660
+    trace = simulate(one_layer(100, 50, 0.5), np.array([[127.0], [-127.0]], np.float32), 3, record_potentials=True)
+    assert trace.potentials["if"][-1, :, 0].tolist() == [38_100.5 - 150, -38_099.5]
+
+
+def test_a_window_whose_sum_does_not_fit_is_refused_with_its_length():
+    network = one_layer(127, 50, 0.5, count=300)
+    assert 127 * 127 * 300 * 4 > 2**24 > 127 * 127 * 300 * 3
+    with pytest.raises(NetworkError, match=r"'fc': its sums over 4 steps may reach 19,354,800"):
+        check_ranges(network, 4)
+
+
+def test_as_many_thresholds_as_steps_must_be_a_number():
+    assert layer_ranges(one_layer(1, 2**20, 0.5), 3)[0].steps_that_fit == 7
