@@ -1,8 +1,8 @@
 """Proofs from the weights alone that every number of a network of integers is one, and fits.
 
 Bounds are worst cases: spikes in {0, 1}, an input anywhere in its 8 bits, window sums up to the window's size. They
-hold for every input, and in whatever order a backend adds. In a network of the layer-wise schedule every sum is one over
-T steps, and nothing fires before it is complete.
+hold for every input, and in whatever order a backend adds. In a network of the layer-wise schedule every sum is one
+over T steps, and nothing fires before it is complete.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
         if largest >= LARGEST_SUM:
             over = f" over {window} steps" if window > 1 else ""
             raise NetworkError(
-                f"Node {name!r}: its sums{over} may reach {largest:,.0f}, and integers are exact below 2^24 only. It has too "
-                "many weights, or too large a bias, for 8 bits."
+                f"Node {name!r}: its sums{over} may reach {largest:,.0f}, and integers are exact below 2^24 only. It "
+                "has too many weights, or too large a bias, for 8 bits."
             )
     return tuple(found)
 
