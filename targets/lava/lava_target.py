@@ -15,7 +15,7 @@ import numpy as np
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.datasets import Images
-from cos_export.errors import InputError, UnavailableError
+from cos_export.errors import InputError, NetworkError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_images, check_steps
 from cos_export.progress import Progress, silent
 from cos_export.simulation.trace import Trace
@@ -32,6 +32,9 @@ __all__ = ["LavaTarget", "run_network"]
 _STARTING_SECONDS = 120.0
 _WORK_PER_SECOND: dict[Backend, float] = {"batched": 1e8, "faithful": 2e6, "netx": 2e6}
 """Multiplications, at about a twentieth of what was measured on two busy cores."""
+
+_SYNCHRONOUS_ONLY: frozenset[Backend] = frozenset({"batched", "faithful", "netx"})
+"""Back ends that know no windows."""
 
 _STEP_SECONDS = 0.02
 """For each process and each of Lava's steps, likewise."""
@@ -133,6 +136,7 @@ def run_network(
         TargetError: Lava failed, died, or was not done by the deadline.
     """
     chosen = options or LavaTarget()
+    _check_schedule(network, chosen.backend)
     array, steps = check_images(network, images), check_steps(steps, network)
     if chosen.backend == "netx" and states is not None:
         raise InputError(
@@ -161,6 +165,14 @@ def run_network(
     finally:
         with uninterrupted():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_schedule(network: SpikingNetwork, backend: Backend) -> None:
+    if network.schedule == "layerwise" and backend in _SYNCHRONOUS_ONLY:
+        raise NetworkError(
+            f"The {backend} back end of Lava runs networks whose layers all fire from the first step on, and the "
+            "schedule of this one is layerwise. Run it on pytorch or onnxruntime."
+        )
 
 
 def _batch_size(network: SpikingNetwork, samples: int) -> int:
