@@ -51,7 +51,9 @@ def test_a_forward_that_writes_into_its_input(tmp_path: Path) -> None:
     assert metrics["ann_accuracy"] == metrics["captured_ann_accuracy"] > 0.95
     assert all(row["accuracy"]["8"] > 0.9 for row in metrics["methods"])
     golden = np.load(tmp_path / "bundle" / "golden.npz", allow_pickle=False)
-    np.testing.assert_array_equal(golden["images"], test.images[20:28])
+    # Which of them are chosen is not this test's business: each is one of the data set's, bit by bit.
+    for image in golden["images"]:
+        assert (test.images == image).all((1, 2, 3)).any()
 
 
 def test_a_capture_that_is_not_the_module_is_refused(tmp_path: Path) -> None:
