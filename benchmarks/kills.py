@@ -101,8 +101,9 @@ def kill_often(name: str, moments: int, random_: random.Random) -> list[Found]:
             moment = random_.uniform(START_UP, seconds * 1.02)
             rows.append(kill_once([*command, *new], place, references, SIGNALS[number % 3], moment))
             shutil.rmtree(place)
-            if rows[-1].faults:
-                print(f"{name}, {SIGNALS[number % 3].name} after {moment:.3f} s: {'; '.join(rows[-1].faults)}")
+            left = f"exit code {rows[-1].code}, {rows[-1].state}"
+            said = "; ".join(rows[-1].faults) or "as it should be"
+            print(f"{name}, {SIGNALS[number % 3].name} after {moment:.2f} s: {left}: {said}", flush=True)
         return rows
 
 
