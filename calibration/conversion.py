@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +23,12 @@ from cos_export.capturing import captured
 from cos_export.capturing.activation_observer import observed_relus
 from cos_export.capturing.options import check_options
 from cos_export.datasets import Dataset, is_named, load_dataset
-from cos_export.errors import InputError, NetworkError
+from cos_export.errors import InputError, NetworkError, ResolutionWarning
 from cos_export.module_logits import eval_mode
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.quantisation import quantise
+from cos_export.quantisation.resolution import coarse_layers
 from cos_export.simulation import ann_logits, simulate
 from cos_export.training.evaluation import check_logits
 from cos_export.user_code import user_code
@@ -87,16 +89,19 @@ class IntegerLoss:
         rows: Its accuracies, calibrated by the same method for the same T.
         agreement: The share of calibration images that both decide alike after T steps.
         samples: How many images those are.
+        warnings: Where the integers are coarser than one level.
     """
 
     rows: tuple[AccuracyRow, ...]
     agreement: float
     samples: int
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         rows = [row.to_dict() for row in self.rows]
-        return {"methods": rows, "agreement": self.agreement, "agreement_samples": self.samples}
+        agreed = {"agreement": self.agreement, "agreement_samples": self.samples}
+        return {"methods": rows, **agreed, "warnings": list(self.warnings)}
 
 
 @dataclass(frozen=True)
@@ -301,14 +306,17 @@ def _calibrated(
 def _quantised(network: SpikingNetwork, parts: DataParts, choices: Choices, progress: Progress) -> SpikingNetwork:
     if parts.calibration is None:
         raise InputError("Numerics int8 needs images to calibrate on.")
-    return quantise(
-        network,
-        parts.calibration.images,
-        steps=choices.steps,
-        device=choices.device,
-        progress=progress,
-        **{QUANTISATIONS[name]: True for name in choices.quantisation},
-    )
+    with warnings.catch_warnings():
+        # They stand in the manifest and at the end of the terminal's output (`IntegerLoss`).
+        warnings.simplefilter("ignore", ResolutionWarning)
+        return quantise(
+            network,
+            parts.calibration.images,
+            steps=choices.steps,
+            device=choices.device,
+            progress=progress,
+            **{QUANTISATIONS[name]: True for name in choices.quantisation},
+        )
 
 
 def convert(
@@ -340,7 +348,8 @@ def convert(
     integers = None
     if chosen.float32 is not None and parts.calibration is not None:
         agreed, count = _agreement(chosen, parts.calibration, choices, progress)
-        integers = IntegerLoss(measured(prepared.reference, chosen.float32), agreed, count)
+        coarse = tuple(coarse_layers(chosen.float32, chosen.network, choices.steps))
+        integers = IntegerLoss(measured(prepared.reference, chosen.float32), agreed, count, coarse)
     return Conversion(
         chosen.network,
         chosen.per_sample,

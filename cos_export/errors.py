@@ -69,3 +69,7 @@ class UnavailableError(CosExportError):
 
 class Notice(UserWarning):
     """What was done to the user's input without changing what it means. The command line prints it in one line."""
+
+
+class ResolutionWarning(UserWarning):
+    """A network of integers cannot tell apart what the network of float32 does; the message names layer and channel."""

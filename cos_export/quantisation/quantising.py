@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from cos_export.datasets import Images
 from cos_export.device import resolve_device
-from cos_export.errors import InputError, NetworkError
+from cos_export.errors import InputError, NetworkError, ResolutionWarning
 from cos_export.network import (
     FloatArray,
     NeuronSpec,
@@ -28,6 +29,7 @@ from cos_export.progress import Progress, silent
 from cos_export.quantisation.fitting import fitted_synapse
 from cos_export.quantisation.groups import Group, fold_averages, free_name, groups, with_carriers
 from cos_export.quantisation.ranges import check_ranges
+from cos_export.quantisation.resolution import coarse_layers
 from cos_export.quantisation.scales import Rounding, Units, arrivals, best_unit, channel_thresholds, rounded_synapse
 from cos_export.quantisation.splitting import parts_allowed, split
 from cos_export.simulation.fixed_point import half_integers
@@ -89,6 +91,9 @@ def quantise(
     Returns:
         The network with numerics "int8". Calibrate it again: potentials that were tuned before are only rounded.
 
+    Warns:
+        ResolutionWarning: The integers of a layer are coarser than its levels (`cos_export.quantisation.resolution`).
+
     Raises:
         InputError: The network is quantised already, or the images do not fit.
         NetworkError: A layer cannot be written in integers, or its ranges do not fit; the message names it.
@@ -120,6 +125,8 @@ def quantise(
                 raise
         else:
             break
+    for line in coarse_layers(network, result, steps or network.num_timesteps or 1):
+        warnings.warn(line, ResolutionWarning, stacklevel=2)
     return result
 
 

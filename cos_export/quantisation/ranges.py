@@ -127,7 +127,9 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
             over = f" over {window} steps" if window > 1 else ""
             raise NetworkError(
                 f"Node {name!r}: its sums{over} may reach {largest:,.0f}, and integers are exact below 2^24 only. It "
-                "has too many weights, or too large a bias, for 8 bits."
+                "has too many weights, or too large a bias, for 8 bits. Where synapses follow each other without an "
+                "activation their integers multiply: put an activation between them, make the layer narrower, or "
+                "export float32."
             )
     return tuple(found)
 

@@ -1,0 +1,74 @@
+"""Where the grid of integers is coarser than what a layer has to tell apart."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cos_export.network import SpikingNetwork
+from cos_export.network.node_facts import facts, weight_field
+
+__all__ = ["coarse_layers"]
+
+_LISTED = 4
+"""Channels that a line names."""
+
+_FIX = "Per-channel units (--quantisation per-channel, quantise(..., per_channel=True)) give each channel its own."
+
+_READOUT_FIX = (
+    "The classes of a readout share one unit: check that weight, and clip it before the network is quantised."
+)
+
+
+def coarse_layers(before: SpikingNetwork, after: SpikingNetwork, steps: int) -> list[str]:
+    """A line for each layer or synapse whose resolution in integers is below one level, naming its channels.
+
+    With u what 1 stands for in a channel's potentials and u_in in what its synapse takes, a channel is coarse where
+
+        theta / u < L                  one integer is more than one level of the activation (L levels, T for a ReLU)
+        0 < max |w| u_in / u < 1/2     the largest of its weights is less than half an integer: all became 0
+
+    Args:
+        before: The network in float32.
+        after: The same in integers.
+        steps: T.
+    """
+    lines = []
+    for name, spec in after.neurons.items():
+        levels = spec.levels or steps
+        counts = spec.threshold.reshape(len(spec.threshold), -1).min(1)
+        coarse = np.flatnonzero(counts < levels)
+        if len(coarse):
+            lines.append(
+                f"Layer {name!r}: the threshold of {_channels(coarse, len(counts))} is {counts[coarse].min():.0f} in "
+                f"integers, for {levels} levels of its activation: one integer is more than one level. {_FIX}"
+            )
+    for name in before.order:
+        node = before.graph.nodes[name]
+        if not facts(node).weighted or name not in after.graph.nodes:
+            continue
+        old, new = (_largest(n.graph.nodes[name]) for n in (before, after))
+        if not old.any():
+            lines.append(f"Node {name!r}: all of its weights are 0, so what it gives does not depend on the images.")
+        elif len(old) == len(new) and (gone := np.flatnonzero((old > 0) & (new == 0))).size:
+            lines.append(
+                f"Node {name!r}: all weights of {_channels(gone, len(old))} became 0 in integers, for they are below "
+                f"half a unit: the largest weight of the node is {old.max() / old[gone].max():,.0f} times theirs. "
+                f"{_READOUT_FIX if name in after.predecessors[after.output_name] else _FIX}"
+            )
+    return lines
+
+
+def _largest(node: object) -> NDArray[np.float64]:
+    """The largest magnitude of the weights of each channel."""
+    weight = np.abs(np.asarray(getattr(node, weight_field(node)), np.float64))
+    found: NDArray[np.float64] = weight.reshape(len(weight), -1).max(1)
+    return found
+
+
+def _channels(chosen: NDArray[np.int64], count: int) -> str:
+    if len(chosen) == count:
+        return "every channel" if count > 1 else "its channel"
+    some = ", ".join(str(int(number)) for number in chosen[:_LISTED])
+    more = f" and {len(chosen) - _LISTED} more" if len(chosen) > _LISTED else ""
+    return f"channel {some}{more} of {count}"
