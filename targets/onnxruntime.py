@@ -13,10 +13,12 @@ from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, check_images, check_steps
 from cos_export.onnx_file import without_spikes
+from cos_export.onnx_file.session import plenty_of_seconds, run_session
 from cos_export.progress import Progress, silent
 from cos_export.reading.onnx_model import read_onnx
 from cos_export.simulation.trace import Trace, concatenate
 from cos_export.whole_number import whole_number
+from targets.deadline import check_deadline, seconds_left
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -40,20 +42,27 @@ class OnnxRuntimeTarget:
             is an error: nothing falls back to another.
         threads: Threads within an operator, by default as many as there are cores.
         batch_size: Samples computed at once.
+        deadline: Seconds that a run may take; by default plenty for each batch that is computed at once.
 
     Raises:
-        InputError: `threads` or `batch_size` is below 1.
+        InputError: `threads` or `batch_size` is below 1, or the deadline is not a positive number.
     """
 
     def __init__(
-        self, providers: Sequence[str] | None = None, threads: int | None = None, batch_size: int = 64
+        self,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        batch_size: int = 64,
+        deadline: float | None = None,
     ) -> None:
+        check_deadline(deadline)
         batch_size = whole_number("batch_size", batch_size, 1)
         threads = None if threads is None else whole_number("threads", threads, 1)
         asked = (providers,) if isinstance(providers, str) else providers
         self.providers = tuple(asked) if asked else ("CPUExecutionProvider",)
         self.threads = threads
         self.batch_size = batch_size
+        self.deadline = deadline
         self._sessions: dict[_Key, onnxruntime.InferenceSession] = {}
 
     @property
@@ -93,8 +102,9 @@ class OnnxRuntimeTarget:
             InputError: The images, steps or states do not fit the graph.
             BundleError: The bundle has no readable ONNX graph.
             UnavailableError: ONNX Runtime or a provider is not there.
-            TargetError: ONNX Runtime failed.
+            TargetError: ONNX Runtime failed, or was not done by the deadline.
         """
+        left = seconds_left(self.deadline)
         array, steps = check_images(bundle.network, images), check_steps(steps, bundle.network)
         session = self._session(bundle.onnx_path, record_spikes)
         outputs = [output.name for output in session.get_outputs()]
@@ -105,15 +115,23 @@ class OnnxRuntimeTarget:
                 f"Export it again with --steps {steps}."
             )
         feeds = {"images": array, **_feeds(session, states, len(array))}
+        plenty = plenty_of_seconds(bundle.network, min(self.batch_size, len(array)), known)
         traces = []
         for start in range(0, len(array), self.batch_size):
             progress("running in ONNX Runtime", start, len(array))
             part = {name: value[start : start + self.batch_size] for name, value in feeds.items()}
             try:
-                found = dict(zip(outputs, session.run(outputs, part), strict=True))
+                values = run_session(session, outputs, part, plenty if self.deadline is None else max(left(), 0.0))
+            except TimeoutError as error:
+                allowed = f"{plenty:g} s for a batch" if self.deadline is None else f"{self.deadline:g} s"
+                raise TargetError(
+                    f"ONNX Runtime was not done within {allowed}: {start} of {len(array)} samples were. Allow it more "
+                    "with deadline= (--deadline on the command line), unless the graph has a loop without an end."
+                ) from error
             except Exception as error:
                 # ONNX Runtime's errors have no other common base.
                 raise TargetError(f"ONNX Runtime failed: {error}") from error
+            found = dict(zip(outputs, values, strict=True))
             logits = found.pop("logits")[:steps]
             spikes = {name.removeprefix("spikes/"): value[:steps] for name, value in found.items()}
             own = None if states is None else states.part(slice(start, start + self.batch_size))

@@ -12,6 +12,7 @@ from cos_export.network import FloatArray, SampleStates
 from cos_export.progress import Progress, silent
 from cos_export.simulation import simulate
 from cos_export.simulation.trace import Trace
+from targets.deadline import check_deadline, within_deadline
 
 __all__ = ["PyTorchTarget"]
 
@@ -22,11 +23,17 @@ class PyTorchTarget:
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Samples computed at once.
+        deadline: Seconds that a run may take; by default as many as it needs.
+
+    Raises:
+        InputError: The deadline is not a positive number.
     """
 
-    def __init__(self, device: str = "auto", batch_size: int = 64) -> None:
+    def __init__(self, device: str = "auto", batch_size: int = 64, deadline: float | None = None) -> None:
+        check_deadline(deadline)
         self.device = device
         self.batch_size = batch_size
+        self.deadline = deadline
 
     @property
     def name(self) -> str:
@@ -56,7 +63,7 @@ class PyTorchTarget:
         Raises:
             InputError: The images, steps or states do not fit the network.
             UnavailableError: The device is not there.
-            TargetError: PyTorch failed, as when memory runs out.
+            TargetError: PyTorch failed, as when memory runs out, or was not done by the deadline.
         """
         try:
             return simulate(
@@ -67,7 +74,7 @@ class PyTorchTarget:
                 device=self.device,
                 batch_size=self.batch_size,
                 record_spikes=record_spikes,
-                progress=progress,
+                progress=within_deadline(progress, "PyTorch", self.deadline),
             )
         except (RuntimeError, MemoryError) as error:
             raise TargetError(f"PyTorch failed on {self.device}: {error}") from error

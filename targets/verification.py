@@ -15,11 +15,15 @@ from cos_export.progress import Progress, silent
 __all__ = ["resolve", "verify"]
 
 
-def resolve(targets: str | Target | Sequence[str | Target]) -> list[Target]:
+def resolve(targets: str | Target | Sequence[str | Target], *, deadline: float | None = None) -> list[Target]:
     """Targets by name, each of which can run here; a single one need not be in a list.
 
+    Args:
+        targets: Targets or their names.
+        deadline: Seconds that a run may take on each that is given by its name; by default plenty.
+
     Raises:
-        InputError: None are named, or one is unknown.
+        InputError: None are named, or one is unknown; or the deadline is not a positive number.
         UnavailableError: One or more cannot run here; the message says why, for each.
     """
     from targets import get, names
@@ -28,7 +32,8 @@ def resolve(targets: str | Target | Sequence[str | Target]) -> list[Target]:
         targets = [targets]
     if not targets:
         raise InputError(f"Name at least one target of {', '.join(names())}.")
-    resolved = [get(target) if isinstance(target, str) else target for target in targets]
+    limit = {} if deadline is None else {"deadline": deadline}
+    resolved = [get(target, **limit) if isinstance(target, str) else target for target in targets]
     states = [(target.name, target.available()) for target in resolved]
     reasons = [f"{name}: {state.reason}" for name, state in states if not state.ready]
     if reasons:
@@ -40,6 +45,7 @@ def verify(
     bundle: Bundle | str | os.PathLike[str],
     targets: str | Target | Sequence[str | Target],
     *,
+    deadline: float | None = None,
     progress: Progress = silent,
 ) -> parity.ParityResult:
     """Runs the golden inputs of a bundle on every target and checks what they fire.
@@ -47,6 +53,7 @@ def verify(
     Args:
         bundle: A bundle or its folder.
         targets: Targets or their names, or one of them.
+        deadline: Seconds that a run may take on each that is given by its name; by default plenty.
         progress: Told as the runs go on.
 
     Returns:
@@ -54,13 +61,13 @@ def verify(
 
     Raises:
         BundleError: The bundle is damaged, or its method is not known here.
-        InputError: A target is unknown.
+        InputError: A target is unknown, or the deadline is not a positive number.
         UnavailableError: A target cannot run here.
-        TargetError: A target failed while it ran.
+        TargetError: A target failed while it ran, or was not done by the deadline.
     """
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
     _check_golden(opened)
-    return parity.verify(opened, resolve(targets), progress=progress)
+    return parity.verify(opened, resolve(targets, deadline=deadline), progress=progress)
 
 
 def _check_golden(bundle: Bundle) -> None:

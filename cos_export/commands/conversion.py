@@ -14,6 +14,7 @@ from cos_export.terminal.options import (
     CalibrationSamplesOption,
     ClassesOption,
     DataOption,
+    DeadlineOption,
     DeviceOption,
     GoldenOption,
     JsonOption,
@@ -100,6 +101,7 @@ class ExportOptions(ConversionOptions):
     """What `convert-and-export` takes."""
 
     targets: TargetsOption = "onnxruntime"
+    deadline: DeadlineOption = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,8 @@ def convert_and_export(options: ExportOptions, method: Method) -> int:
     """
     from targets.verification import resolve
 
-    return _convert(options, options.choices(method, options.device), resolve(names(options.targets)))
+    run_on = resolve(names(options.targets), deadline=options.deadline)
+    return _convert(options, options.choices(method, options.device), run_on)
 
 
 @calibrating(CalibrateOptions)

@@ -10,6 +10,7 @@ import typer
 
 from cos_export.terminal.options import (
     DataOption,
+    DeadlineOption,
     DeviceOption,
     JsonOption,
     MeanOption,
@@ -28,6 +29,7 @@ __all__ = ["list_targets", "report", "run_bundle", "verify"]
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     targets: TargetsOption = "onnxruntime",
+    deadline: DeadlineOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Run a bundle's golden inputs on targets and compare every spike, end to end and locally.
@@ -43,7 +45,7 @@ def verify(
     opened = load(bundle)
     notes = method_of(opened).notes
     with progress_bars() as progress:
-        result = verification.verify(opened, names(targets), progress=progress)
+        result = verification.verify(opened, names(targets), deadline=deadline, progress=progress)
     if not as_json:
         show_parity(console(), result)
         show_notes(notes)
@@ -58,6 +60,7 @@ def run_bundle(
     mean: MeanOption = None,
     std: StdOption = None,
     device: DeviceOption = "auto",
+    deadline: DeadlineOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Classify images with a bundle on one target and report the accuracy after every step.
@@ -75,7 +78,7 @@ def run_bundle(
     from targets.running import classify
     from targets.verification import resolve
 
-    opened, [chosen] = load(bundle), resolve([target])
+    opened, [chosen] = load(bundle), resolve([target], deadline=deadline)
     asked = Normalisation.of(numbers("--mean", mean), numbers("--std", std))
     dataset = dataset_for(opened, data, asked).first(samples)
     images = check_images(opened.network, dataset)
@@ -102,6 +105,7 @@ def report(
     targets: Annotated[
         str | None, typer.Option(help="Verify on these first, with commas; by default the page tells of the export.")
     ] = None,
+    deadline: DeadlineOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Write the report of a bundle anew: accuracies, parity, thresholds, initial potentials and firing.
@@ -123,7 +127,7 @@ def report(
     parity = None
     if targets is not None:
         with progress_bars() as progress:
-            parity = verification.verify(opened, names(targets), progress=progress)
+            parity = verification.verify(opened, names(targets), deadline=deadline, progress=progress)
     document = report_document(opened, parity, notes=notes)
     save_report(page, document)
     if not as_json:

@@ -11,6 +11,7 @@ import onnxruntime
 
 from cos_export.errors import NetworkError, ParityError
 from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.onnx_file.session import plenty_of_seconds, run_session
 from cos_export.parity.local import LocalResult, check_local
 from cos_export.simulation import simulate
 from cos_export.simulation.trace import Trace
@@ -51,7 +52,7 @@ def check_onnx(network: SpikingNetwork, path: Path, steps: int) -> OnnxCheck:
         ParityError: It computes something else.
     """
     images = _images(network)
-    trace = _run(path, images, network)
+    trace = _run(path, images, network, steps)
     local = check_local(network, images, trace)
     if local.violations:
         raise ParityError(_violated(network, local))
@@ -90,7 +91,7 @@ def _images(network: SpikingNetwork) -> FloatArray:
     return np.stack(samples).astype(np.float32)
 
 
-def _run(path: Path, images: FloatArray, network: SpikingNetwork) -> Trace:
+def _run(path: Path, images: FloatArray, network: SpikingNetwork, steps: int) -> Trace:
     options = onnxruntime.SessionOptions()
     # Level 2 warns of each overridable initializer, which are meant to be so.
     options.log_severity_level = 3
@@ -100,7 +101,8 @@ def _run(path: Path, images: FloatArray, network: SpikingNetwork) -> Trace:
         onnx.checker.check_model(model, full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        logits, *spikes = session.run(outputs, {"images": images})
+        seconds = plenty_of_seconds(network, len(images), steps)
+        logits, *spikes = run_session(session, outputs, {"images": images}, seconds)
     except Exception as error:
         # ONNX Runtime's errors have no other common base.
         raise NetworkError(f"The ONNX graph that was built cannot be run: {error}") from error

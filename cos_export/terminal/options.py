@@ -15,6 +15,7 @@ __all__ = [
     "CalibrationSamplesOption",
     "ClassesOption",
     "DataOption",
+    "DeadlineOption",
     "DeviceOption",
     "GoldenOption",
     "JsonOption",
@@ -59,6 +60,9 @@ CalibrationDataOption = Annotated[
 MeanOption = Annotated[str | None, typer.Option(help="Subtracted from each channel: one number, or 0.5,0.5,0.5.")]
 StdOption = Annotated[str | None, typer.Option(help="Each channel is divided by it: one number, or 0.2,0.2,0.2.")]
 TargetsOption = Annotated[str, typer.Option(help="With commas: pytorch, onnxruntime, lava (lava:faithful, lava:netx).")]
+DeadlineOption = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="That each run of a target may take; by default plenty.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 SamplesOption = Annotated[int | None, typer.Option(min=1, help="How many images to take.")]

@@ -17,12 +17,14 @@ from cos_export.bundle.target import Availability
 from cos_export.datasets import Images
 from cos_export.errors import InputError, NetworkError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_images, check_steps
+from cos_export.network.workload import multiply_accumulates
 from cos_export.progress import Progress, silent
 from cos_export.simulation.trace import Trace
 from cos_export.whole_number import whole_number
+from targets.deadline import check_deadline
 from targets.lava.environment import find
 from targets.lava.job import NETX_FILE, Backend, read_trace, write_job
-from targets.lava.lowering import lower, multiply_accumulates
+from targets.lava.lowering import lower
 from targets.lava.netx import write_netx
 from targets.lava.process_group import uninterrupted
 from targets.lava.supervisor import supervise
@@ -63,8 +65,7 @@ class LavaTarget:
     def __post_init__(self) -> None:
         if self.backend not in get_args(Backend):
             raise InputError(f"backend must be one of {', '.join(get_args(Backend))}, and is {self.backend!r}.")
-        if self.deadline is not None and not (math.isfinite(self.deadline) and self.deadline > 0):
-            raise InputError(f"deadline must be a positive number of seconds, and is {self.deadline}.")
+        check_deadline(self.deadline)
         for name, number in (("batch_size", self.batch_size), ("cores", self.cores)):
             if number is not None:
                 whole_number(name, number, 1)

@@ -18,7 +18,7 @@ from cos_export.simulation.fixed_point import quantise_input
 from targets.lava.fixed_point import in_integers
 from targets.lava.lowered_node import LoweredNode
 
-__all__ = ["lower", "lower_synapse", "multiply_accumulates"]
+__all__ = ["lower", "lower_synapse"]
 
 
 def lower(
@@ -151,11 +151,3 @@ def _(node: nir.SumPool2d | nir.AvgPool2d) -> LoweredNode:
 @lower_synapse.register
 def _(node: nir.Flatten) -> LoweredNode:
     return LoweredNode("flatten")
-
-
-def multiply_accumulates(network: SpikingNetwork) -> int:
-    """Multiplications that one sample needs for one step, each synapse counted once."""
-    total = 0
-    for name in network.order:
-        total += max(1, facts(network.graph.nodes[name]).terms) * int(np.prod(network.shapes[name]))
-    return total

@@ -75,7 +75,7 @@ def supervise(environment: LavaEnvironment, job: Job, progress: Progress) -> Non
     if not finished:
         raise TargetError(
             f"Lava was not done within {job.deadline:g} s: {ears.done} of {job.samples} samples were. "
-            "Allow it more with deadline=, or give it fewer samples or steps."
+            "Allow it more with deadline= (--deadline on the command line), or give it fewer samples or steps."
         )
     _judge(process.returncode, job, ears)
 

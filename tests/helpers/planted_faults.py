@@ -150,7 +150,7 @@ def artefact(network: SpikingNetwork, folder: Path) -> Bundle:
     write_nir(network, folder / "model.nir")
     write_onnx(network, folder / "model.onnx", STEPS)
     write_golden(folder / "golden.npz", Golden(pictures(), simulate(network, pictures(), STEPS, device="cpu")))
-    return Bundle(folder, {})
+    return Bundle(folder, {"normalisation": None})
 
 
 @dataclass(frozen=True)

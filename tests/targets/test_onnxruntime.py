@@ -19,7 +19,7 @@ def _bundle(folder, network, steps=4, **options):
     folder.mkdir(exist_ok=True)
     write_nir(network, folder / "model.nir")
     write_onnx(network, folder / "model.onnx", steps, **options)
-    return Bundle(folder, {})
+    return Bundle(folder, {"normalisation": None})
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_without_onnxruntime(monkeypatch):
 
 def test_files_that_are_no_graphs(tmp_path, bundle, network):
     images = build.images(network, 1)
-    broken = Bundle(tmp_path, {})
+    broken = Bundle(tmp_path, {"normalisation": None})
     write_nir(network, broken.nir_path)
     with pytest.raises(BundleError, match="no ONNX graph at"):
         OnnxRuntimeTarget().run(broken, images, 4)

@@ -19,7 +19,7 @@ def network():
 @pytest.fixture
 def bundle(tmp_path, network):
     write_nir(network, tmp_path / "model.nir")
-    return Bundle(tmp_path, {})
+    return Bundle(tmp_path, {"normalisation": None})
 
 
 def test_it_is_the_reference(bundle, network):

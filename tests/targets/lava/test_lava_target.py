@@ -16,11 +16,11 @@ from random_networks import images, residual, sequential
 
 import targets
 from cos_export.errors import InputError, NetworkError, UnavailableError
+from cos_export.network.workload import multiply_accumulates
 from targets.lava import LavaTarget, environment, find, install, run_network
 from targets.lava.environment import LavaEnvironment
 from targets.lava.job import PROTOCOL
 from targets.lava.lava_target import _batch_size, _deadline
-from targets.lava.lowering import multiply_accumulates
 
 
 @pytest.fixture
