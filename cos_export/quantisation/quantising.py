@@ -40,8 +40,11 @@ __all__ = ["SAMPLES", "quantise"]
 SAMPLES = 64
 """Images on which units are compared and weights fitted, unless the user says otherwise."""
 
-_INNER_WEIGHTS = (127, 63, 31, 15, 7, 3)
-"""What the largest weight may be where another synapse follows at once: the first with which all ranges fit.
+_INNER_WEIGHTS = (
+    *((inner, 127) for inner in (127, 63, 31, 15, 7, 3)),
+    *((7, 31), (7, 15), (7, 7), (3, 7), (3, 3), (2, 2), (1, 1)),
+)
+"""What the largest weight may be where another synapse follows at once, and behind it: the first that all ranges fit.
 
 The integers of two synapses in a row multiply, and 24 bits do not hold many products of three numbers of 8."""
 
@@ -111,8 +114,9 @@ def quantise(
     heard = arrivals(prepared, chosen, resolve_device(device))
     rounding, parts = Rounding(power_of_two, even_weights), groups(prepared)
     inner = any(group.inner for group in parts)
+    behind = frozenset(name for group in parts if group.inner for name in group.readers)
     for largest in _INNER_WEIGHTS if inner else _INNER_WEIGHTS[:1]:
-        work = _Work(prepared, _input_coding(array, rounding), rounding, per_channel, largest)
+        work = _Work(prepared, _input_coding(array, rounding), rounding, per_channel, largest, behind)
         for number, group in enumerate(_in_order(parts)):
             progress("quantising", number, len(parts))
             work.quantise_group(group, heard)
@@ -164,14 +168,16 @@ class _Work:
         coding: Of its input, and of its readout once that is decided.
         rounding: Of weights and units.
         per_channel: Whether channels may have units of their own.
-        largest: What the largest weight becomes where another synapse follows.
+        largest: What the largest weight becomes where another synapse follows, and behind it.
+        behind: The nodes that take what a synapse gives, with no neurons between.
     """
 
     before: SpikingNetwork
     coding: Quantisation
     rounding: Rounding
     per_channel: bool
-    largest: int
+    largest: tuple[int, int]
+    behind: frozenset[str]
 
     def __post_init__(self) -> None:
         self.nodes: dict[str, nir.NIRNode] = dict(self.before.graph.nodes)
@@ -212,7 +218,7 @@ class _Work:
 
     def _unit(self, group: Group, heard: Mapping[str, Tensor]) -> Units:
         nodes = {name: self.nodes[name] for name in group.producers}
-        threshold, by_channel = None, False
+        threshold, by_channel, (inner, behind) = None, False, self.largest
         # What carries a spike past a convolution takes more synapses side by side the finer the unit is, and where
         # channels differ it is no longer one number, which is quick to multiply by.
         one = any(parts > 1 for parts in parts_allowed(nodes).values())
@@ -228,7 +234,7 @@ class _Work:
             threshold,
             self.rounding,
             per_channel=self.per_channel and by_channel and not one,
-            largest=self.largest if group.inner else 127,
+            largest=inner if group.inner else behind if self.behind.intersection(group.producers) else 127,
         )
 
     def network(self) -> SpikingNetwork:
