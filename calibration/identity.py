@@ -31,6 +31,7 @@ def identity(
         "batch_size": data.batch_size,
         "method": dict(method),
         "steps": steps,
+        "schedule": network.schedule,
         "device": device.type,
         "processes": process_count(),
     }

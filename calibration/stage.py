@@ -17,6 +17,7 @@ from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, check_network, check_steps, with_normalisation_of
+from cos_export.network.schedule import Schedule, check_schedule
 from cos_export.progress import Progress, silent
 from cos_export.simulation.fixed_point import round_to_half_integers
 
@@ -32,6 +33,7 @@ def calibrate(
     method: str | Method = DEFAULT_METHOD,
     steps: int | None = None,
     *,
+    schedule: Schedule | None = None,
     device: str | torch.device = "auto",
     batch_size: int = 64,
     resume: str | Path | None = None,
@@ -47,6 +49,7 @@ def calibrate(
             batches. The network takes on the normalisation of a `Dataset` if it has none.
         method: A static method, or its name.
         steps: T to calibrate for: a calibrated potential is the best for that T only.
+        schedule: "synchronous" or "layerwise", by default the network's own; the result has it.
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Samples computed at once; it bounds the memory.
         resume: A file for the state of the calibration, written every 10 seconds and at the end. If it is there, the
@@ -58,14 +61,17 @@ def calibrate(
         The network with v_init filled in, its method and T recorded; one of integers as integers again.
 
     Raises:
-        InputError: The method is per sample or unknown, or does not do these numerics, the images do not fit, or
-            `resume` is not the state of this calibration.
+        InputError: The method is per sample or unknown, or does not do these numerics or this schedule, the images do
+            not fit, or `resume` is not the state of this calibration.
         UnavailableError: The device is not there, or the processes do not find each other.
     """
     check_network(network)
     chosen = static_only(method_named(method) if isinstance(method, str) else method)
     if not chosen.supports(network.numerics):
         raise InputError(chosen.refusal(network.numerics))
+    network = network if schedule is None else replace(network, schedule=check_schedule(schedule))
+    if refused := chosen.schedule_refusal(network.schedule):
+        raise InputError(refused)
     network = with_normalisation_of(network, images)
     data, steps = calibration_data(network, images, batch_size), check_steps(steps, network)
     where = local_device(resolve_device(device))

@@ -9,16 +9,33 @@ from torch import Tensor
 
 from calibration.data import CalibrationData
 from calibration.distributed import summed
+from cos_export.network.schedule import Schedule
+from cos_export.simulation.layerwise import integrate_then_fire
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import NeuronRule, Program
 
-__all__ = ["firing", "mean_sent", "mean_spikes"]
+__all__ = ["fired", "firing", "mean_sent", "mean_spikes"]
 
 
-def firing(steps: int) -> NeuronRule:
+def fired(currents: Tensor, neuron: NeuronTensors, steps: int, schedule: Schedule) -> Tensor:
+    """The spikes of one layer, (steps, batch, ...), by the schedule of its network.
+
+    Args:
+        currents: I, (steps or 1, batch, ...).
+        neuron: The layer.
+        steps: T.
+        schedule: When layers fire.
+    """
+    run = integrate_then_fire if schedule == "layerwise" else integrate_and_fire
+    return run(currents, steps, neuron).spikes
+
+
+def firing(steps: int, schedule: Schedule = "synchronous") -> NeuronRule:
     """The rule by which each layer sends its spikes of `steps` steps."""
 
     def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        if schedule == "layerwise":
+            return integrate_then_fire(currents, steps, neuron).spikes
         return integrate_and_fire(currents, steps, neuron, overwrite=True).spikes
 
     return rule
@@ -50,7 +67,13 @@ def mean_sent(program: Program, data: CalibrationData, rule: NeuronRule) -> dict
 
 
 def mean_spikes(
-    currents: Iterable[Tensor], neuron: NeuronTensors, steps: int, samples: int, *, added: Tensor | float = 0.0
+    currents: Iterable[Tensor],
+    neuron: NeuronTensors,
+    steps: int,
+    samples: int,
+    schedule: Schedule,
+    *,
+    added: Tensor | float = 0.0,
 ) -> Tensor:
     """The mean of one layer's spikes over the images of all processes and the steps: (...) in float64.
 
@@ -59,10 +82,11 @@ def mean_spikes(
         neuron: The layer.
         steps: T.
         samples: The images of all processes.
+        schedule: When layers fire.
         added: A current beside that, the same for all images.
     """
     total = torch.zeros_like(neuron.v_init, dtype=torch.float64)
     for batch in currents:
-        total += integrate_and_fire(batch + added, steps, neuron).spikes.sum((0, 1), dtype=torch.float64)
+        total += fired(batch + added, neuron, steps, schedule).sum((0, 1), dtype=torch.float64)
     summed([total])
     return total / (samples * steps)

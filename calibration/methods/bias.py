@@ -14,11 +14,11 @@ from torch import Tensor
 
 from calibration.layer_by_layer import Currents, Sending, layer_by_layer
 from calibration.methods.method import CalibrationRun, StaticMethod, option
-from calibration.statistics import mean_sent, mean_spikes
+from calibration.statistics import fired, mean_sent, mean_spikes
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_current_bias
-from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
+from cos_export.simulation.neuron import NeuronTensors
 from cos_export.simulation.program import Program, clipped_activation
 
 __all__ = ["BiasCorrection"]
@@ -69,16 +69,18 @@ class BiasCorrection(StaticMethod):
             run.progress(STAGE, network.layers.index(name), len(network.layers))
             if name not in biases:
                 checkpoint.save(STAGE, len(biases), _state(biases, starts))
-                error = wanted[name] - mean_spikes(currents(), neuron, steps, len(data))
+                error = wanted[name] - mean_spikes(currents(), neuron, steps, len(data), network.schedule)
                 biases[name] = _channel_means(neuron.threshold * error).to(neuron.v_init.dtype)
                 starts[name] = neuron.v_init
                 if self.potential:
                     added = _as_current(biases[name], neuron)
-                    error = wanted[name] - mean_spikes(currents(), neuron, steps, len(data), added=added)
+                    error = wanted[name] - mean_spikes(
+                        currents(), neuron, steps, len(data), network.schedule, added=added
+                    )
                     starts[name] = (neuron.v_init + steps * neuron.threshold * error).to(neuron.v_init.dtype)
             added = _as_current(biases[name], neuron)
             moved = replace(neuron, v_init=starts[name])
-            return Sending(lambda batch: integrate_and_fire(batch + added, steps, moved).spikes)
+            return Sending(lambda batch: fired(batch + added, moved, steps, program.network.schedule))
 
         layer_by_layer(program, data, calibrate_layer)
         run.progress(STAGE, len(network.layers), len(network.layers))

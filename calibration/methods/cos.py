@@ -147,6 +147,10 @@ class COS(PerSampleMethod):
         1, "Offset spikes that may be corrected: 2 and 4 are the paper's x2 and x4.", minimum=1, maximum=LONGEST
     )
     name: ClassVar[str] = "cos"
+    synchronous_only: ClassVar[str] = (
+        "cos takes back spikes that a layer fired before all of its input had come, and under the layer-wise schedule "
+        "none does: there is nothing to take back. Use half, or static."
+    )
 
     def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
         """Calibrates and runs a batch; see `cos_export.simulation.PerSampleCalibration.run`.

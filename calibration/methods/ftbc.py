@@ -42,6 +42,9 @@ class FTBC(StaticMethod):
     samples: int = option(200, "Images in each batch.", flag="batch", minimum=1)
     seed: int = option(0, "Of the order of the calibration images.", minimum=0, maximum=LARGEST_SEED)
     name: ClassVar[str] = "ftbc"
+    synchronous_only: ClassVar[str] = (
+        "ftbc sets a bias for each step, and a layer-wise neuron is charged with their sum alone: use bias."
+    )
     needs_data: ClassVar[bool] = True
     depends_on_steps: ClassVar[bool] = True
 

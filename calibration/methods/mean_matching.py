@@ -17,9 +17,10 @@ from torch import Tensor
 from calibration.checkpoint import potentials, with_potentials
 from calibration.layer_by_layer import Currents, Sending, layer_by_layer
 from calibration.methods.method import CalibrationRun, StaticMethod, option
-from calibration.statistics import firing, mean_sent, mean_spikes
+from calibration.statistics import fired, firing, mean_sent, mean_spikes
 from cos_export.network import SpikingNetwork
-from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
+from cos_export.network.schedule import Schedule
+from cos_export.simulation.neuron import NeuronTensors
 from cos_export.simulation.program import Program, clipped_activation
 
 __all__ = ["MeanMatching"]
@@ -104,22 +105,24 @@ class MeanMatching(StaticMethod):
             run.progress(LAYER_STAGE, network.layers.index(name), len(network.layers))
             if name not in starts:
                 run.checkpoint.save(LAYER_STAGE, len(starts), _state(starts, before))
-                starts[name] = self._matched(neuron, expected[name], currents, steps, len(run.data))
+                starts[name] = self._matched(neuron, expected[name], currents, run, network.schedule)
             moved = replace(neuron, v_init=starts[name])
-            return Sending(lambda batch: integrate_and_fire(batch, steps, moved).spikes)
+            return Sending(lambda batch: fired(batch, moved, steps, network.schedule))
 
         layer_by_layer(program, run.data, calibrate_layer)
         run.progress(LAYER_STAGE, len(network.layers), len(network.layers))
         return with_potentials(network, {name: value.cpu() for name, value in starts.items()})
 
-    def _matched(self, neuron: NeuronTensors, expected: Tensor, currents: Currents, steps: int, samples: int) -> Tensor:
+    def _matched(
+        self, neuron: NeuronTensors, expected: Tensor, currents: Currents, run: CalibrationRun, schedule: Schedule
+    ) -> Tensor:
         """The potentials of one layer: the closest of those that the rounds come to, for each neuron."""
-        best = neuron.v_init
-        error = expected - mean_spikes(currents(), neuron, steps, samples)
+        steps, samples, best = run.steps, len(run.data), neuron.v_init
+        error = expected - mean_spikes(currents(), neuron, steps, samples, schedule)
         share = torch.ones_like(error)
         for _ in range(self.rounds):
             tried = (best + share * steps * neuron.threshold * error).to(best.dtype)
-            found = expected - mean_spikes(currents(), replace(neuron, v_init=tried), steps, samples)
+            found = expected - mean_spikes(currents(), replace(neuron, v_init=tried), steps, samples, schedule)
             closer = found.abs() < error.abs()
             best, error = torch.where(closer, tried, best), torch.where(closer, found, error)
             share = torch.where(closer, share, share / 2)
@@ -128,7 +131,7 @@ class MeanMatching(StaticMethod):
 
 def _errors(network: SpikingNetwork, expected: Mapping[str, Tensor], run: CalibrationRun) -> dict[str, Tensor]:
     """(E[a_ann] - E[a_snn]) / theta of each neuron, (...) in float64, by layer."""
-    found = mean_sent(Program(network, run.device), run.data, firing(run.steps))
+    found = mean_sent(Program(network, run.device), run.data, firing(run.steps, network.schedule))
     return {name: (expected[name] - spikes).mean(0) for name, spikes in found.items()}
 
 

@@ -19,6 +19,7 @@ from calibration.data import CalibrationData
 from calibration.identity import fingerprint
 from cos_export.errors import InputError
 from cos_export.network import SampleStates, SpikingNetwork
+from cos_export.network.schedule import Schedule
 from cos_export.progress import Progress, silent
 from cos_export.simulation import Observer
 from cos_export.simulation.program import Program
@@ -89,11 +90,13 @@ class Method(ABC):
         name: What the command line calls it.
         needs_data: Whether it looks at images before the network runs.
         depends_on_steps: Whether what it sets is made for one T.
+        synchronous_only: Why it has nothing to do where layers fire one after the other; "" if it has.
     """
 
     name: ClassVar[str]
     needs_data: ClassVar[bool] = False
     depends_on_steps: ClassVar[bool] = False
+    synchronous_only: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -116,6 +119,10 @@ class Method(ABC):
     def refusal(self, numerics: str) -> str:
         """Why the method cannot calibrate a network of these numerics, and what to do; "" if it can."""
         return ""
+
+    def schedule_refusal(self, schedule: Schedule) -> str:
+        """Why the method cannot calibrate a network of this schedule, and what to do; "" if it can."""
+        return "" if schedule == "synchronous" else self.synchronous_only
 
     def supports(self, numerics: str) -> bool:
         """Whether the method can calibrate a network of these numerics: "float32" or "int8"."""

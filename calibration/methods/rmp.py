@@ -53,6 +53,10 @@ class RMP(StaticMethod):
 
     horizon: int = option(32, "Steps at least in which the largest current is looked for.", minimum=1, maximum=LONGEST)
     name: ClassVar[str] = "rmp"
+    synchronous_only: ClassVar[str] = (
+        "rmp raises thresholds until no step brings more than one spike can carry away, and a layer-wise neuron is not "
+        "charged step by step: use half, or static with --tune threshold."
+    )
     needs_data: ClassVar[bool] = True
     depends_on_steps: ClassVar[bool] = True
 

@@ -36,6 +36,10 @@ class SRP(PerSampleMethod):
 
     tau: int = option(4, "Extra steps per sample.", flag="rho", minimum=1, maximum=LONGEST)
     name: ClassVar[str] = "srp"
+    synchronous_only: ClassVar[str] = (
+        "srp silences neurons that fired before all of their input had come, and under the layer-wise schedule none "
+        "does: there is nothing to silence. Use half, or static."
+    )
 
     @property
     def rho(self) -> int:

@@ -109,6 +109,8 @@ class Static(StaticMethod):
         if isinstance(self.start_from, NetworkReference):
             raise InputError("start_from is known by its fingerprint alone: give the network itself to calibrate.")
         steps, device, progress, checkpoint = run.steps, run.device, run.progress, run.checkpoint
+        if self.compiled and network.schedule == "layerwise":
+            raise InputError("compile fuses the steps of a neuron, and a layer-wise neuron has none: leave it out.")
         if self.compiled:
             check_compiler(device)
         fitted, held_out = _parts(run.data)
@@ -121,7 +123,7 @@ class Static(StaticMethod):
             network = _restarted(network, _part(kept, "start/"))
         else:
             network = self._start(network, replace(run, data=fitted))
-        program = Program(network, device)
+        program = Program(network, device, window=steps if network.schedule == "layerwise" else 1)
         tuning = Tuning(program, self.tune, steps, compiled=self.compiled)
         optimizer = self._optimizer(tuning, kept)
         averages = tuning.averages()
@@ -143,6 +145,9 @@ class Static(StaticMethod):
         return tuning.applied() if after < before else network
 
     def _start(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
+        if network.schedule == "layerwise":
+            # With theta / 2 it is the artificial network of T levels, and means of layers say nothing that is better.
+            return network
         if "bias" in self.tune:
             return FTBC(batches=3 * self.rounds, seed=self.seed).calibrate(network, run)
         first = run.data if len(run.data) <= STARTED_ON else run.data.split(STARTED_ON)[0]
@@ -208,7 +213,9 @@ class Static(StaticMethod):
     def _summed_loss(self, teacher: Program, tuning: Tuning, images: Tensor) -> Tensor:
         wanted = teacher_logits(teacher, images, both_sides=self.both_sides)
         program = tuning.program()
-        found = program.readout_scale * program.propagate(images, tuning.train).float().mean(0)
+        # Over a window what reaches the Output is a sum over the steps already.
+        mean = program.propagate(images, tuning.train).float().mean(0) / program.window
+        found = program.readout_scale * mean
         return functional.kl_div(found.log_softmax(dim=1), wanted, reduction="sum", log_target=True)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calibration.tuning.counts import differentiable_counts
 from calibration.tuning.surrogate import differentiable_train
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
 from cos_export.network.graph import Convolution, with_attributes
@@ -94,16 +95,21 @@ class Tuning:
         return self._program.with_arrays(arrays) if arrays else self._program
 
     def train(self, name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        """The spikes of a layer with its parameters as they are now, with gradients: a `NeuronRule`."""
+        """What a layer sends with its parameters as they are now, with gradients: a `NeuronRule`.
+
+        The spikes of each step, (T, batch, ...); their number, (1, batch, ...), under the layer-wise schedule.
+        """
         tensors, theta = self._layers[name], neuron.threshold
         v_init, threshold = neuron.v_init, theta
         if "potential" in tensors:
             v_init = v_init + theta * tensors["potential"]
         if "threshold" in tensors:
             threshold = theta * tensors["threshold"].exp()
+        bias = self._bias(name, theta)
+        if self._program.network.schedule == "layerwise":
+            return differentiable_counts(currents, self._steps, v_init, threshold, bias)
         # Each shape is compiled anew, which pays for batches of one size that come again and again: those of updates.
         compiled = self._compiled and torch.is_grad_enabled()
-        bias = self._bias(name, theta)
         return differentiable_train(currents, self._steps, v_init, threshold, bias, compiled=compiled)
 
     def applied(self) -> SpikingNetwork:

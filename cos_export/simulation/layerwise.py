@@ -16,7 +16,7 @@ from cos_export.network import SpikingNetwork
 from cos_export.simulation.neuron import NeuronTensors, Run
 from cos_export.simulation.program import Program
 
-__all__ = ["LayerwiseProgram", "check_layerwise", "spike_counts", "spike_train"]
+__all__ = ["LayerwiseProgram", "check_layerwise", "integrate_then_fire", "spike_counts", "spike_train", "window_charge"]
 
 
 def check_layerwise(network: SpikingNetwork) -> None:
@@ -53,6 +53,39 @@ def spike_train(counts: Tensor, steps: int) -> Tensor:
     """The spikes of a window, s(k) = 1 if n >= k else 0 for k = 1..T: (steps, batch, ...) from (batch, ...)."""
     number = torch.arange(1, steps + 1, device=counts.device, dtype=counts.dtype)
     return (counts.unsqueeze(0) >= number.reshape(-1, *[1] * counts.ndim)).to(counts.dtype)
+
+
+def window_charge(total: Tensor, neuron: NeuronTensors, steps: int) -> Tensor:
+    """M = v_init + sum over the window of I(t) + beta(t): (batch, ...).
+
+    Args:
+        total: The sum over the window of I(t), (batch, ...).
+        neuron: The layer.
+        steps: T.
+    """
+    start = neuron.v_init
+    if neuron.bias is not None:
+        # Summed in float64, so that every executor has the same float32 number.
+        bias = neuron.bias[:steps].double().sum(0).to(start.dtype)
+        start = start + bias.reshape(-1, *[1] * (total.ndim - 2))
+    return total + start
+
+
+def integrate_then_fire(currents: Tensor, steps: int, neuron: NeuronTensors) -> Run:
+    """Runs a layer over a train of currents: it integrates all of it, and then fires in a window of as many steps.
+
+    Args:
+        currents: I, (steps, batch, ...), or (1, batch, ...) if it is the same at every step.
+        steps: T.
+        neuron: The layer.
+    """
+    total = currents[:steps].sum(0) if len(currents) > 1 else currents[0] * float(steps)
+    charged = window_charge(total, neuron, steps)
+    counts = spike_counts(charged, neuron, steps)
+    spikes = spike_train(counts, steps)
+    if neuron.silent is not None:
+        spikes = spikes * neuron.silent.logical_not().to(spikes.dtype)
+    return Run(spikes, charged - neuron.threshold * counts, None)
 
 
 class LayerwiseProgram:
@@ -106,7 +139,7 @@ class LayerwiseProgram:
 
         def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
             neuron = neurons(name, neuron)
-            charged = self.charged(neuron, currents[0])
+            charged = window_charge(currents[0], neuron, self.steps)
             counts = spike_counts(charged, neuron, self.steps)
             train = spike_train(counts, self.steps)
             left = charged - neuron.threshold * train.cumsum(0) if record_potentials else None
@@ -122,17 +155,3 @@ class LayerwiseProgram:
         self.summed.propagate(images, rule)
         held = images.unsqueeze(0)
         return self._each.currents(self.network.output_name, lambda source: trains.get(source, held))
-
-    def charged(self, neuron: NeuronTensors, current: Tensor) -> Tensor:
-        """M = v_init + sum over the window of I(t) + beta(t): (batch, ...).
-
-        Args:
-            neuron: The layer.
-            current: The sum over the window of I(t), (batch, ...).
-        """
-        start = neuron.v_init
-        if neuron.bias is not None:
-            # Summed in float64, so that every executor has the same float32 number.
-            bias = neuron.bias[: self.steps].double().sum(0).to(start.dtype)
-            start = start + bias.reshape(-1, *[1] * (current.ndim - 2))
-        return current + start
