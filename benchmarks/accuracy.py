@@ -13,7 +13,7 @@ import argparse
 import json
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,16 @@ from cos_export.accuracy import READOUTS, measure_accuracy
 from cos_export.capturing import capture
 from cos_export.datasets import Dataset, load_dataset
 from cos_export.network import SpikingNetwork
+from cos_export.network.schedule import SCHEDULES
 from cos_export.nir_file import write_nir
 from cos_export.report.charts import accuracy_chart
 from cos_export.terminal.progress_bars import progress_bars
 from cos_export.training import accuracy
 from cos_export.version import __version__
 from cos_export.zoo.model_source import load_model
+
+LAYERWISE = "(layerwise)"
+"""What ends the name of a row whose layers fire one after the other."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,15 @@ def static(
 ) -> Iterator[Measured]:
     """A static method, calibrated for each T and seed where it looks at the data: each accuracy as it comes."""
     if not METHODS[name].needs_data:
-        found = measure_accuracy(network, test, READOUTS, **options).accuracy
-        yield Measured(name, 0, {t: {"": share} for t, share in found.items()})
+        at = given.steps if network.schedule == "layerwise" else READOUTS
+        found = measure_accuracy(network, test, at, **options).accuracy
+        yield Measured(labelled(name, network), 0, {t: {"": share} for t, share in found.items()})
         return
     chosen = options_given(vars(given), name)
     start = chosen.pop("start_from", None)
     record = chosen_method(name, chosen).record()
     tuned = record.get("tune", ["potential"])
-    label = name if tuned == ["potential"] else f"{name} ({', '.join(tuned)})"
+    label = labelled(name if tuned == ["potential"] else f"{name} ({', '.join(tuned)})", network)
     details = {"calibration_samples": len(train)} | {
         key: value for key, value in record.items() if key not in ("name", "seed", "start_from")
     }
@@ -93,7 +98,11 @@ def static(
             more["start_from"] = Path(str(start).replace("{seed}", str(seed)))
         method = chosen_method(name, chosen | more)
         for steps in given.steps:
-            kept = None if given.keep is None else given.keep / f"{given.model}-{name}-{steps}-{seed or 0}.nir"
+            kept = (
+                None
+                if given.keep is None
+                else given.keep / f"{given.model}-{labelled(name, network)}-{steps}-{seed or 0}.nir"
+            )
             resume = kept and kept.with_suffix(".resume.safetensors")
             calibrated = calibrate(network, train.images, method, steps, resume=resume, **options)
             if kept is not None and resume is not None:
@@ -103,11 +112,36 @@ def static(
             yield Measured(label, 0, {steps: {"" if seed is None else str(seed): share}}, {steps: details})
 
 
+def labelled(name: str, network: SpikingNetwork) -> str:
+    """What the row of a method is called: the schedule is named where it is not the synchronous one."""
+    return name if network.schedule == "synchronous" else f"{name} {LAYERWISE}"
+
+
+def layerwise_table(document: dict[str, Any]) -> str:
+    """The rows whose layers fire one after the other, by T; "" if there are none."""
+    rows = [row for row in document["methods"] if row["method"].endswith(LAYERWISE)]
+    columns = sorted({int(t) for row in rows for t in row["accuracy"]})
+    if not rows:
+        return ""
+    lines = ["| method | " + " | ".join(f"T = {t}" for t in columns) + " |", "| --- |" + " --- |" * len(columns)]
+    for row in rows:
+        cells = [_share(row, str(t)) if str(t) in row["accuracy"] else "" for t in columns]
+        lines.append(f"| `{row['method']}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def synchronous(document: dict[str, Any]) -> dict[str, Any]:
+    """The document without its layer-wise rows, whose cost is not their number of steps."""
+    return document | {"methods": [row for row in document["methods"] if not row["method"].endswith(LAYERWISE)]}
+
+
 def markdown(document: dict[str, Any]) -> str:
     """The table: T in the columns, T_total in brackets where it differs, the spread of seeds behind a plus-minus."""
     lines = ["| method | extra steps | " + " | ".join(f"T = {t}" for t in READOUTS) + " |"]
     lines.append("| --- | --- |" + " --- |" * len(READOUTS))
     for row in document["methods"]:
+        if row["method"].endswith(LAYERWISE):
+            continue
         cells = [_cell(row, str(t)) for t in READOUTS]
         lines.append(f"| `{row['method']}` | {row['rho']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -138,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_method_options(parser)
     parser.add_argument("--seeds", type=numbers, default=[0], help="of methods that have one, with commas: 0,1,2")
     parser.add_argument("--steps", type=numbers, default=list(READOUTS), help="with commas: 1,2,4,8")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="synchronous", help="when layers fire")
     parser.add_argument("--methods", help="only these, with commas; none to write the tables anew")
     parser.add_argument(
         "--keep",
@@ -151,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     test = load_dataset(given.data, "test").first(given.test_samples)
     train = load_dataset(given.calibration_data or given.data, "train").first(given.samples)
     module = load_model(given.model, given.weights).module
-    network = capture(module, test.images[:2])
+    network = replace(capture(module, test.images[:2]), schedule=given.schedule)
     chosen = list(method_names()) if given.methods is None else [name for name in given.methods.split(",") if name]
     ann = accuracy(module, test, device=given.device)
     rows = kept_rows(given.out.with_suffix(".json"))
@@ -185,7 +220,11 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
 def at_equal_cost(document: dict[str, Any]) -> str:
     """The second table: per-sample methods by T_total, each kind of `static` at the largest T that costs no more."""
     per_sample = [row for row in document["methods"] if row["rho"]]
-    fixed = [row for row in document["methods"] if row["method"].startswith("static") and row["accuracy"]]
+    fixed = [
+        row
+        for row in document["methods"]
+        if row["method"].startswith("static") and not row["method"].endswith(LAYERWISE) and row["accuracy"]
+    ]
     costs = sorted({int(t) + row["rho"] for row in per_sample for t in row["accuracy"]})
     if not per_sample or not fixed:
         return ""
@@ -260,8 +299,13 @@ def write(given: argparse.Namespace, measured: dict[str, Any]) -> None:
     table = f"ANN {100 * measured['ann_accuracy']:.2f} % on {measured['test_samples']} images."
     equal = at_equal_cost(measured)
     tables = [table, markdown(measured), *([f"At equal cost, in steps per input:\n\n{equal}"] if equal else [])]
+    waiting = layerwise_table(measured)
+    if waiting:
+        tables.append(
+            f"Layer after layer, each T steps long, ready after T + (T - 1) D steps for D layers:\n\n{waiting}"
+        )
     given.out.with_suffix(".md").write_text("\n\n".join(tables) + "\n")
-    given.out.with_suffix(".svg").write_text(accuracy_chart(measured))
+    given.out.with_suffix(".svg").write_text(accuracy_chart(synchronous(measured)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from calibration.methods.method import CalibrationRun, Method, PerSampleMethod, 
 from cos_export.capturing.options import MaxPool
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
+from cos_export.network.schedule import Schedule, check_schedule
 
 __all__ = ["CALIBRATION_SAMPLES", "CHEAP", "QUANTISATIONS", "Auto", "Choices", "check_method"]
 
@@ -54,6 +55,7 @@ class Choices:
         batch_size: Images computed at once while the method reads statistics.
         numerics: "float32", or "int8" to quantise the network before it is calibrated.
         quantisation: Choices about the integers, of `QUANTISATIONS`.
+        schedule: "synchronous", or "layerwise": every layer integrates all T steps before it fires.
     """
 
     method: Method
@@ -67,6 +69,7 @@ class Choices:
     batch_size: int = 64
     numerics: str = "float32"
     quantisation: tuple[str, ...] = ()
+    schedule: Schedule = "synchronous"
 
     @property
     def candidates(self) -> tuple[StaticMethod, ...]:
@@ -80,7 +83,7 @@ class Choices:
 
 
 def check_method(choices: Choices) -> None:
-    """Refuses numerics that there are not, and a method that cannot do them, before any work.
+    """Refuses numerics and schedules that there are not, and a method that cannot do them, before any work.
 
     Raises:
         InputError: There are none of that name, or the two do not go together.
@@ -91,5 +94,7 @@ def check_method(choices: Choices) -> None:
     if unknown or (choices.quantisation and choices.numerics != "int8"):
         known = ", ".join(QUANTISATIONS)
         raise InputError(f"With numerics int8 can be chosen {known}; not {', '.join(unknown or choices.quantisation)}.")
-    if not choices.method.supports(choices.numerics):
-        raise InputError(choices.method.refusal(choices.numerics))
+    check_schedule(choices.schedule)
+    refused = choices.method.refusal(choices.numerics) or choices.method.schedule_refusal(choices.schedule)
+    if refused:
+        raise InputError(refused)

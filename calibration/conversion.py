@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -242,7 +242,7 @@ def prepare(
     found = captured(module, parts.evaluation.first(1), options)
     logits = check_agreement(module, found, parts.evaluation.images, device=choices.device)
     progress("capturing the network", 1, 1)
-    reference = network = found.network
+    reference = network = replace(found.network, schedule=choices.schedule)
     to_integers = partial(_quantised, parts=parts, choices=choices, progress=progress)
     if choices.numerics == "int8":
         network = to_integers(reference)

@@ -129,6 +129,11 @@ def offset_spikes(
         UnavailableError: The device is not there.
     """
     check_network(network)
+    if network.schedule == "layerwise":
+        raise InputError(
+            "An offset spike is one that a layer fires before all of its input has come, or too late for it. Under the "
+            "layer-wise schedule a layer waits, so there are none to count: look at the synchronous network."
+        )
     chosen = tuple(dict.fromkeys(iterations))
     rho = whole_number("rho", rho, 1)
     if not chosen:

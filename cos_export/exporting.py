@@ -166,6 +166,7 @@ def _manifest(network: SpikingNetwork, steps: int, samples: int, metrics: Mappin
     return {
         "format": BUNDLE_FORMAT,
         "num_timesteps": steps,
+        "schedule": network.schedule,
         "rho": network.rho,
         "total_timesteps": network.rho + steps,
         "method": network.method,

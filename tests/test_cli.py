@@ -432,3 +432,30 @@ def test_a_users_own_file_that_hides_ours_from_the_command_is_one_error(tmp_path
     )
     assert (done.returncode, done.stderr) == (2, "")
     assert f"is hidden by {tmp_path / name}.py: rename that" in json.loads(done.stdout)["error"]
+
+
+def test_a_layerwise_conversion_from_the_command_to_the_run(tmp_path: Path) -> None:
+    done = run(
+        *("convert-and-export", "digits", "--data", "digits", "--steps", "2", "--method", "half", "--json"),
+        *("--schedule", "layerwise", "--targets", "pytorch,onnxruntime", "--out", tmp_path / "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["schedule"] == "layerwise"
+    assert all(row["schedule"] == "layerwise" for row in manifest["metrics"]["methods"])
+    again = run("run", tmp_path / "out", "--data", "digits", "--target", "onnxruntime", "--json")
+    assert again.returncode == 0
+    assert load(tmp_path / "out").network.schedule == "layerwise"
+    manifest["schedule"] = "synchronous"
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    contradicted = run("run", tmp_path / "out", "--data", "digits", "--json")
+    assert contradicted.returncode == 2 and "schedule" in json.loads(contradicted.stdout)["error"]
+
+
+@pytest.mark.parametrize("method", ["cos", "srp", "ftbc", "rmp"])
+def test_a_method_without_a_layerwise_meaning_is_refused_before_any_work(tmp_path: Path, method: str) -> None:
+    done = run(
+        *("convert-and-export", "digits", "--data", "digits", "--steps", "2", "--method", method),
+        *("--schedule", "layerwise", "--out", tmp_path / "out"),
+    )
+    assert done.returncode == 2 and "layer-wise" in done.stderr and not (tmp_path / "out").exists()

@@ -72,6 +72,7 @@ class Bundle:
             rho=network.rho,
             method=network.method,
             numerics=network.numerics,
+            schedule=network.schedule,
             normalisation=None if network.normalisation is None else network.normalisation.to_dict(),
             classes=None if network.class_names is None else list(network.class_names),
             input_shape=list(network.input_shape),

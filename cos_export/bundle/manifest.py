@@ -77,6 +77,7 @@ class MethodRow(_Entry):
     num_timesteps: Steps | None
     rho: Extra
     accuracy: Annotated[dict[Annotated[str, Field(pattern="^[1-9][0-9]{0,5}$")], Share], Field(max_length=MAX_STEPS)]
+    schedule: Literal["synchronous", "layerwise"] = "synchronous"
 
 
 class Metrics(_Entry):
@@ -163,6 +164,7 @@ class Manifest(_Entry):
     classes: Annotated[list[Text], Field(max_length=2**17)] | None = None
     calibration: Annotated[dict[str, JsonValue], Field(max_length=256)] | None = None
     calibrated_timesteps: Steps | None = None
+    schedule: Literal["synchronous", "layerwise"] = "synchronous"
     refused_by_nir: Annotated[dict[Name, Text], Field(max_length=10_000)] = {}
 
     @model_validator(mode="after")

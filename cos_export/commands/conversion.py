@@ -16,6 +16,7 @@ from cos_export.terminal.options import (
     DataOption,
     DeadlineOption,
     DeviceOption,
+    Firing,
     GoldenOption,
     JsonOption,
     LevelsOption,
@@ -28,6 +29,7 @@ from cos_export.terminal.options import (
     OutOption,
     PerChannelOption,
     QuantisationOption,
+    ScheduleOption,
     StdOption,
     StepsOption,
     TargetsOption,
@@ -76,6 +78,7 @@ class ConversionOptions:
     quantisation: QuantisationOption = in_panel(NUMBERS, None)
     limits: LimitsOption = in_panel(NUMBERS, False)
     steps: StepsOption = in_panel(CALIBRATION)
+    schedule: ScheduleOption = in_panel(CALIBRATION, Firing.synchronous)
 
     def choices(self, method: Method, device: str, batch_size: int = 64) -> Choices:
         """What the conversion is to know of them."""
@@ -93,6 +96,7 @@ class ConversionOptions:
             numerics=self.numerics,
             quantisation=tuple(names(self.quantisation or "")),
             batch_size=batch_size,
+            schedule=self.schedule.value,
         )
 
 

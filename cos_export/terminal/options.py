@@ -17,6 +17,7 @@ __all__ = [
     "DataOption",
     "DeadlineOption",
     "DeviceOption",
+    "Firing",
     "GoldenOption",
     "JsonOption",
     "LevelsOption",
@@ -30,6 +31,7 @@ __all__ = [
     "PerChannelOption",
     "QuantisationOption",
     "SamplesOption",
+    "ScheduleOption",
     "StdOption",
     "StepsOption",
     "TargetsOption",
@@ -47,6 +49,13 @@ class MaxPooling(StrEnum):
 
     refuse = "refuse"
     average = "average"
+
+
+class Firing(StrEnum):
+    """When a layer fires."""
+
+    synchronous = "synchronous"
+    layerwise = "layerwise"
 
 
 ModelArgument = Annotated[str, typer.Argument(help="A zoo name (digits, resnet20, ...), or package.module:factory.")]
@@ -70,6 +79,10 @@ LevelsOption = Annotated[int | None, typer.Option(min=1, help="L of quantised ac
 ClassesOption = Annotated[int | None, typer.Option(min=2, help="Classes of a zoo network, if not its usual ones.")]
 MaxPoolOption = Annotated[MaxPooling, typer.Option(help="Refuse max pooling, or replace it by average pooling.")]
 
+ScheduleOption = Annotated[
+    Firing,
+    typer.Option(help="Every layer fires from the first step on, or only when all T steps of its input have come."),
+]
 StepsOption = Annotated[int, typer.Option(min=1, help="T: steps to calibrate for and to deploy at.")]
 OutOption = Annotated[Path, typer.Option(help="Folder of the bundle; an earlier bundle there is replaced.")]
 CalibrationSamplesOption = Annotated[
