@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,14 @@ NUDGED = (0, 0, 4)
 """A neuron that lacks 1/2 at one of its steps."""
 
 
-def chain(*, bias_steps: int = 0, ties: bool = False) -> SpikingNetwork:
+def chain(*, bias_steps: int = 0, masked: bool = False, ties: bool = False) -> SpikingNetwork:
     """Two convolutions with neurons and a linear readout, in small integers: an error of 1 is soon a wrong spike.
 
     Args:
         bias_steps: Steps of a bias that the second layer has beside its currents.
-        ties: Whether v_init are integers, which quantisation never makes, so that potentials meet the thresholds.
+        masked: Whether every third neuron of the second layer is silent.
+        ties: Whether v_init are integers, so that potentials meet the thresholds, in a network that is run in
+            float32: int8 allows no such potential.
     """
     rng = np.random.default_rng(5)
 
@@ -60,9 +61,14 @@ def chain(*, bias_steps: int = 0, ties: bool = False) -> SpikingNetwork:
         "output": nir.Output({"output": np.array([3])}),
     }
     graph = nir.NIRGraph(nodes, list(pairwise(nodes)))
-    return SpikingNetwork(
-        graph, specs, num_timesteps=STEPS, numerics="int8", quantisation=Quantisation(1.0, -8, 8, 0.5)
-    )
+    if masked:
+        specs["second"] = replace(specs["second"], silent=(np.arange(75) % 3 == 0).reshape(3, 5, 5))
+    network = SpikingNetwork(graph, specs, num_timesteps=STEPS)
+    return network if ties else _in_integers(network)
+
+
+def _in_integers(network: SpikingNetwork) -> SpikingNetwork:
+    return replace(network, numerics="int8", quantisation=Quantisation(1.0, -8, 8, 0.5))
 
 
 def pictures() -> FloatArray:
@@ -113,7 +119,24 @@ def strict_comparison(network: SpikingNetwork) -> SpikingNetwork:
     return _with_second(network, condition=">")
 
 
-NETWORKS = {"half-integers": chain(), "a bias per step": chain(bias_steps=3), "ties": chain(ties=True)}
+def strict_comparison_of_floors(network: SpikingNetwork) -> SpikingNetwork:
+    """floor(m) > theta, where floor(m) >= theta is m >= theta: the same spikes as of potentials one lower.
+
+    No network of integers has potentials that meet a threshold, so that a strict comparison of m itself is no fault.
+    """
+    return _with_second(network, v_init=network.neurons["second"].v_init - 1)
+
+
+def silent_mask_ignored(network: SpikingNetwork) -> SpikingNetwork:
+    return _with_second(network, silent=None)
+
+
+NETWORKS = {
+    "half-integers": chain(),
+    "a bias per step": chain(bias_steps=3),
+    "silent neurons": chain(masked=True),
+    "ties": chain(ties=True),
+}
 
 
 @dataclass(frozen=True)
@@ -139,26 +162,33 @@ FAULTS = {
         Fault("the synapse's bias before the first current", NETWORKS["half-integers"], bias_before_the_first_current),
         Fault("the bias per step one step early", NETWORKS["a bias per step"], bias_per_step_early),
         Fault("a transposed kernel", NETWORKS["half-integers"], transposed_kernel),
-        Fault("a strict comparison", NETWORKS["ties"], strict_comparison),
+        Fault("a strict comparison of floors", NETWORKS["half-integers"], strict_comparison_of_floors),
+        Fault("the silent mask ignored", NETWORKS["silent neurons"], silent_mask_ignored),
     )
 }
 
+STRICT_AT_TIES = Fault("a strict comparison", NETWORKS["ties"], strict_comparison)
+"""What float32 alone can show, where no target may rely on it."""
 
-def artefact(network: SpikingNetwork, folder: Path) -> Bundle:
-    """What targets run and are compared with. (`export` refuses the network of ties, whose v_init are integers.)"""
+
+def artefact(network: SpikingNetwork, folder: Path, states: SampleStates | None = None) -> Bundle:
+    """What targets run and are compared with: of a bundle what they read, without the manifest."""
     folder.mkdir()
     write_nir(network, folder / "model.nir")
-    write_onnx(network, folder / "model.onnx", STEPS)
-    write_golden(folder / "golden.npz", Golden(pictures(), simulate(network, pictures(), STEPS, device="cpu")))
+    write_onnx(network, folder / "model.onnx", STEPS, per_sample=states is not None)
+    write_golden(
+        folder / "golden.npz", Golden(pictures(), simulate(network, pictures(), STEPS, states=states, device="cpu"))
+    )
     return Bundle(folder, {"normalisation": None})
 
 
 @dataclass(frozen=True)
 class Faulty:
-    """A target that runs another artefact than it is given."""
+    """A target that runs another artefact than it is given, or forgets what is silent in each sample."""
 
     target: Target
     runs: Bundle
+    forgets_masks: bool = False
 
     @property
     def name(self) -> str:
@@ -177,17 +207,17 @@ class Faulty:
         record_spikes: bool = True,
         progress: Progress = silent,
     ) -> Trace:
+        if self.forgets_masks and states is not None:
+            states = replace(states, silent={})
         return self.target.run(self.runs, images, steps, states=states, record_spikes=record_spikes, progress=progress)
 
 
-@cache
-def first_difference(name: str) -> tuple[str, int, int, tuple[int, ...], bool]:
+def first_difference(fault: Fault) -> tuple[str, int, int, tuple[int, ...], bool]:
     """Layer, step, sample and neuron of the first spike that a fault changes, and whether it fires there.
 
     The earliest step counts first, then the layer, then the sample: in Python's integers, one neuron at a time.
     """
-    right = FAULTS[name].network
-    wrong = FAULTS[name].plant(right)
+    right, wrong = _in_integers(fault.network), _in_integers(fault.plant(fault.network))
     found = []
     for sample, picture in enumerate(pictures()):
         wanted, _ = integer_reference.run(right, picture, STEPS)
@@ -215,11 +245,10 @@ def check_found_and_located(target: Target, fault: Fault, folder: Path) -> None:
     assert not found.passed and found.mismatches > 0
     first = found.comparison.first
     assert first is not None
-    assert (first.layer, first.step, first.sample, first.neuron, first.fired) == first_difference(fault.name)
-    # What the neuron lacks or has too much, and at a tie nothing: the target decided against it.
-    assert first.margin <= 0 if first.fired else first.margin >= 0
-    assert (first.margin == 0) == (fault.plant is strict_comparison) and first.bound == 0
-    assert first.margin % 1 == (0 if fault.plant is strict_comparison else 0.5), "potentials are half-integers"
+    assert (first.layer, first.step, first.sample, first.neuron, first.fired) == first_difference(fault)
+    # What the neuron lacks or has too much: the target decided against it, or a silent neuron was heard.
+    assert (first.margin < 0) == (first.fired and fault.plant is not silent_mask_ignored)
+    assert first.bound == 0 and first.margin % 1 == 0.5, "potentials are half-integers"
     # Locally no layer is to blame but the one with the fault, and the first violation is the first divergence.
     assert {name for name, layer in found.local.layers.items() if layer.violations.any()} == {"second"}
     listed = found.local.listed[0]
@@ -234,11 +263,29 @@ def check_found_and_located(target: Target, fault: Fault, folder: Path) -> None:
 
 def check_strict_comparison_in_float32(target: Target, folder: Path) -> None:
     """No backend of float32 may rely on a tie, so locally it passes; end to end it shows, with a margin of nothing."""
-    right = replace(NETWORKS["ties"], numerics="float32", quantisation=None)
+    right = STRICT_AT_TIES.network
     runner = Faulty(target, artefact(strict_comparison(right), folder / "wrong"))
     found = verify(artefact(right, folder / "right"), [runner])[target.name]
     first = found.comparison.first
     assert first is not None and found.mismatches > 0
-    assert (first.layer, first.step, first.sample, first.neuron, first.fired) == first_difference("a strict comparison")
+    assert (first.layer, first.step, first.sample, first.neuron, first.fired) == first_difference(STRICT_AT_TIES)
     assert first.margin == 0 and 0 < first.bound < 1e-3
     assert found.local_violations == 0 and found.local.layers["second"].near_ties[first.step - 1] > 0
+
+
+def check_masks_of_samples_ignored(target: Target, folder: Path) -> None:
+    """Each sample has silent neurons of its own, as srp's: a target that forgets them is found, and one that does not
+    passes."""
+    network = NETWORKS["half-integers"]
+    masks = np.random.default_rng(7).random((SAMPLES, 3, 5, 5)) < 0.3
+    bundle = artefact(network, folder / "right", SampleStates(silent={"second": masks}))
+    assert verify(bundle, [target]).passed
+    found = verify(bundle, [Faulty(target, bundle, forgets_masks=True)])[target.name]
+    violations = {name: layer.violations.sum() for name, layer in found.local.layers.items()}
+    # Every spike of a masked neuron is one too many, and nothing else is: a neuron's potential goes on all the same.
+    fired = simulate(network, pictures(), STEPS, device="cpu").spikes["second"]
+    too_many = int(np.count_nonzero(fired & masks))
+    assert too_many > 0 and not found.passed
+    assert (found.mismatches, violations) == (too_many, {"first": 0, "second": too_many, "output": 0})
+    first = found.comparison.first
+    assert first is not None and first.fired and masks[(first.sample, *first.neuron)] and first.margin > 0

@@ -9,6 +9,7 @@ from planted_faults import (
     FAULTS,
     NETWORKS,
     check_found_and_located,
+    check_masks_of_samples_ignored,
     check_passes,
     check_strict_comparison_in_float32,
     strict_comparison,
@@ -40,3 +41,7 @@ def test_with_half_integers_both_comparisons_agree(target: Target, tmp_path: Pat
 
 def test_a_strict_comparison_in_float32_shows_at_a_tie(target: Target, tmp_path: Path) -> None:
     check_strict_comparison_in_float32(target, tmp_path)
+
+
+def test_masks_of_samples_that_are_ignored_are_found(target: Target, tmp_path: Path) -> None:
+    check_masks_of_samples_ignored(target, tmp_path)
