@@ -25,7 +25,13 @@ FACES = (ROOT / "cos_export" / "__init__.py", ROOT / "cos_export" / "__main__.py
 """The first hands on names of the other two when they are asked for; the second is `cli.py` under another name."""
 
 LOWER = {
-    "cos_export/network": {"cos_export.network", "cos_export.errors", "cos_export.whole_number"},
+    "cos_export/datasets": {
+        "cos_export.datasets",
+        "cos_export.errors",
+        "cos_export.reading",
+        "cos_export.whole_number",
+    },
+    "cos_export/network": {"cos_export.network", "cos_export.datasets", "cos_export.errors", "cos_export.whole_number"},
     "cos_export/simulation": {
         "cos_export.network",
         "cos_export.simulation",
@@ -36,7 +42,7 @@ LOWER = {
         "cos_export.whole_number",
     },
 }
-"""What the two lowest folders may import of `cos_export`: nothing that stands on them."""
+"""What the three lowest folders may import of `cos_export`: nothing that stands on them."""
 
 
 def modules() -> list[Path]:
