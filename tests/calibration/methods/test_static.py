@@ -183,7 +183,7 @@ def test_refusals() -> None:
             Static(tune=wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="updates >= 1"):
         Static(updates=0)
-    with pytest.raises(InputError, match="at least one item"):
+    with pytest.raises(InputError, match="There are no images"):
         calibrate(network, torch.utils.data.TensorDataset(torch.zeros(0, 2, 5, 5)), "static", 1)
 
 
