@@ -59,7 +59,7 @@ def get(name: str, **options: Any) -> Target:
     return cast(Target, factory(**options))
 
 
-_INSTALLERS: Mapping[str, str] = {"lava": "targets.lava.environment:install"}
+_INSTALLERS: Mapping[str, str] = {"lava": "targets.lava.installation:install"}
 """Targets that live in an environment of their own, and what makes it."""
 
 

@@ -27,7 +27,7 @@ from cos_export.errors import InputError
 from cos_export.reading.limits import MAX_DIMENSIONS, MAX_HEADER, MAX_INFLATED, MAX_SWOLLEN
 from cos_export.reading.plain_file import open_plain
 
-__all__ = ["ArrayHeader", "NpzReader", "check_inflated", "open_npz", "zip_directory"]
+__all__ = ["ArrayHeader", "NpzReader", "check_inflated", "open_npz", "read_header", "zip_directory"]
 
 _CHUNK = 2**20
 """Bytes that are read at once; also the most that the directory of an archive may have, for it is read in one."""
@@ -97,7 +97,7 @@ class NpzReader:
         where, member = self._where(name), self._members[name]
         _check_member(where, member)
         with self._opened(name) as file:
-            header = _read_header(file, where)
+            header = read_header(file, where)
         if header.start + header.nbytes != member.file_size:
             raise InputError(
                 f"{where} says that it has shape {header.shape} of {header.dtype}, which takes {header.nbytes:,} "
@@ -223,7 +223,16 @@ def _check_member(where: str, member: zipfile.ZipInfo) -> None:
         raise InputError(f"{where} is damaged: it is stored with two sizes.")
 
 
-def _read_header(file: BinaryIO, where: str) -> ArrayHeader:
+def read_header(file: BinaryIO, where: str) -> ArrayHeader:
+    """The header of a .npy, after which the file stands at its numbers.
+
+    Args:
+        file: At its start.
+        where: What to call it in messages.
+
+    Raises:
+        InputError: It is not an array of plain numbers.
+    """
     start = file.read(len(npy.MAGIC_PREFIX) + 2)
     if len(start) < len(npy.MAGIC_PREFIX) + 2 or not start.startswith(npy.MAGIC_PREFIX):
         raise InputError(f"{where} is not an array of numpy.")

@@ -1,6 +1,7 @@
 """The Lava simulator as a target."""
 
-from targets.lava.environment import LavaEnvironment, find, install
+from targets.lava.environment import LavaEnvironment, find
+from targets.lava.installation import install
 from targets.lava.lava_target import LavaTarget, run_network
 from targets.lava.netx import write_netx
 

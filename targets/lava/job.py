@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -14,15 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cos_export.errors import TargetError
+from cos_export.errors import InputError, TargetError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.reading.json_file import read_json
+from cos_export.reading.npz import read_header
+from cos_export.reading.plain_file import open_plain
 from cos_export.simulation import mean_readout
 from cos_export.simulation.trace import Trace
 from targets.lava.lowered_node import LoweredNode
 
-__all__ = ["NETX_FILE", "PROTOCOL", "Backend", "Job", "read_trace", "write_job"]
+__all__ = ["NETX_FILE", "PROTOCOL", "Backend", "Job", "Result", "read_result", "read_trace", "write_job"]
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Of the job folder; the worker refuses any other."""
 
 NETX_FILE = "network.hdf5"
@@ -109,23 +113,46 @@ def write_job(
     return job
 
 
-def read_result(folder: Path) -> Mapping[str, Any] | None:
+@dataclass(frozen=True)
+class Result:
+    """What the worker says of its job's end.
+
+    Attributes:
+        status: "done" or "failed".
+        cause: Of a failure: "job", "environment" or "run".
+        message: What went wrong.
+        traceback: Where, or empty.
+    """
+
+    status: str
+    cause: str = ""
+    message: str = ""
+    traceback: str = ""
+
+
+def read_result(folder: Path) -> Result | None:
     """What result.json says, or None if the worker has written none.
 
     Raises:
-        TargetError: It is not what this version of the protocol has.
+        TargetError: It is not a regular file, or not what this version of the protocol has.
     """
-    try:
-        text = (folder / "result.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
+    path = folder / "result.json"
+    if not os.path.lexists(path):
         return None
-    result = json.loads(text)
-    if result.get("protocol") != PROTOCOL:
+    try:
+        document = read_json(path, links=False)
+    except InputError as error:
+        raise TargetError(f"The Lava worker's answer cannot be read: {error}") from error
+    version = document.get("protocol") if isinstance(document, dict) else None
+    if version != PROTOCOL:
         raise TargetError(
-            f"The Lava worker answered in version {result.get('protocol')} of the protocol, and version {PROTOCOL} "
+            f"The Lava worker answered in version {version} of the protocol, and version {PROTOCOL} "
             "was expected: the installation of cos-export is mixed up. Install it anew."
         )
-    return dict(result)
+    known = {key: document.get(key, "") for key in ("status", "cause", "message", "traceback")}
+    if not all(isinstance(value, str) for value in known.values()) or known["status"] not in ("done", "failed"):
+        raise TargetError(f"The Lava worker's answer is malformed: {str(document)[:200]!r}.")
+    return Result(**known)
 
 
 def read_trace(
@@ -155,13 +182,21 @@ def _unpack(job: Job, index: int, steps: int, shape: tuple[int, ...]) -> NDArray
 
 
 def _load(path: Path, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+    """An array that the worker has written. Nothing is allocated before it is known to be what it should be."""
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        with open_plain(path, links=False) as file:
+            header = read_header(file, path.name)
+            if header.shape != shape or header.dtype != dtype or (header.fortran_order and len(shape) > 1):
+                raise TargetError(
+                    f"The Lava worker's result {path.name} has shape {header.shape} and type {header.dtype}; "
+                    f"{shape} and {np.dtype(dtype)} were expected."
+                )
+            size = os.fstat(file.fileno()).st_size
+            if size != header.start + header.nbytes:
+                raise TargetError(
+                    f"The Lava worker's result {path.name} has {size:,} bytes, and {header.start + header.nbytes:,} "
+                    "were expected."
+                )
+            return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
+    except InputError as error:
         raise TargetError(f"The Lava worker is done, and its result {path.name} cannot be read: {error}") from error
-    if array.shape != shape or array.dtype != dtype:
-        raise TargetError(
-            f"The Lava worker's result {path.name} has shape {array.shape} and type {array.dtype}; "
-            f"{shape} and {np.dtype(dtype)} were expected."
-        )
-    return np.asarray(array)

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["end_group", "has_ended", "members", "remove_segments", "uninterrupted"]
+__all__ = ["StoppedProcesses", "end_group", "has_ended", "members", "remove_segments", "uninterrupted"]
 
 _SEGMENT_FOLDER = Path("/dev/shm")
 _POLL = 0.02
+_LOOK = 1.0
+"""Seconds between two looks at the states of processes."""
 
 
 def has_ended(process: subprocess.Popen[bytes]) -> bool:
@@ -35,17 +37,44 @@ def has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 def members(group: int) -> list[int]:
     """The living processes of a process group; zombies, which hold nothing, are not counted."""
-    found = []
     if not Path("/proc/self/stat").exists():
         return _unlisted(group)
+    return [number for number, state in _states(group).items() if state not in "ZX"]
+
+
+def _states(group: int) -> dict[int, str]:
+    """The processes of a group, each with the letter of its state; none where the system lists none in /proc."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
         except OSError:  # It has ended meanwhile.
             continue
-        if int(its_group) == group and state not in "ZX":
-            found.append(int(folder.name))
+        if int(its_group) == group:
+            found[int(folder.name)] = state
     return found
+
+
+class StoppedProcesses:
+    """Looks for processes of a group that a signal has stopped, about once a second (Linux).
+
+    A process that is stopped and goes on between two looks counts as one that never was. Time in which nobody has
+    looked, as when this process was stopped itself, does not count.
+    """
+
+    def __init__(self, group: int) -> None:
+        self._group, self._looked = group, time.monotonic()
+        self._seconds: dict[int, float] = {}
+
+    def longest(self) -> tuple[int, float]:
+        """The process that has been stopped for longest, and for how many seconds: (0, 0.0) if none has."""
+        passed = time.monotonic() - self._looked
+        if passed >= _LOOK:
+            self._looked += passed
+            stopped = [number for number, state in _states(self._group).items() if state == "T"]
+            counted = min(passed, 2 * _LOOK)
+            self._seconds = {number: self._seconds.get(number, -counted) + counted for number in stopped}
+        return max(self._seconds.items(), key=lambda item: item[1], default=(0, 0.0))
 
 
 def _unlisted(group: int) -> list[int]:

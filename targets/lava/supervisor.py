@@ -7,30 +7,29 @@ removed. Should this process be killed, the worker notices by itself: see `worke
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
-from cos_export.errors import TargetError, UnavailableError
+from cos_export.errors import TargetError
 from cos_export.progress import Progress
-from targets.lava.environment import INSTALL_COMMAND, LavaEnvironment
+from targets.lava.environment import LavaEnvironment, damaged
+from targets.lava.integrity import damaged_file
 from targets.lava.job import Job, read_result
-from targets.lava.process_group import end_group, has_ended, remove_segments, uninterrupted
+from targets.lava.output_reader import OutputReader, printable
+from targets.lava.process_group import StoppedProcesses, end_group, has_ended, remove_segments, uninterrupted
 
 __all__ = ["WORKER", "supervise"]
 
 WORKER = Path(__file__).parent / "worker"
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_STAGE = "running in Lava"
 _POLL = 0.1
-_KEPT_BYTES = 8192
 _QUOTED_LINES = 30
+_STOPPED_SECONDS = 10.0
+"""After which a stopped process of the worker is taken to stay so."""
 
 
 def supervise(environment: LavaEnvironment, job: Job, progress: Progress) -> None:
@@ -42,9 +41,12 @@ def supervise(environment: LavaEnvironment, job: Job, progress: Progress) -> Non
         progress: Told of the samples done.
 
     Raises:
-        UnavailableError: The worker cannot be started.
-        TargetError: It failed, died, or was not done by the deadline.
+        UnavailableError: The worker cannot be started, or its environment is damaged.
+        TargetError: It failed, died, was stopped, or was not done by the deadline.
     """
+    damage = damaged_file(environment.path, contents=False)
+    if damage:  # A module that was cut short may still be one, and compute something else.
+        raise damaged(environment.path, damage)
     limit = time.monotonic() + job.deadline
     # Lava has a process for each layer; threads within them would only fight for the cores.
     variables = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
@@ -58,106 +60,88 @@ def supervise(environment: LavaEnvironment, job: Job, progress: Progress) -> Non
             start_new_session=True,
         )
     except OSError as error:
-        raise UnavailableError(
-            f"The Python of Lava's environment, {environment.python}, cannot be started: {error}. Remove "
-            f'{environment.path} and install it again with "{INSTALL_COMMAND}".'
-        ) from error
+        raise damaged(environment.path, f"its Python cannot be started: {error}") from error
     finished = False
-    ears = _Ears(process, job.samples, progress)
+    output = OutputReader(process, job.samples, progress)
     try:
-        progress(_STAGE, 0, job.samples)
-        finished = ears.listen(limit)
+        output.begin()
+        finished = _wait(process, output, limit)
     finally:
         with uninterrupted():
             end_group(process, at_once=not finished)
             remove_segments(job.segment_prefix)
-            ears.close()
+            output.close()
     if not finished:
         raise TargetError(
-            f"Lava was not done within {job.deadline:g} s: {ears.done} of {job.samples} samples were. "
+            f"Lava was not done within {job.deadline:g} s: {output.done} of {job.samples} samples were. "
             "Allow it more with deadline= (--deadline on the command line), or give it fewer samples or steps."
         )
-    _judge(process.returncode, job, ears)
+    _judge(process.returncode, environment, job, output)
 
 
-def _judge(code: int, job: Job, ears: _Ears) -> None:
+def _wait(process: subprocess.Popen[bytes], output: OutputReader, limit: float) -> bool:
+    """Reads until the worker ends, and returns whether it did so before `limit`.
+
+    Raises:
+        TargetError: One of its processes has been stopped, so that the others wait for it.
+    """
+    stopped = StoppedProcesses(process.pid)
+    while not has_ended(process):
+        if time.monotonic() >= limit:
+            return False
+        output.read(_POLL)
+        number, seconds = stopped.longest()
+        if seconds >= _STOPPED_SECONDS:
+            raise TargetError(
+                f"Process {number} of the Lava worker has been stopped (SIGSTOP) for {seconds:.0f} s, and all others "
+                f"wait for it: {output.done} samples were done. Run it again, and let its processes go on."
+            )
+    output.read(0.0)
+    return True
+
+
+def _judge(code: int, environment: LavaEnvironment, job: Job, output: OutputReader) -> None:
     """Raises what the worker's end means, unless it means that the job is done."""
     result = read_result(job.folder)
-    if result is not None and result["status"] == "done" and code == 0:
+    if result is not None and result.status == "done" and code == 0:
         return
-    if result is not None and result["status"] == "failed":
-        trace = str(result["traceback"]).strip()
+    if result is not None and result.status == "failed":
+        if result.cause == "job":
+            raise TargetError(f"Lava failed while it ran the network. {printable(result.message)}")
+        _check_undamaged(environment, result.message if result.cause == "environment" else "")
+        trace = printable(result.traceback).strip()
         quoted = f"\nThe traceback of the Lava process ends:\n{_last_lines(trace)}" if trace else ""
-        raise TargetError(f"Lava failed while it ran the network. {result['message']}{quoted}")
+        raise TargetError(f"Lava failed while it ran the network. {printable(result.message)}{quoted}")
+    _check_undamaged(environment, "" if output.started or code < 0 else _end_of(output.words, code))
+    _raise_ending(code, job, output)
+
+
+def _check_undamaged(environment: LavaEnvironment, complaint: str) -> None:
+    """Says that the environment is damaged if that is why the worker failed.
+
+    Args:
+        environment: Of the worker.
+        complaint: What it said, if it can have no other reason.
+    """
+    damage = damaged_file(environment.path) or printable(complaint)
+    if damage:
+        raise damaged(environment.path, damage)
+
+
+def _end_of(words: str, code: int) -> str:
+    """Why a Python did not come as far as the worker, in a line."""
+    return f"its Python ended with exit code {code}: {words.splitlines()[-1] if words else 'it said nothing'}"
+
+
+def _raise_ending(code: int, job: Job, output: OutputReader) -> NoReturn:
     ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    words = _last_lines(ears.errors.decode(errors="replace").strip())
+    words = _last_lines(output.words)
     said = f" Its last words:\n{words}" if words else " It said nothing."
     raise TargetError(
-        f"The Lava worker {ending} before it was done ({ears.done} of {job.samples} samples). If it was killed for "
+        f"The Lava worker {ending} before it was done ({output.done} of {job.samples} samples). If it was killed for "
         f"its memory, choose a smaller batch_size=.{said}"
     )
 
 
 def _last_lines(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines()[-_QUOTED_LINES:])
-
-
-class _Ears:
-    """Reads both outputs of the worker as they come, so that it never waits for a full pipe."""
-
-    def __init__(self, process: subprocess.Popen[bytes], samples: int, progress: Progress) -> None:
-        self._process, self._samples, self._progress = process, samples, progress
-        self.done, self.errors, self._line = 0, b"", b""
-        self._selector = selectors.DefaultSelector()
-        ears: dict[object, Callable[[bytes], None]] = {process.stdout: self._hear, process.stderr: self._keep}
-        for stream, ear in ears.items():
-            os.set_blocking(stream.fileno(), False)  # type: ignore[attr-defined]
-            self._selector.register(stream, selectors.EVENT_READ, ear)  # type: ignore[arg-type]
-
-    def listen(self, limit: float) -> bool:
-        """Listens until the worker ends, and returns whether it did so before `limit`."""
-        while not has_ended(self._process):
-            if time.monotonic() >= limit:
-                return False
-            self._take(_POLL)
-        self._take(0.0)
-        return True
-
-    def close(self) -> None:
-        """Closes the pipes, after what is left in them has been read."""
-        self._take(0.0, report=False)
-        self._selector.close()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
-
-    def _take(self, seconds: float, *, report: bool = True) -> None:
-        if not self._selector.get_map():
-            time.sleep(seconds)
-            return
-        for key, _ in self._selector.select(seconds):
-            heard = b""
-            while piece := _read(key.fd):
-                heard += piece
-            if report or key.data == self._keep:
-                key.data(heard)
-            if not heard:
-                self._selector.unregister(key.fileobj)
-
-    def _keep(self, piece: bytes) -> None:
-        self.errors = (self.errors + piece)[-_KEPT_BYTES:]
-
-    def _hear(self, piece: bytes) -> None:
-        *lines, self._line = (self._line + piece).split(b"\n")
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # Not a line of the worker's own.
-                self.done = int(json.loads(line)["done"])
-        if lines:
-            self._progress(_STAGE, self.done, self._samples)
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except BlockingIOError:
-        return b""

@@ -1,7 +1,7 @@
 """The worker: runs one job in Lava.
 
     python -I -B worker FOLDER      runs the job in FOLDER; progress goes to standard output, a line of JSON each
-    python -I -B worker --probe     says as JSON what Lava there is
+    python -I -B worker --probe     imports all that a job may need, and says as JSON what Lava there is
 
 It ends with 0 if result.json says "done", 1 if it says "failed", and otherwise if no result could be written.
 """
@@ -15,11 +15,24 @@ import platform
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
 
 from guardian import LAST_ACT, Guardian, name_segments, tie_children
 from job import PROGRESS_FILE, Job, JobError, read_job, write_result
+
+_BACKENDS = ("batched", "faithful", "netx")
+_MODULES = (
+    "lava.magma.core.run_conditions",
+    "lava.magma.core.run_configs",
+    "lava.magma.runtime.runtime",
+    "lava.proc.conv.models",
+    "lava.proc.dense.models",
+    "lava.proc.lif.models",
+    "lava.proc.sparse.models",
+)
+"""What back ends import of Lava when they build a network or run it."""
 
 
 def _versions() -> dict[str, str]:
@@ -27,12 +40,21 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def _probe() -> None:
-    from compatibility import import_lava
+def _import(backend: str) -> Callable[[Job], Any]:
+    """Imports Lava and what a back end needs of it, and returns what builds its network."""
+    from compatibility import import_lava, import_netx
 
     import_lava()
-    for module in ("lava.magma.core.run_configs", "lava.proc.conv.process", "lava.proc.dense.process"):
+    for module in _MODULES:
         importlib.import_module(module)
+    if backend == "netx":
+        import_netx()
+    return importlib.import_module(backend).build
+
+
+def _probe() -> None:
+    for backend in _BACKENDS:
+        _import(backend)
     sys.stdout.write(json.dumps(_versions()) + "\n")
 
 
@@ -44,19 +66,14 @@ def _run(progress: int) -> None:
         Guardian(job).start()
     tie_children()
 
-    import numpy as np
-    from compatibility import import_lava
-    from execution import Monitor, report_to, run_network
-
-    import_lava()
-    if job.backend == "batched":
-        from batched import build
-    elif job.backend == "faithful":
-        from faithful import build
-    elif job.backend == "netx":
-        from netx import build
-    else:
+    if job.backend not in _BACKENDS:
         raise JobError(f"There is no back end {job.backend!r}.")
+    try:
+        build = _import(job.backend)
+        import numpy as np
+        from execution import Monitor, report_to, run_network
+    except Exception as error:  # noqa: BLE001 - a module that was cut short may raise anything
+        _fail(error, importing=True)
     np.save(PROGRESS_FILE, np.zeros(1, np.int64), allow_pickle=False)
     counter = np.load(PROGRESS_FILE, mmap_mode="r", allow_pickle=False)
     network, steps = build(job)
@@ -78,6 +95,13 @@ def _config(job: Job) -> Any:
     return Loihi2SimCfg(select_tag=tag, exception_proc_model_map=exceptions)
 
 
+def _fail(error: Exception, *, importing: bool = False) -> NoReturn:
+    """Tells the parent; of Lava nothing is needed for that."""
+    from execution import fail
+
+    fail(error, getattr(error, "trace", traceback.format_exc()), importing=importing)
+
+
 def main() -> None:
     """Runs what the command line asks for, and ends the process without Lava's exit handlers."""
     if sys.argv[1:] == ["--probe"]:
@@ -86,6 +110,7 @@ def main() -> None:
     # Lava prints to standard output, which belongs to the progress.
     progress = os.dup(1)
     os.dup2(2, 1)
+    os.write(progress, b'{"done": 0}\n')
     try:
         os.chdir(sys.argv[1])
     except (OSError, IndexError) as error:
@@ -94,10 +119,7 @@ def main() -> None:
     try:
         _run(progress)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent must be told
-        from execution import fail
-
-        message = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
-        fail(message, "" if isinstance(error, JobError) else getattr(error, "trace", traceback.format_exc()))
+        _fail(error)
     LAST_ACT.acquire()
     os._exit(0)
 

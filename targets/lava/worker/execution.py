@@ -14,11 +14,11 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
 from guardian import LAST_ACT
 from job import JobError, write_result
 
 if TYPE_CHECKING:
+    import numpy as np
     from lava.magma.core.process.process import AbstractProcess
     from lava.magma.core.run_configs import RunConfig
 
@@ -27,15 +27,27 @@ __all__ = ["Monitor", "fail", "report_to", "run_network"]
 _INTERVAL = 0.05
 
 
-def fail(message: str, traceback: str = "") -> NoReturn:
+def fail(error: BaseException | str, traceback: str = "", *, importing: bool = False) -> NoReturn:
     """Writes the first failure as the job's result and ends the process at once.
 
     At once, since Lava's threads and exit handlers may wait for processes that are dead. Its children are
     killed with this process, and its memory is freed by the resource tracker and the parent.
+
+    Args:
+        error: What went wrong.
+        traceback: Where, in lines.
+        importing: Whether Lava was being imported, so that whatever it is lies in the environment.
     """
+    cause, message = "run", str(error)
+    if isinstance(error, JobError):
+        cause, traceback = "job", ""
+    elif isinstance(error, BaseException):
+        message = f"{type(error).__name__}: {error}"
+        if importing or isinstance(error, (ImportError, SyntaxError)):
+            cause = "environment"
     LAST_ACT.acquire()
     try:
-        write_result({"status": "failed", "message": message, "traceback": traceback})
+        write_result({"status": "failed", "cause": cause, "message": message, "traceback": traceback})
     except OSError as error:
         sys.stderr.write(f"{message}\nThis could not be written as the job's result: {error}\n")
     os._exit(1)
@@ -79,10 +91,8 @@ class Monitor(threading.Thread):
                 error = actor.exception
             except Exception as unreadable:  # noqa: BLE001 - it comes out of a pickle, and may be of any type
                 fail(f"A process of the network failed, and its error cannot be read: {unreadable}")
-            if error and isinstance(error[0], JobError):
-                fail(str(error[0]))
             if error:
-                fail(f"{type(error[0]).__name__}: {error[0]}", error[1])
+                fail(error[0], str(error[1]))
             if not actor.is_alive():
                 if self._finished.is_set():
                     return

@@ -94,6 +94,9 @@ class Guardian(threading.Thread):
             if not others:
                 break
             time.sleep(0.02)
+        with contextlib.suppress(OSError):
+            # Where all were stopped and this process alone goes on, the tracker must, too, to end.
+            os.killpg(self._main, signal.SIGCONT)
         if _SEGMENT_FOLDER.is_dir():
             for segment in _SEGMENT_FOLDER.iterdir():
                 if segment.name.startswith((self._job.segment_prefix, f"sem.{self._job.segment_prefix}")):

@@ -28,7 +28,7 @@ __all__ = [
     "write_result",
 ]
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Of the job folder. A change that an older worker would misread takes the next number."""
 
 JOB_FILE, RESULT_FILE, PROGRESS_FILE = "job.json", "result.json", "progress.npy"
@@ -160,7 +160,12 @@ def read_job() -> Job:
 
 
 def write_result(result: Mapping[str, Any]) -> None:
-    """Writes result.json of the current folder, whole or not at all."""
+    """Writes result.json of the current folder, whole or not at all.
+
+    Args:
+        result: "status", which is "done" or "failed"; of a failure "message", "traceback", which may be empty, and
+            "cause": "job" if the message says all, "environment" if Lava could not be imported, else "run".
+    """
     partial = Path(RESULT_FILE + ".partial")
     partial.write_text(json.dumps({"protocol": PROTOCOL, **result}), encoding="utf-8")
     partial.replace(RESULT_FILE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -169,6 +170,55 @@ def test_a_process_that_hangs(
         run_network(small_network(), two_images(), MANY_STEPS, record_spikes=False, options=LavaTarget(deadline=6.0))
 
 
+@pytest.mark.parametrize("choose", [_newest, lambda group: group], ids=["child", "main"])
+def test_a_process_that_is_stopped_is_noticed_before_any_deadline(
+    lava_environment: LavaEnvironment,
+    temporary_folder: Path,
+    worker_traces: SimpleNamespace,
+    nothing_left: SimpleNamespace,
+    choose: Callable[[int], int],
+) -> None:
+    stopped: list[tuple[int, float]] = []
+
+    def stop(group: int) -> None:
+        stopped.append((choose(group), time.monotonic()))
+        os.kill(stopped[0][0], signal.SIGSTOP)
+
+    _when_it_runs(temporary_folder, worker_traces, nothing_left, stop)
+    with pytest.raises(TargetError, match=r"Process \d+ of the Lava worker has been stopped") as caught:
+        run_network(small_network(), two_images(), MANY_STEPS, record_spikes=False, options=LavaTarget(deadline=3600.0))
+    assert f"Process {stopped[0][0]} " in str(caught.value)
+    assert time.monotonic() - stopped[0][1] < 30.0
+
+
+@pytest.mark.parametrize("first", ["all", "main", "children"])
+def test_all_are_stopped_and_the_parent_is_killed(
+    lava_environment: LavaEnvironment,
+    temporary_folder: Path,
+    worker_traces: SimpleNamespace,
+    nothing_left: SimpleNamespace,
+    first: str,
+) -> None:
+    """Nothing is left as soon as they go on, whichever goes on first."""
+    path = {"PYTHONPATH": str(Path(__file__).parent)}
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT], env={**os.environ, **path}, stderr=subprocess.DEVNULL)
+    group = worker_traces.leader_of(temporary_folder)
+    nothing_left.groups.append(group)
+    nothing_left.prefixes.extend(worker_traces.prefixes(temporary_folder))
+    os.killpg(group, signal.SIGSTOP)
+    parent.kill()
+    parent.wait()
+    others = [number for number in members(group) if number != group]
+    assert others
+    if first == "children":
+        for number in others:
+            os.kill(number, signal.SIGCONT)
+        time.sleep(1.0)
+    os.kill(group, signal.SIGCONT)
+    if first == "all":
+        os.killpg(group, signal.SIGCONT)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_parent_that_is_ended(
     lava_environment: LavaEnvironment,
@@ -203,7 +253,7 @@ def test_another_version_of_the_protocol(
     nothing_left.prefixes.append(job.segment_prefix)
     document = json.loads((job.folder / "job.json").read_text())
     (job.folder / "job.json").write_text(json.dumps({**document, "protocol": 99}))
-    with pytest.raises(TargetError, match="follows version 99 of the protocol, and this worker version 2: they come"):
+    with pytest.raises(TargetError, match="follows version 99 of the protocol, and this worker version 3: they come"):
         supervise(lava_environment, job, _silent)
 
 
@@ -261,8 +311,38 @@ def test_a_python_that_is_no_program(written_job: Callable[..., Job], tmp_path: 
 
 def test_a_python_that_fails(written_job: Callable[..., Job], tmp_path: Path) -> None:
     job = written_job(small_network(), two_images())
-    with pytest.raises(TargetError, match=r"(?s)ended with exit code 3 before it was done.*last words:.*no lava here"):
+    with pytest.raises(UnavailableError, match=r"damaged: its Python ended with exit code 3: no lava here\. Make"):
         supervise(_environment(tmp_path, "#!/bin/sh\necho no lava here >&2\nexit 3\n"), job, _silent)
+
+
+def test_a_worker_that_dies_after_it_has_begun(written_job: Callable[..., Job], tmp_path: Path) -> None:
+    job = written_job(small_network(), two_images())
+    program = "#!/bin/sh\necho '{\"done\": 1}'\necho out of luck >&2\nexit 3\n"
+    with pytest.raises(TargetError, match=r"(?s)exit code 3 before it was done \(1 of 2.*last words:.*out of luck"):
+        supervise(_environment(tmp_path, program), job, _silent)
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_a_worker_that_writes_without_an_end(written_job: Callable[..., Job], tmp_path: Path, stream: str) -> None:
+    """It ends by its deadline, and this process does not hold what it wrote."""
+    job = written_job(small_network(), two_images(), deadline=2.0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.monotonic()
+    with pytest.raises(TargetError, match="not done within 2 s"):
+        supervise(_environment(tmp_path, f"#!/bin/sh\nexec cat /dev/zero >&{stream}\n"), job, _silent)
+    assert time.monotonic() - began < 15.0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+def test_what_would_move_a_terminal_is_not_printed(written_job: Callable[..., Job], tmp_path: Path) -> None:
+    job = written_job(small_network(), two_images())
+    said = r"\033[2J\033[31mred\033[0m \033]0;title\007\a\bover\rwritten\tthen\033Pstring\033\\ end \302\233 x"
+    program = f"#!/bin/sh\necho '{{\"done\": 0}}'\nprintf '{said}' >&2\nexit 3\n"
+    with pytest.raises(TargetError) as caught:
+        supervise(_environment(tmp_path, program), job, _silent)
+    words = str(caught.value).partition("last words:\n")[2]
+    assert [line.strip() for line in words.splitlines()] == ["red over", "written    then end  x"]
+    assert all(letter.isprintable() or letter == "\n" for letter in str(caught.value))
 
 
 def test_a_missing_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from random_networks import images, residual, sequential
 import targets
 from cos_export.errors import InputError, NetworkError, UnavailableError
 from cos_export.network.workload import multiply_accumulates
-from targets.lava import LavaTarget, environment, find, install, run_network
+from targets.lava import LavaTarget, environment, find, install, installation, run_network
 from targets.lava.environment import LavaEnvironment
 from targets.lava.job import PROTOCOL
 from targets.lava.lava_target import _batch_size, _deadline
@@ -122,19 +122,26 @@ def test_lava_dl_is_added_to_an_environment_without_it(root: Path, monkeypatch: 
         if command[-1].startswith("lava-dl"):
             (packages / "lava_dl-0.6.0.dist-info").mkdir()
             (packages / "tests").mkdir()
-        return SimpleNamespace(returncode=0, stdout="")
+        return SimpleNamespace(returncode=0, stdout="{}\n")
 
     monkeypatch.setattr(subprocess, "run", run)
     assert install().lava_dl_version == "0.6.0"
-    assert [command[-1] for command in commands] == ["h5py", "lava-dl==0.6.0"]
+    assert [command[-1] for command in commands] == ["h5py", "lava-dl==0.6.0", "--probe"]
     assert "--no-deps" in commands[1]
     assert not (packages / "tests").exists()
 
 
-def test_installing_what_is_there_does_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installing_what_is_there_only_tries_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(root)
-    monkeypatch.setattr(subprocess, "run", None)
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **options: Any) -> Any:
+        commands.append(command)
+        return SimpleNamespace(returncode=0, stdout="{}\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
     assert install() == find()
+    assert [command[-1] for command in commands] == ["--probe"]
 
 
 def test_a_folder_of_somebody_else_is_left_alone(root: Path) -> None:
@@ -183,12 +190,12 @@ def test_without_python_3_10_the_running_one_is_taken(monkeypatch: pytest.Monkey
     refusing.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert environment._choose_python() == (Path(sys.executable), False)
+    assert installation._choose_python() == (Path(sys.executable), False)
     (tmp_path / ".pyenv/versions/3.10.9/bin").mkdir(parents=True)
     working = tmp_path / ".pyenv/versions/3.10.9/bin/python3.10"
     working.write_text("#!/bin/sh\nexit 0\n")
     working.chmod(0o755)
-    assert environment._choose_python() == (working, True)
+    assert installation._choose_python() == (working, True)
 
 
 def test_groups_are_of_nearly_equal_size() -> None:
