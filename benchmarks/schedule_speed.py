@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/schedule_speed.py resnet20 vgg9 vgg16 --out docs/measured/schedule_speed
 
-The artificial network is the same graph with a Relu in the place of each layer of neurons, which ONNX Runtime fuses into
-the convolution before it: the fastest there is. All sessions have one thread and take turns in one process; figures are
-medians of processor time. Weights are random ones, which change no time.
+The artificial network is the same graph with a Relu in the place of each layer of neurons, which ONNX Runtime fuses
+into the convolution before it: the fastest there is. All sessions have one thread and take turns in one process;
+figures are medians of processor time. Weights are random ones, which change no time.
 """
 
 from __future__ import annotations
