@@ -60,7 +60,7 @@ def main() -> NoReturn:
 def _app() -> Typer:
     import typer
 
-    from cos_export.commands import conversion, deployment, networks
+    from cos_export.commands import analysis, conversion, deployment, networks
     from cos_export.commands.method_options import CalibratingCommand
     from cos_export.errors import Notice
     from cos_export.terminal.standard_output import reserved
@@ -79,6 +79,7 @@ def _app() -> Typer:
     app.command("verify")(reserved(deployment.verify))
     app.command("report")(reserved(deployment.report))
     app.command("run")(reserved(deployment.run_bundle))
+    app.command("analyze")(reserved(analysis.analyze))
     app.command("offsets")(reserved(networks.offsets))
     app.command("train")(reserved(networks.train))
     app.command("targets")(reserved(deployment.list_targets))

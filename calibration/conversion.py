@@ -15,7 +15,7 @@ from torch import nn
 from calibration.agreement import check_agreement
 from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS, Choices, check_method
 from calibration.methods.method import Method, PerSampleMethod, StaticMethod
-from calibration.selection import MOST_HELD_OUT, Candidate, Selection, agreement, hold_out, select
+from calibration.selection import MOST_HELD_OUT, Candidate, Selection, hold_out, select
 from calibration.stage import calibrate
 from calibration.thresholds import relu_thresholds
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
@@ -23,6 +23,7 @@ from cos_export.capturing import captured
 from cos_export.capturing.activation_observer import observed_relus
 from cos_export.capturing.options import check_options
 from cos_export.datasets import Dataset, is_named, load_dataset
+from cos_export.divergence import agreement
 from cos_export.errors import InputError, NetworkError, ResolutionWarning
 from cos_export.module_logits import eval_mode
 from cos_export.network import FloatArray, SpikingNetwork

@@ -20,8 +20,9 @@ from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, check_network, check_steps
 from cos_export.progress import Progress, silent
+from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
-from cos_export.simulation.program import NeuronRule, Program, clipped_activation
+from cos_export.simulation.program import NeuronRule, Program
 from cos_export.whole_number import whole_number
 
 __all__ = ["LayerOffsets", "OffsetSpikes", "designed_spikes", "offset_spikes"]

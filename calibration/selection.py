@@ -14,16 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from calibration.methods.method import Method, PerSampleMethod
 from cos_export.datasets import Dataset
+from cos_export.divergence import agreement, divergence
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation import simulate
 
-__all__ = ["MOST_HELD_OUT", "Candidate", "Score", "Selection", "agreement", "divergence", "hold_out", "select"]
+__all__ = ["MOST_HELD_OUT", "Candidate", "Score", "Selection", "hold_out", "select"]
 
 MOST_HELD_OUT = 256
 """Images held out at most."""
@@ -176,25 +174,3 @@ def select(
             found[candidate.method.name] = score(candidate.method.name, candidate.network, candidate.per_sample)
     chosen = min(candidates, key=lambda candidate: found[candidate.method.name].divergence)
     return chosen, Selection(chosen.method.name, named, len(held_out), tuple(found.values()), skipped)
-
-
-def divergence(answers: FloatArray, logits: FloatArray) -> float:
-    """The mean of KL(softmax(answers) || softmax(logits)) over samples, in nats.
-
-    Args:
-        answers: (samples, classes).
-        logits: (samples, classes).
-    """
-    true, other = _log_softmax(answers), _log_softmax(logits)
-    return float((np.exp(true) * (true - other)).sum(1).mean())
-
-
-def agreement(one: FloatArray, other: FloatArray) -> float:
-    """The share of samples whose largest of (samples, classes) logits is that of the same class."""
-    return float((one.argmax(1) == other.argmax(1)).mean())
-
-
-def _log_softmax(logits: FloatArray) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return result

@@ -16,6 +16,7 @@ from calibration import calibrate as calibrate
 from calibration import method_of as method_of
 from calibration.offset_spikes import offset_spikes as offset_spikes
 from calibration.thresholds import relu_thresholds as relu_thresholds
+from cos_export.analysis import layer_errors as layer_errors
 from cos_export.bundle import Bundle as Bundle
 from cos_export.bundle import load as load
 from cos_export.capturing import CheckResult as CheckResult

@@ -387,11 +387,40 @@ def test_offset_spikes_are_counted_of_a_network_and_of_its_bundle(bundle: Path, 
     assert table.returncode == 0 and "T = 2" in table.stdout and "act4" in table.stdout
     out.unlink()
     for wrong, message in (
-        (["digits", "--out", out], "Say how many steps"),
+        (["digits", "--out", out], "Say for how many steps"),
         (["digits", "--steps", "4", "--out", tmp_path / "offsets.pdf"], "ends otherwise"),
         (["digits", "--steps", "4", "--out", tmp_path / "no" / "o.png"], "there is no folder"),
     ):
         refused = run("offsets", *wrong, "--data", "digits")
+        assert refused.returncode == 2 and message in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_and_its_bundle_are_analysed(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "analysis.png"
+    given = ("--data", "digits", "--samples", "40")
+    of_network = run("analyze", "digits", *given, "--steps", "2", "--out", out, "--json")
+    assert of_network.returncode == 0, of_network.stderr
+    document = json.loads(of_network.stdout)
+    assert document["samples"] == 40 and document["schedule"] == "synchronous" and document["method"] == "half"
+    assert out.read_bytes().startswith(b"\x89PNG")
+    # Trained with 4 levels: 8 make fewer errors than 2, and layer after layer there is no timing.
+    finer = json.loads(run("analyze", "digits", *given, "--steps", "8", "--json").stdout)
+    later = json.loads(run("analyze", "digits", *given, "--steps", "2", "--schedule", "layerwise", "--json").stdout)
+    for name, layer in document["layers"].items():
+        assert layer["trained_clipped"] and layer["local"]["levels"] > finer["layers"][name]["local"]["levels"] > 0
+        assert later["layers"][name]["own"]["timing"] == 0
+    assert document["layers"]["act4"]["local"]["timing"] > 0 and later["schedule"] == "layerwise"
+    of_bundle = run("analyze", bundle, *given)
+    assert of_bundle.returncode == 0 and "act4" in of_bundle.stdout and "costs most" in of_bundle.stdout
+    out.unlink()
+    for wrong, message in (
+        (["digits"], "Say for how many steps"),
+        (["digits", "--steps", "4", "--out", tmp_path / "analysis.pdf"], "ends otherwise"),
+        (["digits", "--steps", "4", "--out", tmp_path / "no" / "a.png"], "there is no folder"),
+        (["digits", "--steps", "4", "--schedule", "none"], "--schedule"),
+    ):
+        refused = run("analyze", *wrong, "--data", "digits")
         assert refused.returncode == 2 and message in refused.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -404,7 +433,7 @@ def test_targets_are_listed() -> None:
 
 
 def test_help_has_an_example_for_every_command() -> None:
-    listed = "convert-and-export calibrate check verify run offsets report train targets"
+    listed = "convert-and-export calibrate check verify run analyze offsets report train targets"
     for command in listed.split():
         done = run(command, "--help")
         assert done.returncode == 0 and f"cos-export {command}" in " ".join(done.stdout.split()), command

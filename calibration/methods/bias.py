@@ -18,8 +18,9 @@ from calibration.statistics import fired, mean_sent, mean_spikes
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_current_bias
+from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import NeuronTensors
-from cos_export.simulation.program import Program, clipped_activation
+from cos_export.simulation.program import Program
 
 __all__ = ["BiasCorrection"]
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from calibration.distributed import summed
 from calibration.methods.method import LARGEST_SEED, CalibrationRun, StaticMethod, option
 from cos_export.network import SpikingNetwork
+from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import NeuronTensors, step
-from cos_export.simulation.program import Program, clipped_activation
+from cos_export.simulation.program import Program
 
 __all__ = ["FTBC"]
 

@@ -20,8 +20,9 @@ from calibration.methods.method import CalibrationRun, StaticMethod, option
 from calibration.statistics import fired, firing, mean_sent, mean_spikes
 from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import Schedule
+from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import NeuronTensors
-from cos_export.simulation.program import Program, clipped_activation
+from cos_export.simulation.program import Program
 
 __all__ = ["MeanMatching"]
 

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from cos_export.simulation.program import Program, limit_activation
+from cos_export.simulation.activations import limit_activation
+from cos_export.simulation.program import Program
 
 __all__ = ["teacher_logits"]
 

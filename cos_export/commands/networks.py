@@ -157,34 +157,26 @@ def offsets(
     """
     from calibration import COS
     from calibration.choices import Choices
-    from calibration.conversion import data_parts, prepare
     from calibration.offset_spikes import offset_spikes
-    from cos_export.bundle import load
-    from cos_export.bundle.data import dataset_for
-    from cos_export.datasets import Normalisation
+    from cos_export.commands.opening import open_network
     from cos_export.device import resolve_device
-    from cos_export.report.offset_picture import check_picture_destination, save_offset_picture
+    from cos_export.report.offset_picture import save_offset_picture
+    from cos_export.report.picture import check_picture_destination
     from cos_export.terminal.offsets_table import offsets_table
     from cos_export.terminal.progress_bars import progress_bars
-    from cos_export.zoo.model_source import load_model
 
     check_picture_destination(out)
     resolve_device(device)
-    averages, deviations = numbers("--mean", mean), numbers("--std", std)
+    choices = None
+    if steps is not None:
+        choices = Choices(
+            COS(rho), steps, None, levels, max_pool.value, thresholds, per_channel=per_channel, device=device
+        )
+    channels = {"mean": numbers("--mean", mean), "std": numbers("--std", std)}
     with progress_bars() as progress:
-        if Path(model).is_dir():
-            opened = load(model)
-            network, images = opened.network, dataset_for(opened, data, Normalisation.of(averages, deviations))
-        elif steps is None:
-            raise InputError("Say how many steps the mean squared error is taken over, as --steps 4.")
-        else:
-            module = load_model(model, weights, levels=levels, classes=classes).module
-            choices = Choices(
-                COS(rho), steps, None, levels, max_pool.value, thresholds, per_channel=per_channel, device=device
-            )
-            parts = data_parts(module, data, choices, mean=averages, std=deviations)
-            network, images = prepare(module, parts, choices, progress=progress).captured, parts.evaluation
-        found = offset_spikes(network, images.first(samples).images, steps, rho, device=device, progress=progress)
+        opened = open_network(model, data, choices, weights=weights, classes=classes, **channels, progress=progress)
+        images = opened.images.first(samples)
+        found = offset_spikes(opened.network, images.images, steps, rho, device=device, progress=progress)
     document = found.to_dict()
     picture = save_offset_picture(out, document)
     if not as_json:

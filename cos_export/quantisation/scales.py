@@ -17,8 +17,9 @@ from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.network.node_facts import bias_of, facts, weight_field
 from cos_export.network.wires import Wires
 from cos_export.quantisation.splitting import parts_allowed
+from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import neuron_tensors
-from cos_export.simulation.program import clipped_activation, synapse
+from cos_export.simulation.program import synapse
 
 __all__ = [
     "LARGEST_THRESHOLD",

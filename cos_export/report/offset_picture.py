@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cos_export.atomic_file import atomic_write, check_file_destination
-from cos_export.errors import InputError
 from cos_export.report.charts import COLOURS, plain_text
+from cos_export.report.picture import save_picture
 
-__all__ = ["check_picture_destination", "save_offset_picture"]
+__all__ = ["save_offset_picture"]
 
 HISTOGRAMS = 6
 """Layers whose histogram is drawn: more would be too small to read."""
-
-
-def check_picture_destination(path: Path) -> None:
-    """Refuses a place where no picture can be written, before any work.
-
-    Raises:
-        InputError: The name does not end in .png, or the folder does not exist.
-    """
-    if path.suffix != ".png":
-        raise InputError(f"The offset spikes are drawn as .png, and {path} ends otherwise.")
-    check_file_destination(path)
 
 
 def save_offset_picture(path: Path, statistics: Mapping[str, Any]) -> Path:
@@ -43,7 +30,6 @@ def save_offset_picture(path: Path, statistics: Mapping[str, Any]) -> Path:
     # A Figure without pyplot has no window, no global state and no display to need.
     from matplotlib.figure import Figure
 
-    check_picture_destination(path)
     layers: Mapping[str, Mapping[str, Any]] = statistics["layers"]
     names = list(layers)
     iterations = list(layers[names[0]])
@@ -70,12 +56,7 @@ def save_offset_picture(path: Path, statistics: Mapping[str, Any]) -> Path:
         # Axes that are shared label the last row alone, which may have fewer columns.
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("psi: spikes too few (> 0) or too many (< 0)", fontsize=9)
-    picture = io.BytesIO()
-    # Without the software's version it repeats to the byte.
-    figure.savefig(picture, format="png", dpi=120, metadata={"Software": None})
-    with atomic_write(path) as draft:
-        draft.write_bytes(picture.getbuffer())
-    return path
+    return save_picture(path, figure)
 
 
 def _most_offset(shares: Sequence[float]) -> list[int]:

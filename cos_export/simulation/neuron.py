@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cos_export.network import NeuronSpec
+from cos_export.network import NeuronSpec, SampleStates
 
 __all__ = [
     "NeuronTensors",
@@ -20,6 +20,7 @@ __all__ = [
     "neuron_tensors",
     "sample_blocks",
     "step",
+    "with_states",
 ]
 
 _CACHED = 1 << 18
@@ -73,6 +74,15 @@ def neuron_tensors(spec: NeuronSpec, device: torch.device, dtype: torch.dtype) -
         silent=None if spec.silent is None else channels_last(torch.as_tensor(spec.silent).to(device)),
         levels=spec.levels,
     )
+
+
+def with_states(neuron: NeuronTensors, name: str, states: SampleStates | None, device: torch.device) -> NeuronTensors:
+    """A layer's neurons with the states that a per-sample method has set for each sample."""
+    if states is not None and name in states.v_init:
+        neuron = replace(neuron, v_init=torch.as_tensor(states.v_init[name]).to(device))
+    if states is not None and name in states.silent:
+        neuron = replace(neuron, silent=torch.as_tensor(states.silent[name]).to(device))
+    return neuron
 
 
 def channels_last(values: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from cos_export.network.wires import Wires
 from cos_export.simulation.fixed_point import quantise_input
 from cos_export.simulation.neuron import NeuronTensors, neuron_tensors
 
-__all__ = ["NeuronRule", "Program", "clipped_activation", "is_multiple", "limit_activation", "synapse"]
+__all__ = ["NeuronRule", "Program", "is_multiple", "synapse"]
 
 NeuronRule = Callable[[str, NeuronTensors, Tensor], Tensor]
 """(layer, its neurons, currents (steps or 1, batch, ...)) -> what leaves the layer (steps or 1, batch, ...).
@@ -182,26 +182,6 @@ def _keep_freed_memory() -> None:
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
-
-
-def clipped_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-    """The artificial neuron that a layer stands for, as a rule: its activation a / theta in [0, 1].
-
-    With levels L it is clip(floor(z L / theta + 1/2) / L, 0, 1) (QCFS), without it is clip(z / theta, 0, 1).
-    """
-    if neuron.levels is None:
-        return limit_activation(name, neuron, currents)
-    quantised = torch.floor(currents * neuron.levels / neuron.threshold + 0.5) / neuron.levels
-    return quantised.clamp(0.0, 1.0)
-
-
-def limit_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-    """What a layer's mean output under a constant current z tends to as T grows, as a rule: clip(z / theta, 0, 1).
-
-    The soft reset loses no charge: with 0 <= z <= theta a neuron fires T z / theta times, up to one spike. QCFS is this
-    rounded to L levels.
-    """
-    return (currents / neuron.threshold).clamp(0.0, 1.0)
 
 
 @singledispatch

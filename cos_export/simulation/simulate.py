@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,10 +23,11 @@ from cos_export.network import (
     check_steps,
 )
 from cos_export.progress import Progress, silent
+from cos_export.simulation.activations import clipped_activation, unclipped_activation
 from cos_export.simulation.fixed_point import round_states_to_half_integers
 from cos_export.simulation.layerwise import LayerwiseProgram
-from cos_export.simulation.neuron import NeuronTensors, Run, integrate_and_fire
-from cos_export.simulation.program import Program, clipped_activation
+from cos_export.simulation.neuron import NeuronTensors, Run, integrate_and_fire, with_states
+from cos_export.simulation.program import Program
 from cos_export.simulation.trace import Trace, concatenate
 from cos_export.whole_number import whole_number
 
@@ -171,7 +171,7 @@ def ann_logits(
 
     def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
         if name in unclipped:
-            return (currents / neuron.threshold).clamp(min=0.0)
+            return unclipped_activation(name, neuron, currents)
         return clipped_activation(name, neuron, currents)
 
     array, program = check_images(network, images), Program(network, resolve_device(device))
@@ -241,7 +241,7 @@ def _runner(
 def _all_at_once(program: Program, steps: int) -> _Runner:
     def run(images: Tensor, states: SampleStates | None, recorder: _Recorder) -> tuple[Tensor, SampleStates | None]:
         def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-            neuron = _with_states(neuron, name, states, program.device)
+            neuron = with_states(neuron, name, states, program.device)
             potentials = recorder.keep_potentials
             layer = integrate_and_fire(currents, steps, neuron, record_potentials=potentials, overwrite=True)
             recorder(name, layer)
@@ -269,19 +269,10 @@ def _layer_after_layer(program: LayerwiseProgram) -> _Runner:
     def run(images: Tensor, states: SampleStates | None, recorder: _Recorder) -> tuple[Tensor, SampleStates | None]:
         outputs = program.run(
             images.to(program.device),
-            lambda name, neuron: _with_states(neuron, name, states, program.device),
+            lambda name, neuron: with_states(neuron, name, states, program.device),
             recorder,
             record_potentials=recorder.keep_potentials,
         )
         return outputs, states
 
     return run
-
-
-def _with_states(neuron: NeuronTensors, name: str, states: SampleStates | None, device: torch.device) -> NeuronTensors:
-    """A layer's neurons with the states that a per-sample method has set for each sample."""
-    if states is not None and name in states.v_init:
-        neuron = replace(neuron, v_init=torch.as_tensor(states.v_init[name]).to(device))
-    if states is not None and name in states.silent:
-        neuron = replace(neuron, silent=torch.as_tensor(states.silent[name]).to(device))
-    return neuron

@@ -14,8 +14,9 @@ from small_networks import two_layers
 
 from calibration.methods.half import Half
 from calibration.methods.mean_matching import MeanMatching
-from calibration.selection import Candidate, Selection, agreement, divergence, hold_out, select
+from calibration.selection import Candidate, Selection, hold_out, select
 from cos_export.datasets import Dataset
+from cos_export.divergence import agreement, divergence
 from cos_export.network import SpikingNetwork
 from cos_export.simulation import ann_logits, simulate
 

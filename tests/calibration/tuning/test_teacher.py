@@ -10,7 +10,8 @@ from small_networks import two_layers
 from calibration.tuning.teacher import teacher_logits
 from cos_export.network import SpikingNetwork
 from cos_export.simulation import ann_logits, simulate
-from cos_export.simulation.program import Program, limit_activation
+from cos_export.simulation.activations import limit_activation
+from cos_export.simulation.program import Program
 
 IMAGES = np.random.default_rng(4).normal(size=(24, 2, 5, 5)).astype(np.float32)
 

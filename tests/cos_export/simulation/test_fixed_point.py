@@ -19,6 +19,7 @@ from cos_export.network import Quantisation, SampleStates, SpikingNetwork
 from cos_export.onnx_file import build_model
 from cos_export.quantisation import check_ranges, quantise
 from cos_export.simulation import simulate
+from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.fixed_point import (
     LARGEST_START,
     half_integers,
@@ -26,7 +27,7 @@ from cos_export.simulation.fixed_point import (
     round_states_to_half_integers,
     round_to_half_integers,
 )
-from cos_export.simulation.program import Program, clipped_activation
+from cos_export.simulation.program import Program
 
 
 def spikes(currents: list[int], theta: int, v_init: float, strict: bool) -> list[bool]:
