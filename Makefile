@@ -1,6 +1,7 @@
 # make demo   the environment, everything installed, and the main job on the embedded network
 # make test   the environment if absent, and the whole test suite
 # make lint   ruff and mypy
+# make coverage   the test suite once more, and which lines no test runs: no gate, and build/coverage for a browser
 # make docs   the documentation as a site in build/site; a warning is an error
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -9,7 +10,7 @@ BIN    := $(VENV)/bin
 # The version that the project is tested with. Where pip knows a CPU build under that version it is taken.
 TORCH  ?= torch==2.13.0
 
-.PHONY: demo test lint docs environment lava clean
+.PHONY: demo test coverage lint docs environment lava clean
 .DELETE_ON_ERROR:
 
 environment: $(VENV)/.complete
@@ -30,6 +31,10 @@ demo: lava
 
 test: lava
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+coverage: lava
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile \
+		--cov --cov-report term --cov-report html:build/coverage
 
 lint: environment
 	$(BIN)/ruff check .

@@ -95,3 +95,43 @@ def test_the_speed_table_of_the_readme_says_what_was_measured() -> None:
         "\n\n"
     )[0]
     assert set(table.splitlines()) == expected
+
+
+ROOMS = [
+    path
+    for package in ("cos_export", "calibration", "targets")
+    for path in sorted((ROOT / package).iterdir())
+    if (path.is_dir() and any(path.glob("*.py"))) or (path.suffix == ".py" and not path.name.startswith("__"))
+]
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=named)
+def test_contributing_says_what_every_room_is_for(path: Path) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    section = page.split(f"### {path.parent.name}/\n")[1].split("\n#")[0]
+    rooms = {
+        name for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)
+    }
+    assert path.name + "/" * path.is_dir() in rooms, f"say in a row of its table what {named(path)} is for"
+
+
+def test_contributing_names_no_room_that_is_gone() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    for package in ("cos_export", "calibration", "targets"):
+        section = page.split(f"### {package}/\n")[1].split("\n#")[0]
+        for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE):
+            for name in re.findall(r"`(.+?)`", row):
+                assert (ROOT / package / name).exists(), f"{package}/{name}"
+
+
+def test_the_files_of_the_ten_changes_are_there() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    changes = re.findall(r"^\d+\. .+$", page, re.MULTILINE)
+    assert len(changes) == 10
+    for change in changes:
+        folder = Path()
+        for name in re.findall(r"`([\w/]+(?:/|\.py|\.jinja))`", change):
+            places = [ROOT / name, ROOT / "cos_export" / name, folder / name]
+            found = next((place for place in places if place.exists()), None)
+            assert found is not None, f"{name} in: {change}"
+            folder = found.parent

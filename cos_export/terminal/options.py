@@ -68,7 +68,9 @@ CalibrationDataOption = Annotated[
 ]
 MeanOption = Annotated[str | None, typer.Option(help="Subtracted from each channel: one number, or 0.5,0.5,0.5.")]
 StdOption = Annotated[str | None, typer.Option(help="Each channel is divided by it: one number, or 0.2,0.2,0.2.")]
-TargetsOption = Annotated[str, typer.Option(help="With commas: pytorch, onnxruntime, lava (lava:faithful, lava:netx).")]
+TargetsOption = Annotated[
+    str, typer.Option(help="With commas, of those that cos-export targets lists; lava:faithful is a back end of lava.")
+]
 DeadlineOption = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="That each run of a target may take; by default plenty.")
 ]

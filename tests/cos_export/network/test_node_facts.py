@@ -15,6 +15,7 @@ import torch
 from calibration.tuning.parameters import Tuning
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
+from cos_export.network.fields import check_fields
 from cos_export.network.node_facts import REFUSED, facts, known_types
 from cos_export.network.reparametrisation import with_current_bias, with_thresholds
 from cos_export.nir_file import read_nir, write_nir
@@ -67,6 +68,11 @@ def test_every_type_is_described_or_refused_with_a_reason() -> None:
     assert set(TYPES) == set(known_types()) | set(REFUSED)
     assert not set(known_types()) & set(REFUSED)
     assert set(EXAMPLES) == set(known_types())
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_the_fields_of_every_type_that_runs_are_checked(name: str) -> None:
+    assert check_fields.dispatch(TYPES[name]) is not check_fields.dispatch(object)
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
