@@ -24,6 +24,8 @@ from cos_export.capturing import Finding as Finding
 from cos_export.capturing import capture as capture
 from cos_export.capturing import check_model as check_model
 from cos_export.capturing import inspect_module as inspect_module
+from cos_export.costing import Costs as Costs
+from cos_export.costing import costs as costs
 from cos_export.datasets import Dataset as Dataset
 from cos_export.datasets import Normalisation as Normalisation
 from cos_export.datasets import load_dataset as load_dataset

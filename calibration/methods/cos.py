@@ -152,6 +152,11 @@ class COS(PerSampleMethod):
         "none does: there is nothing to take back. Use half, or static."
     )
 
+    @property
+    def presimulated_steps(self) -> int:
+        """Of each iteration rho, for it pre-simulates anew."""
+        return self.rho * self.iterations
+
     def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
         """Calibrates and runs a batch; see `cos_export.simulation.PerSampleCalibration.run`.
 

@@ -187,6 +187,15 @@ class PerSampleMethod(Method):
     def rho(self) -> int:
         """Extra steps for each sample."""
 
+    @property
+    def presimulated_steps(self) -> int:
+        """Steps that each layer takes of its input before its own run: rho, for each pass over them."""
+        return self.rho
+
+    def presimulated(self, network: SpikingNetwork) -> SpikingNetwork | None:
+        """What runs these steps, all layers together; None if each layer waits for the calibrated one below."""
+        return None
+
     @abstractmethod
     def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
         """Calibrates and runs a batch; see `cos_export.simulation.PerSampleCalibration.run`."""

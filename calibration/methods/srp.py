@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calibration.methods.method import LONGEST, PerSampleMethod, option
-from cos_export.network import SampleStates
+from cos_export.network import SampleStates, SpikingNetwork, half_potentials
 from cos_export.simulation import Observer
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import Program
@@ -45,6 +45,12 @@ class SRP(PerSampleMethod):
     def rho(self) -> int:
         """tau, the extra steps per sample."""
         return self.tau
+
+    def presimulated(self, network: SpikingNetwork) -> SpikingNetwork:
+        """The network from v_init = theta / 2 with nothing silenced."""
+        return network.with_neurons(
+            {name: replace(half_potentials(spec), silent=None) for name, spec in network.neurons.items()}
+        )
 
     def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
         """Calibrates and runs a batch; see `cos_export.simulation.PerSampleCalibration.run`."""

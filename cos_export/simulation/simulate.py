@@ -57,6 +57,13 @@ class PerSampleCalibration(Protocol):
     def record(self) -> Mapping[str, Any]:
         """Its name and every option as plain JSON: what a bundle keeps, for it to be rebuilt from."""
 
+    @property
+    def presimulated_steps(self) -> int:
+        """Steps that each layer takes of its input before its own run: rho, for each pass over them."""
+
+    def presimulated(self, network: SpikingNetwork) -> SpikingNetwork | None:
+        """What runs these steps, all layers together; None if each layer waits for the calibrated one below."""
+
     def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
         """Calibrates on `images` and runs them.
 
@@ -91,6 +98,7 @@ def simulate(
     record_spikes: bool = True,
     record_potentials: bool = False,
     record_states: bool = True,
+    observe: Observer | None = None,
     progress: Progress = silent,
 ) -> Trace:
     """Runs a network in PyTorch.
@@ -107,6 +115,7 @@ def simulate(
         record_spikes: Whether to keep every spike. Without, memory does not grow with the depth.
         record_potentials: Whether to keep every potential after the reset.
         record_states: Whether to keep what `calibration` set for each sample: a number for each neuron and sample.
+        observe: To be told of each layer's run, batch after batch.
         progress: Told of each batch.
 
     Returns:
@@ -131,7 +140,7 @@ def simulate(
             progress(f"simulating {steps} steps", start, len(array))
             batch = slice(start, min(start + batch_size, len(array)))
             tensor = torch.from_numpy(array[batch])
-            recorder = _Recorder(record_spikes, record_potentials)
+            recorder = _Recorder(record_spikes, record_potentials, observe)
             outputs, found = run(tensor, None if states is None else states.part(batch), recorder)
             logits = mean_readout(outputs, steps, network.readout_scale)
             _check_finite("The logits", logits)
@@ -189,16 +198,14 @@ def ann_logits(
 class _Recorder:
     """Keeps what the observer is asked to keep, on the host."""
 
-    def __init__(self, spikes: bool, potentials: bool) -> None:
-        self.keep_spikes, self.keep_potentials = spikes, potentials
-        self.forget()
-
-    def forget(self) -> None:
-        """Starts anew."""
+    def __init__(self, spikes: bool, potentials: bool, observe: Observer | None = None) -> None:
+        self.keep_spikes, self.keep_potentials, self._observe = spikes, potentials, observe
         self.spikes: dict[str, list[NDArray[np.bool_]]] = {}
         self.potentials: dict[str, list[FloatArray]] = {}
 
     def __call__(self, name: str, run: Run) -> None:
+        if self._observe is not None:
+            self._observe(name, run)
         # A potential that has left the finite numbers does not come back, unless it is reset to a value.
         _check_finite(f"The potentials of layer {name!r}", run.residual)
         if self.keep_spikes:
@@ -254,11 +261,10 @@ def _all_at_once(program: Program, steps: int) -> _Runner:
 
 def _calibrated(program: Program, steps: int, calibration: PerSampleCalibration) -> _Runner:
     def run(images: Tensor, states: SampleStates | None, recorder: _Recorder) -> tuple[Tensor, SampleStates | None]:
-        outputs, found = calibration.run(program, images.to(program.device), steps, recorder)
         if program.network.quantisation is None:
-            return outputs, found
+            return calibration.run(program, images.to(program.device), steps, recorder)
         # What counts is a run from the integers that are handed on.
-        recorder.forget()
+        _, found = calibration.run(program, images.to(program.device), steps, _Recorder(False, False))
         return again(images, round_states_to_half_integers(found, program.network), recorder)
 
     again = _all_at_once(program, steps)

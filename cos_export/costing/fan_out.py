@@ -1,0 +1,106 @@
+"""Fan-out: how many weights what leaves a place meets, at every place, borders included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import nir
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cos_export.network import SpikingNetwork
+from cos_export.network.graph import Shape, successors, with_attributes
+from cos_export.network.node_facts import facts
+from cos_export.simulation.program import synapse
+
+__all__ = ["WireKind", "fan_out", "input_kinds", "spike_fan_out"]
+
+WireKind = Literal["constant", "spikes", "graded"]
+"""What arrives at a node: the same numbers at every step, which the Input alone has made; spikes, which may have been
+summed or pooled; or numbers that a synapse has made of spikes."""
+
+FanOut = NDArray[np.float64]
+
+
+def input_kinds(network: SpikingNetwork) -> Mapping[str, WireKind]:
+    """What arrives at each node but the Input."""
+    leaving: dict[str, WireKind] = {network.input_name: "constant"}
+    arriving: dict[str, WireKind] = {}
+    for name in network.order:
+        if name == network.input_name:
+            continue
+        kinds = {leaving[source] for source in network.predecessors[name]}
+        kind: WireKind = kinds.pop() if len(kinds) == 1 else "graded"
+        arriving[name] = leaving[name] = kind
+        if name in network.neurons:
+            leaving[name] = "spikes"
+        elif facts(network.graph.nodes[name]).weighted and kind == "spikes":
+            leaving[name] = "graded"
+    return arriving
+
+
+def fan_out(node: nir.NIRNode, shape: Shape) -> FanOut:
+    """The number of weights other than 0 that each place of a synapse's input meets: of shape `shape`.
+
+    A synapse is linear, so that is what ones at its output become on the way back through it, each weight taken as 1:
+    the transposed pass, exact in float64. Of a pooling node it is the number of windows that a place lies in.
+
+    Args:
+        node: A synapse or a pooling node.
+        shape: Of its input, without the batch axis.
+    """
+    return _backwards(_counting(node), shape, None)
+
+
+def spike_fan_out(network: SpikingNetwork) -> Mapping[str, Mapping[str, FanOut]]:
+    """By layer and then by synapse or pooling node, how many of its weights or windows one spike of a neuron meets.
+
+    A spike goes through pooling nodes by itself: what it meets behind them is what every window that it lies in meets.
+    Synapses that a synapse feeds hear no spikes, and are not among these.
+    """
+    feeds, kinds = successors(network.graph), input_kinds(network)
+    # By node, what one spike that leaves it meets: by synapse or pooling node, an array of the node's output shape.
+    met: dict[str, dict[str, FanOut]] = {}
+    for name in reversed(network.order):
+        total: dict[str, FanOut] = {}
+        for target in feeds[name]:
+            if kinds[target] != "spikes" or target in network.neurons or target == network.output_name:
+                continue
+            node, shape = network.graph.nodes[target], network.shapes[name]
+            kind = facts(node).kind
+            if kind in ("synapse", "pooling"):
+                total[target] = total.get(target, 0) + fan_out(node, shape)
+            if kind in ("pooling", "rearrangement"):
+                for behind, array in met[target].items():
+                    passed = _backwards(_counting(node), shape, array)
+                    total[behind] = total.get(behind, 0) + passed
+        met[name] = total
+    return {name: met[name] for name in network.layers}
+
+
+def _counting(node: nir.NIRNode) -> nir.NIRNode:
+    """The node with 1 in place of every weight that is not 0, and no bias; a pooling node adds."""
+    about = facts(node)
+    if about.kind == "pooling":
+        return nir.SumPool2d(node.kernel_size, node.stride, node.padding)
+    changes = {}
+    if about.weights is not None:
+        changes[about.weights] = (np.asarray(getattr(node, about.weights)) != 0).astype(np.float64)
+    if about.bias is not None:
+        changes[about.bias] = np.zeros_like(np.asarray(getattr(node, about.bias)), np.float64)
+    return with_attributes(node, **changes)
+
+
+def _backwards(node: nir.NIRNode, shape: Shape, behind: FanOut | None) -> FanOut:
+    """The transposed pass of a linear node: of what stands at its output, or of ones."""
+    forward: Callable[[Tensor], Tensor] = synapse(node, lambda array: torch.as_tensor(np.asarray(array)).double())
+    with torch.enable_grad():
+        place = torch.zeros(1, *shape, dtype=torch.float64, requires_grad=True)
+        sent = forward(place)
+        weight = torch.ones_like(sent) if behind is None else torch.from_numpy(behind)[None]
+        (found,) = torch.autograd.grad(sent, place, weight)
+    # Whole numbers, from which a convolution by a transform may differ in the last digits.
+    return np.asarray(found[0].round().numpy())

@@ -1,0 +1,148 @@
+"""Counts operations while a network runs: what every spike and every analog value meets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cos_export.costing.fan_out import fan_out, input_kinds, spike_fan_out
+from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.network.graph import successors
+from cos_export.network.node_facts import facts
+from cos_export.simulation.neuron import Run
+from cos_export.simulation.program import Program
+
+__all__ = ["OperationCounter", "feeding_neurons"]
+
+Steps = NDArray[np.float64]
+"""One number for each step, or one alone for what is computed once."""
+
+
+def feeding_neurons(network: SpikingNetwork) -> frozenset[str]:
+    """The nodes that a layer hears with no other layer between; what no layer hears makes the readout."""
+    feeds = successors(network.graph)
+    found: set[str] = set()
+    for name in reversed(network.order):
+        if any(target in network.neurons or target in found for target in feeds[name]):
+            found.add(name)
+    return frozenset(found)
+
+
+class OperationCounter:
+    """Counts over a run of images, in which each batch, or part of one, tells of all layers in topological order.
+
+    Memory is that of one part. What is counted are whole numbers, exact in float64 up to 2^53.
+
+    Args:
+        network: What runs.
+        images: All images of the run, in order, as `check_images` returns them.
+        steps: How many steps of each layer it is told of.
+        activity: Over how many steps to take the mean of what each layer fires, to count what an artificial network
+            with these activations computes; 0 not to.
+    """
+
+    def __init__(self, network: SpikingNetwork, images: FloatArray, steps: int, *, activity: int = 0) -> None:
+        self.network, self.steps = network, steps
+        self._images, self._activity = images, activity
+        self.samples = 0
+        self.spikes: dict[str, Steps] = {name: np.zeros(steps) for name in network.layers}
+        self.operations: dict[str, Steps] = {}
+        """By synapse or pooling node, of all samples at each step; of what hears the Input alone once."""
+        self.artificial: dict[str, float] = {}
+        """By synapse, multiplications of an activation that is not 0, where each is the mean over a layer's spikes."""
+        self._met = {
+            name: {node: _in_memory_order(array) for node, array in met.items()}
+            for name, met in spike_fan_out(network).items()
+        }
+        self._kinds = input_kinds(network)
+        self._fan_out = {
+            name: _in_memory_order(fan_out(network.graph.nodes[name], network.shapes[network.predecessors[name][0]]))
+            for name in network.order
+            if facts(network.graph.nodes[name]).kind in ("synapse", "pooling")
+        }
+        for name in self._fan_out:
+            self.operations[name] = np.zeros(1 if self._kinds[name] == "constant" else steps)
+        self._graded = tuple(name for name in self._fan_out if self._kinds[name] == "graded")
+        self._part: dict[str, Tensor] = {}
+        self._program: Program | None = None
+
+    def observe(self, name: str, run: Run) -> None:
+        """Takes the run of a layer, as an `Observer` does."""
+        self.add(name, run.spikes)
+
+    def add(self, name: str, spikes: Tensor) -> None:
+        """Takes the spikes of a layer, (at least `steps`, batch, ...) of 0 and 1."""
+        spikes = spikes[: self.steps]
+        fired = _over_samples(spikes)
+        self.spikes[name] += fired.sum(1)
+        for node, met in self._met[name].items():
+            self.operations[node] += fired @ met
+        if self._graded:
+            self._part[name] = spikes.float()
+        elif self._activity:
+            self._part[name] = _active(spikes[: self._activity])
+        if name == self.network.layers[-1]:
+            self._end_part(spikes)
+
+    def _end_part(self, spikes: Tensor) -> None:
+        """Counts what meets numbers that are no spikes, once all layers have told."""
+        batch = slice(self.samples, self.samples + spikes.shape[1])
+        self.samples = batch.stop
+        trains, self._part = self._part, {}
+        constant = [name for name in self.operations if self._kinds[name] == "constant"]
+        program = self._program = self._program or Program(self.network, spikes.device)
+        images = torch.from_numpy(self._images[batch]).to(spikes.device).unsqueeze(0)
+        for name in (*constant, *self._graded):
+            self.operations[name] += self._of_values(program, name, trains, images)
+        if self._activity:
+            if self._graded:
+                trains = {layer: train[: self._activity].mean(0, keepdim=True) for layer, train in trains.items()}
+            for name in self._fan_out:
+                if facts(self.network.graph.nodes[name]).weighted:
+                    [count] = self._of_values(program, name, trains, images)
+                    self.artificial[name] = self.artificial.get(name, 0.0) + float(count)
+
+    def _of_values(self, program: Program, name: str, trains: Mapping[str, Tensor], images: Tensor) -> Steps:
+        """The products of what arrives at a node and is not 0, at each step: (steps or 1,)."""
+        arriving = program.currents(name, lambda source: trains.get(source, images))
+        present = torch.ne(arriving, 0, out=torch.empty_like(arriving))
+        return np.asarray(_over_samples(present) @ self._fan_out[name])
+
+    def kind(self, name: str) -> str:
+        """What a node's operations are: "accumulate", "multiply", or "pooling"."""
+        if facts(self.network.graph.nodes[name]).kind == "pooling":
+            return "pooling"
+        return "accumulate" if self._kinds[name] == "spikes" else "multiply"
+
+    def products(self, name: str) -> int:
+        """The products of a node's input with weights that are not 0, for one step of one image."""
+        return int(self._fan_out[name].sum())
+
+    def once(self, name: str) -> bool:
+        """Whether a node hears the Input alone, so that what it computes stays the same for all steps."""
+        return self._kinds[name] == "constant"
+
+
+def _in_memory_order(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A fan-out of shape (channels, ...) as `_over_samples` lays places out."""
+    return np.moveaxis(array, 0, -1).ravel()
+
+
+def _active(spikes: Tensor) -> Tensor:
+    """Which neurons fired at all, of (steps, batch, ...): (1, batch, ...) of 0 and 1."""
+    found = spikes[0].to(torch.float32, copy=True)
+    for spike in spikes[1:]:
+        torch.maximum(found, spike, out=found)
+    return found.unsqueeze(0)
+
+
+def _over_samples(values: Tensor) -> NDArray[np.float64]:
+    """The sum over the samples of (steps, batch, channels, ...) of 0 and 1: (steps, places), the channels innermost.
+
+    That is how layers lie in memory: in any other order a sum takes ten times as long.
+    """
+    return values.movedim(2, -1).flatten(2).sum(1, dtype=torch.float32).double().cpu().numpy()
