@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -21,29 +22,29 @@ __all__ = ["main"]
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it; and after a polite kill or a closed terminal, which unwind alike."""
 
+BROKEN_PIPE = 141
+"""The exit code of a command that was done when its reader had gone, as in `| head -1`: that of SIGPIPE in shells."""
+
 PATIENCE = 5.0
 """Seconds that an interrupted command has to clean up, in which further signals are not heard."""
 
 
 def main() -> NoReturn:
-    """Runs the command line: exits 0 if done, 1 if a check failed, 2 on wrong input, 3 if a target is missing."""
+    """Runs the command line: exits 0 if done, 1 if a check failed, 2 on wrong input, 3 if a target is missing.
+
+    What was asked for is done to its end whatever becomes of the standard streams. Then, in place of 0, it exits 141 if
+    the reader of standard output had gone, and 1 if it could not be written for another reason.
+    """
     interruption = _Interruption()
     as_json = "--json" in sys.argv
     code: int | None = None
+    streams = ExitStack()
     try:
         interruption.listen()
-        try:
-            with warnings.catch_warnings():
-                warnings.showwarning = partial(_show_warning, warnings.showwarning)
-                # The command line's own way of reporting an interruption is this code.
-                found = _app()(standalone_mode=False) or 0
-            if found == INTERRUPTED:
-                raise KeyboardInterrupt
-        except Exception as error:
-            if interruption.received:  # Libraries wrap it in errors of their own.
-                raise KeyboardInterrupt from error
-            found = _explained(error, as_json)
-        code = found
+        from cos_export.terminal.steady import steady_streams
+
+        streams.enter_context(steady_streams())
+        code = _run(interruption, as_json)
     except KeyboardInterrupt:
         if code is None:
             from cos_export.terminal.output import fail
@@ -53,8 +54,37 @@ def main() -> NoReturn:
         interruption.no_more()
         from cos_export.terminal.standard_output import release
 
-        release()
+        failure = release()
+        if failure is not None:
+            code = _unwritten(failure, code)
+        streams.close()
     sys.exit(code)
+
+
+def _run(interruption: _Interruption, as_json: bool) -> int:
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            # The command line's own way of reporting an interruption is this code.
+            found: int = _app()(standalone_mode=False) or 0
+        if found == INTERRUPTED:
+            raise KeyboardInterrupt
+    except Exception as error:
+        if interruption.received:  # Libraries wrap it in errors of their own.
+            raise KeyboardInterrupt from error
+        found = _explained(error, as_json)
+    return found
+
+
+def _unwritten(failure: OSError, code: int | None) -> int | None:
+    """The exit code where standard output could not be written."""
+    if isinstance(failure, BrokenPipeError):
+        return code or BROKEN_PIPE
+    from cos_export.terminal.output import fail
+
+    reason = failure.strerror or str(failure)
+    done = "" if code else " What was asked for is done."
+    return fail(f"Standard output could not be written: {reason}.{done}", code or 1, False)
 
 
 def _app() -> Typer:
@@ -99,7 +129,9 @@ def _show_warning(
     from cos_export.errors import Notice
 
     if issubclass(category, Notice):
-        sys.stderr.write(f"note: {message}\n")
+        from cos_export.terminal.printable import printable_message
+
+        sys.stderr.write(f"note: {printable_message(str(message))}\n")
     else:
         others(message, category, filename, lineno, file, line)
 

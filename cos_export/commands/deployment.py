@@ -20,7 +20,7 @@ from cos_export.terminal.options import (
     names,
     numbers,
 )
-from cos_export.terminal.output import finish, show_notes
+from cos_export.terminal.output import finish, show_notes, show_path
 from cos_export.terminal.standard_output import console
 
 __all__ = ["list_targets", "report", "run_bundle", "verify"]
@@ -131,11 +131,10 @@ def report(
     document = report_document(opened, parity, notes=notes)
     save_report(page, document)
     if not as_json:
-        screen = console()
         if parity is not None:
-            show_parity(screen, parity)
+            show_parity(console(), parity)
         show_notes(notes)
-        screen.print(f"  {page}", highlight=False, soft_wrap=True)
+        show_path(page)
     return finish({"bundle": str(bundle), "report": str(page), **document}, as_json, parity is None or parity.passed)
 
 

@@ -28,7 +28,7 @@ from cos_export.terminal.options import (
     numbers,
     whole_numbers,
 )
-from cos_export.terminal.output import finish
+from cos_export.terminal.output import finish, show_path
 from cos_export.terminal.standard_output import console
 
 __all__ = ["check", "offsets", "train"]
@@ -126,10 +126,9 @@ def train(
     with progress_bars() as progress:
         result, curve = run_training(job, progress=progress)
     if not as_json:
-        screen = console()
-        screen.print(training_table(result))
+        console().print(training_table(result))
         for path in (out, curve):
-            screen.print(f"  {path}", highlight=False, soft_wrap=True)
+            show_path(path)
     return finish({"weights": str(out), "curve": str(curve), **asdict(result)}, as_json, True)
 
 
@@ -180,7 +179,6 @@ def offsets(
     document = found.to_dict()
     picture = save_offset_picture(out, document)
     if not as_json:
-        screen = console()
-        screen.print(offsets_table(document, model))
-        screen.print(f"  {picture}", highlight=False, soft_wrap=True)
+        console().print(offsets_table(document, model))
+        show_path(picture)
     return finish({"model": model, "dataset": images.name, "picture": str(picture), **document}, as_json, True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Target
+from cos_export.json_numbers import spelled
 from cos_export.parity.comparison import Comparison, compare
 from cos_export.parity.local import LocalResult, check_local
 from cos_export.parity.record import check_record
@@ -87,7 +87,7 @@ class ParityResult(Mapping[str, TargetParity]):
 
     def to_dict(self) -> dict[str, Any]:
         """The whole result as plain numbers, lists and dicts; JSON has no nan and inf, which are those words."""
-        found: dict[str, Any] = _spelled(
+        found: dict[str, Any] = spelled(
             {
                 "passed": self.passed,
                 "samples": self.samples,
@@ -97,14 +97,6 @@ class ParityResult(Mapping[str, TargetParity]):
             }
         )
         return found
-
-
-def _spelled(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _spelled(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spelled(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = silent) -> ParityResult:

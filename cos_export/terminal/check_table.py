@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from cos_export.capturing.checking import CheckResult
 from cos_export.capturing.findings import Finding, alike, also
+from cos_export.terminal.figure_table import Column, FigureTable, prose
+from cos_export.terminal.printable import printable_message, words
 
 __all__ = ["check_table"]
 
@@ -21,20 +20,10 @@ def check_table(result: CheckResult, name: str) -> Group:
         result: From `check_model`.
         name: What the user called the model.
     """
-    table = Table(
-        title=escape(name),
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("module", overflow="fold")
-    table.add_column("operation", no_wrap=True)
-    table.add_column("becomes", overflow="fold", ratio=1)
+    table = FigureTable(name, [prose("module"), Column("operation", justify="left"), prose("becomes")])
     for finding in result.findings:
-        table.add_row(escape(finding.module or "(the model)"), escape(finding.op), _outcome(finding))
-    parts: list[Table | Text] = [table, _verdict(result)]
+        table.add_row(finding.module or "(the model)", finding.op, _outcome(finding))
+    parts: list[FigureTable | Text] = [table, _verdict(result)]
     told = [finding for finding in result.findings if finding.blocker is not None or finding.warning is not None]
     parts += [_details(group) for group in alike(told)]
     return Group(*parts)
@@ -44,8 +33,8 @@ def _outcome(finding: Finding) -> Text:
     if finding.blocker is not None:
         return Text("BLOCKS", style="bold red")
     if finding.warning is not None:
-        return Text(f"{finding.becomes} (warning)", style="yellow")
-    return Text(finding.becomes)
+        return words(f"{finding.becomes} (warning)", "yellow")
+    return words(finding.becomes)
 
 
 def _verdict(result: CheckResult) -> Text:
@@ -60,14 +49,14 @@ def _verdict(result: CheckResult) -> Text:
 def _details(group: list[Finding]) -> Text:
     """The finding's own words, once for all places where they hold."""
     first = group[0]
-    text = Text(f"\n{first.module or 'the model itself'}: {first.op}", style="bold")
-    for label, words, style in (
+    text = words(f"\n{first.module or 'the model itself'}: {first.op}", "bold")
+    for label, said, style in (
         ("", first.blocker, "red"),
         ("in  ", first.line, "dim"),
         ("fix ", first.fix, ""),
         ("warning ", first.warning, "yellow"),
         ("", also(group) if len(group) > 1 else None, "dim"),
     ):
-        if words is not None:
-            text.append(f"\n  {label}{words}", style=f"not bold {style}")
+        if said is not None:
+            text.append(printable_message(f"\n  {label}{said}"), style=f"not bold {style}")
     return text

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
+from rich.text import Text
+
+from cos_export.terminal.printable import words
 
 __all__ = ["note_lines"]
 
 
-def note_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """Lines with rich's markup, warnings last.
+def note_lines(metrics: Mapping[str, Any]) -> list[Text]:
+    """Lines for rich, warnings last.
 
     Args:
         metrics: As the manifest has them.
@@ -32,7 +34,8 @@ def note_lines(metrics: Mapping[str, Any]) -> list[str]:
             "float32 does"
         )
         warnings += beside.get("warnings", [])
-    return [*lines, *(f"[yellow]Warning:[/yellow] {escape(warning)}" for warning in warnings)]
+    told = [Text("Warning: ", "yellow").append_text(words(warning, "default")) for warning in warnings]
+    return [*map(words, lines), *told]
 
 
 def _selection(selection: Mapping[str, Any]) -> list[str]:
@@ -48,5 +51,5 @@ def _selection(selection: Mapping[str, Any]) -> list[str]:
         f"Method: {selection['chosen']}, the closest to the artificial network on {selection['samples']} images held "
         f"out, by KL divergence (decided alike): {scores}"
     ]
-    lines += [escape(f"Not tried: {name}: {reason}") for name, reason in selection["skipped"].items()]
+    lines += [f"Not tried: {name}: {reason}" for name, reason in selection["skipped"].items()]
     return lines

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from cos_export.json_numbers import spelled
+from cos_export.terminal.printable import words
 from cos_export.terminal.standard_output import console, stream
 
-__all__ = ["fail", "finish", "show_notes"]
+__all__ = ["fail", "finish", "show_notes", "show_path"]
 
 
 def finish(document: dict[str, Any], as_json: bool, passed: bool) -> int:
     """Prints the document where JSON is wanted; exit code 0, or 1 if a check has failed."""
     if as_json:
-        stream().write(json.dumps(document, indent=2) + "\n")
+        stream().write(json.dumps(spelled(document), indent=2, allow_nan=False) + "\n")
     return 0 if passed else 1
 
 
 def show_notes(notes: Iterable[str]) -> None:
     """What is not known of what was shown, a line for each."""
     for note in notes:
-        console().print(f"[yellow]note:[/yellow] {escape(note)}", highlight=False, soft_wrap=True)
+        console().print(_labelled("note:", "yellow", note), highlight=False, soft_wrap=True)
+
+
+def show_path(path: str | os.PathLike[str]) -> None:
+    """A file that was written, on a line of its own."""
+    console().print(words(f"  {os.fspath(path)}"), highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int, as_json: bool) -> int:
@@ -32,5 +40,9 @@ def fail(message: str, code: int, as_json: bool) -> int:
     if as_json:
         stream().write(json.dumps({"error": message, "exit_code": code}, indent=2) + "\n")
     else:
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(message)}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(_labelled("error:", "bold red", message), highlight=False, soft_wrap=True)
     return code
+
+
+def _labelled(label: str, style: str, message: str) -> Text:
+    return Text.assemble((label, style), " ", words(message))

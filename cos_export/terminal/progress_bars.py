@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from cos_export.progress import Progress
+from cos_export.terminal.printable import printable, words
 
 __all__ = ["progress_bars"]
 
@@ -30,7 +31,7 @@ def progress_bars() -> Iterator[Progress]:
         yield _Lines(console)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -41,7 +42,7 @@ def progress_bars() -> Iterator[Progress]:
 
         def report(stage: str, done: int, total: int, /) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
+                tasks[stage] = bars.add_task(printable(stage), total=total)
             bars.update(tasks[stage], completed=done, total=total)
             if done >= total:
                 bars.remove_task(tasks.pop(stage))
@@ -63,7 +64,7 @@ class _Lines:
         if done >= total:
             del self._begun[stage], self._told[stage]
             if now - begun >= PATIENCE:
-                self._console.print(f"{stage}: {total} in {now - begun:.1f} s", highlight=False)
+                self._console.print(words(f"{stage}: {total} in {now - begun:.1f} s"), highlight=False)
         elif now - told >= INTERVAL:
             self._told[stage] = now
-            self._console.print(f"{stage}: {done} of {total} after {now - begun:.0f} s", highlight=False)
+            self._console.print(words(f"{stage}: {done} of {total} after {now - begun:.0f} s"), highlight=False)

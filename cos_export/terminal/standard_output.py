@@ -15,6 +15,8 @@ from typing import ParamSpec, TextIO, TypeVar
 
 from rich.console import Console
 
+from cos_export.terminal.steady import SteadyStream, steady
+
 __all__ = ["console", "release", "reserved", "stream"]
 
 Parameters = ParamSpec("Parameters")
@@ -50,16 +52,20 @@ def reserved(command: Callable[Parameters, Result]) -> Callable[Parameters, Resu
     return run
 
 
-def release() -> None:
+def release() -> OSError | None:
     """Writes out what a command printed, and gives `sys.stdout` back.
+
+    Returns what kept any of it from being written, or None.
 
     The descriptor stays exchanged to the end of the process: a module may print as the process ends.
     """
     global _own, _python
-    if _own is not None and _python is not None:
-        sys.stdout, own = _python, _own
-        _own = _python = None
-        own.flush()
+    own = sys.stdout if _own is None else _own
+    own.flush()
+    if _python is not None:
+        sys.stdout = _python
+    _own = _python = None
+    return own.failure if isinstance(own, SteadyStream) else None
 
 
 def _duplicate() -> TextIO:
@@ -67,8 +73,8 @@ def _duplicate() -> TextIO:
     try:
         old, other = sys.stdout.fileno(), sys.stderr.fileno()
     except (io.UnsupportedOperation, AttributeError, ValueError):
-        return sys.stdout
+        return steady(sys.stdout)
     sys.stdout.flush()
     own = os.fdopen(os.dup(old), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
     os.dup2(other, old)
-    return own
+    return steady(own)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from cos_export.accuracy import AccuracyRow
 from cos_export.bundle import Bundle
+from cos_export.excerpt import excerpt
 from cos_export.parity import ParityResult, TargetParity
+from cos_export.terminal.figure_table import Column, FigureTable, figures, prose
+from cos_export.terminal.printable import words
 from cos_export.training import TrainingResult
 
 __all__ = [
@@ -28,42 +29,32 @@ __all__ = [
 ]
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+_MOST_STEPS = 16
+"""Steps that a table has columns for; of more, so many are shown, evenly spread."""
 
 
-def accuracy_table(ann: float | None, rows: Sequence[AccuracyRow], title: str) -> Table:
+def accuracy_table(ann: float | None, rows: Sequence[AccuracyRow], title: str) -> FigureTable:
     """Accuracy in percent by method and step, the artificial network first, with what each input costs."""
-    table = _table(title)
-    table.add_column("method")
-    for name in ("made for T", "rho", *(f"T = {t}" for t in rows[0].accuracy)):
-        table.add_column(name, justify="right")
+    shown = excerpt(list(rows[0].accuracy), _MOST_STEPS)
+    table = FigureTable(title, [prose("method"), *figures("made for T", "rho", *(f"T = {t}" for t in shown))])
     if ann is not None:
         table.add_row("ANN", "", "", f"{100 * ann:.1f}")
         table.add_section()
     for row in rows:
         # A per-sample method spends rho steps before the first: what one input costs stands beside its accuracy.
-        shares = [f"{100 * share:.1f}" + (f" ({row.rho + t})" if row.rho else "") for t, share in row.accuracy.items()]
+        shares = [f"{100 * row.accuracy[t]:.1f}" + (f" ({row.rho + t})" if row.rho else "") for t in shown]
         table.add_row(row.method, str(row.num_timesteps or "any"), str(row.rho), *shares)
     if any(row.rho for row in rows):
         table.caption = "in brackets: T_total = rho + T"
     return table
 
 
-def parity_table(result: ParityResult) -> Table:
+def parity_table(result: ParityResult) -> FigureTable:
     """One line for each target."""
-    table = _table("Parity with the recorded PyTorch run")
-    table.add_column("target", no_wrap=True)
-    for name in ("spikes", "differ", "violations", "logits off", "decisions", ""):
-        table.add_column(name, justify="right")
+    table = FigureTable(
+        "Parity with the recorded PyTorch run",
+        [prose("target"), *figures("spikes", "differ", "violations", "logits off", "decisions", "")],
+    )
     for target in result.targets.values():
         table.add_row(
             target.name,
@@ -72,28 +63,31 @@ def parity_table(result: ParityResult) -> Table:
             f"{target.local_violations:,}",
             f"{target.comparison.logit_difference:.1e}",
             str(target.comparison.decisions_changed),
-            "[green]passed[/green]" if target.passed else "[bold red]FAILED[/bold red]",
+            Text("passed", "green") if target.passed else Text("FAILED", "bold red"),
         )
     exact = any(target.exact for target in result.targets.values())
     rule = "A violation is a spike or logit that rounding cannot explain."
     if exact:
         rule = "In int8 not one spike or logit may differ."
-    faults = "".join(f"\n{escape(fault)}" for fault in result.record_faults)
+    faults = "".join(f"\n{fault}" for fault in result.record_faults)
     table.caption = f"{result.samples} samples, T = {result.steps}. {rule}{faults}"
     return table
 
 
-def limits_table(quantisation: Mapping[str, Any]) -> Table:
+def limits_table(quantisation: Mapping[str, Any]) -> FigureTable:
     """What can occur in each layer of a network of integers, and which limits of Loihi 2 that exceeds.
 
     Args:
         quantisation: As the manifest has it.
     """
-    table = _table("Ranges of integers, proved from the weights")
-    table.add_column("layer", no_wrap=True)
-    for name in ("weights", "threshold", "largest current", "largest sum", "T that fits", "bias exponent"):
-        table.add_column(name, justify="right")
-    table.add_column("beyond Loihi 2")
+    table = FigureTable(
+        "Ranges of integers, proved from the weights",
+        [
+            prose("layer"),
+            *figures("weights", "threshold", "largest current", "largest sum", "T that fits", "bias exponent"),
+            prose("beyond Loihi 2"),
+        ],
+    )
     for layer in quantisation["layers"]:
         span = layer["range"]
         low, high = span["threshold_minimum"], span["threshold_maximum"]
@@ -110,20 +104,19 @@ def limits_table(quantisation: Mapping[str, Any]) -> Table:
     return table
 
 
-def layer_table(target: TargetParity) -> Table:
+def layer_table(target: TargetParity) -> FigureTable:
     """Layer by layer: differing spikes at every step, and local violations."""
-    table = _table(f"{target.name}: differing spikes by layer and step")
-    table.add_column("layer", overflow="fold")
     layers = target.comparison.layers
     steps = len(next(iter(layers.values())).mismatches) if layers else 0
-    for t in range(steps):
-        table.add_column(f"t = {t + 1}", justify="right")
-    for name in ("local violations", "near ties"):
-        table.add_column(name, justify="right")
+    shown = excerpt(range(steps), _MOST_STEPS)
+    counted = ("all steps",) if len(shown) < steps else ()
+    names = (*(f"t = {t + 1}" for t in shown), *counted, "local violations", "near ties")
+    table = FigureTable(f"{target.name}: differing spikes by layer and step", [prose("layer"), *figures(*names)])
     for name, layer in layers.items():
         local = target.local.layers[name]
-        counts = [f"{count:,}" for count in layer.mismatches]
-        table.add_row(name, *counts, f"{local.violations.sum():,}", f"{local.near_ties.sum():,}")
+        counts = [f"{layer.mismatches[t]:,}" for t in shown]
+        total = [f"{layer.mismatches.sum():,}"] if counted else []
+        table.add_row(name, *counts, *total, f"{local.violations.sum():,}", f"{local.near_ties.sum():,}")
     return table
 
 
@@ -162,17 +155,16 @@ def show_parity(console: Console, result: ParityResult) -> None:
         if target.mismatches or violated:
             console.print(layer_table(target))
         for line in violation_lines(target):
-            console.print(line, highlight=False)
+            console.print(words(line), highlight=False)
     console.print(parity_table(result))
 
 
-def target_table(states: Mapping[str, Any]) -> Table:
+def target_table(states: Mapping[str, Any]) -> FigureTable:
     """The targets with their versions, and why one cannot run."""
-    table = _table("Targets")
-    for name in ("target", "ready", "version", "why not, and what to do"):
-        table.add_column(name)
+    columns = [prose("target"), Column("ready", justify="left"), prose("version"), prose("why not, and what to do")]
+    table = FigureTable("Targets", columns)
     for name, state in states.items():
-        table.add_row(name, "[green]yes[/green]" if state.ready else "[red]no[/red]", state.version, state.reason)
+        table.add_row(name, Text("yes", "green") if state.ready else Text("no", "red"), state.version, state.reason)
     return table
 
 
@@ -188,23 +180,20 @@ def show_conversion(
         console.print(parity_table(parity))
         for target in parity.targets.values():
             for line in violation_lines(target):
-                console.print(line, highlight=False)
+                console.print(words(line), highlight=False)
     steps, rho = manifest["num_timesteps"], manifest["rho"]
     made_for = manifest["calibrated_timesteps"]
     differs = "" if made_for in (None, steps) else f" (calibrated for T = {made_for})"
     console.print(
         f"T = {steps}{differs}, rho = {rho}, T_total = {rho + steps} steps per input, {numerics}", highlight=False
     )
-    for name in sorted(manifest["files"]):
-        console.print(f"  {bundle.path / name}", highlight=False, soft_wrap=True)
-    console.print(f"  {bundle.path / 'manifest.json'}", highlight=False, soft_wrap=True)
+    for name in (*sorted(manifest["files"]), "manifest.json"):
+        console.print(words(f"  {bundle.path / name}"), highlight=False, soft_wrap=True)
 
 
-def training_table(result: TrainingResult) -> Table:
+def training_table(result: TrainingResult) -> FigureTable:
     """The first, every tenth and the last epoch, and the accuracies at the end."""
-    table = _table(f"Training, {result.seconds:.0f} s")
-    for name in ("epoch", "loss", "accuracy (augmented)"):
-        table.add_column(name, justify="right")
+    table = FigureTable(f"Training, {result.seconds:.0f} s", figures("epoch", "loss", "accuracy (augmented)"))
     last = len(result.history)
     for number, epoch in enumerate(result.history, 1):
         if number in (1, last) or number % 10 == 0:
