@@ -135,3 +135,16 @@ def test_the_files_of_the_ten_changes_are_there() -> None:
             found = next((place for place in places if place.exists()), None)
             assert found is not None, f"{name} in: {change}"
             folder = found.parent
+
+
+def module_file(path: str) -> Path:
+    return (ROOT / path.replace(".", "/")).with_suffix(".py")
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    public = dict(re.findall(r"^from \S+ import (\w+) as (\w+)$", (ROOT / "cos_export/__init__.pyi").read_text(), re.M))
+    pages = "\n".join(path.read_text("utf-8") for path in sorted((DOCS / "api").glob("*.md")))
+    shown = {path.split(".")[-1] for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)}
+    modules = {path for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE) if module_file(path).exists()}
+    assert modules == {"cos_export.errors"}, "a function behind a module of its name takes its name twice"
+    assert set(public) - {"CosExportError", "__version__"} <= shown
