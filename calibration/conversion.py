@@ -2,84 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from calibration.agreement import check_agreement
-from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS, Choices, check_method
-from calibration.methods.method import Method, PerSampleMethod, StaticMethod
-from calibration.selection import MOST_HELD_OUT, Candidate, Selection, hold_out, select
-from calibration.stage import calibrate
-from calibration.thresholds import relu_thresholds
+from calibration.choices import Choices
+from calibration.data_parts import DataParts
+from calibration.methods.method import PerSampleMethod
+from calibration.preparing import prepare
+from calibration.selection import MOST_HELD_OUT, Candidate, Selection, select
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
-from cos_export.capturing import captured
-from cos_export.capturing.activation_observer import observed_relus
-from cos_export.capturing.options import check_options
-from cos_export.datasets import Dataset, is_named, load_dataset
+from cos_export.datasets import Dataset
 from cos_export.divergence import agreement
-from cos_export.errors import InputError, NetworkError, ResolutionWarning
-from cos_export.module_logits import eval_mode
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
-from cos_export.quantisation import quantise
 from cos_export.quantisation.resolution import coarse_layers
 from cos_export.simulation import ann_logits, simulate
-from cos_export.training.evaluation import check_logits
-from cos_export.user_code import user_code
 
-__all__ = [
-    "Conversion",
-    "DataParts",
-    "Prepared",
-    "convert",
-    "data_parts",
-    "prepare",
-]
-
-Channels = float | Sequence[float] | None
-
-
-@dataclass(frozen=True)
-class DataParts:
-    """Images to calibrate on, None if nothing needs them, and to measure on, and those to compare methods on.
-
-    They never overlap.
-    """
-
-    calibration: Dataset | None
-    evaluation: Dataset
-    held_out: Dataset | None = None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A network before and after its calibration.
-
-    Attributes:
-        captured: Before, of the numerics that are to be exported.
-        reference: Before, of float32.
-        candidates: After, by each method that was tried.
-        skipped: Why a method could not be tried, by name.
-        thresholds: What its ReLUs got, by path.
-        logits: Of the module, for the images to measure on: (samples, classes).
-        states: The files that hold results of the calibrations, if files were named: to be removed when the network is
-            kept elsewhere.
-    """
-
-    captured: SpikingNetwork
-    reference: SpikingNetwork
-    candidates: tuple[Candidate, ...]
-    skipped: Mapping[str, str]
-    thresholds: Mapping[str, FloatArray]
-    logits: FloatArray
-    states: tuple[Path, ...] = ()
+__all__ = ["Conversion", "IntegerLoss", "convert"]
 
 
 @dataclass(frozen=True)
@@ -153,171 +97,6 @@ class Conversion:
                 "values": {path: array.tolist() for path, array in self.thresholds.items()},
             }
         return found
-
-
-def data_parts(
-    module: nn.Module,
-    spec: str,
-    choices: Choices,
-    *,
-    calibration: str | None = None,
-    mean: Channels = None,
-    std: Channels = None,
-) -> DataParts:
-    """The data for a conversion of `module`.
-
-    A named data set has a training part to calibrate on. Of a file, what needs data gets the first images, at most
-    half of them, and the accuracy is measured on the rest, unless there is another file to calibrate on.
-
-    Args:
-        module: What is to be converted.
-        spec: A data set as `load_dataset` takes it.
-        choices: Of the user.
-        calibration: Another data set to calibrate on, all of whose images may serve.
-        mean: Of each channel, to be subtracted.
-        std: Of each channel, to be divided by.
-
-    Raises:
-        CaptureError: The module holds something that cannot be converted.
-        InputError: There is no such data set or method, the module does not take its images, or they are too few.
-    """
-    needed = choices.method.needs_data or bool(choices.candidates) or choices.numerics == "int8"
-    whole = load_dataset(spec, "test", mean=mean, std=std)
-    _check_takes(module, whole)
-    options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
-    example = torch.from_numpy(whole.images[:1])
-    if not needed and not observed_relus(module, example, options, torch.device("cpu")).keys:
-        return DataParts(None, whole)
-    wanted = choices.samples or CALIBRATION_SAMPLES
-    if is_named(spec) or calibration is not None:
-        pool = load_dataset(calibration or spec, "train", mean=mean, std=std)
-        _check_takes(module, pool)
-    elif len(whole) < 2:
-        raise InputError(f"{spec} has one image: some are needed to calibrate on, and others to measure on.")
-    else:
-        pool, rest = whole.split_at(min(wanted + min(MOST_HELD_OUT, max(1, wanted // 4)), len(whole) // 2))
-        whole = rest
-    if choices.method.name == "half" and not choices.candidates:
-        # Nothing is compared, so nothing is held out.
-        return DataParts(pool.first(min(wanted, len(pool))), whole)
-    used, held_out = hold_out(pool, wanted)
-    return DataParts(used, whole, held_out)
-
-
-def _check_takes(module: nn.Module, dataset: Dataset) -> None:
-    """Runs one image, so that a misfit is named before it is a traceback from deep inside the module."""
-    shape = tuple(dataset.images.shape[1:])
-    failure = f"{type(module).__name__} does not take images of shape {shape} from {dataset.name}"
-    with user_code(failure), eval_mode(module), torch.no_grad():
-        # A copy, for forward may write into it.
-        logits = module(torch.from_numpy(dataset.images[:1].copy()))
-    check_logits(module, logits, dataset)
-
-
-def prepare(
-    module: nn.Module,
-    parts: DataParts,
-    choices: Choices,
-    *,
-    resume: str | Path | None = None,
-    progress: Progress = silent,
-) -> Prepared:
-    """Captures a module and calibrates it: the part of `convert` that several processes share.
-
-    Args:
-        module: A trained network of QCFS or ReLU activations.
-        parts: From `data_parts`.
-        choices: Of the user.
-        resume: A file for the state of the calibration; see `calibration.stage.calibrate`.
-        progress: Told as it goes on.
-
-    Raises:
-        CaptureError: The module holds something that cannot be converted.
-        InputError: The images do not fit, there is no such method or option, or the state is another calibration's.
-        ParityError: The captured network does not compute what the module does.
-    """
-    check_method(choices)
-    thresholds = _thresholds(module, parts, choices, progress)
-    progress("capturing the network", 0, 1)
-    options = check_options(choices.levels, thresholds, choices.max_pool)
-    found = captured(module, parts.evaluation.first(1), options)
-    logits = check_agreement(module, found, parts.evaluation.images, device=choices.device)
-    progress("capturing the network", 1, 1)
-    reference = network = replace(found.network, schedule=choices.schedule)
-    to_integers = partial(_quantised, parts=parts, choices=choices, progress=progress)
-    if choices.numerics == "int8":
-        network = to_integers(reference)
-    candidates, skipped, states = [], {}, []
-    for method in choices.candidates or (choices.method,):
-        calibrated = partial(_calibrated, method=method, parts=parts, choices=choices, progress=progress)
-        own = _state_file(resume, method.name if choices.candidates else None)
-        try:
-            if choices.numerics == "float32":
-                candidates.append(Candidate(method, calibrated(reference, resume=own)))
-            elif method.changes_weights:
-                # Weights are tuned as they are trained, in float32; all else is found for the integers that will run.
-                tuned = calibrated(reference, resume=own)
-                candidates.append(Candidate(method, to_integers(tuned), tuned))
-            else:
-                beside = calibrated(reference, resume=_state_file(own, "float32"))
-                candidates.append(Candidate(method, calibrated(network, resume=own), beside))
-        except NetworkError as error:
-            # What this network cannot take: biases without a synapse to hold them.
-            if not choices.candidates:
-                raise
-            skipped[method.name] = str(error)
-        states += [file for file in (own, _state_file(own, "float32")) if file is not None]
-    return Prepared(network, reference, tuple(candidates), skipped, thresholds, logits, tuple(states))
-
-
-def _state_file(resume: str | Path | None, label: str | None) -> Path | None:
-    """A file for the state of one of several calibrations."""
-    if resume is None or label is None:
-        return None if resume is None else Path(resume)
-    path = Path(resume)
-    return path.with_name(f"{path.stem}.{label}{path.suffix}")
-
-
-def _calibrated(
-    network: SpikingNetwork,
-    method: Method,
-    parts: DataParts,
-    choices: Choices,
-    *,
-    resume: Path | None,
-    progress: Progress,
-) -> SpikingNetwork:
-    """The network calibrated by a static method; as it is for any other, and for the one that it was captured with."""
-    # A method that looks at no image is given those that are there; one that does never sees the evaluation's.
-    given = parts.calibration if method.needs_data else parts.evaluation
-    if given is None or not isinstance(method, StaticMethod) or method.name == network.method:
-        return network
-    return calibrate(
-        network,
-        given.images,
-        method,
-        choices.steps,
-        device=choices.device,
-        batch_size=choices.batch_size,
-        resume=resume,
-        progress=progress,
-    )
-
-
-def _quantised(network: SpikingNetwork, parts: DataParts, choices: Choices, progress: Progress) -> SpikingNetwork:
-    if parts.calibration is None:
-        raise InputError("Numerics int8 needs images to calibrate on.")
-    with warnings.catch_warnings():
-        # They stand in the manifest and at the end of the terminal's output (`IntegerLoss`).
-        warnings.simplefilter("ignore", ResolutionWarning)
-        return quantise(
-            network,
-            parts.calibration.images,
-            steps=choices.steps,
-            device=choices.device,
-            progress=progress,
-            **{QUANTISATIONS[name]: True for name in choices.quantisation},
-        )
 
 
 def convert(
@@ -401,18 +180,3 @@ def _agreement(chosen: Candidate, images: Dataset, choices: Choices, progress: P
         for network in (chosen.network, chosen.float32 or chosen.network)
     )
     return agreement(whole, real), len(some)
-
-
-def _thresholds(module: nn.Module, parts: DataParts, choices: Choices, progress: Progress) -> Mapping[str, FloatArray]:
-    if parts.calibration is None:
-        return {}
-    return relu_thresholds(
-        module,
-        parts.calibration.images,
-        choices.thresholds,
-        per_channel=choices.per_channel,
-        steps=choices.steps,
-        max_pool=choices.max_pool,
-        device=choices.device,
-        progress=progress,
-    )

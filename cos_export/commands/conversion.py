@@ -148,8 +148,10 @@ def calibrate(options: CalibrateOptions, method: Method) -> int:
 
 def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Target]) -> int:
     from calibration.choices import check_method
-    from calibration.conversion import convert, data_parts, prepare
+    from calibration.conversion import convert
+    from calibration.data_parts import data_parts
     from calibration.distributed import is_main
+    from calibration.preparing import prepare
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
     from cos_export.exporting import export_and_verify

@@ -64,7 +64,8 @@ def open_network(
         InputError: There is no such network or data set, they do not go together, or T is missing.
     """
     from calibration import method_of
-    from calibration.conversion import data_parts, prepare
+    from calibration.data_parts import data_parts
+    from calibration.preparing import prepare
     from cos_export.bundle import load
     from cos_export.bundle.data import dataset_for
     from cos_export.datasets import Normalisation

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from calibration.agreement import check_agreement
-from calibration.conversion import _check_takes
+from calibration.data_parts import check_takes
 from calibration.thresholds import relu_thresholds
 from cos_export.capturing import captured
 from cos_export.capturing.options import check_options
@@ -163,6 +163,6 @@ def test_the_first_look_at_the_images_writes_nothing_into_them():
 
     images = images_of(4)
     kept, model = images.copy(), Halving(nn.Flatten(), nn.Dropout(0.5), nn.Linear(72, 3))
-    _check_takes(model, Dataset(images, np.zeros(4, np.int64), "random", "none"))
+    check_takes(model, Dataset(images, np.zeros(4, np.int64), "random", "none"))
     np.testing.assert_array_equal(images, kept)
     assert all(module.training for module in model.modules())
