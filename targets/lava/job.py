@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cos_export.errors import InputError, TargetError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.network.schedule import windows
 from cos_export.reading.json_file import read_json
 from cos_export.reading.npz import read_header
 from cos_export.reading.plain_file import open_plain
@@ -26,7 +27,7 @@ from targets.lava.lowered_node import LoweredNode
 
 __all__ = ["NETX_FILE", "PROTOCOL", "Backend", "Job", "Result", "read_result", "read_trace", "write_job"]
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Of the job folder; the worker refuses any other."""
 
 NETX_FILE = "network.hdf5"
@@ -99,6 +100,8 @@ def write_job(
         "protocol": PROTOCOL,
         "backend": backend,
         "steps": steps,
+        "schedule": network.schedule,
+        "interval": windows(network, steps).interval if network.schedule == "layerwise" else steps,
         "samples": samples,
         "batch": batch,
         "cores": cores,

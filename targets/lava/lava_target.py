@@ -15,8 +15,9 @@ import numpy as np
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.datasets import Images
-from cos_export.errors import InputError, NetworkError, UnavailableError
+from cos_export.errors import InputError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_images, check_steps
+from cos_export.network.schedule import windows
 from cos_export.network.workload import multiply_accumulates
 from cos_export.progress import Progress, silent
 from cos_export.simulation.trace import Trace
@@ -34,9 +35,6 @@ __all__ = ["LavaTarget", "run_network"]
 _STARTING_SECONDS = 120.0
 _WORK_PER_SECOND: dict[Backend, float] = {"batched": 1e8, "faithful": 2e6, "netx": 2e6}
 """Multiplications, at about a twentieth of what was measured on two busy cores."""
-
-_SYNCHRONOUS_ONLY: frozenset[Backend] = frozenset({"batched", "faithful", "netx"})
-"""Back ends that know no windows."""
 
 _STEP_SECONDS = 0.02
 """For each process and each of Lava's steps, likewise."""
@@ -137,7 +135,6 @@ def run_network(
         TargetError: Lava failed, died, or was not done by the deadline.
     """
     chosen = options or LavaTarget()
-    _check_schedule(network, chosen.backend)
     array, steps = check_images(network, images), check_steps(steps, network)
     if chosen.backend == "netx" and states is not None:
         raise InputError(
@@ -168,14 +165,6 @@ def run_network(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_schedule(network: SpikingNetwork, backend: Backend) -> None:
-    if network.schedule == "layerwise" and backend in _SYNCHRONOUS_ONLY:
-        raise NetworkError(
-            f"The {backend} back end of Lava runs networks whose layers all fire from the first step on, and the "
-            "schedule of this one is layerwise. Run it on pytorch or onnxruntime."
-        )
-
-
 def _batch_size(network: SpikingNetwork, samples: int) -> int:
     """As many samples as keep the largest layer near a million values, in groups of nearly equal size."""
     largest = max(int(np.prod(shape)) for shape in network.shapes.values())
@@ -189,8 +178,16 @@ def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _clock_steps(network: SpikingNetwork, samples: int, steps: int) -> int:
+    """Lava's steps for so many samples, one after the other."""
+    if network.schedule == "synchronous":
+        return steps * samples
+    known = windows(network, steps)
+    return known.interval * (samples - 1) + known.latency
+
+
 def _deadline(network: SpikingNetwork, samples: int, steps: int, backend: Backend) -> float:
     """Seconds within which even a busy machine should be done."""
     work = multiply_accumulates(network) * samples * steps / _WORK_PER_SECOND[backend]
-    turns = _STEP_SECONDS * len(network.order) * steps * samples
+    turns = _STEP_SECONDS * len(network.order) * _clock_steps(network, samples, steps)
     return _STARTING_SECONDS + work + turns

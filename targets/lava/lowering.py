@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
@@ -14,7 +16,9 @@ from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork, check_states
 from cos_export.network.graph import convolution, pooling
 from cos_export.network.node_facts import facts
+from cos_export.network.schedule import windows
 from cos_export.simulation.fixed_point import quantise_input
+from cos_export.simulation.layerwise import check_layerwise
 from targets.lava.fixed_point import in_integers
 from targets.lava.lowered_node import LoweredNode
 
@@ -38,6 +42,7 @@ def lower(
     """
     held = states or SampleStates()
     check_states(network, held, len(images))
+    opens = _openings(network, steps)
     lowered: dict[str, LoweredNode] = {}
     for name in network.order:
         node = network.graph.nodes[name]
@@ -50,11 +55,22 @@ def lower(
                 lowered[name] = _neurons(network.neurons[name], steps, held, name)
             else:
                 lowered[name] = lower_synapse(node)
+            if name in opens:
+                lowered[name] = replace(lowered[name], settings={**lowered[name].settings, "opens": opens[name]})
             if network.numerics == "int8":
                 lowered[name] = in_integers(lowered[name])
         except NetworkError as error:
             raise NetworkError(f"Node {name!r} ({type(node).__name__}): {error}") from None
     return lowered
+
+
+def _openings(network: SpikingNetwork, steps: int) -> Mapping[str, int]:
+    """The steps before each layer may fire, and before the Output is read, under the layer-wise schedule."""
+    if network.schedule == "synchronous":
+        return {}
+    check_layerwise(network)
+    known = windows(network, steps)
+    return {**known.opens, network.output_name: known.readout_opens}
 
 
 def _neurons(spec: NeuronSpec, steps: int, states: SampleStates, name: str) -> LoweredNode:

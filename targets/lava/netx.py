@@ -33,6 +33,7 @@ def write_netx(network: SpikingNetwork, path: Path | str) -> None:
         /layer/<i>/shape     (channels, height, width) or (features,)
         /layer/<i>/weight    integers of 8 bits, (out, in, height, width) or (out, in); bias, of 16 bits
         /layer/<i>/neuron    type "CUBA" without leak; vThMant: theta; v_init: floor(v(0))
+        /schedule            "layerwise" if a layer must add up before it fires, which netx passes over, too
 
     Args:
         network: Of numerics "int8".
@@ -51,6 +52,8 @@ def write_netx(network: SpikingNetwork, path: Path | str) -> None:
     with h5py.File(content, "w") as file:
         for number, layer in enumerate(layers):
             _write(file.create_group(f"layer/{number}"), layer)
+        if network.schedule == "layerwise":
+            file["schedule"] = np.bytes_(network.schedule)
     with atomic_write(path) as draft:
         draft.write_bytes(content.getbuffer())
 

@@ -16,9 +16,14 @@ _LARGEST_CURRENT = 2**30
 """Leaves room in 32 bits for the potential and the bias that are added."""
 
 
-def _operation(node: Node, dtype: np.dtype | type, *, absolute: bool = False) -> Operation:
-    """The operation of a synapse, its arrays read from the job's folder; or that of their absolute values."""
+def _operation(node: Node, dtype: np.dtype | type, *, absolute: bool = False, window: int = 1) -> Operation:
+    """The operation of a synapse, its arrays read from the job's folder; or that of their absolute values.
+
+    Over a window of T steps its bias counts T times.
+    """
     arrays = {key: array for key in node.arrays if (array := node.array(key)) is not None}
+    if window > 1 and "bias" in arrays:
+        arrays["bias"] = np.asarray(arrays["bias"], dtype) * np.asarray(window, dtype)
     if absolute:
         arrays = {key: np.abs(array) for key, array in arrays.items()}
     try:
@@ -35,15 +40,17 @@ class Currents:
     Args:
         stage: Whose current.
         dtype: In which it is computed.
+        window: Steps that it is the sum over. Spikes are numbers of spikes then, and the Input and every bias count as
+            often as there are steps: synapses are linear, so one pass serves all.
     """
 
-    def __init__(self, stage: Stage, dtype: np.dtype | type) -> None:
-        self._stage, self._dtype = stage, np.dtype(dtype)
+    def __init__(self, stage: Stage, dtype: np.dtype | type, window: int = 1) -> None:
+        self._stage, self._dtype, self._window = stage, np.dtype(dtype), window
         spiking = {node.name for node in stage.sources}
         for node in stage.synapses:
             if spiking.intersection(node.inputs):
                 spiking.add(node.name)
-        self._operations = {node.name: _operation(node, dtype) for node in stage.synapses}
+        self._operations = {node.name: _operation(node, dtype, window=window) for node in stage.synapses}
         self._fixed = [node for node in stage.synapses if node.name not in spiking]
         self._changing = [node for node in stage.synapses if node.name in spiking]
         self._constant = not spiking.intersection(stage.node.inputs)
@@ -51,7 +58,9 @@ class Currents:
 
     def begin(self, images: np.ndarray | None) -> None:
         """Takes the next group's images, (batch, ...), or None if the Input does not reach this stage."""
-        self._held = {} if images is None else {self._stage.input_name: images}
+        self._held = {}
+        if images is not None:
+            self._held = {self._stage.input_name: images if self._window == 1 else images * self._window}
         self._evaluate(self._fixed, self._held)
         if self._constant:
             self._held = {"": _sum(self._stage.node, self._held, self._dtype)}
@@ -110,15 +119,20 @@ def largest_sums(stage: Stage, job: Job) -> dict[str, float]:
     return {name: float(value.max()) for name, value in values.items()}
 
 
-def current_type(stage: Stage, job: Job) -> type:
+def current_type(stage: Stage, job: Job, window: int = 1) -> type:
     """The type in which a stage's currents are computed: float32, or in integers one that is exact in any order.
+
+    Args:
+        stage: The stage.
+        job: What to run.
+        window: Steps that a current is the sum over.
 
     Raises:
         JobError: They may not fit into 32 bits.
     """
     if not job.integers:
         return np.float32
-    largest = max(largest_sums(stage, job).values())
+    largest = window * max(largest_sums(stage, job).values())
     if largest >= _LARGEST_CURRENT:
         raise JobError(
             f"The current of node {stage.node.name!r} may reach {largest:.0f}, and integers of 32 bits leave room "

@@ -6,7 +6,7 @@ shorter ways are made longer by synapses that only delay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ class _Wire:
         shape: Of what it carries, in the network's layout.
         delay: Synapses behind it.
         binary: Whether it carries unit spikes only.
+        opens: Steps of a sample's clock before the window of what it carries; None of a sum of several windows, not
+            equally deep, that a layer of neurons adds up.
         reshapes: The shapes that Flatten nodes have given it since, each as (before, after).
     """
 
@@ -44,6 +46,7 @@ class _Wire:
     shape: tuple[int, ...]
     delay: int
     binary: bool
+    opens: int | None = 0
     reshapes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
 
     def port(self) -> AbstractPort:
@@ -67,6 +70,7 @@ class _Builder:
         self._stages = {stage.node.name: stage for stage in cut(job.nodes)}
         heard = {source.name for stage in self._stages.values() for source in stage.sources}
         self._unheard = [node for node in job.nodes if node.kind == "neuron" and node.name not in heard]
+        self._readout = _readout_only(job.nodes)
         self._largest: dict[str, float] = {}
         if job.integers:
             for stage in self._stages.values():
@@ -88,7 +92,7 @@ class _Builder:
                 self._wires[node.name] = makers[node.kind](node)
         delay, process = self._accumulator(readout)
         latest = max([delay, *(wire.delay for wires in self._wires.values() for wire in wires)])
-        return process, self._job.samples * self._job.steps + latest
+        return process, self._job.clock_steps(self._job.samples) + latest
 
     def _arriving(self, node: Node) -> list[_Wire]:
         """What is added at a node, all equally late."""
@@ -99,8 +103,24 @@ class _Builder:
                 f"Node {node.name!r} adds the same input twice, which Lava's ports cannot do. "
                 'Use the "batched" back end, or double a weight.'
             )
+        if self._job.layerwise and node.name in self._readout:
+            return self._in_step(node, wires)
         latest = max(wire.delay for wire in wires)
-        return [self._delayed(wire, latest - wire.delay) for wire in wires]
+        opens = wires[0].opens if len({wire.opens for wire in wires}) == 1 else None
+        return [replace(self._delayed(wire, latest - wire.delay), opens=opens) for wire in wires]
+
+    def _in_step(self, node: Node, wires: Sequence[_Wire]) -> list[_Wire]:
+        """What is added in the readout, which hears the first spike of each layer in one step, however deep it is."""
+        opens = [wire.opens for wire in wires if wire.opens is not None]
+        if len(opens) < len(wires):
+            raise JobError(
+                f"Node {node.name!r}, which is read out, adds layers of different depth that a layer of neurons hears "
+                'through the same synapse, too. Use the "batched" back end.'
+            )
+        last = max(opens)
+        latest = max(wire.delay + own for wire, own in zip(wires, opens, strict=True))
+        delayed = [self._delayed(wire, latest - wire.delay - own) for wire, own in zip(wires, opens, strict=True)]
+        return [replace(wire, delay=latest - last, opens=last) for wire in delayed]
 
     def _delayed(self, wire: _Wire, steps: int) -> _Wire:
         from lava.proc.conv.process import Conv
@@ -114,14 +134,14 @@ class _Builder:
             delay = Conv(**arguments, num_message_bits=0 if wire.binary else 16)
             _reshaped(port, (width, 1, 1)).connect(delay.s_in)
             port = delay.a_out
-        return _Wire(port, wire.shape, wire.delay + steps, wire.binary)
+        return _Wire(port, wire.shape, wire.delay + steps, wire.binary, wire.opens)
 
     def _synapse(self, node: Node, process: AbstractProcess, shape: tuple[int, ...]) -> list[_Wire]:
         """Connects what arrives at a node to its process."""
         arriving = self._arriving(node)
         for wire in arriving:
             _reshaped(wire.port(), process.s_in.shape).connect(process.s_in)
-        return [_Wire(process.a_out, shape, arriving[0].delay + 1, False)]
+        return [_Wire(process.a_out, shape, arriving[0].delay + 1, False, arriving[0].opens)]
 
     def _bits(self, node: Node) -> int:
         """0 if unit spikes arrive, which Lava's synapses then take as such; else the input is graded."""
@@ -149,7 +169,7 @@ class _Builder:
 
     def _neuron(self, node: Node) -> list[_Wire]:
         delay, process = self._neuron_process(node)
-        return [_Wire(process.s_out, node.shape, delay, True)]
+        return [_Wire(process.s_out, node.shape, delay, True, node.opens)]
 
     def _accumulator(self, node: Node) -> tuple[int, AbstractProcess]:
         delay, process = self._neuron_process(node, tuple(other.shape for other in self._unheard))
@@ -205,6 +225,17 @@ class _Builder:
         wires = [wire for name in node.inputs for wire in self._wires[name]]
         before = self._in_shape(node)
         return [replace(wire, shape=node.shape, reshapes=(*wire.reshapes, (before, node.shape))) for wire in wires]
+
+
+def _readout_only(nodes: Sequence[Node]) -> frozenset[str]:
+    """The Output, and the synapses from which nothing but it is reached."""
+    found: set[str] = set()
+    for node in reversed(nodes):
+        readers = [other.name for other in nodes if node.name in other.inputs]
+        synapse = node.kind not in ("input", "neuron")
+        if synapse and all(reader in found for reader in readers):
+            found.add(node.name)
+    return frozenset(found)
 
 
 def build(job: Job) -> tuple[AbstractProcess, int]:

@@ -13,7 +13,7 @@ __all__ = ["InputSchedule"]
 class InputSchedule:
     """A layer of neurons, or the readout, `delay` synapses away from the Input.
 
-    Before its first turn it holds still: it integrates no bias and sends no spike. Potentials are float64, as all
+    Outside its turns it holds still: it integrates no bias and sends no spike. Potentials are float64, as all
     that Lava's synapses send, or int32.
 
     Args:
@@ -25,6 +25,7 @@ class InputSchedule:
 
     def __init__(self, job: Job, node: Node, delay: int, constant: np.ndarray) -> None:
         self._schedule, self._constant = SampleSchedule(job, node, delay), constant
+        self._sample = -1
         self._none = np.zeros(node.shape, bool)
         potential = np.int32 if job.integers else np.float64
         self._neurons = Neurons(node, 1, potential) if node.kind == "neuron" else None
@@ -34,13 +35,17 @@ class InputSchedule:
         turn = self._schedule.at(time_step)
         if turn is None:
             return self._none
-        sample, t = turn
-        whole = current + self._constant
         if self._neurons is None:
-            self._schedule.write(sample, t, whole)
+            if turn.fires is not None:
+                self._schedule.write(turn.number, turn.fires, current + self._constant)
             return self._none
-        if t == 0:
-            self._neurons.begin(sample, 1)
-        leaving = self._neurons.step(t, whole[None])[0]
-        self._schedule.write(sample, t, leaving)
+        if turn.number != self._sample:
+            self._sample = turn.number
+            self._neurons.begin(turn.number, 1)
+        whole = current if turn.constant is None else current + self._constant
+        self._neurons.charge(turn.constant, whole[None])
+        if turn.fires is None:
+            return self._none
+        leaving = self._neurons.fire()[0]
+        self._schedule.write(turn.number, turn.fires, leaving)
         return leaving

@@ -28,7 +28,7 @@ __all__ = [
     "write_result",
 ]
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Of the job folder. A change that an older worker would misread takes the next number."""
 
 JOB_FILE, RESULT_FILE, PROGRESS_FILE = "job.json", "result.json", "progress.npy"
@@ -61,6 +61,11 @@ class Node:
     settings: Mapping[str, Any]
     arrays: Mapping[str, str]
 
+    @property
+    def opens(self) -> int:
+        """Steps of a sample's clock before this layer may fire, or before this Output is read."""
+        return int(self.settings.get("opens", 0))
+
     def array(self, key: str) -> np.ndarray | None:
         """The array `key`, mapped into memory, or None if the node has none.
 
@@ -84,6 +89,8 @@ class Job:
     Attributes:
         backend: "batched", "faithful" or "netx".
         steps: T.
+        layerwise: Whether a layer adds up all T steps of what feeds it before it fires.
+        interval: Steps after which the next sample, or group of samples, may follow.
         samples: N.
         batch: Samples that one group of the batched back end holds.
         cores: Processor cores that the batched back end should keep busy.
@@ -97,6 +104,8 @@ class Job:
 
     backend: str
     steps: int
+    layerwise: bool
+    interval: int
     samples: int
     batch: int
     cores: int
@@ -106,6 +115,11 @@ class Job:
     parent: int | None
     segment_prefix: str
     deadline: float
+
+    def clock_steps(self, count: int) -> int:
+        """Steps until the last of `count` samples, or groups of them, has been read, nothing being late."""
+        (output,) = (node for node in self.nodes if node.kind == "output")
+        return (count - 1) * self.interval + output.opens + self.steps
 
 
 def _node(index: int, entry: Mapping[str, Any]) -> Node:
@@ -145,6 +159,8 @@ def read_job() -> Job:
         return Job(
             backend=document["backend"],
             steps=int(document["steps"]),
+            layerwise=document["schedule"] == "layerwise",
+            interval=int(document["interval"]),
             samples=int(document["samples"]),
             batch=int(document["batch"]),
             cores=int(document["cores"]),

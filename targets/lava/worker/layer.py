@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from currents import Currents, current_type
 from job import PROGRESS_FILE, Job
+from layout import zeros
 from neurons import Neurons, Outputs, Spikes
 from stages import Stage
+from window_schedule import WindowSchedule
 
 __all__ = ["Layer"]
 
@@ -16,8 +18,12 @@ __all__ = ["Layer"]
 class Layer:
     """A stage over groups of samples, streamed one after the other through one run.
 
-    Lava's step k = 1, 2, ... is step (k - 1 - late) mod T of group (k - 1 - late) div T. At each group's first
-    step the potentials start anew, and before the first group and after the last the stage rests.
+    Its clock is `late` steps behind Lava's. At each group's first step the potentials start anew, and before the first
+    group and after the last the stage rests.
+
+    Under the layer-wise schedule a layer of neurons only counts the spikes that come, and only in the steps in which
+    their layers fire. When its own window opens it computes its current from the numbers, in one pass, and what it
+    fires in the whole window, which leaves it step by step.
 
     Args:
         job: What to run.
@@ -26,9 +32,19 @@ class Layer:
     """
 
     def __init__(self, job: Job, stage: Stage, late: int) -> None:
-        self._job, self._late = job, late
+        self._job = job
         node = stage.node
-        self._currents = Currents(stage, current_type(stage, job))
+        groups = -(-job.samples // job.batch)
+        self._schedule, self._group = WindowSchedule(job, node, late, groups), -1
+        self._window = job.steps if job.layerwise and node.kind == "neuron" else 1
+        self._currents = Currents(stage, current_type(stage, job, self._window), self._window)
+        self._sources: dict[str, WindowSchedule] = {}
+        self._numbers: dict[str, np.ndarray] = {}
+        self._train: np.ndarray | None = None
+        if job.layerwise and node.kind == "neuron":
+            small = np.uint8 if job.steps < 256 else np.float32
+            self._sources = {source.name: WindowSchedule(job, source, late, groups) for source in stage.sources}
+            self._numbers = {source.name: zeros(job.batch, source.shape, small) for source in stage.sources}
         entry = next(n for n in job.nodes if n.name == stage.input_name)
         self._images = entry.array("images") if stage.hears_input else None
         potential = np.int32 if job.integers else np.float32
@@ -53,17 +69,30 @@ class Layer:
         Returns:
             What leaves the stage, (batch, ...), or None if it rests.
         """
-        group, t = divmod(time_step - 1 - self._late, self._job.steps)
-        first = group * self._job.batch
-        count = min(self._job.batch, self._job.samples - first)
-        if group < 0 or count <= 0:
-            self._leaving = None
+        self._leaving = None
+        turn = self._schedule.at(time_step)
+        if turn is None:
             return None
-        if t == 0:
+        first = turn.number * self._job.batch
+        count = min(self._job.batch, self._job.samples - first)
+        if turn.number != self._group:
+            self._group = turn.number
             self._begin(first, count)
-        self._place = (t, first, count)
-        current = self._currents.step(spikes)
-        self._leaving = current if self._neurons is None else self._neurons.step(t, current)
+        for name, source in self._sources.items():
+            sent = source.at(time_step)
+            if sent is not None and sent.fires is not None:
+                self._numbers[name] += spikes[name]
+        if turn.fires is None:
+            return None
+        self._place = (turn.fires, first, count)
+        if self._neurons is None:
+            self._leaving = self._currents.step(spikes)
+        elif self._job.layerwise:
+            if turn.fires == 0:
+                self._train = self._neurons.counts(self._currents.step(self._numbers), self._job.steps)
+            self._leaving = self._neurons.audible(self._train > turn.fires)
+        else:
+            self._leaving = self._neurons.step(turn.fires, self._currents.step(spikes))
         return self._leaving
 
     def record(self) -> None:
@@ -82,5 +111,7 @@ class Layer:
             images = np.zeros((self._job.batch, *self._images.shape[1:]), np.float32)
             images[:count] = self._images[first : first + count]
         self._currents.begin(images)
+        for numbers in self._numbers.values():
+            numbers[...] = 0
         if self._neurons is not None:
             self._neurons.begin(first, count)

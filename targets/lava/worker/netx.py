@@ -50,4 +50,4 @@ def build(job: Job) -> tuple[AbstractProcess, int]:
     if len(network.inp.shape) == 1 and len(entry.shape) > 1:
         port = port.transpose([2, 1, 0]).flatten()
     port.connect(network.inp)
-    return network, job.samples * job.steps + len(nodes)
+    return network, job.clock_steps(job.samples) + len(nodes)

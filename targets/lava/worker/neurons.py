@@ -86,21 +86,63 @@ class Neurons:
         Returns:
             The spikes that leave the layer, (batch, ...) of booleans.
         """
+        self.charge(t, current)
+        return self.fire()
+
+    def charge(self, t: int | None, current: np.ndarray) -> None:
+        """Adds a current, (batch, ...), and the bias of step t = 0, 1, ... if that counts now."""
         potential = self._potential
         if self._integers:
             current = current.astype(self._dtype)
-        if self._bias is not None and t < len(self._bias):
-            current = current + self._bias[t].reshape(-1, *[1] * (potential.ndim - 2))
+        if self._bias is not None and t is not None and t < len(self._bias):
+            current = current + self._per_channel(self._bias[t])
         np.add(potential, current, out=potential)
         if self._integers:
             np.clip(potential, -_LARGEST_POTENTIAL, _LARGEST_POTENTIAL, out=potential)
+
+    def counts(self, current: np.ndarray, steps: int) -> np.ndarray:
+        """How often each neuron fires in a window of T steps, having added up first.
+
+            n = clip(floor(m / theta), 0, T),  m = v_init + sum over the window of I(t) + beta(t)
+
+        With the strict comparison n = clip(ceil(m / theta) - 1, 0, T). What is silent fires in this count, too, and
+        is not to be heard: see `audible`. The potentials stay at v_init.
+
+        Args:
+            current: The sum over the window of I(t), (batch, ...).
+            steps: T.
+
+        Returns:
+            n, (batch, ...).
+        """
+        start = self._potential
+        if self._bias is not None:
+            whole = self._bias[:steps].astype(np.float64).sum(axis=0).astype(self._dtype)
+            start = start + self._per_channel(whole)
+        charged = start + (current.astype(self._dtype) if self._integers else current)
+        if self._integers:
+            np.clip(charged, -_LARGEST_POTENTIAL, _LARGEST_POTENTIAL, out=charged)
+            return np.clip(charged // self._threshold, 0, steps)
+        ratio = charged / self._threshold
+        return np.clip(np.ceil(ratio) - 1 if self._strict else np.floor(ratio), 0, steps)
+
+    def audible(self, fired: np.ndarray) -> np.ndarray:
+        """What leaves the layer of what it fired: nothing where it is silent."""
+        return fired if self._silent is None else fired & ~self._silent
+
+    def _per_channel(self, values: np.ndarray) -> np.ndarray:
+        return values.reshape(-1, *[1] * (self._potential.ndim - 2))
+
+    def fire(self) -> np.ndarray:
+        """The spikes that leave the layer now, (batch, ...) of booleans, each of which resets its neuron."""
+        potential = self._potential
         fired = potential > self._threshold if self._strict else potential >= self._threshold
         if self._reset is None:
             np.multiply(fired, self._threshold, out=self._subtracted)
             potential -= self._subtracted
         else:
             np.copyto(potential, self._reset, where=fired)
-        return fired if self._silent is None else fired & ~self._silent
+        return self.audible(fired)
 
 
 def _new_file(path: str, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.ndarray:

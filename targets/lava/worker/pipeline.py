@@ -26,26 +26,28 @@ def _fan_in(node: Node) -> int:
     return math.prod(node.settings.get("kernel", (1,)))
 
 
-def work(stage: Stage, steps: int) -> float:
+def work(stage: Stage, steps: int, *, each_step: bool = True) -> float:
     """What a stage does in a step, in products; what the constant input needs is spread over the steps.
 
     Args:
         stage: The stage.
         steps: T.
+        each_step: Whether what spikes feed is computed in each of them, and not once.
     """
     products = sum(math.prod(node.shape) * _fan_in(node) for node in stage.synapses)
-    return products / (1 if stage.sources else steps) + _NEURON_WORK * math.prod(stage.node.shape)
+    return products / (1 if each_step and stage.sources else steps) + _NEURON_WORK * math.prod(stage.node.shape)
 
 
-def segments(stages: Sequence[Stage], cores: int, steps: int) -> dict[str, int]:
+def segments(stages: Sequence[Stage], cores: int, steps: int, *, each_step: bool = True) -> dict[str, int]:
     """The run that each stage belongs to, by its node's name, counted from 0.
 
     Args:
         stages: In an order in which each comes after those that it hears.
         cores: Runs that there may be.
         steps: T.
+        each_step: As of `work`.
     """
-    works = [work(stage, steps) for stage in stages]
+    works = [work(stage, steps, each_step=each_step) for stage in stages]
     total, before, found = sum(works), 0.0, {}
     for stage, own in zip(stages, works, strict=True):
         middle = (before + own / 2) / total if total else 0.0

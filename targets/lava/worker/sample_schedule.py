@@ -1,10 +1,11 @@
-"""Whose turn it is at a layer that one sample after the other runs through, and what is written of it."""
+"""The turns of a layer that one sample after the other runs through, and what is written of it."""
 
 from __future__ import annotations
 
 import numpy as np
 from job import PROGRESS_FILE, Job, Node
 from neurons import Outputs, Spikes
+from window_schedule import Turn, WindowSchedule
 
 __all__ = ["SampleSchedule"]
 
@@ -12,8 +13,7 @@ __all__ = ["SampleSchedule"]
 class SampleSchedule:
     """A layer of neurons, or the readout, `delay` synapses away from the Input.
 
-    Every synapse sends what it received one step before. So at Lava's step k = 1, 2, ... this layer gets
-    the current of step (k - 1 - delay) mod T of sample (k - 1 - delay) div T.
+    Every synapse sends what it received one step before. So this layer's clock is `delay` steps late.
 
     Args:
         job: What to run.
@@ -22,7 +22,7 @@ class SampleSchedule:
     """
 
     def __init__(self, job: Job, node: Node, delay: int) -> None:
-        self._job, self._delay = job, delay
+        self._job, self._turns = job, WindowSchedule(job, node, delay, job.samples)
         self._file: Spikes | Outputs | None = None
         self._counter: np.ndarray | None = None
         if node.kind == "output":
@@ -31,10 +31,9 @@ class SampleSchedule:
         elif job.record_spikes:
             self._file = Spikes(job, node)
 
-    def at(self, time_step: int) -> tuple[int, int] | None:
-        """The sample and its step t = 0, 1, ... at one of Lava's steps, or None if it is no sample's turn."""
-        sample, t = divmod(time_step - 1 - self._delay, self._job.steps)
-        return (sample, t) if 0 <= sample < self._job.samples else None
+    def at(self, time_step: int) -> Turn | None:
+        """The turn at one of Lava's steps, or None if it is no sample's."""
+        return self._turns.at(time_step)
 
     def write(self, sample: int, t: int, leaving: np.ndarray) -> None:
         """Keeps what left the layer, of its node's shape: spikes, or what reaches the Output."""

@@ -36,7 +36,17 @@ def lava_environment() -> LavaEnvironment:
 @pytest.fixture(scope="session")
 def worker_modules() -> Iterator[SimpleNamespace]:
     """The worker's modules that need no Lava, imported as the worker does: by name, from its folder."""
-    wanted = ("job", "operations", "lava_arguments", "stages", "currents", "pipeline", "neurons")
+    wanted = (
+        "job",
+        "operations",
+        "lava_arguments",
+        "stages",
+        "currents",
+        "pipeline",
+        "neurons",
+        "layer",
+        "window_schedule",
+    )
     before = set(sys.modules)
     sys.path.insert(0, str(WORKER))
     try:

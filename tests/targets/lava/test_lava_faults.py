@@ -253,7 +253,7 @@ def test_another_version_of_the_protocol(
     nothing_left.prefixes.append(job.segment_prefix)
     document = json.loads((job.folder / "job.json").read_text())
     (job.folder / "job.json").write_text(json.dumps({**document, "protocol": 99}))
-    with pytest.raises(TargetError, match="follows version 99 of the protocol, and this worker version 3: they come"):
+    with pytest.raises(TargetError, match="follows version 99 of the protocol, and this worker version 4: they come"):
         supervise(lava_environment, job, _silent)
 
 

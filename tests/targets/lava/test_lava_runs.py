@@ -245,9 +245,11 @@ def test_a_target_runs_a_bundles_network() -> None:
 def test_states_that_do_not_fit_are_named() -> None:
     network = residual(_rng())
     batch = images(network, 2)
-    with pytest.raises(InputError, match=r"v_init of 'if1' must have shape \(2, 4, 6, 5\), and has \(1, 4, 6, 5\)"):
+    with pytest.raises(
+        InputError, match=r"v_init of layer 'if1' must have shape \(2, 4, 6, 5\), and has \(1, 4, 6, 5\)"
+    ):
         run_network(network, batch, 1, states=SampleStates(v_init={"if1": np.zeros((1, 4, 6, 5), np.float32)}))
-    with pytest.raises(InputError, match="silent of 'conv1', which is no layer of neurons"):
+    with pytest.raises(InputError, match="hold silent of a layer 'conv1', which the network does not have"):
         run_network(network, batch, 1, states=SampleStates(silent={"conv1": np.zeros((2, 4, 6, 5), bool)}))
     with pytest.raises(InputError, match="not finite"):
         bad = np.full((2, 4, 6, 5), np.nan, np.float32)
@@ -258,7 +260,7 @@ def test_a_node_that_lava_cannot_run_is_named() -> None:
     network = dense_only()
     name = next(name for name in network.order if name.startswith("linear"))
     network.graph.nodes[name] = nir.CubaLI(*[np.ones(5)] * 5) if hasattr(nir, "CubaLI") else nir.Delay(np.ones(5))
-    with pytest.raises(NetworkError, match=f"Node {name!r} .* cannot be run in Lava"):
+    with pytest.raises(NetworkError, match=f"Node {name!r} .* cannot be run: it leaks"):
         run_network(network, images(network, 1), 1)
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from random_networks import images, residual, sequential
+from random_networks import residual, sequential
 
 import targets
-from cos_export.errors import InputError, NetworkError, UnavailableError
+from cos_export.errors import InputError, UnavailableError
 from cos_export.network.workload import multiply_accumulates
-from targets.lava import LavaTarget, environment, find, install, installation, run_network
+from targets.lava import LavaTarget, environment, find, install, installation
 from targets.lava.environment import LavaEnvironment
 from targets.lava.job import PROTOCOL
 from targets.lava.lava_target import _batch_size, _deadline
@@ -54,13 +53,6 @@ def test_the_target_is_known_by_its_name() -> None:
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         LavaTarget(**options)
-
-
-@pytest.mark.parametrize("backend", ["batched", "faithful", "netx"])
-def test_a_layerwise_network_is_refused_before_anything_runs(backend: Any) -> None:
-    network = replace(residual(np.random.default_rng(0)), schedule="layerwise")
-    with pytest.raises(NetworkError, match=f"{backend} back end.*the schedule of this one is layerwise"):
-        run_network(network, images(network, 1), 2, options=LavaTarget(backend))
 
 
 def test_both_sides_speak_the_same_protocol(worker_modules: SimpleNamespace) -> None:

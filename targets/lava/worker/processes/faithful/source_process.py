@@ -14,7 +14,7 @@ from lava_ports import with_ports
 
 
 class SourceProcess(AbstractProcess):
-    """Sends image (k - 1) div T at Lava's step k = 1, 2, ..., and the last one for as long as it is asked.
+    """Sends each image for T steps, one after the other at the job's interval, and nothing in between and after.
 
     Lava's own buffer would have to hold every image T times.
 
@@ -39,9 +39,11 @@ class SourceModel(PyLoihiProcessModel):
 
     def run_spk(self) -> None:
         """One step."""
-        sample, t = divmod(self.time_step - 1, self._job.steps)
+        sample, t = divmod(self.time_step - 1, self._job.interval)
         if t == 0 and sample < self._job.samples:
             self._image = to_lava(np.asarray(self._images[sample], port_type(self._job)))
+        if t == self._job.steps or sample == self._job.samples:
+            self._image = np.zeros_like(self._image)
         self.s_out.send(self._image)
 
 

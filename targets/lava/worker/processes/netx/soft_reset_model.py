@@ -34,6 +34,8 @@ class SoftResetModel(PyLifModelBitAcc):
         self._node: Node = proc_params["node"]
         self._schedule = SampleSchedule(proc_params["job"], self._node, proc_params["delay"])
         self._start: np.ndarray | None = None
+        self._bias = np.zeros(0)
+        self._sample = -1
 
     def spiking_activation(self) -> np.ndarray:
         """At the threshold a neuron fires."""
@@ -51,15 +53,20 @@ class SoftResetModel(PyLifModelBitAcc):
             self._start = self.v.copy()
             self.scale_bias()
             self.scale_threshold()
+            self._bias = np.array(self.effective_bias)
         if turn is None:
             self.s_out.send(np.zeros(self.v.shape, np.int32))
             return
-        sample, t = turn
-        if t == 0:
+        if turn.number != self._sample:
+            self._sample = turn.number
             self.u[:], self.v[:] = 0, self._start
+        self.effective_bias = self._bias if turn.constant is not None else np.zeros_like(self._bias)
         self.subthr_dynamics(activation_in=arriving)
+        if turn.fires is None:
+            self.s_out.send(np.zeros(self.v.shape, np.int32))
+            return
         fired = self.spiking_activation()
         self.reset_voltage(spike_vector=fired)
-        leaving = arriving + self.effective_bias if self._node.kind == "output" else fired
-        self._schedule.write(sample, t, from_lava(leaving, self._node.shape))
+        leaving = arriving + self._bias if self._node.kind == "output" else fired
+        self._schedule.write(turn.number, turn.fires, from_lava(leaving, self._node.shape))
         self.s_out.send(fired.astype(np.int32))
