@@ -21,7 +21,7 @@ from random_networks import IF, affine, images, sequential
 
 from cos_export.errors import TargetError, UnavailableError
 from cos_export.network import SpikingNetwork
-from targets.lava import LavaTarget, run_network
+from targets.lava import LavaTarget, run_network, supervisor
 from targets.lava.environment import LavaEnvironment
 from targets.lava.job import Job
 from targets.lava.process_group import members
@@ -176,8 +176,11 @@ def test_a_process_that_is_stopped_is_noticed_before_any_deadline(
     temporary_folder: Path,
     worker_traces: SimpleNamespace,
     nothing_left: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
     choose: Callable[[int], int],
 ) -> None:
+    assert supervisor._STOPPED_SECONDS <= 20.0
+    monkeypatch.setattr(supervisor, "_STOPPED_SECONDS", 3.0)
     stopped: list[tuple[int, float]] = []
 
     def stop(group: int) -> None:
@@ -188,7 +191,7 @@ def test_a_process_that_is_stopped_is_noticed_before_any_deadline(
     with pytest.raises(TargetError, match=r"Process \d+ of the Lava worker has been stopped") as caught:
         run_network(small_network(), two_images(), MANY_STEPS, record_spikes=False, options=LavaTarget(deadline=3600.0))
     assert f"Process {stopped[0][0]} " in str(caught.value)
-    assert time.monotonic() - stopped[0][1] < 30.0
+    assert time.monotonic() - stopped[0][1] < 20.0
 
 
 @pytest.mark.parametrize("first", ["all", "main", "children"])
