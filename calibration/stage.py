@@ -16,7 +16,13 @@ from calibration.records import method_named
 from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
-from cos_export.network import SpikingNetwork, check_network, check_steps, with_normalisation_of
+from cos_export.network import (
+    SpikingNetwork,
+    check_held_throughout,
+    check_network,
+    check_steps,
+    with_normalisation_of,
+)
 from cos_export.network.schedule import Schedule, check_schedule
 from cos_export.progress import Progress, silent
 from cos_export.simulation.fixed_point import round_to_half_integers
@@ -66,6 +72,7 @@ def calibrate(
         UnavailableError: The device is not there, or the processes do not find each other.
     """
     check_network(network)
+    check_held_throughout(network)
     chosen = static_only(method_named(method) if isinstance(method, str) else method)
     if not chosen.supports(network.numerics):
         raise InputError(chosen.refusal(network.numerics))

@@ -31,6 +31,7 @@ from cos_export.datasets import Normalisation as Normalisation
 from cos_export.datasets import load_dataset as load_dataset
 from cos_export.errors import CosExportError as CosExportError
 from cos_export.exporting import export as export
+from cos_export.lowering import lowered as lowered
 from cos_export.network import NeuronSpec as NeuronSpec
 from cos_export.network import SampleStates as SampleStates
 from cos_export.network import SpikingNetwork as SpikingNetwork

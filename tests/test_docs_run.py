@@ -35,7 +35,7 @@ from cos_export import training, zoo
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-QUICK = ("check", "convert-and-export", "verify", "run", "report", "offsets", "analyze")
+QUICK = ("check", "convert-and-export", "verify", "run", "report", "offsets")
 """Commands that are run."""
 
 SLOW = ("resnet20", "vgg9")
@@ -124,7 +124,7 @@ def shortened(arguments: list[str]) -> list[str]:
     if words[0] == "convert-and-export":
         words += ["--golden", "4", "--samples", "32"]
         words += ["--updates", "2", "--rounds", "1"] if "static" in words else []
-    return [*words, "--samples", "20"] if words[0] in ("offsets", "run", "analyze") else words
+    return [*words, "--samples", "20"] if words[0] in ("offsets", "run") else words
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_commands_in_running_text_are_there_with_their_options(path: Path) -> No
         assert {word for word in words if word.startswith("--")} <= known, line
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/numerics.md", "docs/methods/offset-spikes.md", "docs/analyze.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/numerics.md", "docs/methods/offset-spikes.md"])
 def test_quick_commands_run(name: str, folder: Path) -> None:
     importlib.invalidate_caches()
     models = importlib.import_module("my_package.models")

@@ -13,6 +13,7 @@ from cos_export.costing.fan_out import fan_out, input_kinds, spike_fan_out
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.network.graph import successors
 from cos_export.network.node_facts import facts
+from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import Run
 from cos_export.simulation.program import Program
 
@@ -96,8 +97,11 @@ class OperationCounter:
         constant = [name for name in self.operations if self._kinds[name] == "constant"]
         program = self._program = self._program or Program(self.network, spikes.device)
         images = torch.from_numpy(self._images[batch]).to(spikes.device).unsqueeze(0)
-        for name in (*constant, *self._graded):
+        shown = input_train(self.network, images[0], self.steps)
+        for name in constant:
             self.operations[name] += self._of_values(program, name, trains, images)
+        for name in self._graded:
+            self.operations[name] += self._of_values(program, name, trains, shown)
         if self._activity:
             if self._graded:
                 trains = {layer: train[: self._activity].mean(0, keepdim=True) for layer, train in trains.items()}

@@ -1,6 +1,12 @@
 """The network: a NIR graph, what NIR has no field for, and what a run of it takes."""
 
-from cos_export.network.inputs import check_images, check_states, check_steps, with_normalisation_of
+from cos_export.network.inputs import (
+    check_held_throughout,
+    check_images,
+    check_states,
+    check_steps,
+    with_normalisation_of,
+)
 from cos_export.network.spiking_network import (
     FloatArray,
     NeuronSpec,
@@ -17,6 +23,7 @@ __all__ = [
     "Quantisation",
     "SampleStates",
     "SpikingNetwork",
+    "check_held_throughout",
     "check_images",
     "check_network",
     "check_states",

@@ -11,7 +11,7 @@ from cos_export.errors import InputError
 from cos_export.network.spiking_network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.whole_number import whole_number
 
-__all__ = ["check_images", "check_states", "check_steps", "with_normalisation_of"]
+__all__ = ["check_held_throughout", "check_images", "check_states", "check_steps", "with_normalisation_of"]
 
 
 def check_images(network: SpikingNetwork, images: Images) -> FloatArray:
@@ -40,6 +40,19 @@ def check_steps(steps: int | None, network: SpikingNetwork) -> int:
     if chosen is None:
         raise InputError("The network was not calibrated for a number of steps: say how many with steps=.")
     return whole_number("The number of steps", chosen, 1)
+
+
+def check_held_throughout(network: SpikingNetwork) -> None:
+    """Refuses a network whose input is held for some steps only, where no other network has a meaning.
+
+    Raises:
+        InputError: It is one, as every network is that was lowered.
+    """
+    if network.input_steps is not None:
+        raise InputError(
+            f"The input of this network is held for {network.input_steps} steps only, as of one that was lowered: it "
+            "can be run and exported, and nothing else. Take the layer-wise network, and lower it at the end."
+        )
 
 
 def check_states(network: SpikingNetwork, states: SampleStates, samples: int) -> None:

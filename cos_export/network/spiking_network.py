@@ -18,6 +18,7 @@ from cos_export.errors import InputError, NetworkError
 from cos_export.network.fields import numbers
 from cos_export.network.graph import Shape, predecessors, shapes, topological_order
 from cos_export.network.schedule import Schedule, check_schedule
+from cos_export.whole_number import whole_number
 
 __all__ = [
     "FloatArray",
@@ -183,7 +184,7 @@ class Quantisation:
 class SpikingNetwork:
     """A feed-forward network of integrate-and-fire neurons.
 
-    The graph has one Input and one Output. The input is analog and held for all steps, every wire
+    The graph has one Input and one Output. The input is analog and held for all steps (or `input_steps`), every wire
     from a spiking node carries its unit spike, several edges into a node are added, and the readout is
     the mean over the steps of what reaches the Output.
 
@@ -197,6 +198,7 @@ class SpikingNetwork:
         quantisation: What the integers stand for, in a network of numerics "int8" and only there.
         schedule: "synchronous" if every layer fires from the first step on, "layerwise" if each integrates all T steps
             of what feeds it before it fires (`cos_export.network.schedule`).
+        input_steps: The steps for which the input is held; afterwards the Input sends zero. None if it is held for all.
         calibration: The method's record, its name and every option as plain JSON, from which
             `calibration.records.method_of` rebuilds it; None where that is not known.
         calibrated_timesteps: T of the calibration, or None where what was set is made for any T.
@@ -214,6 +216,7 @@ class SpikingNetwork:
     numerics: Literal["float32", "int8"] = "float32"
     quantisation: Quantisation | None = None
     schedule: Schedule = "synchronous"
+    input_steps: int | None = None
     calibration: Mapping[str, Any] | None = None
     calibrated_timesteps: int | None = None
     normalisation: Normalisation | None = None
@@ -221,6 +224,7 @@ class SpikingNetwork:
 
     def __post_init__(self) -> None:
         check_schedule(self.schedule)
+        self._check_input_steps()
         if (self.numerics == "int8") != (self.quantisation is not None):
             raise NetworkError('A network of numerics "int8" has a quantisation, and no other network has one.')
         object.__setattr__(self, "neurons", MappingProxyType(dict(self.neurons)))
@@ -251,6 +255,16 @@ class SpikingNetwork:
                     f"Node {name!r} (IF): r must be 1. Divide its threshold and potentials by r for the same spikes."
                 )
         self._check_ends()
+
+    def _check_input_steps(self) -> None:
+        if self.input_steps is None:
+            return
+        whole_number("input_steps", self.input_steps, 1)
+        if self.schedule == "layerwise":
+            raise NetworkError(
+                "Under the layer-wise schedule the input is held for the T steps of the first window: input_steps must "
+                "be None."
+            )
 
     def _check_ends(self) -> None:
         """What is said of the images and of the classes must fit the Input and the Output."""

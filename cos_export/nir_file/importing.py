@@ -103,6 +103,7 @@ def import_graph(
         numerics=facts.numerics,
         quantisation=facts.quantisation,
         schedule=facts.schedule,
+        input_steps=facts.input_steps,
         normalisation=facts.normalisation,
         class_names=facts.class_names,
     )

@@ -14,9 +14,10 @@ survive a NIR file. On each spiking node:
 
 and on the graph `schema`, `num_timesteps` (T to run), `rho`, `method`, `calibration` (the method's record, its name and
 every option, as JSON), `calibrated_timesteps` (T of the calibration, 0 if made for any), `numerics`, `schedule`
-("synchronous", which a graph that says nothing is, or "layerwise"), `producer`, the
+("synchronous", which a graph that says nothing is, or "layerwise"), `input_encoding`, `producer`, the
 constants of `CONTRACT`, and for numerics "int8" `input_scale`, `input_minimum`, `input_maximum` and `readout_scale`
 (see `cos_export.network.Quantisation`): the graph itself takes and gives integers.
+`input_encoding` is "constant", or "constant_then_zero" beside `input_steps`, the steps for which the input is held.
 `input_mean`, `input_std` and `class_names` are said at `cos_export.nir_file.input_metadata`.
 """
 
@@ -59,7 +60,6 @@ __all__ = [
 SCHEMA = "cos-export/1"
 
 CONTRACT: Mapping[str, str | float] = {
-    "input_encoding": "constant",
     "readout": "mean",
     "update_order": "charge,fire,reset",
     "dt": 1.0,
@@ -68,11 +68,13 @@ CONTRACT: Mapping[str, str | float] = {
 }
 """What is so in every network: a file of our schema that says otherwise cannot be run."""
 
+_HELD, _HELD_AT_FIRST = "constant", "constant_then_zero"
+
 QUANTISATION_KEYS = ("input_scale", "input_minimum", "input_maximum", "readout_scale")
 GRAPH_KEYS = frozenset(
     {
         *("schema", "num_timesteps", "rho", "method", "calibration", "calibrated_timesteps", "numerics", "schedule"),
-        "producer",
+        *("input_encoding", "input_steps", "producer"),
         *CONTRACT,
         *QUANTISATION_KEYS,
         *INPUT_KEYS,
@@ -99,6 +101,7 @@ class GraphFacts:
         numerics: "float32" or "int8".
         quantisation: What the integers stand for, if there are any.
         schedule: "synchronous" or "layerwise".
+        input_steps: The steps for which the input is held, or None if it is for all.
         dt: Length of a step in the unit of NIR's r, or None if not said.
         normalisation: What pixels are normalised with before they reach the Input, if it is said.
         class_names: What the entries of the readout are called, if it is said.
@@ -113,6 +116,7 @@ class GraphFacts:
     numerics: Literal["float32", "int8"] = "float32"
     quantisation: Quantisation | None = None
     schedule: Schedule = "synchronous"
+    input_steps: int | None = None
     dt: float | None = None
     normalisation: Normalisation | None = None
     class_names: tuple[str, ...] | None = None
@@ -149,11 +153,19 @@ def graph_metadata(network: SpikingNetwork) -> dict[str, str | int | float | Flo
         "calibrated_timesteps": int(network.calibrated_timesteps or 0),
         "numerics": network.numerics,
         "schedule": network.schedule,
+        **_input_encoding(network),
         **({} if network.quantisation is None else asdict(network.quantisation)),
         **CONTRACT,
         **input_metadata(network),
         "producer": producer(),
     }
+
+
+def _input_encoding(network: SpikingNetwork) -> dict[str, str | int]:
+    """How long the input is held; a reader that knows nothing of `input_steps` refuses the word."""
+    if network.input_steps is None:
+        return {"input_encoding": _HELD}
+    return {"input_encoding": _HELD_AT_FIRST, "input_steps": int(network.input_steps)}
 
 
 def window_metadata(network: SpikingNetwork) -> dict[str, dict[str, int]]:
@@ -238,6 +250,7 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
         numerics=cast("Literal['float32', 'int8']", numerics),
         quantisation=_quantisation(metadata) if numerics == "int8" else None,
         schedule=schedule,
+        input_steps=_input_steps(metadata),
         dt=1.0 if dt is None else _number("dt", dt),
         normalisation=read_normalisation(metadata),
         class_names=read_class_names(metadata),
@@ -270,6 +283,21 @@ def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:
         scale=None if scale is None else scale.astype(np.float64),
         window_opens=None if opens is None else _integer("window_opens", opens, 0, 2**31),
     )
+
+
+def _input_steps(metadata: Mapping[str, Any]) -> int | None:
+    encoding, shown = _word("input_encoding", metadata) or _HELD, metadata.get("input_steps")
+    if encoding not in (_HELD, _HELD_AT_FIRST):
+        raise NetworkError(
+            f"The graph's metadata says input_encoding = {encoding!r}, and only {_HELD!r} and {_HELD_AT_FIRST!r} can "
+            "be run."
+        )
+    if (encoding == _HELD_AT_FIRST) != (shown is not None):
+        raise NetworkError(
+            f"The graph's metadata says input_encoding = {encoding!r} and {'no ' if shown is None else ''}input_steps: "
+            f"{_HELD_AT_FIRST!r} and input_steps belong together."
+        )
+    return None if shown is None else _integer("input_steps", shown, 1)
 
 
 def _record(metadata: Mapping[str, Any], method: str) -> Mapping[str, Any] | None:

@@ -203,7 +203,7 @@ def _difference(network: SpikingNetwork, written: nir.NIRGraph, found: SpikingNe
             if not _identical(getattr(stored, entry.name), getattr(found.neurons[name], entry.name)):
                 return f"{entry.name} of the neurons {name!r}"
     kept = ("num_timesteps", "method", "rho", "calibration", "calibrated_timesteps", "numerics", "quantisation")
-    for key in (*kept, "schedule", "normalisation", "class_names"):
+    for key in (*kept, "schedule", "input_steps", "normalisation", "class_names"):
         if getattr(network, key) != getattr(found, key):
             return key
     return None

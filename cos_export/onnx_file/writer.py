@@ -65,7 +65,8 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
 
     The graph has these inputs, of which a run must give the first only:
 
-        images              (batch, ...) float32, held for all steps; a network of integers rounds them first
+        images              (batch, ...) float32, held for all steps (or the network's `input_steps`, and zero
+                            afterwards); a network of integers rounds them first
         v_init/<layer>      (1 or batch, ...) float32, by default the layer's own
         silent/<layer>      (1 or batch, ...) bool, likewise; where a layer has a mask, or with `per_sample`
 
@@ -120,14 +121,27 @@ def _all_at_once(
     wires: Wires[tuple[str, ...]] = Wires(network)
     layers: dict[str, LayerValues] = {}
     for name, parts in wires.walk():
-        arriving = _summed(builder, name, parts) if parts else (images,)
+        arriving = _summed(builder, name, parts) if parts else _held_images(builder, images, steps, network.input_steps)
         if name in network.neurons:
             layers[name] = unroll_neurons(builder, name, network.neurons[name], arriving, steps, per_sample=per_sample)
             wires[name] = layers[name].spikes
         else:
             apply = _synapse(builder, network, name)
-            wires[name] = tuple(apply(value, f"{_step(name, t, arriving)}/current") for t, value in enumerate(arriving))
+            # What is the same in several steps is computed once.
+            made: dict[str, str] = {}
+            for t, value in enumerate(arriving):
+                if value not in made:
+                    made[value] = apply(value, f"{_step(name, t, arriving)}/current")
+            wires[name] = tuple(made[value] for value in arriving)
     return wires.readout, {name: layer.fired for name, layer in layers.items()}
+
+
+def _held_images(builder: GraphBuilder, images: str, steps: int, shown: int | None) -> tuple[str, ...]:
+    """What the Input sends in each step, or once for all: the images, and zeros after `shown` steps."""
+    if shown is None or steps <= shown:
+        return (images,)
+    none = builder.add("Mul", [images, builder.constant(f"{IMAGES}/zero", np.array(0, np.float32))], f"{IMAGES}/none")
+    return (images,) * shown + (none,) * (steps - shown)
 
 
 def _layer_after_layer(

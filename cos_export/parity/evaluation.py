@@ -12,6 +12,7 @@ from cos_export.network import NeuronSpec, SampleStates, SpikingNetwork
 from cos_export.network.wires import Wires
 from cos_export.parity.rounding import UNIT_ROUNDOFF, Bounded, added, bounded_synapse, exact
 from cos_export.simulation.fixed_point import quantise_input
+from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import channels_last, sample_blocks
 
 __all__ = ["Charge", "Evaluation", "Neurons", "at_step", "per_step", "sent_images"]
@@ -54,10 +55,12 @@ class Evaluation:
 
     Args:
         network: What was run.
+        steps: T.
     """
 
-    def __init__(self, network: SpikingNetwork) -> None:
+    def __init__(self, network: SpikingNetwork, steps: int) -> None:
         self.network = network
+        self.steps = steps
         self.unit = UNIT_ROUNDOFF if network.quantisation is None else 0.0
         self._synapses = {
             name: bounded_synapse(network.graph.nodes[name], self.unit)
@@ -83,7 +86,7 @@ class Evaluation:
                 yield name, arriving
                 wires[name] = exact(spikes[name].to(torch.float64))
             elif not arriving:
-                wires[name] = sent_images(network, images)
+                wires[name] = exact(input_train(network, sent_images(network, images).value[0], self.steps))
             else:
                 wires[name] = per_step(self._synapses[name], added(arriving, self.unit))
             if name == network.output_name:

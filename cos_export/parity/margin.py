@@ -21,7 +21,7 @@ def evaluation_of(network: SpikingNetwork, steps: int) -> Evaluation:
         network: What was run.
         steps: T.
     """
-    return WindowEvaluation(network, steps) if network.schedule == "layerwise" else Evaluation(network)
+    return WindowEvaluation(network, steps) if network.schedule == "layerwise" else Evaluation(network, steps)
 
 
 def margin_at(

@@ -28,8 +28,7 @@ class WindowEvaluation(Evaluation):
     """
 
     def __init__(self, network: SpikingNetwork, steps: int) -> None:
-        super().__init__(network)
-        self._steps = steps
+        super().__init__(network, steps)
         self._over_window = {
             name: bounded_synapse(network.graph.nodes[name], self.unit, steps=steps)
             for name in network.order
@@ -38,7 +37,7 @@ class WindowEvaluation(Evaluation):
 
     def walk(self, images: Tensor, spikes: Mapping[str, Tensor]) -> Iterator[tuple[str, list[Bounded]]]:
         """What arrives at each layer over its window, (1, batch, ...), and at the Output in each of its steps."""
-        network, steps = self.network, self._steps
+        network, steps = self.network, self.steps
         wires: Wires[Bounded] = Wires(network)
         held = sent_images(network, images)
         read: dict[str, Bounded] = {network.input_name: held}
@@ -70,9 +69,9 @@ class WindowEvaluation(Evaluation):
             terms = [exact(start[block]), *(at_step(part, 0, block) for part in arriving)]
             if bias is not None:
                 terms.append(bias)
-            charged, bound = added(terms, self.unit, steps=self._steps)
+            charged, bound = added(terms, self.unit, steps=self.steps)
             if bound is not None:
-                bound = bound + gamma(self._steps + 1, self.unit) * (charged.abs() + bound)
+                bound = bound + gamma(self.steps + 1, self.unit) * (charged.abs() + bound)
             spent = torch.zeros_like(charged)
             for k, seen in enumerate(spikes[:, block]):
                 margin = charged - theta - spent
@@ -83,11 +82,11 @@ class WindowEvaluation(Evaluation):
 
     def _bias(self, spec: NeuronSpec) -> Bounded | None:
         """The sum of the per-step bias over the window, whether it is rounded once or at every step."""
-        table = spec.bias_per_step(self._steps)
+        table = spec.bias_per_step(self.steps)
         if table is None:
             return None
         exactly = torch.from_numpy(table).to(torch.float64)
-        error = gamma(self._steps, self.unit) * exactly.abs().sum(0)
+        error = gamma(self.steps, self.unit) * exactly.abs().sum(0)
         return Bounded(exactly.sum(0), None if self.unit == 0 else error)
 
     def _read_out(self, name: str, sent: dict[str, Bounded]) -> Bounded:

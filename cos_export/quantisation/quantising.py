@@ -20,6 +20,7 @@ from cos_export.network import (
     NeuronSpec,
     Quantisation,
     SpikingNetwork,
+    check_held_throughout,
     check_images,
     check_network,
     with_normalisation_of,
@@ -102,6 +103,7 @@ def quantise(
         NetworkError: A layer cannot be written in integers, or its ranges do not fit; the message names it.
     """
     check_network(network)
+    check_held_throughout(network)
     if network.quantisation is not None:
         raise InputError("The network is one of integers already.")
     samples = whole_number("samples", samples, 1)

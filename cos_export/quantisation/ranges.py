@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.errors import InputError, NetworkError
-from cos_export.network import NeuronSpec, SpikingNetwork
+from cos_export.network import NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.network.node_facts import bias_of, facts, weight_field
 from cos_export.network.wires import Wires
 from cos_export.quantisation.integrality import check_integers
 from cos_export.quantisation.intervals import Bound, Interval, carried, input_interval
+from cos_export.quantisation.step_ranges import reaches
 from cos_export.simulation.fixed_point import LARGEST_START
 
 __all__ = ["LARGEST_POTENTIAL", "LARGEST_SUM", "LayerRange", "check_ranges", "layer_ranges"]
@@ -101,6 +102,8 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
     if quantisation is None:
         raise InputError("Ranges are proved of a network of integers. Quantise it first.")
     check_integers(network)
+    if network.input_steps is not None:
+        return _ranges_by_step(network, quantisation, steps, LARGEST_START if per_sample else 0.0)
     window = steps if network.schedule == "layerwise" else 1
     wires: Wires[Interval] = Wires(network)
     found: list[LayerRange] = []
@@ -131,6 +134,31 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
                 "activation their integers multiply: put an activation between them, make the layer narrower, or "
                 "export float32."
             )
+    return tuple(found)
+
+
+def _ranges_by_step(
+    network: SpikingNetwork, quantisation: Quantisation, steps: int, start: float
+) -> tuple[LayerRange, ...]:
+    """The ranges of a network whose layers may fire in some steps only."""
+    for name, node in network.graph.nodes.items():
+        if facts(node).weighted:
+            _check_weights(name, node)
+    found = []
+    for name, reach in reaches(network, quantisation, steps, start, LARGEST_POTENTIAL, LARGEST_SUM):
+        weights, biases = _synapses_before(network, name)
+        theta = network.neurons[name].threshold if name in network.neurons else np.zeros(1)
+        found.append(
+            LayerRange(
+                name=name,
+                weight_minimum=int(min((w.min() for w in weights), default=0)),
+                weight_maximum=int(max((w.max() for w in weights), default=0)),
+                bias_largest=int(max((np.abs(b).max() for b in biases), default=0)),
+                threshold_minimum=int(theta.min()),
+                threshold_maximum=int(theta.max()),
+                **reach._asdict(),
+            )
+        )
     return tuple(found)
 
 

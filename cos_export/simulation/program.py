@@ -25,6 +25,7 @@ from cos_export.network.graph import Convolution, Shape, convolution, pooling
 from cos_export.network.node_facts import facts
 from cos_export.network.wires import Wires
 from cos_export.simulation.fixed_point import quantise_input
+from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import NeuronTensors, neuron_tensors
 
 __all__ = ["NeuronRule", "Program", "is_multiple", "synapse"]
@@ -75,7 +76,7 @@ class Program:
     def _move(self, array: object) -> Tensor:
         return torch.as_tensor(np.asarray(array)).to(device=self.device, dtype=self.dtype)
 
-    def propagate(self, images: Tensor, rule: NeuronRule) -> Tensor:
+    def propagate(self, images: Tensor, rule: NeuronRule, steps: int | None = None) -> Tensor:
         """Walks the network once, layer by layer, and lets `rule` say what each layer sends on.
 
         A value is dropped as soon as its last reader has run, so memory does not grow with the depth.
@@ -83,6 +84,7 @@ class Program:
         Args:
             images: (batch, ...) on this program's device and of its dtype, before any rounding to integers.
             rule: From a layer's currents to its output.
+            steps: T, without which a network whose input is not held for all steps is refused.
 
         Returns:
             What reaches the Output node: (steps or 1, batch, classes), in units of `readout_scale`.
@@ -95,7 +97,7 @@ class Program:
             images = images.contiguous(memory_format=torch.channels_last)
         for name, parts in wires.walk():
             sources = network.predecessors[name]
-            arriving = parts.pop(0) if sources else images.unsqueeze(0)
+            arriving = parts.pop(0) if sources else input_train(network, images, steps)
             own = bool(sources) and sources[0] in computed & self._read_once
             while parts:
                 part = parts.pop(0)

@@ -254,7 +254,7 @@ def _all_at_once(program: Program, steps: int) -> _Runner:
             recorder(name, layer)
             return layer.spikes
 
-        return program.propagate(images.to(program.device), rule), states
+        return program.propagate(images.to(program.device), rule, steps), states
 
     return run
 

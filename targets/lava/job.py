@@ -27,7 +27,7 @@ from targets.lava.lowered_node import LoweredNode
 
 __all__ = ["NETX_FILE", "PROTOCOL", "Backend", "Job", "Result", "read_result", "read_trace", "write_job"]
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Of the job folder; the worker refuses any other."""
 
 NETX_FILE = "network.hdf5"

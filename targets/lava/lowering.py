@@ -32,7 +32,7 @@ def lower(
 
     Args:
         network: What to run.
-        images: (samples, ...), held for all steps.
+        images: (samples, ...), held for all steps or the network's `input_steps`.
         steps: T.
         states: Initial potentials and silent masks of each sample, in place of the network's.
 
@@ -50,7 +50,8 @@ def lower(
             kind = facts(node).kind
             if kind == "input":
                 taken = quantise_input(torch.from_numpy(images), network.quantisation).numpy()
-                lowered[name] = LoweredNode("input", arrays={"images": taken})
+                shown = steps if network.input_steps is None else min(steps, network.input_steps)
+                lowered[name] = LoweredNode("input", {"shown": shown}, {"images": taken})
             elif kind == "neurons":
                 lowered[name] = _neurons(network.neurons[name], steps, held, name)
             else:

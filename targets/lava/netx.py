@@ -47,6 +47,11 @@ def write_netx(network: SpikingNetwork, path: Path | str) -> None:
             f"netx computes in integers of 8 bits, and the network's numerics are {network.numerics}. "
             "Convert it with --numerics int8."
         )
+    if network.input_steps is not None:
+        raise NetworkError(
+            f"netx holds the input for all steps, and this network's input is held for {network.input_steps} only. Run "
+            "it on another back end."
+        )
     layers = _layers(network)
     content = io.BytesIO()  # libhdf5 crashes the process where it cannot write, as on a full disk
     with h5py.File(content, "w") as file:

@@ -28,7 +28,7 @@ __all__ = [
     "write_result",
 ]
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Of the job folder. A change that an older worker would misread takes the next number."""
 
 JOB_FILE, RESULT_FILE, PROGRESS_FILE = "job.json", "result.json", "progress.npy"

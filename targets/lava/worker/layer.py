@@ -47,6 +47,8 @@ class Layer:
             self._numbers = {source.name: zeros(job.batch, source.shape, small) for source in stage.sources}
         entry = next(n for n in job.nodes if n.name == stage.input_name)
         self._images = entry.array("images") if stage.hears_input else None
+        # The step from which on the Input sends zero.
+        self._shown: int = entry.settings["shown"]
         potential = np.int32 if job.integers else np.float32
         self._neurons = Neurons(node, job.batch, potential) if node.kind == "neuron" else None
         self._file: Spikes | Outputs | None = None
@@ -84,6 +86,8 @@ class Layer:
                 self._numbers[name] += spikes[name]
         if turn.fires is None:
             return None
+        if turn.fires == self._shown:
+            self._show_nothing()
         self._place = (turn.fires, first, count)
         if self._neurons is None:
             self._leaving = self._currents.step(spikes)
@@ -115,3 +119,7 @@ class Layer:
             numbers[...] = 0
         if self._neurons is not None:
             self._neurons.begin(first, count)
+
+    def _show_nothing(self) -> None:
+        if self._images is not None:
+            self._currents.begin(np.zeros((self._job.batch, *self._images.shape[1:]), np.float32))

@@ -1,4 +1,4 @@
-"""The Lava process that holds the images, one after the other, each for all steps."""
+"""The Lava process that holds the images, one after the other, each for as many steps as it is shown."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ class SourceModel(PyLoihiProcessModel):
         super().__init__(proc_params)
         self._job: Job = proc_params["job"]
         self._images = proc_params["node"].array("images")
+        # The step from which on an image is no longer shown.
+        self._shown: int = proc_params["node"].settings["shown"]
         self._image = np.zeros(0)
 
     def run_spk(self) -> None:
@@ -42,7 +44,7 @@ class SourceModel(PyLoihiProcessModel):
         sample, t = divmod(self.time_step - 1, self._job.interval)
         if t == 0 and sample < self._job.samples:
             self._image = to_lava(np.asarray(self._images[sample], port_type(self._job)))
-        if t == self._job.steps or sample == self._job.samples:
+        if t == self._shown or sample == self._job.samples:
             self._image = np.zeros_like(self._image)
         self.s_out.send(self._image)
 

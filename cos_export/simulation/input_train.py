@@ -1,0 +1,32 @@
+"""What the Input sends step by step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cos_export.network import SpikingNetwork, check_held_throughout
+
+__all__ = ["input_train"]
+
+
+def input_train(network: SpikingNetwork, sent: Tensor, steps: int | None) -> Tensor:
+    """The images for as many steps as the network's input is held, and zeros afterwards.
+
+    Args:
+        network: Whose Input sends them.
+        sent: What it sends, (batch, ...).
+        steps: T, or None where only a network whose input is held for all steps can be run.
+
+    Returns:
+        (steps, batch, ...), or (1, batch, ...) if it is the same at every step.
+
+    Raises:
+        InputError: T is not known, and the input is not held for all steps.
+    """
+    if steps is None:
+        check_held_throughout(network)
+    held, shown = sent.unsqueeze(0), network.input_steps
+    if shown is None or steps is None or steps <= shown:
+        return held
+    return torch.cat([held.expand(shown, *sent.shape), torch.zeros_like(held).expand(steps - shown, *sent.shape)])
