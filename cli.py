@@ -147,7 +147,7 @@ def _explained(error: Exception, as_json: bool) -> int:
     if isinstance(error, CosExportError):
         return fail(str(error), error.exit_code, as_json)
     if isinstance(error, typer.TyperException):
-        return fail(f"{error.format_message()} See cos-export --help.", 2, as_json)
+        return fail(f"{error.format_message().rstrip('.')}. See cos-export --help.", 2, as_json)
     if isinstance(error, OSError):
         return fail(str(error), exit_code(error), as_json)
     raise error

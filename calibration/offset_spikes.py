@@ -15,6 +15,7 @@ from torch import Tensor
 from calibration.data import CalibrationData, calibration_data
 from calibration.distributed import summed
 from calibration.methods.cos import calibrated_potentials, presimulate
+from cos_export.bounds import MOST_EXTRA_STEPS
 from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
@@ -136,10 +137,10 @@ def offset_spikes(
             "layer-wise schedule a layer waits, so there are none to count: look at the synchronous network."
         )
     chosen = tuple(dict.fromkeys(iterations))
-    rho = whole_number("rho", rho, 1)
+    rho = whole_number("rho", rho, 1, MOST_EXTRA_STEPS)
     if not chosen:
         raise InputError("iterations must hold a number of iterations, and is empty.")
-    chosen = tuple(whole_number("iterations", count, 0) for count in chosen)
+    chosen = tuple(whole_number("iterations", count, 0, MOST_EXTRA_STEPS) for count in chosen)
     for name, spec in network.neurons.items():
         if spec.reset == "value":
             raise InputError(f"Offset spikes need the soft reset, and layer {name!r} is reset to a value.")

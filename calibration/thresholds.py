@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cos_export.bounds import MAX_STEPS
 from cos_export.capturing.activation_observer import Observed, observed_relus
 from cos_export.capturing.options import MaxPool, check_options
 from cos_export.datasets import Images, image_array
@@ -158,7 +159,7 @@ def relu_thresholds(
         InputError: The images or an option cannot be used, or a ReLU was never active.
         UnavailableError: The device is not there.
     """
-    choose = _method(method, whole_number("steps", steps, 1), p)
+    choose = _method(method, whole_number("steps", steps, 1, MAX_STEPS), p)
     batch_size = whole_number("batch_size", batch_size, 1)
     tensor = torch.from_numpy(image_array(images))
     options = check_options(max_pool=max_pool, assume_thresholds=True)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cos_export.bounds import MOST_LEVELS
 from cos_export.errors import InputError
 from cos_export.whole_number import whole_number
 
@@ -129,7 +130,7 @@ class QCFS(nn.Module):
 
     def __init__(self, levels: int = 4, threshold: float = 8.0) -> None:
         super().__init__()
-        levels = whole_number("levels", levels, 1)
+        levels = whole_number("levels", levels, 1, MOST_LEVELS)
         if not (math.isfinite(threshold) and threshold > 0):
             raise InputError(f"The threshold of QCFS must be a positive number, and is {threshold}.")
         self.levels = levels

@@ -13,7 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.methods.method import LONGEST, PerSampleMethod, option
+from calibration.methods.method import PerSampleMethod, option
+from cos_export.bounds import MOST_EXTRA_STEPS
 from cos_export.errors import InputError
 from cos_export.network import SampleStates
 from cos_export.simulation import Observer
@@ -142,9 +143,12 @@ class COS(PerSampleMethod):
     it returns, the memory does not grow with the batch.
     """
 
-    rho: int = option(4, "Extra steps per sample.", minimum=1, maximum=LONGEST)
+    rho: int = option(4, "Extra steps per sample.", minimum=1, maximum=MOST_EXTRA_STEPS)
     iterations: int = option(
-        1, "Offset spikes that may be corrected: 2 and 4 are the paper's x2 and x4.", minimum=1, maximum=LONGEST
+        1,
+        "Offset spikes that may be corrected: 2 and 4 are the paper's x2 and x4.",
+        minimum=1,
+        maximum=MOST_EXTRA_STEPS,
     )
     name: ClassVar[str] = "cos"
     synchronous_only: ClassVar[str] = (

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from calibration.distributed import summed
-from calibration.methods.method import LARGEST_SEED, CalibrationRun, StaticMethod, option
+from calibration.methods.method import CalibrationRun, StaticMethod, option
+from cos_export.bounds import LARGEST_SEED, MOST_BATCH, MOST_ROUNDS
 from cos_export.network import SpikingNetwork
 from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import NeuronTensors, step
@@ -39,8 +40,10 @@ class FTBC(StaticMethod):
     """
 
     alpha: float = option(0.5, "How much of the error is corrected at once.", above=0, maximum=1)
-    batches: int = option(10, "How many batches, each in a new order of the images once all were seen.", minimum=1)
-    samples: int = option(200, "Images in each batch.", flag="batch", minimum=1)
+    batches: int = option(
+        10, "How many batches, each in a new order of the images once all were seen.", minimum=1, maximum=MOST_ROUNDS
+    )
+    samples: int = option(200, "Images in each batch.", flag="batch", minimum=1, maximum=MOST_BATCH)
     seed: int = option(0, "Of the order of the calibration images.", minimum=0, maximum=LARGEST_SEED)
     name: ClassVar[str] = "ftbc"
     synchronous_only: ClassVar[str] = (

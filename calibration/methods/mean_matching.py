@@ -18,6 +18,7 @@ from calibration.checkpoint import potentials, with_potentials
 from calibration.layer_by_layer import Currents, Sending, layer_by_layer
 from calibration.methods.method import CalibrationRun, StaticMethod, option
 from calibration.statistics import fired, firing, mean_sent, mean_spikes
+from cos_export.bounds import MOST_ROUNDS
 from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import Schedule
 from cos_export.simulation.activations import clipped_activation
@@ -55,7 +56,7 @@ class MeanMatching(StaticMethod):
     v_init is one value per neuron, in the unit of theta, for the T that was calibrated for. Labels are not needed.
     """
 
-    rounds: int = option(10, "How often all layers are shifted.", minimum=1)
+    rounds: int = option(10, "How often all layers are shifted.", minimum=1, maximum=MOST_ROUNDS)
     name: ClassVar[str] = "mean-matching"
     needs_data: ClassVar[bool] = True
     depends_on_steps: ClassVar[bool] = True

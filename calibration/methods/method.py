@@ -25,8 +25,6 @@ from cos_export.simulation import Observer
 from cos_export.simulation.program import Program
 
 __all__ = [
-    "LARGEST_SEED",
-    "LONGEST",
     "CalibrationRun",
     "Method",
     "NetworkReference",
@@ -37,12 +35,6 @@ __all__ = [
 ]
 
 Value = TypeVar("Value")
-
-LARGEST_SEED = 2**63 - 1
-"""What a generator of random numbers takes."""
-
-LONGEST = 10_000
-"""Extra steps at most: more than any run can tell apart, and few enough to end."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from calibration.distributed import highest
 from calibration.layer_by_layer import Currents, Sending, layer_by_layer
-from calibration.methods.method import LONGEST, CalibrationRun, StaticMethod, option
+from calibration.methods.method import CalibrationRun, StaticMethod, option
+from cos_export.bounds import MOST_EXTRA_STEPS
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_thresholds
@@ -51,7 +52,9 @@ class RMP(StaticMethod):
     long: hence the horizon.
     """
 
-    horizon: int = option(32, "Steps at least in which the largest current is looked for.", minimum=1, maximum=LONGEST)
+    horizon: int = option(
+        32, "Steps at least in which the largest current is looked for.", minimum=1, maximum=MOST_EXTRA_STEPS
+    )
     name: ClassVar[str] = "rmp"
     synchronous_only: ClassVar[str] = (
         "rmp raises thresholds until no step brings more than one spike can carry away, and a layer-wise neuron is not "

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calibration.methods.method import LONGEST, PerSampleMethod, option
+from calibration.methods.method import PerSampleMethod, option
+from cos_export.bounds import MOST_EXTRA_STEPS
 from cos_export.network import SampleStates, SpikingNetwork, half_potentials
 from cos_export.simulation import Observer
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
@@ -34,7 +35,7 @@ class SRP(PerSampleMethod):
     dropped and its potential goes on. One input costs tau + T steps.
     """
 
-    tau: int = option(4, "Extra steps per sample.", flag="rho", minimum=1, maximum=LONGEST)
+    tau: int = option(4, "Extra steps per sample.", flag="rho", minimum=1, maximum=MOST_EXTRA_STEPS)
     name: ClassVar[str] = "srp"
     synchronous_only: ClassVar[str] = (
         "srp silences neurons that fired before all of their input had come, and under the layer-wise schedule none "

@@ -15,11 +15,12 @@ from calibration.data import CalibrationData
 from calibration.distributed import summed
 from calibration.methods.ftbc import FTBC
 from calibration.methods.mean_matching import MeanMatching
-from calibration.methods.method import LARGEST_SEED, CalibrationRun, NetworkReference, StaticMethod, option
+from calibration.methods.method import CalibrationRun, NetworkReference, StaticMethod, option
 from calibration.tuning.parameters import Tuned, Tuning
 from calibration.tuning.surrogate import check_compiler
 from calibration.tuning.teacher import teacher_logits
 from calibration.tuning.warm_start import warm_start
+from cos_export.bounds import LARGEST_SEED, MOST_BATCH, MOST_ROUNDS, MOST_SHIFT
 from cos_export.device import mixed_precision, mixed_precision_type
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
@@ -61,13 +62,16 @@ class Static(StaticMethod):
     """
 
     tune: tuple[Tuned, ...] = option(("potential",), "What is tuned, with commas: potential, threshold, bias, weight.")
-    updates: int = option(300, "Gradient steps.", minimum=1)
-    samples: int = option(64, "Images in each gradient step.", flag="batch", minimum=1)
+    updates: int = option(300, "Gradient steps.", minimum=1, maximum=MOST_ROUNDS)
+    samples: int = option(64, "Images in each gradient step.", flag="batch", minimum=1, maximum=MOST_BATCH)
     learning_rate: float = option(
-        0.004, "Of Adam, for a potential at T = 1 in units of theta; other rates are in proportion.", above=0
+        0.004,
+        "Of Adam, for a potential at T = 1 in units of theta; other rates are in proportion.",
+        above=0,
+        maximum=1e6,
     )
     flip: bool = option(False, "Mirror half of the images of each update left to right.")
-    shift: int = option(0, "Move the images of each update by up to so many pixels.", minimum=0)
+    shift: int = option(0, "Move the images of each update by up to so many pixels.", minimum=0, maximum=MOST_SHIFT)
     # As in data distillation (Radosavovic et al., CVPR 2018); it costs one more run of the limit.
     both_sides: bool = option(False, "Answer to the mean of the limit over an image and its mirror image.")
     compiled: bool = option(
@@ -78,7 +82,9 @@ class Static(StaticMethod):
         "Of the convolutions of an update: mixed is bfloat16 where the device has instructions for it.",
         choices=("float32", "mixed"),
     )
-    rounds: int = option(10, "Of the mean matching before; FTBC takes three batches for each.", minimum=1)
+    rounds: int = option(
+        10, "Of the mean matching before; FTBC takes three batches for each.", minimum=1, maximum=MOST_ROUNDS
+    )
     start_from: SpikingNetwork | NetworkReference | None = option(
         None, "What to start from: a bundle or .nir of the same network, calibrated before for any T."
     )

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cos_export.bounds import MOST_LEVELS
 from cos_export.errors import InputError
 from cos_export.whole_number import whole_number
 
@@ -52,7 +53,7 @@ def check_options(
     Raises:
         InputError: One of them is out of range.
     """
-    levels = None if levels is None else whole_number("levels", levels, 1)
+    levels = None if levels is None else whole_number("levels", levels, 1, MOST_LEVELS)
     if max_pool not in ("refuse", "average"):
         raise InputError(f'max_pool must be "refuse" or "average", and is {max_pool!r}.')
     checked = {}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cos_export.bounds import MOST_BATCH
 from cos_export.commands.method_options import calibrating
 from cos_export.terminal.option_fields import in_panel
 from cos_export.terminal.options import (
@@ -112,9 +113,9 @@ class ExportOptions(ConversionOptions):
 class CalibrateOptions(ConversionOptions):
     """What `calibrate` takes."""
 
-    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once: it bounds the memory.")] = in_panel(
-        CALIBRATION, 64
-    )
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=MOST_BATCH, help="Images computed at once: it bounds the memory.")
+    ] = in_panel(CALIBRATION, 64)
 
 
 @calibrating(ExportOptions)

@@ -91,11 +91,13 @@ def _method_parameters() -> list[inspect.Parameter]:
     found = [parameter("method", Annotated[str, about], Auto.name)]
     for option in method_options():
         flag = f"--{'no-' if option.switched_off else ''}{option.flag}"
-        bounds = [field.metadata["minimum"] for field in option.fields.values()]
+        least = [field.metadata["minimum"] for field in option.fields.values()]
+        most = [field.metadata["maximum"] for field in option.fields.values()]
         info = typer.Option(
             f"--{option.flag}/{flag}" if option.switched_off else flag,
             help=option.help.replace("[", r"\["),
-            min=None if None in bounds or option.kind is not int else min(bounds),
+            min=None if None in least or option.kind is not int else min(least),
+            max=None if None in most or option.kind is not int else max(most),
             rich_help_panel=f"Options of {', '.join(option.fields)}",
             show_default=False,
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cos_export.bounds import LARGEST_SEED, MAX_STEPS, MOST_BATCH, MOST_EXTRA_STEPS, MOST_PIXELS, MOST_ROUNDS
 from cos_export.errors import InputError
 from cos_export.terminal.options import (
     ClassesOption,
@@ -61,6 +63,8 @@ def check(
     if shape is None and model not in zoo.names():
         raise InputError("Say the shape of one image, as --input-shape 3,32,32.")
     size = shape if shape is not None else list(zoo.entry(model).input_shape)
+    if math.prod(size) > MOST_PIXELS:
+        raise InputError(f"--input-shape {input_shape} has more than {MOST_PIXELS:,} numbers in one image.")
     example = np.zeros((2, *size), np.float32)
     result = check_model(module.eval(), example, levels=levels, max_pool=max_pool.value, assume_thresholds=True)
     if not as_json:
@@ -81,10 +85,14 @@ def train(
     ] = False,
     levels: LevelsOption = None,
     classes: ClassesOption = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="By default the zoo network's recipe.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=MOST_ROUNDS, help="By default the zoo network's recipe.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The highest that is reached.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, max=MOST_BATCH, help="Samples per step.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Of weights, order and augmentation.")
+    ] = None,
     schedule: Annotated[str | None, typer.Option(help="one-cycle or cosine.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, or mixed (bfloat16 where the device has it).")] = None,
     mean: MeanOption = None,
@@ -136,8 +144,12 @@ def offsets(
     model: Annotated[str, typer.Argument(help="As for check, or the folder of a bundle.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Where to draw the picture, as .png.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="T of the squared error; a bundle knows its own.")] = None,
-    rho: Annotated[int, typer.Option(min=1, help="Steps over which offset spikes are counted.")] = 4,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_STEPS, help="T of the squared error; a bundle knows its own.")
+    ] = None,
+    rho: Annotated[
+        int, typer.Option(min=1, max=MOST_EXTRA_STEPS, help="Steps over which offset spikes are counted.")
+    ] = 4,
     weights: WeightsOption = None,
     samples: SamplesOption = None,
     levels: LevelsOption = None,

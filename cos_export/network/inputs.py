@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cos_export.bounds import MAX_STEPS
 from cos_export.datasets import Dataset, Images, image_array
 from cos_export.errors import InputError
 from cos_export.network.spiking_network import FloatArray, SampleStates, SpikingNetwork
@@ -39,7 +40,7 @@ def check_steps(steps: int | None, network: SpikingNetwork) -> int:
     chosen = network.num_timesteps if steps is None else steps
     if chosen is None:
         raise InputError("The network was not calibrated for a number of steps: say how many with steps=.")
-    return whole_number("The number of steps", chosen, 1)
+    return whole_number("The number of steps", chosen, 1, MAX_STEPS)
 
 
 def check_held_throughout(network: SpikingNetwork) -> None:

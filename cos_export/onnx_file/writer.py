@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from cos_export.atomic_file import atomic_write
+from cos_export.bounds import MAX_STEPS
 from cos_export.network import FloatArray, Quantisation, SpikingNetwork, check_network
 from cos_export.network.schedule import over_window
 from cos_export.network.wires import Wires
@@ -91,7 +92,7 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
         InputError: `steps` is below 1.
         NetworkError: The arrays are larger than one file can hold.
     """
-    steps = whole_number("The number of steps", steps, 1)
+    steps = whole_number("The number of steps", steps, 1, MAX_STEPS)
     builder = GraphBuilder()
     builder.reserve(IMAGES, LOGITS)
     for kind in ("spikes", "threshold", "v_init", "silent", "bias", "v_reset"):

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cos_export.bounds import MAX_STEPS
 from cos_export.datasets import Images
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError, ResolutionWarning
@@ -107,7 +108,7 @@ def quantise(
     if network.quantisation is not None:
         raise InputError("The network is one of integers already.")
     samples = whole_number("samples", samples, 1)
-    steps = None if steps is None else whole_number("steps", steps, 1)
+    steps = None if steps is None else whole_number("steps", steps, 1, MAX_STEPS)
     network = with_normalisation_of(network, images)
     array = check_images(network, images)
     prepared = with_carriers(fold_averages(network))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cos_export.bounds import MAX_STEPS, MOST_CLASSES, MOST_LEVELS, MOST_SAMPLES
 from cos_export.errors import InputError
 
 __all__ = [
@@ -76,21 +77,27 @@ DeadlineOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-SamplesOption = Annotated[int | None, typer.Option(min=1, help="How many images to take.")]
-LevelsOption = Annotated[int | None, typer.Option(min=1, help="L of quantised activations, where nothing says it.")]
-ClassesOption = Annotated[int | None, typer.Option(min=2, help="Classes of a zoo network, if not its usual ones.")]
+SamplesOption = Annotated[int | None, typer.Option(min=1, max=MOST_SAMPLES, help="How many images to take.")]
+LevelsOption = Annotated[
+    int | None, typer.Option(min=1, max=MOST_LEVELS, help="L of quantised activations, where nothing says it.")
+]
+ClassesOption = Annotated[
+    int | None, typer.Option(min=2, max=MOST_CLASSES, help="Classes of a zoo network, if not its usual ones.")
+]
 MaxPoolOption = Annotated[MaxPooling, typer.Option(help="Refuse max pooling, or replace it by average pooling.")]
 
 ScheduleOption = Annotated[
     Firing,
     typer.Option(help="Every layer fires from the first step on, or only when all T steps of its input have come."),
 ]
-StepsOption = Annotated[int, typer.Option(min=1, help="T: steps to calibrate for and to deploy at.")]
+StepsOption = Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="T: steps to calibrate for and to deploy at.")]
 OutOption = Annotated[Path, typer.Option(help="Folder of the bundle; an earlier bundle there is replaced.")]
 CalibrationSamplesOption = Annotated[
-    int | None, typer.Option("--samples", min=1, help="Calibration images; by default up to 1,000.")
+    int | None, typer.Option("--samples", min=1, max=MOST_SAMPLES, help="Calibration images; by default up to 1,000.")
 ]
-GoldenOption = Annotated[int, typer.Option(min=1, help="Inputs whose every spike is recorded and compared.")]
+GoldenOption = Annotated[
+    int, typer.Option(min=1, max=MOST_SAMPLES, help="Inputs whose every spike is recorded and compared.")
+]
 ThresholdsOption = Annotated[str, typer.Option(help="Of plain ReLUs: mmse, percentile or maximum.")]
 PerChannelOption = Annotated[bool, typer.Option("--per-channel", help="A threshold for each channel of a ReLU.")]
 NumericsOption = Annotated[str, typer.Option(help="float32, or int8: integers that every target computes alike.")]

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from cos_export.bounds import LARGEST_SEED, MOST_BATCH, MOST_ROUNDS, MOST_SHIFT
 from cos_export.errors import InputError
 from cos_export.whole_number import whole_number
 
@@ -13,6 +14,13 @@ __all__ = ["Precision", "Recipe", "Schedule", "learning_rate"]
 
 Schedule = Literal["one-cycle", "cosine"]
 Precision = Literal["float32", "mixed"]
+
+_BOUNDS = {
+    "epochs": (1, MOST_ROUNDS),
+    "batch_size": (1, MOST_BATCH),
+    "shift": (0, MOST_SHIFT),
+    "seed": (0, LARGEST_SEED),
+}
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,8 @@ class Recipe:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        for name, lowest in (("epochs", 1), ("batch_size", 1), ("shift", 0), ("seed", 0)):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), lowest))
+        for name, (lowest, highest) in _BOUNDS.items():
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), lowest, highest))
         if not self.weight_decay >= 0.0:
             raise InputError(f"weight_decay must be at least 0.0, and is {self.weight_decay}.")
         if not 0 < self.learning_rate < math.inf:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from cos_export.bounds import MOST_LEVELS
 from cos_export.datasets import Images, image_array
 from cos_export.errors import InputError
 from cos_export.module_logits import eval_mode
@@ -53,7 +54,7 @@ def swap_activations(
     """
     if not 0 < percentile <= 100:
         raise InputError(f"percentile must be above 0 and at most 100, and is {percentile}.")
-    model, levels = unwrapped(model), whole_number("levels", levels, 1)
+    model, levels = unwrapped(model), whole_number("levels", levels, 1, MOST_LEVELS)
     if isinstance(model, nn.ReLU):
         raise InputError("The model is a single ReLU. Put it in an nn.Sequential.")
     found: dict[nn.ReLU, str] = {m: path for path, m in model.named_modules() if isinstance(m, nn.ReLU)}

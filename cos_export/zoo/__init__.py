@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cos_export.bounds import LARGEST_SEED, MOST_CLASSES
 from cos_export.errors import InputError
 from cos_export.training import Recipe
 from cos_export.whole_number import whole_number
@@ -85,9 +86,9 @@ def build(name: str, *, levels: int = 4, classes: int | None = None, seed: int =
     """
     found = entry(name)
     classes = found.classes if classes is None else classes
-    classes = whole_number("classes", classes, 2)
+    classes = whole_number("classes", classes, 2, MOST_CLASSES)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(whole_number("seed", seed, 0))
+        torch.manual_seed(whole_number("seed", seed, 0, LARGEST_SEED))
         return found.build(levels, classes).eval()
 
 
