@@ -175,7 +175,7 @@ def measure(name: str, network: SpikingNetwork, images: FloatArray, steps: int, 
     if few:
         single, peak, seconds = _watched(network, images[:few], steps, "faithful")
         faithful, differing = few / seconds, _differing(single, found, few)
-    if name in CHAINS and network.numerics == "int8":
+    if name in CHAINS and network.quantisation is not None:
         single, _, seconds = _watched(network, images[:few], steps, "netx")
         netx, netx_differing = few / seconds, _differing(single, found, few)
     return Row(

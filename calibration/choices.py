@@ -13,6 +13,7 @@ from cos_export.capturing.options import MaxPool
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import Schedule, check_schedule
+from cos_export.numerics import FLOAT32, INTEGERS, NUMERICS
 
 __all__ = ["CALIBRATION_SAMPLES", "CHEAP", "QUANTISATIONS", "Auto", "Choices", "check_method"]
 
@@ -53,7 +54,7 @@ class Choices:
         per_channel: Whether each channel gets a threshold of its own.
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Images computed at once while the method reads statistics.
-        numerics: "float32", or "int8" to quantise the network before it is calibrated.
+        numerics: "float32", or "int8" to quantise the network before it is calibrated; of `cos_export.numerics`.
         quantisation: Choices about the integers, of `QUANTISATIONS`.
         schedule: "synchronous", or "layerwise": every layer integrates all T steps before it fires.
     """
@@ -67,7 +68,7 @@ class Choices:
     per_channel: bool = False
     device: str = "auto"
     batch_size: int = 64
-    numerics: str = "float32"
+    numerics: str = FLOAT32
     quantisation: tuple[str, ...] = ()
     schedule: Schedule = "synchronous"
 
@@ -75,6 +76,11 @@ class Choices:
     def candidates(self) -> tuple[StaticMethod, ...]:
         """The methods of which the closest on images held out is taken, if none was named."""
         return CHEAP if isinstance(self.method, Auto) else ()
+
+    @property
+    def weight_bits(self) -> int | None:
+        """Bits of each weight if the network is to be one of integers, and else None."""
+        return NUMERICS.get(self.numerics)
 
     @property
     def per_sample(self) -> PerSampleMethod | None:
@@ -88,12 +94,13 @@ def check_method(choices: Choices) -> None:
     Raises:
         InputError: There are none of that name, or the two do not go together.
     """
-    if choices.numerics not in ("float32", "int8"):
-        raise InputError(f"numerics must be float32 or int8, and is {choices.numerics!r}.")
+    if choices.numerics not in NUMERICS:
+        raise InputError(f"numerics must be {' or '.join(NUMERICS)}, and is {choices.numerics!r}.")
     unknown = [name for name in choices.quantisation if name not in QUANTISATIONS]
-    if unknown or (choices.quantisation and choices.numerics != "int8"):
+    if unknown or (choices.quantisation and choices.weight_bits is None):
         known = ", ".join(QUANTISATIONS)
-        raise InputError(f"With numerics int8 can be chosen {known}; not {', '.join(unknown or choices.quantisation)}.")
+        asked = ", ".join(unknown or choices.quantisation)
+        raise InputError(f"With numerics {' or '.join(INTEGERS)} can be chosen {known}; not {asked}.")
     check_schedule(choices.schedule)
     refused = choices.method.refusal(choices.numerics) or choices.method.schedule_refusal(choices.schedule)
     if refused:

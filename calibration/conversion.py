@@ -63,7 +63,7 @@ class Conversion:
         thresholds: Of the ReLUs that got theirs from data, by path: one number, or one for each channel.
         states: The files that hold results of the calibrations, to be removed when the network is in a bundle.
         selection: What decided for the method.
-        integers: What int8 changed, in a network of integers.
+        integers: What they changed, in a network of integers.
     """
 
     network: SpikingNetwork

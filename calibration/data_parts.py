@@ -12,6 +12,8 @@ from calibration.choices import CALIBRATION_SAMPLES, Choices
 from calibration.selection import MOST_HELD_OUT, hold_out
 from cos_export.capturing.activation_observer import observed_relus
 from cos_export.capturing.options import check_options
+from cos_export.capturing.preparing import traced_module
+from cos_export.capturing.tracing import Traced
 from cos_export.datasets import Dataset, is_named, load_dataset
 from cos_export.errors import InputError
 from cos_export.module_logits import eval_mode
@@ -28,11 +30,18 @@ class DataParts:
     """Images to calibrate on, None if nothing needs them, and to measure on, and those to compare methods on.
 
     They never overlap.
+
+    Attributes:
+        calibration: What methods look at.
+        evaluation: What accuracies are of.
+        held_out: What decides between methods.
+        traced: The module's graph, if it had to be known what data it needs: it is not traced again.
     """
 
     calibration: Dataset | None
     evaluation: Dataset
     held_out: Dataset | None = None
+    traced: Traced | None = None
 
 
 def data_parts(
@@ -61,13 +70,15 @@ def data_parts(
         CaptureError: The module holds something that cannot be converted.
         InputError: There is no such data set or method, the module does not take its images, or they are too few.
     """
-    needed = choices.method.needs_data or bool(choices.candidates) or choices.numerics == "int8"
+    needed = choices.method.needs_data or bool(choices.candidates) or choices.weight_bits is not None
     whole = load_dataset(spec, "test", mean=mean, std=std)
     check_takes(module, whole)
-    options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
-    example = torch.from_numpy(whole.images[:1])
-    if not needed and not observed_relus(module, example, options, torch.device("cpu")).keys:
-        return DataParts(None, whole)
+    traced = None
+    if not needed:
+        options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
+        traced = traced_module(module, whole.first(1), options)
+        if not observed_relus(traced, options, torch.device("cpu")).keys:
+            return DataParts(None, whole, traced=traced)
     wanted = choices.samples or CALIBRATION_SAMPLES
     if is_named(spec) or calibration is not None:
         pool = load_dataset(calibration or spec, "train", mean=mean, std=std)
@@ -79,9 +90,9 @@ def data_parts(
         whole = rest
     if choices.method.name == "half" and not choices.candidates:
         # Nothing is compared, so nothing is held out.
-        return DataParts(pool.first(min(wanted, len(pool))), whole)
+        return DataParts(pool.first(min(wanted, len(pool))), whole, traced=traced)
     used, held_out = hold_out(pool, wanted)
-    return DataParts(used, whole, held_out)
+    return DataParts(used, whole, held_out, traced)
 
 
 def check_takes(module: nn.Module, dataset: Dataset) -> None:

@@ -16,9 +16,12 @@ from calibration.data_parts import DataParts
 from calibration.methods.method import Method, StaticMethod
 from calibration.selection import Candidate
 from calibration.stage import calibrate
-from calibration.thresholds import relu_thresholds
+from calibration.thresholds import observed_thresholds, threshold_rule
 from cos_export.capturing import captured
+from cos_export.capturing.activation_observer import Observed, observed_relus
 from cos_export.capturing.options import check_options
+from cos_export.capturing.preparing import traced_module
+from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError, ResolutionWarning
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
@@ -110,14 +113,19 @@ def prepare(
 
 def start(module: nn.Module, parts: DataParts, choices: Choices, *, progress: Progress = silent) -> Start:
     """Captures a module, and makes integers of it if these are asked for; arguments and errors as for `prepare`."""
-    thresholds = _thresholds(module, parts, choices, progress)
     progress("capturing the network", 0, 1)
+    example = parts.evaluation.first(1)
+    options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
+    # Traced once, for the thresholds and for the network: it takes long on a deep one, and runs the user's code.
+    traced = parts.traced or traced_module(module, example, options)
+    observed = observed_relus(traced, options, resolve_device(choices.device))
+    thresholds = _thresholds(observed, parts, choices, progress)
     options = check_options(choices.levels, thresholds, choices.max_pool)
-    found = captured(module, parts.evaluation.first(1), options)
+    found = captured(module, example, options, traced)
     logits = check_agreement(module, found, parts.evaluation.images, device=choices.device)
     progress("capturing the network", 1, 1)
     reference = network = replace(found.network, schedule=choices.schedule)
-    if choices.numerics == "int8":
+    if choices.weight_bits is not None:
         network = _quantised(reference, parts=parts, choices=choices, progress=progress)
     return Start(network, reference, thresholds, logits)
 
@@ -147,7 +155,7 @@ def calibrated_by(
         NetworkError: The method cannot calibrate this network.
     """
     calibrated = partial(_calibrated, method=method, parts=parts, choices=choices, progress=progress)
-    if choices.numerics == "float32":
+    if choices.weight_bits is None:
         return Candidate(method, calibrated(begun.reference, resume=resume))
     if method.changes_weights:
         # Weights are tuned as they are trained, in float32; all else is found for the integers that will run.
@@ -192,8 +200,8 @@ def _calibrated(
 
 
 def _quantised(network: SpikingNetwork, parts: DataParts, choices: Choices, progress: Progress) -> SpikingNetwork:
-    if parts.calibration is None:
-        raise InputError("Numerics int8 needs images to calibrate on.")
+    if parts.calibration is None or choices.weight_bits is None:
+        raise InputError(f"Numerics {choices.numerics} needs images to calibrate on.")
     with warnings.catch_warnings():
         # They stand in the manifest and at the end of the terminal's output (`IntegerLoss`).
         warnings.simplefilter("ignore", ResolutionWarning)
@@ -201,22 +209,20 @@ def _quantised(network: SpikingNetwork, parts: DataParts, choices: Choices, prog
             network,
             parts.calibration.images,
             steps=choices.steps,
+            weight_bits=choices.weight_bits,
             device=choices.device,
             progress=progress,
             **{QUANTISATIONS[name]: True for name in choices.quantisation},
         )
 
 
-def _thresholds(module: nn.Module, parts: DataParts, choices: Choices, progress: Progress) -> Mapping[str, FloatArray]:
+def _thresholds(observed: Observed, parts: DataParts, choices: Choices, progress: Progress) -> Mapping[str, FloatArray]:
     if parts.calibration is None:
         return {}
-    return relu_thresholds(
-        module,
+    return observed_thresholds(
+        observed,
         parts.calibration.images,
-        choices.thresholds,
+        threshold_rule(choices.thresholds, choices.steps),
         per_channel=choices.per_channel,
-        steps=choices.steps,
-        max_pool=choices.max_pool,
-        device=choices.device,
         progress=progress,
     )

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from cos_export.bounds import MAX_STEPS
 from cos_export.capturing.activation_observer import Observed, observed_relus
 from cos_export.capturing.options import MaxPool, check_options
+from cos_export.capturing.preparing import traced_module
 from cos_export.datasets import Images, image_array
 from cos_export.device import resolve_device
 from cos_export.errors import InputError
@@ -37,7 +38,17 @@ from cos_export.network import FloatArray
 from cos_export.progress import Progress, silent
 from cos_export.whole_number import whole_number
 
-__all__ = ["BINS", "GRID", "METHODS", "Histogram", "maximum", "mmse", "percentile", "relu_thresholds"]
+__all__ = [
+    "BINS",
+    "GRID",
+    "METHODS",
+    "Histogram",
+    "maximum",
+    "mmse",
+    "observed_thresholds",
+    "percentile",
+    "relu_thresholds",
+]
 
 BINS = 2048
 """Of a histogram."""
@@ -62,6 +73,10 @@ class Histogram:
 
     counts: NDArray[np.int64]
     top: DoubleArray
+
+
+Rule = Callable[[Histogram], DoubleArray]
+"""From how often activations occurred to a threshold for each row."""
 
 
 def maximum(histogram: Histogram) -> DoubleArray:
@@ -159,15 +174,35 @@ def relu_thresholds(
         InputError: The images or an option cannot be used, or a ReLU was never active.
         UnavailableError: The device is not there.
     """
-    choose = _method(method, whole_number("steps", steps, 1, MAX_STEPS), p)
+    choose = threshold_rule(method, steps, p)
     batch_size = whole_number("batch_size", batch_size, 1)
     tensor = torch.from_numpy(image_array(images))
     options = check_options(max_pool=max_pool, assume_thresholds=True)
-    observed = observed_relus(model, tensor, options, resolve_device(device))
+    observed = observed_relus(traced_module(model, tensor[:1], options), options, resolve_device(device))
+    return observed_thresholds(
+        observed, tensor, choose, per_channel=per_channel, batch_size=batch_size, progress=progress
+    )
+
+
+def observed_thresholds(
+    observed: Observed,
+    images: Images,
+    choose: Rule,
+    *,
+    per_channel: bool,
+    batch_size: int = 64,
+    progress: Progress = silent,
+) -> dict[str, FloatArray]:
+    """`relu_thresholds` of a module whose ReLUs are observed already, by a rule from `threshold_rule`.
+
+    Raises:
+        InputError: The images cannot be used, or a ReLU was never active.
+    """
     if not observed.keys:
         return {}
+    tensor = torch.from_numpy(image_array(images))
     tops = _maxima(observed, tensor, per_channel, batch_size, progress)
-    counts = {} if method == "maximum" else _counts(observed, tensor, tops, batch_size, progress)
+    counts = {} if choose is maximum else _counts(observed, tensor, tops, batch_size, progress)
     chosen = {}
     for key, top in tops.items():
         histogram = Histogram(counts.get(key, np.zeros((len(top), 1), np.int64)), top)
@@ -175,7 +210,13 @@ def relu_thresholds(
     return chosen
 
 
-def _method(name: str, steps: int, p: float) -> Callable[[Histogram], DoubleArray]:
+def threshold_rule(name: str, steps: int, p: float = 99.9) -> Rule:
+    """The method of that name.
+
+    Raises:
+        InputError: There is none, or `steps` or `p` is out of range.
+    """
+    steps = whole_number("steps", steps, 1, MAX_STEPS)
     if not 0 < p <= 100:
         raise InputError(f"The percentile must be above 0 and at most 100, and is {p}.")
     if name == "maximum":

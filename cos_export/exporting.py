@@ -111,6 +111,8 @@ def export_and_verify(
     images, steps = check_images(network, golden), check_steps(steps, network)
     labels = golden.labels if labels is None and isinstance(golden, Dataset) else labels
     known, called = network.output_shape[-1], "The labels of the golden inputs"
+    if labels is not None and len(network.output_shape) != 1:
+        raise InputError(f"{called} need a readout (classes,), and this network's has {network.output_shape}.")
     classes = None if labels is None else class_numbers(labels, len(images), known, called)
     if calibration is None and network.rho:
         raise InputError(

@@ -31,7 +31,14 @@ LOWER = {
         "cos_export.reading",
         "cos_export.whole_number",
     },
-    "cos_export/network": {"cos_export.network", "cos_export.datasets", "cos_export.errors", "cos_export.whole_number"},
+    "cos_export/network": {
+        "cos_export.network",
+        "cos_export.bounds",
+        "cos_export.datasets",
+        "cos_export.errors",
+        "cos_export.numerics",
+        "cos_export.whole_number",
+    },
     "cos_export/simulation": {
         "cos_export.network",
         "cos_export.simulation",

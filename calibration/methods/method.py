@@ -105,7 +105,7 @@ class Method(ABC):
 
     @property
     def changes_weights(self) -> bool:
-        """Whether it changes weights by gradient, so that numerics int8 is made of what it has found."""
+        """Whether it changes weights by gradient, so that integers are made of what it has found."""
         return False
 
     def refusal(self, numerics: str) -> str:
@@ -117,7 +117,7 @@ class Method(ABC):
         return "" if schedule == "synchronous" else self.synchronous_only
 
     def supports(self, numerics: str) -> bool:
-        """Whether the method can calibrate a network of these numerics: "float32" or "int8"."""
+        """Whether the method can calibrate a network of these numerics (`cos_export.numerics`)."""
         return not self.refusal(numerics)
 
     def record(self) -> dict[str, Any]:

@@ -21,19 +21,13 @@ from cos_export.bounds import MOST_EXTRA_STEPS
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_thresholds
+from cos_export.numerics import FLOAT32
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import Program
 
 __all__ = ["RMP"]
 
 STAGE = "balancing the thresholds"
-
-NEEDS_FLOAT32 = (
-    "rmp balances thresholds by scaling the weights behind them, and weights of int8 are integers that stay what they "
-    "are. Use rmp with numerics float32, another method with int8, or in Python calibrate with rmp first and quantise "
-    "that network."
-)
-"""Why no network of integers can be balanced, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,13 @@ class RMP(StaticMethod):
 
     def refusal(self, numerics: str) -> str:
         """Weights of integers cannot be scaled."""
-        return "" if numerics == "float32" else NEEDS_FLOAT32
+        if numerics == FLOAT32:
+            return ""
+        return (
+            f"rmp balances thresholds by scaling the weights behind them, and weights of {numerics} are integers that "
+            f"stay what they are. Use rmp with numerics {FLOAT32}, another method with {numerics}, or in Python "
+            "calibrate with rmp first and quantise that network."
+        )
 
     def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
         """Sets thresholds, the weights that follow and v_init; see `StaticMethod.calibrate`.

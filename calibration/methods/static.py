@@ -170,7 +170,7 @@ class Static(StaticMethod):
                 "flip, shift and both_sides are for images (channels, height, width), and this network takes "
                 f"{network.input_shape}: leave them out."
             )
-        if "weight" in self.tune and network.numerics == "int8":
+        if "weight" in self.tune and network.quantisation is not None:
             raise InputError("Weights are tuned before a network is quantised: tune those of the float32 network.")
 
     def _optimizer(self, tuning: Tuning, kept: Mapping[str, Tensor]) -> torch.optim.Adam:

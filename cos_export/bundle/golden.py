@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.atomic_file import atomic_write
+from cos_export.datasets.labels import class_numbers
 from cos_export.errors import BundleError, InputError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.reading.limits import MAX_STEPS
@@ -76,16 +77,17 @@ def read_golden(path: Path, network: SpikingNetwork) -> Golden:
         with open_npz(path, links=False) as archive:
             _check_headers(path, archive, network)
             arrays = {name: archive.read(name) for name in archive.names}
+        labels = arrays.get("labels")
+        if labels is not None:
+            class_numbers(labels, len(arrays["images"]), network.output_shape[-1], f"'labels' in {path}")
     except InputError as error:
         raise BundleError(str(error)) from error
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise BundleError(f"{name!r} in {path} holds values that are not finite numbers (nan or inf).")
-    rho, labels = int(arrays["rho"]), arrays.get("labels")
+    rho = int(arrays["rho"])
     if not 0 <= rho <= MAX_STEPS:
         raise BundleError(f"'rho' in {path} is {rho}, and must be from 0 to {MAX_STEPS}.")
-    if labels is not None and not (int(labels.min()) >= 0 and int(labels.max()) < network.output_shape[0]):
-        raise BundleError(f"'labels' in {path} must be class numbers from 0 to {network.output_shape[0] - 1}.")
     groups: dict[str, dict[str, NDArray]] = {"spikes": {}, "v_init": {}, "silent": {}}  # type: ignore[type-arg]
     for key, value in arrays.items():
         kind, _, name = key.partition("/")

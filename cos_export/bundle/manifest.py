@@ -7,9 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from cos_export.errors import BundleError, InputError
+from cos_export.numerics import NUMERICS
 from cos_export.reading.json_file import parse_json, read_json
 from cos_export.reading.limits import MAX_DIMENSIONS, MAX_NAME, MAX_ONNX, MAX_STEPS
 
@@ -33,6 +43,14 @@ OPTIONAL_FILES = ("model_step.onnx",)
 _LISTED = 5
 """Faults of a manifest that a message names."""
 
+
+def _known_numerics(name: str) -> str:
+    if name not in NUMERICS:
+        raise ValueError(f"known are {' and '.join(NUMERICS)}")
+    return name
+
+
+Numerics = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_known_numerics)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Text = Annotated[str, Field(max_length=MAX_NAME)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -148,7 +166,7 @@ class Manifest(_Entry):
     rho: Extra
     total_timesteps: Count
     method: Name
-    numerics: Literal["float32", "int8"]
+    numerics: Numerics
     input_shape: Shape
     output_shape: Shape
     neurons: Count

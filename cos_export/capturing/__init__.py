@@ -19,8 +19,8 @@ from cos_export.capturing.checking import CheckResult, check_model, inspect_modu
 from cos_export.capturing.findings import Finding, explain
 from cos_export.capturing.operators.rectifiers import check_keys
 from cos_export.capturing.options import MaxPool, Options, check_options
-from cos_export.capturing.preparing import prepare
-from cos_export.capturing.tracing import check_example
+from cos_export.capturing.preparing import traced_module
+from cos_export.capturing.tracing import Traced
 from cos_export.capturing.walk import walk
 from cos_export.datasets import Images
 from cos_export.errors import CaptureError
@@ -81,14 +81,19 @@ def capture(
     return captured(model, example_input, check_options(levels, thresholds, max_pool)).network
 
 
-def captured(model: nn.Module, example_input: Images, options: Options) -> Captured:
-    """`capture`, with what is known of the network besides; arguments and errors are the same."""
-    name, traced = type(model).__name__, prepare(model, check_example(example_input), options)
-    if isinstance(traced, Finding):
-        raise CaptureError(explain(name, [traced]))
-    check_keys(traced, options)
-    walked = walk(traced, options)
+def captured(model: nn.Module, example_input: Images, options: Options, traced: Traced | None = None) -> Captured:
+    """`capture`, with what is known of the network besides; arguments and errors are the same.
+
+    Args:
+        model: The module.
+        example_input: Images.
+        options: What the user chose.
+        traced: The module's graph, where it is known already.
+    """
+    graph = traced or traced_module(model, example_input, options)
+    check_keys(graph, options)
+    walked = walk(graph, options)
     if walked.network is None:
-        raise CaptureError(explain(name, walked.findings))
+        raise CaptureError(explain(type(model).__name__, walked.findings))
     network = with_normalisation_of(walked.network, example_input)
     return Captured(network, walked.unbounded, walked.replaced)

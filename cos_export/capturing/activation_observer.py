@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from cos_export.capturing.findings import Finding, blockers, explain
+from cos_export.capturing.findings import blockers, explain
 from cos_export.capturing.operators.rectifiers import rectifier_bound, rectifier_keys
 from cos_export.capturing.options import Options
-from cos_export.capturing.preparing import prepare
-from cos_export.capturing.tracing import Traced, check_example
+from cos_export.capturing.tracing import Traced
 from cos_export.capturing.walk import walk
 from cos_export.device import full_precision
 from cos_export.errors import CaptureError
@@ -73,23 +72,20 @@ class Observed:
             yield batch.clone(), valid
 
 
-def observed_relus(model: nn.Module, images: Tensor, options: Options, device: torch.device) -> Observed:
-    """The ReLUs of `model` that have no upper bound.
+def observed_relus(traced: Traced, options: Options, device: torch.device) -> Observed:
+    """The ReLUs of a module that have no upper bound.
 
     Args:
-        model: Left as it is.
-        images: (samples, ...), the first of which serves as example.
+        traced: The module's graph.
         options: As they will be for the capture; thresholds may be missing.
         device: Where to run.
 
     Raises:
         CaptureError: The module cannot be captured for another reason than missing thresholds.
-        InputError: The images cannot be taken.
     """
-    traced = prepare(model, check_example(images[:1]), options)
-    findings = [traced] if isinstance(traced, Finding) else walk(traced, options).findings
-    if isinstance(traced, Finding) or blockers(findings):
-        raise CaptureError(explain(type(model).__name__, findings))
+    findings = walk(traced, options).findings
+    if blockers(findings):
+        raise CaptureError(explain(type(traced.module).__name__, findings))
     keys = tuple(key for node, key in rectifier_keys(traced).items() if math.isinf(rectifier_bound(node) or 0.0))
     return Observed(keys, traced, device)
 

@@ -5,13 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cos_export.capturing.findings import Finding
+from cos_export.capturing.findings import Finding, explain
 from cos_export.capturing.operators.max_pooling import average_max_pools
 from cos_export.capturing.options import Options
-from cos_export.capturing.tracing import Traced, trace
+from cos_export.capturing.tracing import Traced, check_example, trace
+from cos_export.datasets import Images
+from cos_export.errors import CaptureError
 from cos_export.wrappers import unwrapped_copy
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "traced_module"]
+
+
+def traced_module(model: nn.Module, example_input: Images, options: Options) -> Traced:
+    """The graph of a copy of `model`, which thresholds, capture and check share.
+
+    Args:
+        model: Left as it is.
+        example_input: As for `cos_export.capture`.
+        options: Of which `levels` and `max_pool` count.
+
+    Raises:
+        CaptureError: It cannot be traced.
+        InputError: `model` is not a module, or the example is not one tensor of images.
+    """
+    found = prepare(model, check_example(example_input), options)
+    if isinstance(found, Finding):
+        raise CaptureError(explain(type(model).__name__, [found]))
+    return found
 
 
 def prepare(model: nn.Module, example: Tensor, options: Options) -> Traced | Finding:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from cos_export.capturing.aliasing import Memory, draws, mutates, written
+from cos_export.capturing.aliasing import Memory
 from cos_export.capturing.builder import Builder
+from cos_export.capturing.constants import Constants
 from cos_export.capturing.findings import Finding, Unsupported, blockers
 
 # Imported for what they register.
@@ -67,7 +68,7 @@ class _Walker:
         self.options = options
         self.keys = rectifier_keys(traced)
         self.builder = Builder(tuple(traced.input.meta["val"].shape[1:]))
-        self.constants = dict(traced.constants)
+        self.constants = Constants(traced.constants)
         self.values: dict[fx.Node, Value] = {traced.input: self.builder.input}
         # The results of an operation that has several, such as chunk.
         self.parts: dict[fx.Node, tuple[Value, ...]] = {}
@@ -228,36 +229,10 @@ class _Walker:
         return ()
 
     def _constant(self, node: fx.Node) -> None:
-        """Computes what does not depend on the input, such as a weight that is normalised in forward."""
-        if draws(node):
-            self._add(
-                node,
-                "",
-                "it draws random numbers even in eval mode, and a capture would draw them once and keep them",
-                "draw them in training mode only: if self.training: ...",
-            )
-            return
-        if mutates(node) and self._is_held(node):
-            self._add(
-                node,
-                "",
-                "forward changes a buffer of the model, so that one call depends on the one before",
-                "keep no state between calls, or change it in training mode only",
-            )
-            return
-        if not all(argument in self.constants for argument in node.all_input_nodes) or not callable(node.target):
-            return
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.constants.__getitem__)
-        with torch.no_grad():
-            result = node.target(*args, **kwargs)
-        if isinstance(result, Tensor):
-            self.constants[node] = result
-
-    def _is_held(self, node: fx.Node) -> bool:
-        """Whether what a node writes to is memory of the module, and not of a tensor that forward has made."""
-        held = {tensor.untyped_storage().data_ptr() for tensor in self.traced.constants.values()}
-        tensors = [self.constants.get(argument) for argument in written(node)]
-        return any(tensor is None or tensor.untyped_storage().data_ptr() in held for tensor in tensors)
+        try:
+            self.constants.compute(node)
+        except Unsupported as error:
+            self._add(node, "", error.reason, error.fix)
 
     def _output(self, node: fx.Node) -> Value | None:
         returned: tuple[Any, ...] = node.args[0]  # type: ignore[assignment]

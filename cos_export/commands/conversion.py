@@ -9,6 +9,7 @@ import typer
 
 from cos_export.bounds import MOST_BATCH
 from cos_export.commands.method_options import calibrating
+from cos_export.numerics import FLOAT32
 from cos_export.terminal.option_fields import in_panel
 from cos_export.terminal.options import (
     CalibrationDataOption,
@@ -75,7 +76,7 @@ class ConversionOptions:
     samples: CalibrationSamplesOption = in_panel(IMAGES, None)
     mean: MeanOption = in_panel(IMAGES, None)
     std: StdOption = in_panel(IMAGES, None)
-    numerics: NumericsOption = in_panel(NUMBERS, "float32")
+    numerics: NumericsOption = in_panel(NUMBERS, FLOAT32)
     quantisation: QuantisationOption = in_panel(NUMBERS, None)
     limits: LimitsOption = in_panel(NUMBERS, False)
     steps: StepsOption = in_panel(CALIBRATION)

@@ -9,12 +9,13 @@ import numpy as np
 
 from cos_export.network import SpikingNetwork
 from cos_export.network.node_facts import bias_of, facts
+from cos_export.numerics import FLOAT32, NUMERICS, WEIGHT_BITS, numerics_of
 from cos_export.simulation import PerSampleCalibration
 
 __all__ = ["NUMBER_BYTES", "Footprint", "activation_bits", "footprint"]
 
-NUMBER_BYTES = {"float32": 4, "int8": 1}
-"""Of one weight."""
+NUMBER_BYTES = {name: 4 if bits is None else -(-bits // 8) for name, bits in NUMERICS.items()}
+"""Of one weight, by numerics."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Footprint:
 
     def parameters(self, numerics: str) -> int:
         """NeuroBench's footprint: all that the network keeps, in bytes."""
-        weights = self.weights_float32 if numerics == "float32" else self.weights_int8
+        weights = self.weights_float32 if numerics == FLOAT32 else self.weights_int8
         return weights + self.biases + self.neurons
 
     @property
@@ -79,8 +80,8 @@ def footprint(network: SpikingNetwork, steps: int, calibration: PerSampleCalibra
         else:
             presimulation = 4 * neurons + math.ceil(max(steps, calibration.rho) * neurons / 8)
     return Footprint(
-        weights_float32=NUMBER_BYTES["float32"] * weights,
-        weights_int8=NUMBER_BYTES["int8"] * weights,
+        weights_float32=NUMBER_BYTES[FLOAT32] * weights,
+        weights_int8=NUMBER_BYTES[numerics_of(WEIGHT_BITS)] * weights,
         biases=4 * biases,
         neurons=8 * neurons,
         potentials=4 * (neurons + outputs),

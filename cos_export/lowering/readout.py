@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from cos_export.errors import NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.network.graph import successors
+from cos_export.numerics import WEIGHT_BITS, signed_range
 from cos_export.quantisation.groups import free_name
 
 __all__ = ["IntegerBias", "integer_bias", "with_readout"]
-
-_LARGEST_WEIGHT = 127
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,11 @@ def with_readout(network: SpikingNetwork, constant: NDArray[np.float64], steps: 
 
 
 def _with_rest(network: SpikingNetwork, once: NDArray[np.float64]) -> SpikingNetwork:
-    """Adds neurons that hear nothing, fire in the first step, and bring `once` to the Output, in weights of 8 bits."""
+    """Adds neurons that hear nothing, fire in the first step, and bring `once` to the Output, in the weights' bits."""
     if not once.any():
         return network
-    count = int(np.ceil(np.abs(once).max() / _LARGEST_WEIGHT))
+    _, largest = signed_range(WEIGHT_BITS if network.quantisation is None else network.quantisation.weight_bits)
+    count = int(np.ceil(np.abs(once).max() / largest))
     weights = np.stack([np.trunc((once * (k + 1)) / count) - np.trunc((once * k) / count) for k in range(count)], 1)
     candidates = sorted(network.layers_read_out, key=lambda name: (int(np.prod(network.shapes[name])), name))
     source = candidates[0] if candidates else network.input_name

@@ -7,15 +7,10 @@ from cos_export.network.inputs import (
     check_steps,
     with_normalisation_of,
 )
-from cos_export.network.spiking_network import (
-    FloatArray,
-    NeuronSpec,
-    Quantisation,
-    SampleStates,
-    SpikingNetwork,
-    check_network,
-    half_potentials,
-)
+from cos_export.network.neuron_spec import FloatArray, NeuronSpec, half_potentials
+from cos_export.network.quantisation import Quantisation
+from cos_export.network.sample_states import SampleStates
+from cos_export.network.spiking_network import SpikingNetwork, check_network
 
 __all__ = [
     "FloatArray",

@@ -9,7 +9,9 @@ import numpy as np
 from cos_export.bounds import MAX_STEPS
 from cos_export.datasets import Dataset, Images, image_array
 from cos_export.errors import InputError
-from cos_export.network.spiking_network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.network.neuron_spec import FloatArray
+from cos_export.network.sample_states import SampleStates
+from cos_export.network.spiking_network import SpikingNetwork
 from cos_export.whole_number import whole_number
 
 __all__ = ["check_held_throughout", "check_images", "check_states", "check_steps", "with_normalisation_of"]

@@ -4,180 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import nir
 import numpy as np
-from numpy.typing import NDArray
 
 from cos_export.datasets.normalisation import Normalisation
 from cos_export.errors import InputError, NetworkError
-from cos_export.network.fields import numbers
 from cos_export.network.graph import Shape, predecessors, shapes, topological_order
+from cos_export.network.neuron_spec import NeuronSpec
+from cos_export.network.quantisation import Quantisation
 from cos_export.network.schedule import Schedule, check_schedule
+from cos_export.numerics import FLOAT32
 from cos_export.whole_number import whole_number
 
-__all__ = [
-    "FloatArray",
-    "NeuronSpec",
-    "Quantisation",
-    "SampleStates",
-    "SpikingNetwork",
-    "check_network",
-    "half_potentials",
-]
-
-FloatArray = NDArray[np.float32]
-
-_RESETS = ("subtract", "value")
-
-
-@dataclass(frozen=True)
-class NeuronSpec:
-    """A layer of integrate-and-fire neurons.
-
-    For step t = 1..T and each neuron, with threshold theta:
-
-        m(t) = v(t-1) + I(t) + beta(t)      charge
-        s(t) = 1 if m(t) >= theta else 0    fire
-        v(t) = m(t) - theta * s(t)          soft reset
-        v(0) = v_init
-
-    A graph from another tool may ask for `condition` ">" and for `reset` "value", which puts
-    v(t) = v_reset where s(t) = 1: NIR's own meaning.
-
-    Attributes:
-        threshold: theta > 0, shape (channels, height, width) or (features,), in the unit of the current.
-        v_init: v(0), of threshold's shape and unit.
-        condition: Whether a neuron at its threshold fires (">=") or not (">").
-        reset: "subtract" or "value".
-        v_reset: What a neuron is reset to if reset is "value", of threshold's shape.
-        bias: beta, shape (steps, channels) with the threshold's first axis as channels, or None for
-            zero. Steps past its end have beta = 0.
-        silent: True where a neuron's spikes are dropped while its potential goes on, or None.
-        levels: L of the quantised activation that this layer stands for, or None if that was a
-            clipped ReLU. No run of spikes needs it: it says what the layer should converge to.
-        scale: What 1 stands for in a network of integers, one number for each channel, or None. No run needs it.
-    """
-
-    threshold: FloatArray
-    v_init: FloatArray
-    condition: Literal[">=", ">"] = ">="
-    reset: Literal["subtract", "value"] = "subtract"
-    v_reset: FloatArray | None = None
-    bias: FloatArray | None = None
-    silent: NDArray[np.bool_] | None = None
-    levels: int | None = None
-    scale: NDArray[np.float64] | None = None
-
-    def __post_init__(self) -> None:
-        shape = np.shape(self.threshold)
-        if not shape:
-            raise NetworkError("threshold must have an axis: (channels, height, width) or (features,).")
-        for name in ("threshold", "v_init", "v_reset", "bias", "scale"):
-            if getattr(self, name) is not None:
-                numbers(name, getattr(self, name))
-        if not np.all(np.asarray(self.threshold, np.float32) > 0):
-            raise NetworkError("A threshold must be a positive number, also in float32.")
-        if self.scale is not None and not np.all(np.asarray(self.scale) > 0):
-            raise NetworkError("scale must be a positive number.")
-        if self.reset == "value" and self.v_reset is None:
-            raise NetworkError('reset "value" needs v_reset.')
-        for name in ("v_init", "v_reset", "silent"):
-            value = getattr(self, name)
-            if value is not None and np.shape(value) != shape:
-                raise NetworkError(f"{name} has shape {np.shape(value)}, and threshold {shape}: they must be equal.")
-        if self.bias is not None and (np.ndim(self.bias) != 2 or np.shape(self.bias)[1] != shape[0]):
-            raise NetworkError(f"bias must be (steps, {shape[0]}), and has shape {np.shape(self.bias)}.")
-        if self.levels is not None and (not isinstance(self.levels, int | np.integer) or self.levels < 1):
-            raise NetworkError(f"levels must be at least 1 and whole, and is {self.levels!r}.")
-        if self.silent is not None and not np.isin(numbers("silent", self.silent), (0, 1)).all():
-            raise NetworkError("silent must hold booleans.")
-        for name, value, known in (("condition", self.condition, (">=", ">")), ("reset", self.reset, _RESETS)):
-            if value not in known:
-                raise NetworkError(f"{name} must be {' or '.join(map(repr, known))}, and is {value!r}.")
-        if self.scale is not None and np.shape(self.scale) != shape[:1]:
-            raise NetworkError(f"scale must be ({shape[0]},), and has shape {np.shape(self.scale)}.")
-
-    @property
-    def shape(self) -> Shape:
-        """(channels, height, width) or (features,)."""
-        return tuple(np.shape(self.threshold))
-
-    def bias_per_step(self, steps: int) -> FloatArray | None:
-        """The bias for steps 1..`steps`, shape (steps, channels, 1, ...) to be added to a current."""
-        if self.bias is None:
-            return None
-        table = np.zeros((steps, self.bias.shape[1]), np.float32)
-        known = min(steps, len(self.bias))
-        table[:known] = self.bias[:known]
-        return table.reshape(steps, -1, *[1] * (len(self.shape) - 1))
-
-    def bias_over_window(self, steps: int) -> FloatArray | None:
-        """The sum of the bias over steps 1..`steps`, shape (channels, 1, ...) to be added to a sum of currents."""
-        if self.bias is None:
-            return None
-        total = self.bias[:steps].sum(0, dtype=np.float64).astype(np.float32)
-        return np.asarray(total.reshape(-1, *[1] * (len(self.shape) - 1)))
-
-
-def half_potentials(spec: NeuronSpec) -> NeuronSpec:
-    """The layer with v_init = theta / 2 (QCFS, Bu et al., ICLR 2022)."""
-    return replace(spec, v_init=(spec.threshold / np.float32(2)).astype(np.float32))
-
-
-@dataclass(frozen=True)
-class SampleStates:
-    """What a per-sample method sets beside the graph, one entry for each sample of a batch.
-
-    Attributes:
-        v_init: Initial potentials by layer, (batch, ...), in place of the layer's own.
-        silent: Neurons whose spikes are dropped by layer, (batch, ...), in place of the layer's own.
-    """
-
-    v_init: Mapping[str, FloatArray] = field(default_factory=dict)
-    silent: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
-
-    def part(self, samples: slice) -> SampleStates:
-        """The states of some of the samples."""
-        return SampleStates(
-            v_init={name: value[samples] for name, value in self.v_init.items()},
-            silent={name: value[samples] for name, value in self.silent.items()},
-        )
-
-
-@dataclass(frozen=True)
-class Quantisation:
-    """What the integers at the two ends of a network in fixed point stand for (docs/numerics.md).
-
-    The images become 8-bit integers x, rounded half to even, and what reaches the Output becomes logits:
-
-        x = clip(round(image * float32(1 / input_scale)), input_minimum, input_maximum)
-        logits(t) = readout_scale * (1 / t) * (sum over the first t steps of what reaches the Output)
-
-    Attributes:
-        input_scale: What 1 stands for in x.
-        input_minimum: The least x, -128 or more.
-        input_maximum: The largest x; 255 at most, and 127 if x may be negative.
-        readout_scale: What 1 stands for at the Output.
-    """
-
-    input_scale: float
-    input_minimum: int = -127
-    input_maximum: int = 127
-    readout_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("input_scale", "readout_scale"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0 and float(np.float32(value)) == value):
-                raise NetworkError(f"{name} must be a positive float32 number, and is {value!r}.")
-        low, high = self.input_minimum, self.input_maximum
-        if not low <= 0 < high or high - low > 255 or low < -128 or (low < 0 and high > 127):
-            raise NetworkError(f"An 8-bit input lies in -128..127 or 0..255, not in {low}..{high}.")
+__all__ = ["SpikingNetwork", "check_network"]
 
 
 @dataclass(frozen=True)
@@ -194,8 +38,8 @@ class SpikingNetwork:
         num_timesteps: T to run, of the graph and of the bundle, or None.
         method: The calibration method that set the initial potentials.
         rho: Extra steps that the method needs for each input (0 if static).
-        numerics: "float32", or "int8" where every array holds integers (v_init half-integers) in float32.
-        quantisation: What the integers stand for, in a network of numerics "int8" and only there.
+        quantisation: What its integers stand for, and their widths, if every array holds integers (v_init
+            half-integers) in float32; None in a network of float32. `numerics` is derived from it.
         schedule: "synchronous" if every layer fires from the first step on, "layerwise" if each integrates all T steps
             of what feeds it before it fires (`cos_export.network.schedule`).
         input_steps: The steps for which the input is held; afterwards the Input sends zero. None if it is held for all.
@@ -213,7 +57,6 @@ class SpikingNetwork:
     num_timesteps: int | None = None
     method: str = "half"
     rho: int = 0
-    numerics: Literal["float32", "int8"] = "float32"
     quantisation: Quantisation | None = None
     schedule: Schedule = "synchronous"
     input_steps: int | None = None
@@ -225,8 +68,6 @@ class SpikingNetwork:
     def __post_init__(self) -> None:
         check_schedule(self.schedule)
         self._check_input_steps()
-        if (self.numerics == "int8") != (self.quantisation is not None):
-            raise NetworkError('A network of numerics "int8" has a quantisation, and no other network has one.')
         object.__setattr__(self, "neurons", MappingProxyType(dict(self.neurons)))
         if self.calibration is not None:
             if self.calibration.get("name") != self.method:
@@ -327,6 +168,11 @@ class SpikingNetwork:
     def output_shape(self) -> Shape:
         """The shape of the readout for one sample."""
         return self.shapes[self.output_name]
+
+    @property
+    def numerics(self) -> str:
+        """What it is computed in: "float32", or "int8" after the width of its weights."""
+        return FLOAT32 if self.quantisation is None else self.quantisation.numerics
 
     @property
     def readout_scale(self) -> float:

@@ -13,15 +13,9 @@ from cos_export.errors import InputError, NetworkError
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
 from cos_export.network.fields import numbers, whole_numbers
 from cos_export.network.graph import Shape, output_shape, predecessors, topological_order
-from cos_export.nir_file.metadata import (
-    GRAPH_KEYS,
-    NODE_KEYS,
-    GraphFacts,
-    others,
-    read_graph_metadata,
-    read_neuron_metadata,
-    window_metadata,
-)
+from cos_export.nir_file.graph_metadata import GRAPH_KEYS, GraphFacts, read_graph_metadata
+from cos_export.nir_file.metadata_values import others
+from cos_export.nir_file.neuron_metadata import NODE_KEYS, read_neuron_metadata, window_metadata
 
 __all__ = ["import_graph"]
 
@@ -100,7 +94,6 @@ def import_graph(
         rho=facts.rho,
         calibration=facts.calibration,
         calibrated_timesteps=facts.calibrated_timesteps,
-        numerics=facts.numerics,
         quantisation=facts.quantisation,
         schedule=facts.schedule,
         input_steps=facts.input_steps,

@@ -16,9 +16,11 @@ from cos_export.atomic_file import atomic_write
 from cos_export.errors import CosExportError, InputError, NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork, check_network
 from cos_export.network.graph import convolution, pooling
+from cos_export.nir_file.graph_metadata import GRAPH_KEYS, graph_metadata
 from cos_export.nir_file.hdf5_process import read_own
 from cos_export.nir_file.importing import import_graph
-from cos_export.nir_file.metadata import GRAPH_KEYS, NODE_KEYS, graph_metadata, neuron_metadata, others, window_metadata
+from cos_export.nir_file.metadata_values import others
+from cos_export.nir_file.neuron_metadata import NODE_KEYS, neuron_metadata, window_metadata
 from cos_export.nir_file.reader import graph_of
 from cos_export.nir_file.type_check import refused_by_nir
 
@@ -202,7 +204,7 @@ def _difference(network: SpikingNetwork, written: nir.NIRGraph, found: SpikingNe
         for entry in fields(stored):
             if not _identical(getattr(stored, entry.name), getattr(found.neurons[name], entry.name)):
                 return f"{entry.name} of the neurons {name!r}"
-    kept = ("num_timesteps", "method", "rho", "calibration", "calibrated_timesteps", "numerics", "quantisation")
+    kept = ("num_timesteps", "method", "rho", "calibration", "calibrated_timesteps", "quantisation")
     for key in (*kept, "schedule", "input_steps", "normalisation", "class_names"):
         if getattr(network, key) != getattr(found, key):
             return key

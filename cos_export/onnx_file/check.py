@@ -55,7 +55,7 @@ def check_onnx(network: SpikingNetwork, path: Path, steps: int) -> OnnxCheck:
     trace = _run(path, images, network, steps)
     local = check_local(network, images, trace)
     if local.violations:
-        raise ParityError(_violated(network, local))
+        raise ParityError(_violated(local))
     reference = simulate(network, images, steps, device="cpu")
     differing = sum(int((trace.spikes[name] != reference.spikes[name]).sum()) for name in network.layers)
     distance = float(np.abs(trace.logits - reference.logits).max())
@@ -71,8 +71,8 @@ def check_onnx(network: SpikingNetwork, path: Path, steps: int) -> OnnxCheck:
     )
 
 
-def _violated(network: SpikingNetwork, local: LocalResult) -> str:
-    wrong = {name: int(local.layers[name].violations.sum()) for name in network.layers}
+def _violated(local: LocalResult) -> str:
+    wrong = {name: int(layer.violations.sum()) for name, layer in local.layers.items()}
     if any(wrong.values()):
         listed = ", ".join(f"{name!r} {count}" for name, count in wrong.items() if count)
         return f"The ONNX graph fires spikes that its currents do not explain, by layer: {listed}."

@@ -14,7 +14,7 @@ from cos_export.bounds import MAX_STEPS
 from cos_export.network import FloatArray, Quantisation, SpikingNetwork, check_network
 from cos_export.network.schedule import over_window
 from cos_export.network.wires import Wires
-from cos_export.nir_file.metadata import graph_metadata, producer
+from cos_export.nir_file.graph_metadata import graph_metadata, producer
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.check import OnnxCheck, check_onnx
 from cos_export.onnx_file.neurons import LayerValues, unroll_neurons
@@ -239,7 +239,7 @@ def _summed(builder: GraphBuilder, name: str, arriving: list[tuple[str, ...]]) -
 
 
 def _encoded(builder: GraphBuilder, images: str, quantisation: Quantisation) -> str:
-    """The 8-bit integers of `cos_export.simulation.fixed_point.quantise_input`, operation by operation."""
+    """The integers of `cos_export.simulation.fixed_point.quantise_input`, operation by operation."""
     gain = builder.constant(f"{IMAGES}/gain", np.array(input_gain(quantisation), np.float32))
     low = builder.constant(f"{IMAGES}/minimum", np.array(quantisation.input_minimum, np.float32))
     high = builder.constant(f"{IMAGES}/maximum", np.array(quantisation.input_maximum, np.float32))

@@ -77,15 +77,22 @@ class LocalLayer:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """The local check of a run: by layer, the readout under the Output node's name."""
+    """The local check of a run.
+
+    Attributes:
+        layers: By spiking layer.
+        readout: Of the logits; it has no ties.
+        listed: The first violations, one by one.
+    """
 
     layers: dict[str, LocalLayer]
+    readout: LocalLayer
     listed: list[Violation] = field(default_factory=list)
 
     @property
     def violations(self) -> int:
         """All violations."""
-        return int(sum(layer.violations.sum() for layer in self.layers.values()))
+        return int(sum(layer.violations.sum() for layer in (*self.layers.values(), self.readout)))
 
 
 class _Tally:
@@ -144,7 +151,8 @@ def check_local(
     layers = {
         name: LocalLayer(tally.violations, tally.near_ties, tally.largest_bound) for name, tally in tallies.items()
     }
-    return LocalResult(layers, sorted(listed, key=lambda v: (v.step, network.order.index(v.layer)))[:LISTED])
+    readout = layers.pop(network.output_name)
+    return LocalResult(layers, readout, sorted(listed, key=lambda v: (v.step, network.order.index(v.layer)))[:LISTED])
 
 
 def _check_chunk(

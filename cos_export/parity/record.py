@@ -40,10 +40,10 @@ def check_record(bundle: Bundle, *, progress: Progress = silent) -> tuple[tuple[
     comparison = compare(network, golden.images, record, again)
     if comparison.identical:
         return tuple(faults), None
-    if network.numerics == "int8":
+    if network.quantisation is not None:
         faults.append(
             f"golden.npz is not the run of model.nir: {comparison.mismatches:,} spikes differ, and the logits by up to "
-            f"{comparison.logit_difference:.3g}. In int8 none may."
+            f"{comparison.logit_difference:.3g}. In {network.numerics} none may."
         )
         return tuple(faults), None
     local = check_local(network, golden.images, record, states=record.states, progress=progress)

@@ -145,7 +145,7 @@ def _on_target(bundle: Bundle, target: Target, checked: LocalResult | None, prog
         seconds=seconds,
         comparison=comparison,
         local=checked,
-        exact=network.numerics == "int8",
+        exact=network.quantisation is not None,
     )
 
 
@@ -162,7 +162,6 @@ def _plain(target: TargetParity) -> dict[str, Any]:
         }
         for name, layer in comparison.layers.items()
     }
-    readout = next(name for name in local.layers if name not in comparison.layers)
     return {
         "passed": target.passed,
         "exact": target.exact,
@@ -171,7 +170,7 @@ def _plain(target: TargetParity) -> dict[str, Any]:
         "spikes_compared": comparison.compared,
         "mismatches": target.mismatches,
         "local_violations": target.local_violations,
-        "readout_violations": local.layers[readout].violations.tolist(),
+        "readout_violations": local.readout.violations.tolist(),
         "logit_difference": comparison.logit_difference,
         "decisions_changed": comparison.decisions_changed,
         "first_divergence": None if comparison.first is None else asdict(comparison.first),

@@ -48,7 +48,7 @@ def fitted_synapse(node: nir.NIRNode, taken: float, given: Units, rounding: Roun
     With w = W taken / given, the covariance C of the inputs x over images and positions and H = C + damping, inputs are
     settled one after the other, that of the largest variance first. With F those that are left, j among them,
 
-        w_int[j] = the nearer to w[j] of the two integers beside W[j] taken / given, clipped to 8 bits
+        w_int[j] = the nearer to w[j] of the two integers beside W[j] taken / given, clipped to what its bits hold
         w[k]    -= (w[j] - w_int[j]) (H_F^-1)[j, k] / (H_F^-1)[j, j]        for each other k in F
         b_int    = round((b - E[(w_int given / taken - W) x]) / given)      when all are settled
 

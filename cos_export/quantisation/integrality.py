@@ -26,21 +26,22 @@ def check_integers(network: SpikingNetwork) -> None:
     """
     if network.quantisation is None:
         return
+    numerics = network.numerics
     for name in network.order:
         spec = network.neurons.get(name)
         if spec is None:
             for field, values in _arrays(network.graph.nodes[name]):
-                _refuse(name, field, values, "an integer", values != np.rint(values))
+                _refuse(name, field, numerics, values, "an integer", values != np.rint(values))
             continue
         for field in _WHOLE:
             values = getattr(spec, field)
             if values is not None:
-                _refuse(name, field, values, "an integer", values != np.rint(values))
+                _refuse(name, field, numerics, values, "an integer", values != np.rint(values))
         for field in _HALF:
             values = getattr(spec, field)
             if values is not None:
                 # Half-integers, so that no potential ties with its threshold.
-                _refuse(name, field, values, "a half-integer", values - np.floor(values) != 0.5)
+                _refuse(name, field, numerics, values, "a half-integer", values - np.floor(values) != 0.5)
 
 
 def _arrays(node: nir.NIRNode) -> list[tuple[str, NDArray[np.floating]]]:
@@ -54,13 +55,15 @@ def _floats(value: object) -> bool:
     return isinstance(value, (np.ndarray, np.floating, float)) and np.asarray(value).dtype.kind == "f"
 
 
-def _refuse(name: str, field: str, values: NDArray[np.floating], kind: str, wrong: NDArray[np.bool_]) -> None:
+def _refuse(
+    name: str, field: str, numerics: str, values: NDArray[np.floating], kind: str, wrong: NDArray[np.bool_]
+) -> None:
     if not np.any(wrong):
         return
     at = tuple(int(i) for i in np.argwhere(wrong)[0])
     count = int(np.count_nonzero(wrong))
     raise NetworkError(
         f"Node {name!r}: {field}{list(at) if at else ''} is {float(np.asarray(values)[at])!r}, and in a network of "
-        f"numerics int8 each must be {kind}; {count:,} of {np.size(values):,} are not. Quantise the float32 network "
-        "again (cos_export.quantise) after its weights were changed."
+        f"numerics {numerics} each must be {kind}; {count:,} of {np.size(values):,} are not. Quantise the float32 "
+        "network again (cos_export.quantise) after its weights were changed."
     )

@@ -27,6 +27,7 @@ from cos_export.network import (
     with_normalisation_of,
 )
 from cos_export.network.node_facts import facts
+from cos_export.numerics import INPUT_BITS, WEIGHT_BITS, input_ranges
 from cos_export.progress import Progress, silent
 from cos_export.quantisation.fitting import fitted_synapse
 from cos_export.quantisation.groups import Group, fold_averages, free_name, groups, with_carriers
@@ -42,13 +43,17 @@ __all__ = ["SAMPLES", "quantise"]
 SAMPLES = 64
 """Images on which units are compared and weights fitted, unless the user says otherwise."""
 
-_INNER_WEIGHTS = (
-    *((inner, 127) for inner in (127, 63, 31, 15, 7, 3)),
-    *((7, 31), (7, 15), (7, 7), (3, 7), (3, 3), (2, 2), (1, 1)),
-)
-"""What the largest weight may be where another synapse follows at once, and behind it: the first that all ranges fit.
+_BEHIND_WEIGHTS = ((7, 31), (7, 15), (7, 7), (3, 7), (3, 3), (2, 2), (1, 1))
+"""The last choices of `_inner_weights`, of which the second number is for the weights behind."""
 
-The integers of two synapses in a row multiply, and 24 bits do not hold many products of three numbers of 8."""
+
+def _inner_weights(largest: int) -> tuple[tuple[int, int], ...]:
+    """What the largest weight may be where another synapse follows at once, and behind it: the first that fits.
+
+    The integers of two synapses in a row multiply, and 24 bits do not hold many products of three numbers of 8.
+    """
+    halved = [(inner, largest) for shift in range(6) if (inner := largest >> shift) > 2]
+    return (*halved, *(pair for pair in _BEHIND_WEIGHTS if max(pair) < largest))
 
 
 def quantise(
@@ -59,6 +64,7 @@ def quantise(
     per_channel: bool = False,
     power_of_two: bool = False,
     even_weights: bool = False,
+    weight_bits: int = WEIGHT_BITS,
     samples: int = SAMPLES,
     device: str | torch.device = "auto",
     progress: Progress = silent,
@@ -66,9 +72,9 @@ def quantise(
     """Makes the network of integers that is closest to a network of float32 numbers.
 
     With one unit u for each layer (what 1 stands for in its potentials) and the unit of what a synapse takes,
-    u_in = 1 for spikes and input_scale for images,
+    u_in = 1 for spikes and input_scale for images, and weights of b bits,
 
-        w_int = clip(round(w u_in / u), -128, 127)     b_int = round(b / u)     theta_int = theta / u
+        w_int = clip(round(w u_in / u), -2^(b-1), 2^(b-1) - 1)     b_int = round(b / u)     theta_int = theta / u
         v_init_int = floor(v_init / u) + 1/2
 
     u is chosen so that theta / u is an integer and the squared error of the layer's currents over the images is least.
@@ -76,7 +82,7 @@ def quantise(
     currents over the images closer (`cos_export.quantisation.fitting`).
     All synapses that feed a layer share its unit; those that feed the readout share readout_scale. Average pooling
     becomes sum pooling, and wherever a spike would be added without a weight it gets a synapse of weight 1 / u. The
-    identity path of a residual becomes several synapses side by side if its weight takes more than 8 bits.
+    identity path of a residual becomes several synapses side by side if its weight takes more bits.
 
     Every sum stays below 2^24 in magnitude, so float32 holds it exactly, in whatever order it is added.
 
@@ -89,19 +95,21 @@ def quantise(
             layer that a residual's identity path reaches keeps one.
         power_of_two: Whether thresholds and the scales of input and readout are powers of two.
         even_weights: Whether weights are even.
+        weight_bits: Of each weight, with its sign.
         samples: Images on which units are compared and weights fitted; all serve to find the range of the input.
         device: Where to compute.
         progress: Told as it goes on.
 
     Returns:
-        The network with numerics "int8". Calibrate it again: potentials that were tuned before are only rounded.
+        The network of integers. Calibrate it again: potentials that were tuned before are only rounded.
 
     Warns:
         ResolutionWarning: The integers of a layer are coarser than its levels (`cos_export.quantisation.resolution`).
 
     Raises:
         InputError: The network is quantised already, or the images do not fit.
-        NetworkError: A layer cannot be written in integers, or its ranges do not fit; the message names it.
+        NetworkError: Weights of so many bits are not to be had, a layer cannot be written in integers, or its ranges
+            do not fit; the message names it.
     """
     check_network(network)
     check_held_throughout(network)
@@ -115,11 +123,13 @@ def quantise(
     # Spread over all, for images may come sorted by class.
     chosen = array[:: max(1, len(array) // samples)][:samples]
     heard = arrivals(prepared, chosen, resolve_device(device))
-    rounding, parts = Rounding(power_of_two, even_weights), groups(prepared)
+    rounding, parts = Rounding(power_of_two, even_weights, weight_bits), groups(prepared)
+    coding = _input_coding(array, rounding)
+    choices = _inner_weights(rounding.largest_weight)
     inner = any(group.inner for group in parts)
     behind = frozenset(name for group in parts if group.inner for name in group.readers)
-    for largest in _INNER_WEIGHTS if inner else _INNER_WEIGHTS[:1]:
-        work = _Work(prepared, _input_coding(array, rounding), rounding, per_channel, largest, behind)
+    for largest in choices if inner else choices[:1]:
+        work = _Work(prepared, coding, rounding, per_channel, largest, behind)
         for number, group in enumerate(_in_order(parts)):
             progress("quantising", number, len(parts))
             work.quantise_group(group, heard)
@@ -128,7 +138,7 @@ def quantise(
         try:
             check_ranges(result, steps or network.num_timesteps or 1)
         except NetworkError:
-            if not inner or largest == _INNER_WEIGHTS[-1]:
+            if not inner or largest == choices[-1]:
                 raise
         else:
             break
@@ -155,11 +165,12 @@ def _in_order(parts: list[Group]) -> list[Group]:
 
 
 def _input_coding(images: FloatArray, rounding: Rounding) -> Quantisation:
-    """8 bits that reach from the least to the largest value: 0..255 if none is negative, else -127..127."""
-    low, high = (-127, 127) if float(images.min()) < 0 else (0, 255)
+    """Bits that reach from the least to the largest value, with a sign if one is negative."""
+    signed, unsigned = input_ranges(INPUT_BITS)
+    low, high = signed if float(images.min()) < 0 else unsigned
     largest = float(np.abs(images).max()) or float(high)
     scale = 2.0 ** np.ceil(np.log2(largest / high)) if rounding.power_of_two else largest / high
-    return Quantisation(float(np.float32(scale)), low, high)
+    return Quantisation(float(np.float32(scale)), low, high, weight_bits=rounding.weight_bits)
 
 
 @dataclass
@@ -199,7 +210,7 @@ class _Work:
             node, taken = self.nodes[name], self.taken[name]
             if parts > 1:
                 whole = rounded_synapse(node, taken, unit, self.rounding, parts)
-                self._place(name, split(whole, even=self.rounding.even_weights))
+                self._place(name, split(whole, bits=self.rounding.weight_bits, even=self.rounding.even_weights))
             else:
                 self._place(name, [fitted_synapse(node, taken, unit, self.rounding, heard[name])])
         for name in group.readers:
@@ -237,13 +248,13 @@ class _Work:
             threshold,
             self.rounding,
             per_channel=self.per_channel and by_channel and not one,
-            largest=inner if group.inner else behind if self.behind.intersection(group.producers) else 127,
+            largest=inner if group.inner else behind if self.behind.intersection(group.producers) else None,
         )
 
     def network(self) -> SpikingNetwork:
         """The network of integers."""
         graph = nir.NIRGraph(self.nodes, self.edges, metadata=self.before.graph.metadata, type_check=False)
-        return replace(self.before, graph=graph, neurons=self.neurons, numerics="int8", quantisation=self.coding)
+        return replace(self.before, graph=graph, neurons=self.neurons, quantisation=self.coding)
 
 
 def _rounded_neurons(spec: NeuronSpec, unit: Units) -> NeuronSpec:

@@ -1,6 +1,6 @@
 """Proofs from the weights alone that every number of a network of integers is one, and fits.
 
-Bounds are worst cases: spikes in {0, 1}, an input anywhere in its 8 bits, window sums up to the window's size. They
+Bounds are worst cases: spikes in {0, 1}, an input anywhere in its range, window sums up to the window's size. They
 hold for every input, and in whatever order a backend adds. In a network of the layer-wise schedule every sum is one
 over T steps, and nothing fires before it is complete.
 """
@@ -18,6 +18,7 @@ from cos_export.errors import InputError, NetworkError
 from cos_export.network import NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.network.node_facts import bias_of, facts, weight_field
 from cos_export.network.wires import Wires
+from cos_export.numerics import signed_range
 from cos_export.quantisation.integrality import check_integers
 from cos_export.quantisation.intervals import Bound, Interval, carried, input_interval
 from cos_export.quantisation.step_ranges import reaches
@@ -120,7 +121,7 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
             wires[name] = Interval(0.0 * channels, channels, channels)
         else:
             if facts(node).weighted:
-                _check_weights(name, node)
+                _check_weights(name, node, quantisation.weight_bits)
             try:
                 wires[name] = carried(node, arriving, network.shapes[network.predecessors[name][0]])
             except NetworkError as error:
@@ -130,9 +131,9 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
             over = f" over {window} steps" if window > 1 else ""
             raise NetworkError(
                 f"Node {name!r}: its sums{over} may reach {largest:,.0f}, and integers are exact below 2^24 only. It "
-                "has too many weights, or too large a bias, for 8 bits. Where synapses follow each other without an "
-                "activation their integers multiply: put an activation between them, make the layer narrower, or "
-                "export float32."
+                f"has too many weights, or too large a bias, for {quantisation.weight_bits} bits. Where synapses "
+                "follow each other without an activation their integers multiply: put an activation between them, make "
+                "the layer narrower, or export float32."
             )
     return tuple(found)
 
@@ -143,7 +144,7 @@ def _ranges_by_step(
     """The ranges of a network whose layers may fire in some steps only."""
     for name, node in network.graph.nodes.items():
         if facts(node).weighted:
-            _check_weights(name, node)
+            _check_weights(name, node, quantisation.weight_bits)
     found = []
     for name, reach in reaches(network, quantisation, steps, start, LARGEST_POTENTIAL, LARGEST_SUM):
         weights, biases = _synapses_before(network, name)
@@ -162,10 +163,11 @@ def _ranges_by_step(
     return tuple(found)
 
 
-def _check_weights(name: str, node: nir.NIRNode) -> None:
+def _check_weights(name: str, node: nir.NIRNode, bits: int) -> None:
     weight = np.asarray(getattr(node, weight_field(node)))
-    if weight.min() < -128 or weight.max() > 127:
-        raise NetworkError(f"Node {name!r}: its weights must be integers of -128..127.")
+    least, largest = signed_range(bits)
+    if weight.min() < least or weight.max() > largest:
+        raise NetworkError(f"Node {name!r}: its weights must be integers of {least}..{largest}.")
 
 
 def _range(

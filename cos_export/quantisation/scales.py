@@ -16,6 +16,7 @@ from cos_export.device import full_precision
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.network.node_facts import bias_of, facts, weight_field
 from cos_export.network.wires import Wires
+from cos_export.numerics import WEIGHT_BITS, signed_range
 from cos_export.quantisation.splitting import parts_allowed
 from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import neuron_tensors
@@ -36,10 +37,11 @@ Units = NDArray[np.float64]
 """One number for each channel, or one for all in an array of one element."""
 
 LARGEST_THRESHOLD = 2**17 - 1
-"""Thresholds are kept below this by a coarser unit: more digits than that no weight of 8 bits can use."""
+"""Thresholds are kept below this by a coarser unit: more digits than that no weight can use."""
 
 _FRACTIONS = np.geomspace(0.3, 1.0, 14)
-"""Of the unit in which the largest weight is 127: below 1 the largest weights are clipped, and the others finer."""
+"""Of the unit in which the largest weight is the largest that its bits hold: below 1 the largest weights are clipped,
+and the others finer."""
 
 _FINE_FRACTIONS = np.geomspace(0.95, 1.05, 9)
 """Of the best of those, which lie a tenth apart."""
@@ -55,15 +57,25 @@ class Rounding:
         power_of_two: Whether a threshold is a power of two (and the readout's scale), so that the scale of the weights
             in units of the threshold is one, too.
         even_weights: Whether weights are even, as Loihi 2 holds weights of mixed sign.
+        weight_bits: Of each weight, with its sign.
     """
 
     power_of_two: bool = False
     even_weights: bool = False
+    weight_bits: int = WEIGHT_BITS
+
+    @property
+    def largest_weight(self) -> int:
+        """What its bits hold at most."""
+        return signed_range(self.weight_bits)[1]
 
     def weights(self, values: NDArray[np.float64], parts: int = 1) -> NDArray[np.float64]:
-        """The nearest integers that a weight can be, clipped to what `parts` synapses of 8 bits hold together."""
+        """The nearest integers that a weight can be, clipped to what `parts` synapses hold together."""
         unit = 2.0 if self.even_weights else 1.0
-        low, high = (-128.0, 128.0 - unit) if parts == 1 else (-126.0 * parts, 126.0 * parts)
+        least, largest = signed_range(self.weight_bits)
+        # Even ones, for each part must hold its share of a weight of either sign.
+        together = float(largest - largest % 2) * parts
+        low, high = (float(least), least + 2.0**self.weight_bits - unit) if parts == 1 else (-together, together)
         return np.clip(unit * np.rint(values / unit), low, high)
 
     def beside(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -118,7 +130,7 @@ def rounded_synapse(node: nir.NIRNode, taken: float, given: Units, rounding: Rou
         taken: What 1 stands for in what it takes.
         given: What 1 stands for in what it gives.
         rounding: Of the weights.
-        parts: Into how many nodes of 8 bits it may be split.
+        parts: Into how many nodes it may be split.
     """
     result, field = copy.copy(node), weight_field(node)
     weight = np.asarray(getattr(node, field), np.float64)
@@ -139,7 +151,7 @@ def best_unit(
     rounding: Rounding,
     *,
     per_channel: bool,
-    largest: int = 127,
+    largest: int | None = None,
 ) -> Units:
     """The unit in which the nodes that feed a layer change its currents least when they are rounded.
 
@@ -158,14 +170,14 @@ def best_unit(
         threshold: Of each channel, or one number, to be an integer in the unit; None if there is none.
         rounding: Of weights and units.
         per_channel: Whether channels may have units of their own.
-        largest: What the largest weight becomes in the widest unit.
+        largest: What the largest weight becomes in the widest unit; by default the largest that its bits hold.
 
     Returns:
         One number for each channel of the threshold, or one in all.
     """
     channels = 1 if threshold is None else len(threshold)
     parts = parts_allowed(nodes)
-    widest = _widest(nodes, taken, per_channel, largest, parts)
+    widest = _widest(nodes, taken, per_channel, largest or rounding.largest_weight, parts)
     floor = 1.0 if threshold is None else threshold / LARGEST_THRESHOLD
     widest = np.where(widest > 0, np.maximum(widest, 0.0 if threshold is None else floor), floor)
     best: Units = np.broadcast_to(widest, channels)

@@ -1,4 +1,4 @@
-"""Synapses whose weight takes more than 8 bits: as many synapses side by side as hold it together.
+"""Synapses whose weight takes more bits than a synapse has: as many synapses side by side as hold it together.
 
 A residual's identity path has one weight per neuron, the threshold of the layer it comes from, and that is often ten
 times the largest weight of the convolution beside it. In 8 bits with one unit for both, the convolution would be left
@@ -14,6 +14,7 @@ import numpy as np
 
 from cos_export.network.graph import with_attributes
 from cos_export.network.node_facts import facts, weight_field
+from cos_export.numerics import signed_range
 
 __all__ = ["MOST_PARTS", "parts_allowed", "split"]
 
@@ -39,14 +40,14 @@ def _elementwise(node: nir.NIRNode) -> bool:
     )
 
 
-def split(node: nir.NIRNode, *, even: bool) -> list[nir.NIRNode]:
-    """Nodes of 8-bit weights whose outputs add up to that of a node of larger integers; the first has the bias.
+def split(node: nir.NIRNode, *, bits: int, even: bool) -> list[nir.NIRNode]:
+    """Nodes of so many bits whose outputs add up to that of a node of larger integers; the first has the bias.
 
     With k nodes, weight j = 0..k-1 is floor((w + j) / k), or twice that of w / 2 if weights are even.
     """
     field, unit = weight_field(node), 2 if even else 1
     weight = np.asarray(getattr(node, field), np.float64) / unit
-    count = max(1, int(np.ceil(np.abs(weight).max() / (127 // unit))))
+    count = max(1, int(np.ceil(np.abs(weight).max() / (signed_range(bits)[1] // unit))))
     parts = []
     for number in range(count):
         part = with_attributes(node, **{field: (unit * np.floor((weight + number) / count)).astype(np.float32)})

@@ -37,7 +37,7 @@ def input_gain(quantisation: Quantisation) -> np.float32:
 
 
 def quantise_input(images: Tensor, quantisation: Quantisation | None) -> Tensor:
-    """The 8-bit integers that a network of `quantisation` takes for `images`, in their dtype; without one, the images.
+    """The integers that a network of `quantisation` takes for `images`, in their dtype; without one, the images.
 
         x = clip(round(image * float32(1 / input_scale)), input_minimum, input_maximum)     half to even
 
@@ -111,7 +111,7 @@ def _settled_node(name: str, node: nir.NIRNode) -> nir.NIRNode:
         if value is not None and not np.array_equal(value, _whole(value)):
             raise InputError(
                 f"Node {name!r} has weights that are no integers: the calibration has changed them. Use such a method "
-                "before the network is quantised, or another one with numerics int8."
+                "before the network is quantised, or another one for integers."
             )
     if getattr(node, "bias", None) is None:
         return node

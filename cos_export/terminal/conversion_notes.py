@@ -1,4 +1,4 @@
-"""What a conversion has to say beside its table: which method was taken and why, and what int8 changed."""
+"""What a conversion has to say beside its table: which method was taken and why, and what integers changed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def note_lines(metrics: Mapping[str, Any]) -> list[Text]:
         last = beside["methods"][-1]
         here = metrics["methods"][-1]["accuracy"]
         shares = ", ".join(
-            f"T = {steps}: {100 * share:.1f} ({100 * here[steps]:.1f} in int8)"
+            f"T = {steps}: {100 * share:.1f} ({100 * here[steps]:.1f} in integers)"
             for steps, share in last["accuracy"].items()
         )
         lines.append(f"float32, {last['method']}: accuracy (%) at {shares}")
         lines.append(
-            f"int8 decides {100 * beside['agreement']:.1f} % of {beside['agreement_samples']} calibration images as "
-            "float32 does"
+            f"The integers decide {100 * beside['agreement']:.1f} % of {beside['agreement_samples']} calibration "
+            "images as float32 does"
         )
         warnings += beside.get("warnings", [])
     told = [Text("Warning: ", "yellow").append_text(words(warning, "default")) for warning in warnings]

@@ -10,6 +10,7 @@ import typer
 
 from cos_export.bounds import MAX_STEPS, MOST_CLASSES, MOST_LEVELS, MOST_SAMPLES
 from cos_export.errors import InputError
+from cos_export.numerics import FLOAT32, INTEGERS
 
 __all__ = [
     "CalibrationDataOption",
@@ -100,11 +101,13 @@ GoldenOption = Annotated[
 ]
 ThresholdsOption = Annotated[str, typer.Option(help="Of plain ReLUs: mmse, percentile or maximum.")]
 PerChannelOption = Annotated[bool, typer.Option("--per-channel", help="A threshold for each channel of a ReLU.")]
-NumericsOption = Annotated[str, typer.Option(help="float32, or int8: integers that every target computes alike.")]
-QuantisationOption = Annotated[
-    str | None, typer.Option(help="Of int8, with commas: per-channel, power-of-two, even-weights.")
+NumericsOption = Annotated[
+    str, typer.Option(help=f"{FLOAT32}, or {', '.join(INTEGERS)}: integers that every target computes alike.")
 ]
-LimitsOption = Annotated[bool, typer.Option("--limits", help="Of int8: print the ranges beside Loihi 2's limits.")]
+QuantisationOption = Annotated[
+    str | None, typer.Option(help="Of integers, with commas: per-channel, power-of-two, even-weights.")
+]
+LimitsOption = Annotated[bool, typer.Option("--limits", help="Of integers: print the ranges beside Loihi 2's limits.")]
 
 
 def given(**options: object) -> dict[str, object]:

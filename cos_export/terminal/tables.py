@@ -68,7 +68,7 @@ def parity_table(result: ParityResult) -> FigureTable:
     exact = any(target.exact for target in result.targets.values())
     rule = "A violation is a spike or logit that rounding cannot explain."
     if exact:
-        rule = "In int8 not one spike or logit may differ."
+        rule = "In a network of integers not one spike or logit may differ."
     faults = "".join(f"\n{fault}" for fault in result.record_faults)
     table.caption = f"{result.samples} samples, T = {result.steps}. {rule}{faults}"
     return table
@@ -149,9 +149,8 @@ def _margin(margin: float, bound: float) -> str:
 def show_parity(console: Console, result: ParityResult) -> None:
     """One line for each target; before it, of a target that differs somewhere, the layers and where it begins."""
     for target in result.targets.values():
-        layers = target.comparison.layers
         # A readout that is off has no row here: its line says where.
-        violated = any(target.local.layers[name].violations.any() for name in layers)
+        violated = any(layer.violations.any() for layer in target.local.layers.values())
         if target.mismatches or violated:
             console.print(layer_table(target))
         for line in violation_lines(target):

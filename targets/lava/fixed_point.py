@@ -55,7 +55,7 @@ def _neurons(node: LoweredNode) -> LoweredNode:
 
 def _check_whole(key: str, array: NDArray[Any]) -> None:
     if not np.array_equal(array, np.rint(array)):
-        raise NetworkError(f"{key} holds numbers that are no integers, and the network's numerics are int8.")
+        raise NetworkError(f"{key} holds numbers that are no integers, and the network is one of integers.")
 
 
 def _int24(key: str, array: NDArray[Any]) -> NDArray[np.int32]:

@@ -105,7 +105,7 @@ def write_job(
         "samples": samples,
         "batch": batch,
         "cores": cores,
-        "numerics": network.numerics,
+        "integers": network.quantisation is not None,
         "record_spikes": record_spikes,
         "parent": os.getpid(),
         "segment_prefix": job.segment_prefix,

@@ -58,7 +58,7 @@ def lower(
                 lowered[name] = lower_synapse(node)
             if name in opens:
                 lowered[name] = replace(lowered[name], settings={**lowered[name].settings, "opens": opens[name]})
-            if network.numerics == "int8":
+            if network.quantisation is not None:
                 lowered[name] = in_integers(lowered[name])
         except NetworkError as error:
             raise NetworkError(f"Node {name!r} ({type(node).__name__}): {error}") from None

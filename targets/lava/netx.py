@@ -17,7 +17,8 @@ from cos_export.atomic_file import atomic_write
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import Shape
-from targets.lava.netx_layers import conv_layer, dense_layer, neuron_group, pooled, readout_group
+from cos_export.numerics import numerics_of
+from targets.lava.netx_layers import NETX_BITS, conv_layer, dense_layer, neuron_group, pooled, readout_group
 
 __all__ = ["write_netx"]
 
@@ -36,16 +37,16 @@ def write_netx(network: SpikingNetwork, path: Path | str) -> None:
         /schedule            "layerwise" if a layer must add up before it fires, which netx passes over, too
 
     Args:
-        network: Of numerics "int8".
+        network: Of integers of 8 bits.
         path: The file, written whole or not at all.
 
     Raises:
         NetworkError: netx cannot express the network; says which node, and why.
     """
-    if network.numerics != "int8":
+    if network.quantisation is None or network.quantisation.weight_bits != NETX_BITS:
         raise NetworkError(
-            f"netx computes in integers of 8 bits, and the network's numerics are {network.numerics}. "
-            "Convert it with --numerics int8."
+            f"netx computes in integers of {NETX_BITS} bits, and the network's numerics are {network.numerics}. "
+            f"Convert it with --numerics {numerics_of(NETX_BITS)}."
         )
     if network.input_steps is not None:
         raise NetworkError(

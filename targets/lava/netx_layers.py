@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 from cos_export.errors import NetworkError
 from cos_export.network import NeuronSpec
 from cos_export.network.graph import Shape, convolution, pooling
+from cos_export.numerics import signed_range
 
-__all__ = ["conv_layer", "dense_layer", "neuron_group", "pooled", "readout_group"]
+__all__ = ["NETX_BITS", "conv_layer", "dense_layer", "neuron_group", "pooled", "readout_group"]
 
 Integers = NDArray[np.int64]
+
+NETX_BITS = 8
+"""Of a weight."""
 
 _LARGEST = 2**23
 """Of currents, thresholds and potentials: they have 24 bits."""
@@ -147,8 +151,11 @@ def _whole(values: Any, what: str) -> Integers:
 
 def _weights(values: Any) -> Integers:
     weight = _whole(values, "weight")
-    if weight.min() < -128 or weight.max() > 127:
-        raise NetworkError(f"its weights go from {weight.min()} to {weight.max()}, and netx's from -128 to 127.")
+    least, largest = signed_range(NETX_BITS)
+    if weight.min() < least or weight.max() > largest:
+        raise NetworkError(
+            f"its weights go from {weight.min()} to {weight.max()}, and netx's from {least} to {largest}."
+        )
     return weight
 
 

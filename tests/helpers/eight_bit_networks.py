@@ -70,7 +70,7 @@ def in_integers(network: SpikingNetwork, seed: int) -> SpikingNetwork:
     scale, readout = (float(np.float32(part)) for part in (0.013, 0.0017))
     graph = nir.NIRGraph(nodes, list(network.graph.edges), type_check=False)
     coding = Quantisation(scale, readout_scale=readout)
-    return replace(network, graph=graph, neurons=specs, numerics="int8", quantisation=coding)
+    return replace(network, graph=graph, neurons=specs, quantisation=coding)
 
 
 def with_node(network: SpikingNetwork, name: str, **fields: Any) -> SpikingNetwork:

@@ -37,7 +37,7 @@ def in_fixed_point(network: SpikingNetwork, seed: int) -> SpikingNetwork:
         )
         nodes[name] = nir.IF(np.ones_like(threshold), specs[name].threshold)
     graph = nir.NIRGraph(nodes, list(network.graph.edges), type_check=False)
-    return replace(network, graph=graph, neurons=specs, numerics="int8", quantisation=Quantisation(1.0, -8, 8, 0.5))
+    return replace(network, graph=graph, neurons=specs, quantisation=Quantisation(1.0, -8, 8, 0.5))
 
 
 def integer_images(network: SpikingNetwork, samples: int) -> Any:

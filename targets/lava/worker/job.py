@@ -164,7 +164,7 @@ def read_job() -> Job:
             samples=int(document["samples"]),
             batch=int(document["batch"]),
             cores=int(document["cores"]),
-            integers=document["numerics"] == "int8",
+            integers=bool(document["integers"]),
             record_spikes=bool(document["record_spikes"]),
             nodes=tuple(_node(index, entry) for index, entry in enumerate(document["nodes"])),
             parent=document["parent"],

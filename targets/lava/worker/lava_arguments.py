@@ -165,8 +165,8 @@ def check_weights(node: Node, weights: np.ndarray) -> None:
     Raises:
         JobError: One does not.
     """
-    if weights.min() < -128 or weights.max() > 127:
+    if weights.min() < -_LARGEST - 1 or weights.max() > _LARGEST:
         raise JobError(
-            f"Node {node.name!r}: Lava holds weights in 8 bits, from -128 to 127, and these go from "
+            f"Node {node.name!r}: Lava holds weights in 8 bits, from {-_LARGEST - 1} to {_LARGEST}, and these go from "
             f'{weights.min():.0f} to {weights.max():.0f}. Use the "batched" back end.'
         )

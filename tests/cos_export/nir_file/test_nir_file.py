@@ -45,7 +45,7 @@ def test_round_trip_is_exact(tmp_path, seed):
     if seed % 2:
         scales = Quantisation(float(np.float32(0.1)), -128 * (seed % 4 == 1), 127, float(np.float32(1e-3)))
         neurons = {name: replace(spec, scale=np.full(spec.shape[0], 0.1)) for name, spec in network.neurons.items()}
-        network = replace(network, neurons=neurons, numerics="int8", quantisation=scales)
+        network = replace(network, neurons=neurons, quantisation=scales)
     write_nir(network, tmp_path / "model.nir")
     found = read_nir(tmp_path / "model.nir")
     _assert_same_neurons(network, found)

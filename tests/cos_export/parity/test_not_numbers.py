@@ -40,7 +40,7 @@ def test_a_logit_that_is_not_finite(run, value):
     logits[T - 1, 2, 1] = value
     wrong = replace(trace, logits=logits)
     local = check_local(network, images, wrong)
-    assert local.layers["output"].violations.tolist() == [0, 0, 1]
+    assert local.readout.violations.tolist() == [0, 0, 1]
     comparison = compare(network, images, trace, wrong)
     assert comparison.decisions_changed == 1
     assert not np.isfinite(comparison.logit_difference)

@@ -169,7 +169,7 @@ def test_the_reference_has_no_local_violation(steps: int) -> None:
     local = check_local(network, given_images, trace, batch_size=2)
     assert local.violations == 0
     # and the bound is small enough to mean something: it grows with T and stays far below any weight.
-    assert max(layer.largest_bound for layer in local.layers.values()) < 1e-3
+    assert max(layer.largest_bound for layer in (*local.layers.values(), local.readout)) < 1e-3
 
 
 @pytest.mark.parametrize("options", [{"condition": ">"}, {"silent": np.eye(6, dtype=bool)[None].repeat(4, 0)}])
@@ -284,6 +284,7 @@ def test_a_planted_fault_is_found_in_its_layer(fault: str) -> None:
     at_fault = "a" if fault == "threshold" else "b"
     assert local.violations > 0
     assert {name for name, layer in local.layers.items() if layer.violations.any()} == {at_fault}
+    assert not local.readout.violations.any()
 
 
 def test_a_strict_comparison_is_found_at_a_tie() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
 from bundles import relist
@@ -14,9 +15,11 @@ from small_networks import two_layers
 
 from cos_export.bundle import Bundle, load
 from cos_export.bundle.golden import Golden, write_golden
+from cos_export.errors import BundleError, InputError
 from cos_export.exporting import export
-from cos_export.network import SpikingNetwork
+from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.parity import verify
+from cos_export.report.document import report_document
 from targets import get
 
 IMAGES = np.random.default_rng(0).integers(-32, 33, (9, 2, 5, 5)).astype(np.float32) / 16
@@ -90,3 +93,44 @@ def test_a_record_of_another_machine_may_differ_by_rounding(tmp_path: Path) -> N
     bundle = altered(tmp_path / "b", two_layers(seed=1), IMAGES, nudged)
     result = verify(bundle, [get("onnxruntime")])
     assert result.passed and result.record_faults == ()
+
+
+def test_labels_change_neither_the_parity_nor_the_report(tmp_path: Path) -> None:
+    """They tell how many answers were right, and of the spikes nothing."""
+    found = []
+    for name, labels in (("with", np.arange(len(IMAGES)) % 3), ("without", None)):
+        bundle = export(two_layers(seed=1), tmp_path / name, 3, golden=IMAGES, labels=labels)
+        assert (bundle.golden.labels is None) == (labels is None) == ("golden_correct" not in bundle.manifest)
+        result = verify(load(bundle.path), [get("onnxruntime"), get("pytorch")])
+        parity = result.to_dict()
+        for target in parity["targets"].values():
+            del target["seconds"]
+        found.append((parity, report_document(bundle, result), (bundle.path / "report.html").read_bytes()))
+    assert found[0][0]["passed"] and found[0] == found[1]
+
+
+@pytest.mark.parametrize("label", [-1, 5, 2**40])
+def test_labels_that_the_readout_does_not_know_are_refused(tmp_path: Path, label: int) -> None:
+    def beyond(golden: Golden) -> Golden:
+        return replace(golden, labels=np.array([0] * 4 + [label] + [0] * 4))
+
+    bundle = altered(tmp_path / "b", two_layers(seed=1), IMAGES, beyond)
+    with pytest.raises(BundleError, match=f"'labels' in .*golden.npz must be class numbers.*sample 4 is {label}"):
+        verify(bundle, [get("pytorch")])
+
+
+def test_labels_need_a_readout_of_classes(tmp_path: Path) -> None:
+    graph = nir.NIRGraph(
+        {
+            "input": nir.Input(np.array([2, 3, 3])),
+            "conv": nir.Conv2d((3, 3), np.ones((2, 2, 1, 1), np.float32), 1, 0, 1, 1, np.zeros(2, np.float32)),
+            "n": nir.IF(*(np.ones((2, 3, 3), np.float32) for _ in range(2)), np.zeros((2, 3, 3), np.float32)),
+            "output": nir.Output(np.array([2, 3, 3])),
+        },
+        [("input", "conv"), ("conv", "n"), ("n", "output")],
+        type_check=False,
+    )
+    network = SpikingNetwork(graph, {"n": NeuronSpec(np.ones((2, 3, 3), np.float32), np.zeros((2, 3, 3), np.float32))})
+    images = np.ones((4, 2, 3, 3), np.float32)
+    with pytest.raises(InputError, match=r"need a readout \(classes,\), and this network's has \(2, 3, 3\)"):
+        export(network, tmp_path / "b", 2, golden=images, labels=[0, 1, 0, 1])

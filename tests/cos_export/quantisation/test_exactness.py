@@ -135,6 +135,26 @@ def test_a_graph_without_its_scales_is_refused(tmp_path: Path) -> None:
         read_nir(tmp_path / "model.nir")
 
 
+def test_a_file_of_before_has_the_widths_that_its_numerics_say(tmp_path: Path) -> None:
+    network = in_integers(topology("one_axis"), 1)
+    write_nir(network, tmp_path / "model.nir")
+    with h5py.File(tmp_path / "model.nir", "r+") as file:
+        assert [int(file["node/metadata"][key][()]) for key in ("weight_bits", "input_bits")] == [8, 8]
+        for key in ("weight_bits", "input_bits"):
+            del file[f"node/metadata/{key}"]
+    found = read_nir(tmp_path / "model.nir")
+    assert (found.numerics, found.quantisation) == ("int8", network.quantisation)
+
+
+@pytest.mark.parametrize(("key", "value", "said"), [("weight_bits", 4, "weight_bits = 4"), ("input_bits", 9, "is 9;")])
+def test_a_file_of_other_widths_is_refused(tmp_path: Path, key: str, value: int, said: str) -> None:
+    write_nir(in_integers(topology("one_axis"), 1), tmp_path / "model.nir")
+    with h5py.File(tmp_path / "model.nir", "r+") as file:
+        file[f"node/metadata/{key}"][()] = value
+    with pytest.raises(NetworkError, match=said):
+        read_nir(tmp_path / "model.nir")
+
+
 def _changed(network: SpikingNetwork, fault: str) -> SpikingNetwork:
     weight, neurons = network.graph.nodes["conv2"].weight.copy(), dict(network.neurons)
     if fault == "weight":

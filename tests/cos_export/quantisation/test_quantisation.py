@@ -278,14 +278,14 @@ def test_what_is_added_without_a_synapse_gets_one() -> None:
 @pytest.mark.parametrize("even", [False, True])
 def test_a_weight_beyond_8_bits_becomes_several(even: bool) -> None:
     weights = np.array([[-1000.0, 0, 0], [0, 506.0, 0], [0, 0, 2.0]], np.float32)
-    parts = split(nir.Affine(weights, np.array([3.0, -4.0, 0.0], np.float32)), even=even)
+    parts = split(nir.Affine(weights, np.array([3.0, -4.0, 0.0], np.float32)), bits=8, even=even)
     assert len(parts) == 8
     np.testing.assert_array_equal(sum(part.weight for part in parts), weights)
     np.testing.assert_array_equal(sum(part.bias for part in parts), [3, -4, 0])
     for part in parts:
         assert part.weight.min() >= -128 and part.weight.max() <= 127
         assert not even or (part.weight % 2 == 0).all()
-    assert len(split(nir.Scale(np.array([126.0, -90.0], np.float32)), even=even)) == 1
+    assert len(split(nir.Scale(np.array([126.0, -90.0], np.float32)), bits=8, even=even)) == 1
 
 
 def test_an_identity_beside_small_weights_leaves_them_their_bits() -> None:

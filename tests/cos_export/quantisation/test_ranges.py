@@ -202,7 +202,7 @@ def one_layer(weight, theta, v_init, count=1):
     }
     names = list(nodes)
     graph = nir.NIRGraph(nodes, list(pairwise(names)), type_check=False)
-    return SpikingNetwork(graph, {"if": spec}, numerics="int8", quantisation=Quantisation(1.0), schedule="layerwise")
+    return SpikingNetwork(graph, {"if": spec}, quantisation=Quantisation(1.0), schedule="layerwise")
 
 
 def test_a_window_adds_up_before_anything_fires():

@@ -33,7 +33,7 @@ def one_neuron(**changes: Any) -> SpikingNetwork:
         "output": nir.Output(np.array([1])),
     }
     graph = nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False)
-    return SpikingNetwork(graph, {"if": spec}, numerics="int8", quantisation=Quantisation(1.0), input_steps=2)
+    return SpikingNetwork(graph, {"if": spec}, quantisation=Quantisation(1.0), input_steps=2)
 
 
 def test_ranges_by_hand() -> None:

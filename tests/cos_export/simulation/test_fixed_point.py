@@ -114,11 +114,17 @@ def test_a_quantisation_that_is_none_is_refused(values: dict[str, float]) -> Non
         Quantisation(**{"input_scale": 0.5, **values})  # type: ignore[arg-type]
 
 
-def test_int8_and_a_quantisation_go_together() -> None:
-    with pytest.raises(NetworkError, match="has a quantisation"):
-        replace(two_layers(0), numerics="int8")
-    with pytest.raises(NetworkError, match="has a quantisation"):
-        replace(two_layers(0), quantisation=Quantisation(1.0))
+def test_numerics_follow_from_the_quantisation() -> None:
+    network = two_layers(0)
+    assert network.numerics == "float32"
+    assert replace(network, quantisation=Quantisation(1.0)).numerics == "int8"
+
+
+@pytest.mark.parametrize("field", ["weight_bits", "input_bits"])
+@pytest.mark.parametrize("bits", [4, 16, 0, True])
+def test_another_width_is_refused(field: str, bits: int) -> None:
+    with pytest.raises(NetworkError, match=f"^{field} is {bits}; networks of integers have 8 bits here"):
+        Quantisation(1.0, **{field: bits})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["half", MeanMatching(rounds=2), Static(updates=3, samples=4, rounds=1)])

@@ -1,0 +1,74 @@
+"""From a module to a calibrated network: how often its code is traced on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from calibration.choices import Choices
+from calibration.conversion import convert
+from calibration.data_parts import data_parts
+from calibration.methods.half import Half
+from calibration.methods.mean_matching import MeanMatching
+from calibration.thresholds import relu_thresholds
+from cos_export.capturing import capture, tracing
+from cos_export.qcfs import QCFS
+
+
+def module(activation: str) -> nn.Module:
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(2, 4, 3, padding=1), QCFS(4, 1.0) if activation == "QCFS" else nn.ReLU()]
+    return nn.Sequential(*parts, nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kind of each module that is exported."""
+    found: list[str] = []
+    original = tracing.export
+
+    def counted(model: nn.Module, *arguments: Any, **options: Any) -> Any:
+        found.append(type(model).__name__)
+        return original(model, *arguments, **options)
+
+    monkeypatch.setattr(tracing, "export", counted)
+    return found
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((40, 2, 6, 6), np.float32), rng.integers(0, 3, 40)
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+    return str(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("activation", ["QCFS", "ReLU"])
+@pytest.mark.parametrize("method", [Half(), MeanMatching(rounds=1)], ids=lambda method: method.name)
+@pytest.mark.parametrize("numerics", ["float32", "int8"])
+def test_a_conversion_exports_its_module_once(
+    activation: str, method: Any, numerics: str, data: str, traces: list[str]
+) -> None:
+    model = module(activation)
+    choices = Choices(method, steps=2, device="cpu", numerics=numerics)
+    parts = data_parts(model, data, choices)
+    done = convert(model, parts, choices)
+    assert traces == ["Sequential"]
+    # The one graph serves for all three: what data it needs, its thresholds, and the network.
+    thresholds = {}
+    if parts.calibration is not None:
+        thresholds = relu_thresholds(model, parts.calibration.images, steps=2, device="cpu")
+    assert {key: value.tolist() for key, value in done.thresholds.items()} == {
+        key: value.tolist() for key, value in thresholds.items()
+    }
+    if numerics == "float32":
+        alone = capture(model, parts.evaluation.images[:1], thresholds=thresholds)
+        for name, node in alone.graph.nodes.items():
+            if hasattr(node, "weight"):
+                np.testing.assert_array_equal(done.network.graph.nodes[name].weight, node.weight)
+    assert (parts.calibration is None) == (activation == "QCFS" and method.name == "half" and numerics == "float32")
