@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cos_export.bounds import MAX_STEPS, MOST_SAMPLES
 from cos_export.terminal.options import (
     ClassesOption,
     DataOption,
@@ -24,7 +25,8 @@ from cos_export.terminal.options import (
     WeightsOption,
     numbers,
 )
-from cos_export.terminal.output import finish, show_notes
+from cos_export.terminal.output import finish, show_notes, show_path
+from cos_export.terminal.printable import words
 from cos_export.terminal.standard_output import console
 
 __all__ = ["analyze"]
@@ -33,12 +35,12 @@ __all__ = ["analyze"]
 def analyze(
     model: Annotated[str, typer.Argument(help="As for check, or the folder of a bundle.")],
     data: DataOption,
-    steps: Annotated[int | None, typer.Option(min=1, help="T; a bundle knows its own.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=MAX_STEPS, help="T; a bundle knows its own.")] = None,
     schedule: Annotated[
         Firing | None, typer.Option(help="When layers fire; by default as a bundle has it, else synchronous.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to draw a picture, as .png.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many images to take at most.")] = 256,
+    samples: Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="How many images to take at most.")] = 256,
     weights: WeightsOption = None,
     levels: LevelsOption = None,
     classes: ClassesOption = None,
@@ -84,9 +86,9 @@ def analyze(
         screen = console()
         screen.print(analysis_table(document, model))
         for line in analysis_lines(document):
-            screen.print(line, highlight=False, soft_wrap=True, markup=False)
+            screen.print(words(line), highlight=False, soft_wrap=True)
         show_notes(opened.notes)
         if picture is not None:
-            screen.print(f"  {picture}", highlight=False, soft_wrap=True)
+            show_path(picture)
     shown = {"picture": None if picture is None else str(picture), "notes": list(opened.notes)}
     return finish({"model": model, "dataset": images.name, **shown, **document}, as_json, True)

@@ -5,45 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
+from cos_export.terminal.figure_table import Column, FigureTable, figures, prose
+from cos_export.terminal.printable import words
 
 __all__ = ["analysis_lines", "analysis_table"]
 
 
-def analysis_table(analysis: Mapping[str, Any], name: str) -> Table:
+def analysis_table(analysis: Mapping[str, Any], name: str) -> FigureTable:
     """The local split in thousandths of theta^2, and the divergences in thousandths of a nat, by layer.
 
     Args:
         analysis: What `cos_export.analysis.LayerErrors.to_dict` returns.
         name: What the user called the network.
     """
-    table = Table(
-        title=f"Errors of {escape(name)} by layer, {analysis['method']}, {analysis['schedule']}, "
-        f"T = {analysis['steps']}, {analysis['samples']:,} images",
-        title_justify="left",
-        title_style="bold",
+    heads = ("clipping", "levels", "timing", "total", "with\ninputs", "KL\nalone", "KL\nall but", "KL un-\nclipped")
+    table = FigureTable(
+        f"Errors of {name} by layer, {analysis['method']}, {analysis['schedule']}, T = {analysis['steps']}, "
+        f"{analysis['samples']:,} images",
+        [prose("layer"), *figures(*heads), Column("mostly", justify="left")],
         caption="Clipping, levels, timing: mean squares of what the layer itself gets wrong about the inputs that it "
         "has, in thousandths of theta^2;\ntotal: with their cross terms; with inputs: and with what the layers before "
         "it get wrong.\nKL at the output from the network that is clipped in all layers, in thousandths of a nat: it "
         "alone spikes; all spike but it; it alone is not clipped.",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
     )
-    table.add_column("layer", overflow="fold")
-    heads = ("clipping", "levels", "timing", "total", "with\ninputs", "KL\nalone", "KL\nall but", "KL un-\nclipped")
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("mostly", no_wrap=True)
     for layer, row in analysis["layers"].items():
         local, effect = row["local"], row["divergence"]
-        figures = [local[key] for key in ("clipping", "levels", "timing", "total")]
-        figures += [row["own"]["total"], effect["alone"], effect["repaired"], effect["unclipped"]]
+        values = [local[key] for key in ("clipping", "levels", "timing", "total")]
+        values += [row["own"]["total"], effect["alone"], effect["repaired"], effect["unclipped"]]
         style = "bold" if layer == analysis["worst"] else ""
-        table.add_row(escape(layer), *(f"{1000 * value:.2f}" for value in figures), local["cause"], style=style)
+        cells = (layer, *(f"{1000 * value:.2f}" for value in values), local["cause"])
+        table.add_row(*(words(cell, style) for cell in cells))
     return table
 
 
