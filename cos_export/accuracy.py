@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cos_export.costing.counted_run import counted_run
+from cos_export.costing.operations import CountedRun
+from cos_export.costing.timing import readout_latency
 from cos_export.datasets import Dataset
 from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import Schedule
 from cos_export.progress import Progress, silent
-from cos_export.simulation import PerSampleCalibration, simulate
+from cos_export.simulation import PerSampleCalibration
 from cos_export.simulation.trace import Trace
 
 __all__ = ["READOUTS", "AccuracyRow", "measure_accuracy", "readouts", "row_of"]
@@ -21,13 +24,15 @@ READOUTS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class AccuracyRow:
-    """One method's accuracies.
+    """One method's accuracies, and what each costs.
 
     Attributes:
         method: The calibration method.
         num_timesteps: T that a static method was calibrated for, None if it depends on no T.
         rho: Extra steps per input.
         accuracy: The share of right answers after t steps, by t. One input costs T_total = rho + t.
+        latency: The steps from an image to that readout, by t.
+        synaptic_operations: Of one image, in the mean, by t (docs/costs.md).
         schedule: When layers fire.
     """
 
@@ -35,11 +40,16 @@ class AccuracyRow:
     num_timesteps: int | None
     rho: int
     accuracy: dict[int, float]
+    latency: dict[int, int]
+    synaptic_operations: dict[int, float]
     schedule: Schedule = "synchronous"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, the steps as strings."""
-        return asdict(self) | {"accuracy": {str(t): value for t, value in self.accuracy.items()}}
+        found = asdict(self)
+        for key in ("accuracy", "latency", "synaptic_operations"):
+            found[key] = {str(t): value for t, value in found[key].items()}
+        return found
 
 
 def readouts(steps: int) -> tuple[int, ...]:
@@ -47,14 +57,24 @@ def readouts(steps: int) -> tuple[int, ...]:
     return tuple(sorted({*READOUTS, steps}))
 
 
-def row_of(network: SpikingNetwork, trace: Trace, dataset: Dataset, at: Sequence[int]) -> AccuracyRow:
-    """The accuracies of a run of `dataset`, at the steps `at`."""
+def row_of(trace: Trace, dataset: Dataset, at: Sequence[int], counted: CountedRun) -> AccuracyRow:
+    """The accuracies of a run of `dataset`, at the steps `at`.
+
+    Args:
+        trace: The run.
+        dataset: What ran, with its labels.
+        at: The steps.
+        counted: The network and method, with operations that were counted in this run or in one of other images.
+    """
+    network, calibration = counted.network, counted.calibration
     shares = trace.accuracy(dataset.labels)
     return AccuracyRow(
-        method=network.method,
+        method=network.method if calibration is None else calibration.name,
         num_timesteps=None if trace.rho else network.calibrated_timesteps,
         rho=trace.rho,
         accuracy={t: float(shares[t - 1]) for t in at},
+        latency={t: readout_latency(network, counted.steps, t, calibration) for t in at},
+        synaptic_operations={t: counted.at(t).synaptic_operations for t in at},
         schedule=network.schedule,
     )
 
@@ -81,16 +101,13 @@ def measure_accuracy(
     """
     rows = []
     for steps in at if network.schedule == "layerwise" else [max(at)]:
-        trace = simulate(
-            network,
-            dataset.images,
-            steps,
-            calibration=calibration,
-            device=device,
-            record_spikes=False,
-            record_states=False,
-            progress=progress,
+        trace, counted = counted_run(
+            network, dataset.images, steps, calibration=calibration, device=device, progress=progress
         )
-        rows.append(row_of(network, trace, dataset, [steps] if network.schedule == "layerwise" else at))
-    accuracy = {t: share for row in rows for t, share in row.accuracy.items()}
-    return replace(rows[-1], accuracy=accuracy, method=rows[-1].method if calibration is None else calibration.name)
+        rows.append(row_of(trace, dataset, [steps] if network.schedule == "layerwise" else at, counted))
+    return replace(
+        rows[-1],
+        accuracy={t: share for row in rows for t, share in row.accuracy.items()},
+        latency={t: steps for row in rows for t, steps in row.latency.items()},
+        synaptic_operations={t: count for row in rows for t, count in row.synaptic_operations.items()},
+    )

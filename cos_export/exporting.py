@@ -20,6 +20,8 @@ from cos_export.bundle.golden import Golden, write_golden
 from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, check_manifest, check_metrics
 from cos_export.bundle.replacing import check_destination, replacing_folder
 from cos_export.bundle.target import Target
+from cos_export.costing import costs_of
+from cos_export.costing.counted_run import counted_trace
 from cos_export.datasets import Dataset, Images, class_numbers
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, check_images, check_network, check_steps, with_normalisation_of
@@ -139,6 +141,8 @@ def export_and_verify(
         write_golden(staging / "golden.npz", Golden(images, reference, classes))
         progress("writing the bundle", 3, 4)
         manifest = _manifest(network, steps, len(images), metrics)
+        counted = counted_trace(network, images, reference, calibration, device=device, activity=True)
+        manifest["costs"] = costs_of(counted).to_dict()
         if refused:
             manifest["refused_by_nir"] = refused
         if classes is not None:

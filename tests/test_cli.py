@@ -99,6 +99,11 @@ def test_a_users_own_network_and_data(tmp_path: Path) -> None:
     again = run("run", "out", "--data", "data.npz", "--json", cwd=tmp_path)
     assert again.returncode == 0 and json.loads(again.stdout)["rho"] == 2
     assert json.loads(again.stdout)["accuracy"]["3"] == document["metrics"]["methods"][1]["accuracy"]["3"]
+    costs = document["costs"]
+    assert json.loads(again.stdout)["costs"] == costs and costs["samples"] == 8
+    assert costs["timing"]["latency"] == document["metrics"]["methods"][1]["latency"]["3"]
+    layers = costs["timing"]["depth"]["layers"]
+    assert costs["timing"]["latency"] == 2 * layers + 3
 
 
 WRONG = {

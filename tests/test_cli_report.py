@@ -81,6 +81,7 @@ def test_json_is_what_the_page_shows(tmp_path: Path) -> None:
     opened = load(bundle)
     for key in ("num_timesteps", "rho", "method", "numerics", "neurons", "metrics", "layers", "versions"):
         assert document[key] == opened.manifest[key]
+    assert document["costs"] == opened.manifest["costs"] and "Costs of one image" in page.read_text()
     assert document["parity"] is None and "No target was run" in page.read_text()
     spikes = opened.golden.trace.spikes
     assert document["firing_rates"] == {

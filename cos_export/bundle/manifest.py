@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,10 +17,11 @@ from pydantic import (
     model_validator,
 )
 
+from cos_export.bundle.cost_entry import CostEntry
+from cos_export.bundle.manifest_fields import Amount, Count, Extra, Name, Numerics, Share, Steps, Text
 from cos_export.errors import BundleError, InputError
-from cos_export.numerics import NUMERICS
 from cos_export.reading.json_file import parse_json, read_json
-from cos_export.reading.limits import MAX_DIMENSIONS, MAX_NAME, MAX_ONNX, MAX_STEPS
+from cos_export.reading.limits import MAX_DIMENSIONS, MAX_ONNX, MAX_STEPS
 
 __all__ = ["BUNDLE_FORMAT", "BUNDLE_FORMATS", "MANIFEST", "OPTIONAL_FILES", "REQUIRED_FILES"]
 __all__ += ["check_manifest", "check_metrics", "read_manifest"]
@@ -43,20 +43,7 @@ OPTIONAL_FILES = ("model_step.onnx",)
 _LISTED = 5
 """Faults of a manifest that a message names."""
 
-
-def _known_numerics(name: str) -> str:
-    if name not in NUMERICS:
-        raise ValueError(f"known are {' and '.join(NUMERICS)}")
-    return name
-
-
-Numerics = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_known_numerics)]
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
-Text = Annotated[str, Field(max_length=MAX_NAME)]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
-Extra = Annotated[int, Field(ge=0, le=MAX_STEPS)]
-Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+StepKey = Annotated[str, Field(pattern="^[1-9][0-9]{0,5}$")]
 Number = FiniteFloat | Literal["nan", "inf", "-inf"]
 """JSON has no other spelling of what is not finite."""
 Shape = Annotated[list[Annotated[int, Field(ge=1, lt=2**31)]], Field(min_length=1, max_length=MAX_DIMENSIONS)]
@@ -94,8 +81,15 @@ class MethodRow(_Entry):
     method: Name
     num_timesteps: Steps | None
     rho: Extra
-    accuracy: Annotated[dict[Annotated[str, Field(pattern="^[1-9][0-9]{0,5}$")], Share], Field(max_length=MAX_STEPS)]
+    accuracy: Annotated[dict[StepKey, Share], Field(max_length=MAX_STEPS)]
+    latency: Annotated[dict[StepKey, Count], Field(max_length=MAX_STEPS)] | None = None
+    synaptic_operations: Annotated[dict[StepKey, Amount], Field(max_length=MAX_STEPS)] | None = None
     schedule: Literal["synchronous", "layerwise"] = "synchronous"
+
+    @property
+    def costs(self) -> tuple[dict[str, int] | dict[str, float] | None, ...]:
+        """What stands beside the accuracies."""
+        return self.latency, self.synaptic_operations
 
 
 class Metrics(_Entry):
@@ -112,6 +106,9 @@ class Metrics(_Entry):
             raise ValueError("'methods' needs 'dataset', 'samples' and 'ann_accuracy' beside it")
         if len({tuple(row.accuracy) for row in self.methods}) > 1:
             raise ValueError("the methods have accuracies at different T")
+        for row in self.methods:
+            if any(costs is not None and costs.keys() != row.accuracy.keys() for costs in row.costs):
+                raise ValueError("a method has costs at other T than accuracies")
         return self
 
 
@@ -183,6 +180,7 @@ class Manifest(_Entry):
     calibration: Annotated[dict[str, JsonValue], Field(max_length=256)] | None = None
     calibrated_timesteps: Steps | None = None
     schedule: Literal["synchronous", "layerwise"] = "synchronous"
+    costs: CostEntry | None = None
     refused_by_nir: Annotated[dict[Name, Text], Field(max_length=10_000)] = {}
 
     @model_validator(mode="after")

@@ -71,8 +71,11 @@ def run_bundle(
     from cos_export.accuracy import row_of
     from cos_export.bundle import load
     from cos_export.bundle.data import dataset_for
+    from cos_export.costing import costs_of
+    from cos_export.costing.counted_run import counted_trace
     from cos_export.datasets import Normalisation
     from cos_export.network import check_images
+    from cos_export.terminal.cost_lines import cost_lines
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import accuracy_table
     from targets.running import classify
@@ -85,14 +88,22 @@ def run_bundle(
     recorded = method_of(opened)
     with progress_bars() as progress:
         trace = classify(chosen, opened, images, calibration=recorded.per_sample, device=device, progress=progress)
-    row = row_of(opened.network, trace, dataset, range(1, opened.steps + 1))
+        golden = opened.golden
+        counted = counted_trace(
+            opened.network, golden.images, golden.trace, recorded.per_sample, device=device, activity=True
+        )
+    row, costs = row_of(trace, dataset, range(1, opened.steps + 1), counted), costs_of(counted)
     version = chosen.available().version
     if not as_json:
         console().print(
             accuracy_table(None, [row], f"Accuracy (%) of {version} on {dataset.name}, {len(dataset)} images")
         )
+        console().print(f"Operations are counted on the bundle's {len(golden.images)} golden images.", highlight=False)
+        for line in cost_lines(costs.to_dict()):
+            console().print(line, highlight=False)
         show_notes(recorded.notes)
     document = {"target": chosen.name, "version": version, "dataset": dataset.name, "samples": len(dataset)}
+    document["costs"] = costs.to_dict()
     document |= {"calibration": None if recorded.method is None else recorded.method.record(), "notes": recorded.notes}
     return finish(document | row.to_dict(), as_json, True)
 

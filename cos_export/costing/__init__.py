@@ -1,5 +1,5 @@
 """What one image costs: steps, operations, bytes, and energy by the usual figures."""
 
-from cos_export.costing.costs import Costs, costs, costs_of_spikes
+from cos_export.costing.costs import Costs, costs, costs_of
 
-__all__ = ["Costs", "costs", "costs_of_spikes"]
+__all__ = ["Costs", "costs", "costs_of"]

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
-from cos_export.costing.counted_run import counted_run, counted_spikes
-from cos_export.costing.energy import ArtificialCosts, Energy, artificial_costs, energy
+from cos_export.costing.counted_run import counted_run
+from cos_export.costing.energy import ENERGY_MODEL, ArtificialCosts, Energy, artificial_costs, energy
 from cos_export.costing.footprint import Footprint, footprint
 from cos_export.costing.operations import CountedRun, Operations
 from cos_export.costing.timing import Timing, timing
 from cos_export.datasets import Images
-from cos_export.network import FloatArray, SpikingNetwork, check_network, check_steps
+from cos_export.network import SpikingNetwork, check_network, check_steps
 from cos_export.network.schedule import Schedule
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration
 
-__all__ = ["Costs", "costs", "costs_of_spikes"]
+__all__ = ["Costs", "costs", "costs_of"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Costs:
         found["operations"]["synaptic_operations"] = self.operations.synaptic_operations
         found["footprint"]["state"] = self.footprint.state
         found["footprint"]["parameters"] = self.footprint.parameters(self.numerics)
-        found["energy"]["kind"] = "analytical"
+        found["energy_model"] = ENERGY_MODEL
         return found
 
 
@@ -102,15 +99,11 @@ def costs(
         activity=True,
         progress=progress,
     )
-    return _costs_of(counted)
+    return costs_of(counted)
 
 
-def costs_of_spikes(network: SpikingNetwork, images: FloatArray, spikes: Mapping[str, NDArray[Any]]) -> Costs:
-    """What one image has cost in a run of a static network whose spikes were kept: arguments of `counted_spikes`."""
-    return _costs_of(counted_spikes(network, images, spikes, activity=True))
-
-
-def _costs_of(counted: CountedRun) -> Costs:
+def costs_of(counted: CountedRun) -> Costs:
+    """What one image costs by a run that was counted with its activity."""
     network, steps, calibration = counted.network, counted.steps, counted.calibration
     operations = counted.at(steps)
     return Costs(

@@ -17,7 +17,7 @@ from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
 from cos_export.simulation.trace import Trace
 
-__all__ = ["counted_run", "counted_spikes"]
+__all__ = ["counted_run", "counted_spikes", "counted_trace"]
 
 PART = 64
 """Samples of a trace that are counted at once: it bounds the memory."""
@@ -77,6 +77,30 @@ def counted_run(
         before = OperationCounter(other, array, calibration.presimulated_steps)
         count(before, None)
     return trace, CountedRun(network, steps, counter, calibration, before)
+
+
+def counted_trace(
+    network: SpikingNetwork,
+    images: FloatArray,
+    trace: Trace,
+    calibration: PerSampleCalibration | None = None,
+    *,
+    device: str = "auto",
+    activity: bool = False,
+) -> CountedRun:
+    """The operations of a run whose spikes were kept; one of a per-sample method is run again, for its pre-simulation.
+
+    Args:
+        network: What ran.
+        images: (samples, ...), as `check_images` returns them.
+        trace: The run.
+        calibration: The per-sample method that it ran with.
+        device: Where.
+        activity: As for `counted_run`.
+    """
+    if calibration is None:
+        return counted_spikes(network, images, trace.spikes, activity=activity)
+    return counted_run(network, images, trace.steps, calibration=calibration, device=device, activity=activity)[1]
 
 
 def counted_spikes(

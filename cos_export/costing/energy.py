@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cos_export.costing.footprint import NUMBER_BYTES, activation_bits
+from cos_export.costing.footprint import activation_bits, weight_bytes
 from cos_export.costing.operations import CountedRun, Operations
 from cos_export.network import SpikingNetwork
 
-__all__ = ["PICOJOULES_PER_ADDITION", "PICOJOULES_PER_MAC", "ArtificialCosts", "Energy", "artificial_costs", "energy"]
+__all__ = ["ENERGY_MODEL", "PICOJOULES_PER_ADDITION", "PICOJOULES_PER_MAC"]
+__all__ += ["ArtificialCosts", "Energy", "artificial_costs", "energy"]
 
 PICOJOULES_PER_MAC = 4.6
 """Of a float32 multiplication (3.7) and addition (0.9) in 45 nm: Horowitz, "Computing's energy problem", ISSCC 2014."""
 
 PICOJOULES_PER_ADDITION = 0.9
 """Of a float32 addition in 45 nm, from there."""
+
+ENERGY_MODEL = "analytical: 4.6 pJ per MAC, 0.9 pJ per addition (45 nm, Horowitz, ISSCC 2014), without memory traffic"
+"""What stands beside every figure."""
 
 WEIGHT_BITS, INPUT_BITS, GRADED_BITS = 8, 8, 32
 """Of the networks whose bit operations are compared; a value that a synapse has made of spikes is a whole sum."""
@@ -69,8 +73,8 @@ def energy(network: SpikingNetwork, operations: Operations) -> Energy:
     additions = operations.effective_acs + operations.pooling_additions + operations.bias_additions
     total = PICOJOULES_PER_ADDITION * additions + PICOJOULES_PER_MAC * operations.effective_macs
     again = operations.effective_macs_every_step - operations.effective_macs
-    potential, weight, bias = 8, NUMBER_BYTES[network.numerics], 4
-    value = NUMBER_BYTES[network.numerics] * operations.effective_macs
+    potential, weight, bias = 8, weight_bytes(network.numerics), 4
+    value = weight_bytes(network.numerics) * operations.effective_macs
     traffic = (
         (weight + potential) * operations.synaptic_operations
         + value
@@ -94,7 +98,7 @@ def artificial_costs(counted: CountedRun, operations: Operations) -> ArtificialC
     )
     total = sum(macs.values())
     active = sum(effective.values())
-    reads = sum(macs[name] * (NUMBER_BYTES[network.numerics] + width[name] / WEIGHT_BITS / 8) for name in macs)
+    reads = sum(macs[name] * (weight_bytes(network.numerics) + width[name] / WEIGHT_BITS / 8) for name in macs)
     return ArtificialCosts(
         activation_bits=bits,
         macs=total,

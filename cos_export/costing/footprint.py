@@ -12,7 +12,7 @@ from cos_export.network.node_facts import bias_of, facts
 from cos_export.numerics import FLOAT32, NUMERICS, WEIGHT_BITS, numerics_of
 from cos_export.simulation import PerSampleCalibration
 
-__all__ = ["NUMBER_BYTES", "Footprint", "activation_bits", "footprint"]
+__all__ = ["Footprint", "activation_bits", "footprint", "weight_bytes"]
 
 NUMBER_BYTES = {name: 4 if bits is None else -(-bits // 8) for name, bits in NUMERICS.items()}
 """Of one weight, by numerics."""
@@ -53,6 +53,11 @@ class Footprint:
     def state(self) -> int:
         """All that changes while one sample runs, in bytes."""
         return self.potentials + self.counts + self.presimulation
+
+
+def weight_bytes(numerics: str) -> int:
+    """Bytes of one weight, which are those of one number of the input."""
+    return (NUMERICS[numerics] or 32) // 8
 
 
 def activation_bits(steps: int) -> int:

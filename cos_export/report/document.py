@@ -23,6 +23,7 @@ _SHOWN = (
     "numerics",
     "neurons",
     "metrics",
+    "costs",
     "parity",
     "layers",
     "versions",

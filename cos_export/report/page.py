@@ -28,6 +28,7 @@ def render_report(document: Mapping[str, Any]) -> str:
         loader=PackageLoader("cos_export.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["share"] = _share
+    environment.filters["count"] = _count
     metrics = document["metrics"]
     measured = bool(metrics.get("methods"))
     return environment.get_template("report.html.jinja").render(
@@ -91,3 +92,8 @@ def save_report(path: Path, document: Mapping[str, Any]) -> None:
 
 def _share(value: Any) -> str:
     return html.escape(f"{100 * float(value):.1f}")
+
+
+def _count(value: Any) -> str:
+    """A mean of counts, to the unit."""
+    return f"{float(value):,.0f}"

@@ -12,6 +12,7 @@ from cos_export.accuracy import AccuracyRow
 from cos_export.bundle import Bundle
 from cos_export.excerpt import excerpt
 from cos_export.parity import ParityResult, TargetParity
+from cos_export.terminal.cost_lines import COST_CAPTION, cost_lines, cost_rows
 from cos_export.terminal.figure_table import Column, FigureTable, figures, prose
 from cos_export.terminal.printable import words
 from cos_export.training import TrainingResult
@@ -44,8 +45,10 @@ def accuracy_table(ann: float | None, rows: Sequence[AccuracyRow], title: str) -
         # A per-sample method spends rho steps before the first: what one input costs stands beside its accuracy.
         shares = [f"{100 * row.accuracy[t]:.1f}" + (f" ({row.rho + t})" if row.rho else "") for t in shown]
         table.add_row(row.method, str(row.num_timesteps or "any"), str(row.rho), *shares)
-    if any(row.rho for row in rows):
-        table.caption = "in brackets: T_total = rho + T"
+        for name, *cells in cost_rows(row, shown):
+            table.add_row(name, "", "", *cells)
+    brackets = "in brackets: T_total = rho + T\n" if any(row.rho for row in rows) else ""
+    table.caption = f"{brackets}{COST_CAPTION}"
     return table
 
 
@@ -186,6 +189,8 @@ def show_conversion(
     console.print(
         f"T = {steps}{differs}, rho = {rho}, T_total = {rho + steps} steps per input, {numerics}", highlight=False
     )
+    for line in cost_lines(manifest["costs"]):
+        console.print(line, highlight=False)
     for name in (*sorted(manifest["files"]), "manifest.json"):
         console.print(words(f"  {bundle.path / name}"), highlight=False, soft_wrap=True)
 

@@ -62,8 +62,8 @@ def refusal(bundle: Path, path: tuple[str | int, ...], change: Callable[[Any, An
 def test_every_key_is_needed(bundle: Path) -> None:
     whole = json.loads((bundle / "manifest.json").read_text())
     fields = [path for path in paths(whole) if isinstance(path[-1], str)]
-    free = [path for path in fields if {"versions", "accuracy"} & set(path[:-1])]
-    free += [("metrics", "methods"), ("normalisation",), ("classes",), ("golden_correct",), ("schedule",)]
+    free = [path for path in fields if {"versions", "accuracy", "by_node"} & set(path[:-1])]
+    free += [("metrics", "methods"), ("normalisation",), ("classes",), ("costs",), ("schedule",), ("golden_correct",)]
     assert len(fields) > 50
     for path in fields:
         said = refusal(bundle, path, lambda at, key: at.pop(key))
@@ -113,6 +113,11 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "classes": (lambda m: m.update(classes=[1, 2]), "classes"),
     "std of 0": (lambda m: m.update(normalisation={"mean": [0.0], "std": [0.0]}), "normalisation"),
     "a method without a name": (lambda m: m.update(calibration={"rho": 4}), "calibration lacks its name"),
+    "costs at another T": (
+        lambda m: m["metrics"]["methods"][0].update(latency={"1": 1}),
+        "costs at other T than accuracies",
+    ),
+    "operations below 0": (lambda m: m["costs"]["operations"].update(spikes=-1.0), r"costs\.operations\.spikes"),
     "calibrated for 0": (lambda m: m.update(calibrated_timesteps=0), "calibrated_timesteps"),
 }
 
