@@ -18,18 +18,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nir
 import numpy as np
 import onnxruntime
+import torch
 from onnx import TensorProto
 
 from cos_export import zoo
 from cos_export.capturing import capture
 from cos_export.network import SpikingNetwork
+from cos_export.network.graph import Convolution
+from cos_export.network.node_facts import facts
 from cos_export.network.wires import Wires
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.pruning import LOGITS, without_spikes
 from cos_export.onnx_file.synapses import synapse
 from cos_export.onnx_file.writer import IMAGES, build_model
+from cos_export.simulation.program import is_multiple
 from cos_export.version import __version__
 from cos_export.zoo.model_source import build_model as build_module
 
@@ -49,6 +54,9 @@ def artificial(network: SpikingNetwork) -> bytes:
         if name in network.neurons:
             wires[name] = builder.add("Relu", [value], name)
             continue
+        if _carries(network.graph.nodes[name]):
+            wires[name] = value
+            continue
         sources = network.predecessors[name]
         shape = network.shapes[sources[0]] if sources else network.input_shape
         apply = synapse(network.graph.nodes[name], builder, name, shape, network.shapes[name])
@@ -56,6 +64,15 @@ def artificial(network: SpikingNetwork) -> bytes:
     builder.add("Identity", [wires.readout], LOGITS, reserved=True)
     builder.output(LOGITS, TensorProto.FLOAT, ("batch", *network.output_shape))
     return bytes(builder.model("artificial", f"cos-export {__version__}", {}).SerializeToString())
+
+
+def _carries(node: nir.NIRNode) -> bool:
+    """Whether it is a residual's identity path, which the artificial network has for nothing."""
+    geometry = facts(node).geometry
+    if not isinstance(geometry, Convolution):
+        return False
+    weight, bias = (torch.from_numpy(np.asarray(array, np.float32)) for array in (node.weight, node.bias))
+    return is_multiple(weight, bias, geometry)
 
 
 def session(model: bytes) -> onnxruntime.InferenceSession:
