@@ -17,6 +17,7 @@ from cos_export.network.wires import Wires
 from cos_export.nir_file.graph_metadata import graph_metadata, producer
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.check import OnnxCheck, check_onnx
+from cos_export.onnx_file.folding import fold_neurons
 from cos_export.onnx_file.neurons import LayerValues, unroll_neurons
 from cos_export.onnx_file.pruning import LOGITS
 from cos_export.onnx_file.synapses import Synapse, synapse
@@ -81,7 +82,9 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
     constant input alone is computed once.
 
     In a network of the layer-wise schedule a synapse runs once, on the number of spikes in its window; `bias/<layer>`
-    is the sum over the window, (channels, 1, ...), and the spikes are those of each layer's own window.
+    is the sum over the window, (channels, 1, ...), and the spikes are those of each layer's own window. In float32,
+    potentials and thresholds that are the same over a channel are taken into the synapses before them by the graph
+    itself (`cos_export.onnx_file.folding`).
 
     Args:
         network: What to unroll.
@@ -108,7 +111,10 @@ def build_model(network: SpikingNetwork, steps: int, *, per_sample: bool = False
         builder.stack(values, f"spikes/{name}")
         builder.output(f"spikes/{name}", TensorProto.BOOL, (steps, "batch", *network.shapes[name]))
     metadata = {key: _text(value) for key, value in graph_metadata(network).items()}
-    return builder.model("spiking_network", producer(), {**metadata, "steps": str(steps)})
+    model = builder.model("spiking_network", producer(), {**metadata, "steps": str(steps)})
+    if network.schedule == "layerwise" and network.quantisation is None and not per_sample:
+        fold_neurons(model, network.layers)
+    return model
 
 
 _Unrolled = tuple[tuple[str, ...], dict[str, tuple[str, ...]]]

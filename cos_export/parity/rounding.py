@@ -47,11 +47,11 @@ def gamma(operations: int, unit: float = UNIT_ROUNDOFF) -> float:
     return operations * unit / (1.0 - operations * unit)
 
 
-def added(parts: Sequence[Bounded], unit: float = UNIT_ROUNDOFF, *, steps: int = 1) -> Bounded:
+def added(parts: Sequence[Bounded], unit: float = UNIT_ROUNDOFF, *, steps: int | None = None) -> Bounded:
     """Several values that meet, in whatever order a backend adds them.
 
     The error is what the parts bring and that of p - 1 additions: sum e + gamma(p - 1) (sum |x| + e). If they are sums
-    over T steps, a backend may as well add them step by step: gamma(T p).
+    over T steps, a backend may as well add them step by step, and divide them by theta first: gamma(T p + 2).
     """
     if len(parts) == 1:
         return parts[0]
@@ -66,11 +66,13 @@ def added(parts: Sequence[Bounded], unit: float = UNIT_ROUNDOFF, *, steps: int =
         magnitude += part.value.abs()
         if part.error is not None:
             brought += part.error
-    additions = len(parts) - 1 if steps == 1 else steps * len(parts)
+    additions = len(parts) - 1 if steps is None else steps * len(parts) + 2
     return Bounded(value, brought + gamma(additions, unit) * (magnitude + brought))
 
 
-def bounded_synapse(node: nir.NIRNode, unit: float = UNIT_ROUNDOFF, *, steps: int = 1) -> Callable[[Bounded], Bounded]:
+def bounded_synapse(
+    node: nir.NIRNode, unit: float = UNIT_ROUNDOFF, *, steps: int | None = None
+) -> Callable[[Bounded], Bounded]:
     """What `node` makes of a value and its error, with unit roundoff `unit`: 0 where all sums are of integers.
 
     The exact value is the node's own float64 function. For the error the same function is evaluated with the
@@ -79,9 +81,10 @@ def bounded_synapse(node: nir.NIRNode, unit: float = UNIT_ROUNDOFF, *, steps: in
     taken off it: all its terms have one sign, so that is a share of gamma(n + 2) at most.
 
     With `steps` = T it is what the node makes of the sum over T steps. A backend may form that sum first, and multiply
-    the input and the bias by T, or add up the T results: T (n + 1) + T - 1 additions and a product, in any order.
+    the input and the bias by T, or add up the T results: T (n + 1) + T - 1 additions and a product, in any order. It
+    may have divided the weights by the threshold of the neurons that follow: two roundings more.
     """
-    node = over_window(node, steps, np.float64)
+    node = node if steps is None else over_window(node, steps, np.float64)
     apply, length = synapse(node, _float64), facts(node).terms
     if length == 0:
         return lambda given: Bounded(apply(given.value), None if given.error is None else apply(given.error))
@@ -91,7 +94,7 @@ def bounded_synapse(node: nir.NIRNode, unit: float = UNIT_ROUNDOFF, *, steps: in
         sums = paired(apply, absolute) if multiplies else apply
         return lambda given: exact(sums(given.value))
     fast = synapse(node, lambda array: _float64(array).to(torch.float32).abs())
-    operations = length + 1 if steps == 1 else steps * (length + 2) + 1
+    operations = length + 1 if steps is None else steps * (length + 2) + 3
     roundings = gamma(operations, unit) / (1.0 - gamma(length + 2))
 
     def evaluate(given: Bounded) -> Bounded:

@@ -67,3 +67,47 @@ def test_a_synapse_before_neurons_runs_once_whatever_t(tmp_path: Path) -> None:
         counts.append(kinds.count("Conv"))
         assert kinds.count("Gemm") == steps
     assert counts == [4, 4]
+
+
+def test_potentials_and_thresholds_that_are_one_per_channel_cost_no_pass(tmp_path: Path) -> None:
+    """The graph takes them into its synapses, where a change of the initializer still changes what runs."""
+    rng = np.random.default_rng(4)
+    layers = [build.conv2d(rng, 2, 4), build.IF, build.conv2d(rng, 4, 4), build.IF]
+    network = layerwise(build.sequential(rng, (2, 5, 5), layers))
+    neurons = {
+        name: replace(spec, threshold=np.full_like(spec.threshold, 1.5), v_init=np.full_like(spec.v_init, 0.75))
+        for name, spec in network.neurons.items()
+    }
+    network = network.with_neurons(neurons)
+    write_onnx(network, tmp_path / "model.onnx", 4)
+    model = onnx.load(tmp_path / "model.onnx")
+    names = {node.name for node in model.graph.node}
+    assert not any(f"{layer}/{part}" in names for layer in network.layers for part in ("charge", "ratio"))
+    images = rng.normal(size=(8, 2, 5, 5)).astype(np.float32)
+    moved = network.with_neurons({"if1": replace(neurons["if1"], v_init=neurons["if1"].v_init + 1.5)})
+    for entry in model.graph.initializer:
+        if entry.name == "v_init/if1":
+            entry.CopyFrom(
+                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(entry) + np.float32(1.5), entry.name)
+            )
+    onnx.save(model, tmp_path / "moved.onnx")
+    found, expected = run(tmp_path / "moved.onnx", network, images), simulate(moved, images, 4, device="cpu")
+    assert np.array_equal(found["spikes/if1"], expected.spikes["if1"])
+    assert not np.array_equal(found["spikes/if1"], simulate(network, images, 4, device="cpu").spikes["if1"])
+
+
+def test_what_feeds_two_layers_is_not_folded(tmp_path: Path) -> None:
+    network = layerwise(build.residual(np.random.default_rng(4)))
+    whole = {
+        name: replace(spec, threshold=np.full_like(spec.threshold, 1.5), v_init=np.full_like(spec.v_init, 0.75))
+        for name, spec in network.neurons.items()
+    }
+    edges = [*network.graph.edges, ("conv1", "if2")]
+    graph = type(network.graph)(dict(network.graph.nodes), edges, type_check=False)
+    network = replace(network.with_neurons(whole), graph=graph)
+    write_onnx(network, tmp_path / "model.onnx", 3)
+    names = {node.name for node in onnx.load(tmp_path / "model.onnx").graph.node}
+    assert "if1/charge" in names and "if2/charge" in names
+    images = build.images(network, 4)
+    found, expected = run(tmp_path / "model.onnx", network, images), simulate(network, images, 3, device="cpu")
+    assert all(np.array_equal(found[f"spikes/{name}"], expected.spikes[name]) for name in network.layers)
