@@ -88,7 +88,8 @@ class CountedRun:
             [name for name in whole if counter.kind(name) == kind] for kind in ("accumulate", "multiply", "pooling")
         )
         macs = sum(whole[name] for name in multiplied)
-        again = sum(whole[name] for name in multiplied if counter.once(name)) * (step + self._extra - 1)
+        shown = min(step, self.network.input_steps or step)
+        again = sum(whole[name] for name in multiplied if counter.once(name)) * (shown + self._extra - 1)
         fired = sum(float(counter.spikes[name][: self._steps_of(name, step)].sum()) for name in layers)
         sizes = {name: int(np.prod(self.network.shapes[name])) for name in layers}
         slots = sum(self._steps_of(name, step) * size for name, size in sizes.items())

@@ -12,13 +12,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import random_networks as build
-from eight_bit_networks import in_integers, pictures
+from eight_bit_networks import in_integers, pictures, with_node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lowered_networks import TOPOLOGIES, check_trace, check_windows, integers, joined, layerwise, summing
 
 import cos_export
 from calibration import COS, calibrate
+from cos_export.costing import costs
 from cos_export.errors import InputError, NetworkError
 from cos_export.exporting import export
 from cos_export.network import NeuronSpec, SpikingNetwork, half_potentials
@@ -115,6 +116,16 @@ def test_the_local_check_holds_in_float32_and_finds_an_image_that_is_held_on(mak
 def vars_of(node: Any) -> dict[str, Any]:
     names = ("input_shape", "weight", "stride", "padding", "dilation", "groups", "bias")
     return {name: getattr(node, name) for name in names if hasattr(node, name)}
+
+
+def test_it_costs_the_same_spikes_and_operations() -> None:
+    """But for the neurons that bring what is left of an integer bias, and what they meet."""
+    network = with_node(integers("residual"), "readout", bias=np.zeros(3, np.float32))
+    images = pictures(network, 3)
+    expected, found = costs(network, images, 4), costs(cos_export.lowered(network, 4), images)
+    assert found.operations.spikes == expected.operations.spikes
+    for kind in ("effective_acs", "effective_macs", "effective_macs_every_step"):
+        assert getattr(found.operations, kind) == getattr(expected.operations, kind), kind
 
 
 def test_what_float32_holds_down_is_a_power_of_two_above_every_sum() -> None:
