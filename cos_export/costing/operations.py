@@ -159,7 +159,10 @@ class CountedRun:
             if not counter.once(name):
                 yield steps * _biased_places(self.network, name, bias_of(self.network.graph.nodes[name]))
             elif not all(target in counter.operations and counter.once(target) for target in feeds[name]):
-                yield steps * int(np.prod(self.network.shapes[name]))
+                # Where the input is held for some steps alone, a bias is what is left after them.
+                shown = min(steps, self.network.input_steps or steps)
+                biased = _biased_places(self.network, name, bias_of(self.network.graph.nodes[name]))
+                yield shown * int(np.prod(self.network.shapes[name])) + (steps - shown) * biased
         for name, spec in self.network.neurons.items():
             table = spec.bias_per_step(self._steps_of(name, step))
             if table is not None:

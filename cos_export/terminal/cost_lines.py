@@ -9,7 +9,7 @@ from cos_export.accuracy import AccuracyRow
 
 __all__ = ["COST_CAPTION", "cost_lines", "cost_rows", "rounded"]
 
-COST_CAPTION = "steps: from an image to its readout; ops: synaptic operations of one image"
+COST_CAPTION = "steps: until the readout; ops: synaptic operations per image"
 
 
 def rounded(count: float) -> str:
@@ -35,12 +35,12 @@ def cost_lines(costs: Mapping[str, Any]) -> list[str]:
         costs: `Costs.to_dict()`.
     """
     time, done, other = costs["timing"], costs["operations"], costs["artificial"]
-    before = f", {rounded(done['presimulation'])} of them before the run" if done["presimulation"] else ""
+    before = f" ({rounded(done['presimulation'])} before the run)" if done["presimulation"] else ""
     return [
-        f"One image, {costs['schedule']}: {time['latency']} steps to its readout ({time['latency_with_hops']} with one "
-        f"step per synapse), the next after {time['interval']};",
-        f"{rounded(done['spikes'])} spikes, {rounded(done['synaptic_operations'])} synaptic operations{before}; "
-        f"state {rounded(costs['footprint']['state'])} bytes.",
-        f"The artificial network at {other['activation_bits']} bits: {rounded(other['macs'])} multiply-accumulates, "
-        f"{rounded(other['effective_macs'])} with an activation that is not 0.",
+        f"One image, {costs['schedule']}: readout after {time['latency']:,} steps "
+        f"({time['latency_with_hops']:,} with one per synapse),",
+        f"next image after {time['interval']:,}; {rounded(done['spikes'])} spikes, "
+        f"{rounded(done['synaptic_operations'])} synaptic operations{before}.",
+        f"Artificial network, {other['activation_bits']} bits: {rounded(other['macs'])} multiply-accumulates, "
+        f"{rounded(other['effective_macs'])} without zeros.",
     ]

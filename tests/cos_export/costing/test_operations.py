@@ -218,6 +218,15 @@ def test_what_a_chain_costs_by_hand() -> None:
     assert ce.costs(replace(chain(), schedule="layerwise"), np.ones((1, 1), np.float32), 3).footprint.counts == 2
 
 
+def test_an_input_that_is_held_for_some_steps_leaves_the_biases_behind() -> None:
+    network, array = replace(chain(), input_steps=2), np.ones((2, 1), np.float32)
+    assert ce.costs(network, array, 5).operations.bias_additions == 5 * (2 + 3 + 2)
+    first = nir.Affine(np.ones((2, 1), np.float32), np.array([1, 0], np.float32))
+    done = ce.costs(network.with_nodes({"fc0": first}), array, 5).operations
+    assert done.bias_additions == 2 * 2 + 3 * 1 + 5 * (3 + 2)
+    assert (done.effective_macs, done.effective_macs_every_step) == (2, 4)
+
+
 def test_a_neuron_that_is_silent_sends_nothing() -> None:
     network = chain()
     spec = replace(network.neurons["if0"], silent=np.array([True, False]))

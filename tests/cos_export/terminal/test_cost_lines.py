@@ -53,7 +53,9 @@ def test_a_per_sample_method_shows_what_it_waits_for() -> None:
 
 
 def test_a_deployment_is_told_in_words() -> None:
-    lines = " ".join(cost_lines(ce.costs(two_layers(seed=1), IMAGES, 4, ce.COS(4)).to_dict()))
-    for word in ("12 steps to its readout (15 with", "the next after 8", "before the run", "at 3 bits"):
+    told = cost_lines(ce.costs(two_layers(seed=1), IMAGES, 4, ce.COS(4)).to_dict())
+    assert max(map(len, told)) < 80
+    lines = " ".join(told)
+    for word in ("readout after 12 steps (15 with", "next image after 8", "before the run", "3 bits"):
         assert word in lines
     assert "before the run" not in " ".join(cost_lines(ce.costs(two_layers(seed=1), IMAGES, 4).to_dict()))
