@@ -90,7 +90,7 @@ def _unwritten(failure: OSError, code: int | None) -> int | None:
 def _app() -> Typer:
     import typer
 
-    from cos_export.commands import analysis, conversion, deployment, networks
+    from cos_export.commands import analysis, conversion, deployment, networks, searching
     from cos_export.commands.method_options import CalibratingCommand
     from cos_export.errors import Notice
     from cos_export.terminal.standard_output import reserved
@@ -105,6 +105,7 @@ def _app() -> Typer:
     )
     app.command("convert-and-export", cls=CalibratingCommand)(reserved(conversion.convert_and_export))
     app.command("calibrate", cls=CalibratingCommand)(reserved(conversion.calibrate))
+    app.command("search")(reserved(searching.search))
     app.command("check")(reserved(networks.check))
     app.command("verify")(reserved(deployment.verify))
     app.command("report")(reserved(deployment.report))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from calibration.choices import CALIBRATION_SAMPLES, Choices
-from calibration.selection import MOST_HELD_OUT, hold_out
+from calibration.selection import held_out_beside, hold_out
 from cos_export.capturing.activation_observer import observed_relus
 from cos_export.capturing.options import check_options
 from cos_export.capturing.preparing import traced_module
@@ -50,6 +50,7 @@ def data_parts(
     choices: Choices,
     *,
     calibration: str | None = None,
+    held_out: int | None = None,
     mean: Channels = None,
     std: Channels = None,
 ) -> DataParts:
@@ -63,6 +64,7 @@ def data_parts(
         spec: A data set as `load_dataset` takes it.
         choices: Of the user.
         calibration: Another data set to calibrate on, all of whose images may serve.
+        held_out: Images to compare on, by default a quarter as many as there are to calibrate on.
         mean: Of each channel, to be subtracted.
         std: Of each channel, to be divided by.
 
@@ -86,13 +88,13 @@ def data_parts(
     elif len(whole) < 2:
         raise InputError(f"{spec} has one image: some are needed to calibrate on, and others to measure on.")
     else:
-        pool, rest = whole.split_at(min(wanted + min(MOST_HELD_OUT, max(1, wanted // 4)), len(whole) // 2))
+        pool, rest = whole.split_at(min(wanted + (held_out or held_out_beside(wanted)), len(whole) // 2))
         whole = rest
     if choices.method.name == "half" and not choices.candidates:
         # Nothing is compared, so nothing is held out.
         return DataParts(pool.first(min(wanted, len(pool))), whole, traced=traced)
-    used, held_out = hold_out(pool, wanted)
-    return DataParts(used, whole, held_out, traced)
+    used, others = hold_out(pool, wanted, held_out)
+    return DataParts(used, whole, others, traced)
 
 
 def check_takes(module: nn.Module, dataset: Dataset) -> None:

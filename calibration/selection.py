@@ -21,7 +21,7 @@ from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.simulation import simulate
 
-__all__ = ["MOST_HELD_OUT", "Candidate", "Score", "Selection", "hold_out", "select"]
+__all__ = ["MOST_HELD_OUT", "Candidate", "Score", "Selection", "held_out_beside", "hold_out", "select"]
 
 MOST_HELD_OUT = 256
 """Images held out at most."""
@@ -107,7 +107,12 @@ class Selection:
         }
 
 
-def hold_out(pool: Dataset, wanted: int) -> tuple[Dataset, Dataset | None]:
+def held_out_beside(wanted: int) -> int:
+    """Images that are held out beside `wanted` to calibrate on, unless more are asked for."""
+    return min(MOST_HELD_OUT, max(1, wanted // 4))
+
+
+def hold_out(pool: Dataset, wanted: int, most: int | None = None) -> tuple[Dataset, Dataset | None]:
     """Images to calibrate on, `wanted` of them if there are as many, and others to compare methods on.
 
     Held out are up to a quarter as many as there are to calibrate on, of those that are left, and a fifth of all where
@@ -116,11 +121,12 @@ def hold_out(pool: Dataset, wanted: int) -> tuple[Dataset, Dataset | None]:
     Args:
         pool: All that may serve, none of which is to be tested on.
         wanted: Images to calibrate on.
+        most: Images to hold out, where so many are left.
     """
-    count, others = min(MOST_HELD_OUT, max(1, wanted // 4)), len(pool) - wanted
+    count, others = held_out_beside(wanted), len(pool) - wanted
     if others > 0 and 2 * others >= count:
         calibration, held_out = pool.split_at(wanted)
-        return calibration, held_out.first(min(count, others))
+        return calibration, held_out.first(min(most or count, others))
     if len(pool) < 2:
         return pool, None
     return pool.split_at(len(pool) - min(MOST_HELD_OUT, max(1, len(pool) // 5)))

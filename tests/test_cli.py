@@ -438,7 +438,7 @@ def test_targets_are_listed() -> None:
 
 
 def test_help_has_an_example_for_every_command() -> None:
-    listed = "convert-and-export calibrate check verify run analyze offsets report train targets"
+    listed = "convert-and-export calibrate check verify run search analyze offsets report train targets"
     for command in listed.split():
         done = run(command, "--help")
         assert done.returncode == 0 and f"cos-export {command}" in " ".join(done.stdout.split()), command

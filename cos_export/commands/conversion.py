@@ -9,6 +9,7 @@ import typer
 
 from cos_export.bounds import MOST_BATCH
 from cos_export.commands.method_options import calibrating
+from cos_export.commands.writing import convert_and_write, resume_file, show_written
 from cos_export.numerics import FLOAT32
 from cos_export.terminal.option_fields import in_panel
 from cos_export.terminal.options import (
@@ -40,8 +41,7 @@ from cos_export.terminal.options import (
     names,
     numbers,
 )
-from cos_export.terminal.output import finish, show_notes
-from cos_export.terminal.standard_output import console
+from cos_export.terminal.output import finish
 
 if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
     from collections.abc import Sequence
@@ -150,55 +150,34 @@ def calibrate(options: CalibrateOptions, method: Method) -> int:
 
 def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Target]) -> int:
     from calibration.choices import check_method
-    from calibration.conversion import convert
     from calibration.data_parts import data_parts
     from calibration.distributed import is_main
     from calibration.preparing import prepare
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
-    from cos_export.exporting import export_and_verify
-    from cos_export.nir_file.type_check import type_check_notes
-    from cos_export.storage import resolved
-    from cos_export.terminal.conversion_notes import note_lines
     from cos_export.terminal.progress_bars import progress_bars
-    from cos_export.terminal.tables import limits_table, show_conversion
     from cos_export.zoo.model_source import load_model
 
     # Everything that can be refused is refused before the first second of work.
-    destination = check_destination(options.out)
-    # Beside the bundle and not in it, for a bundle is there whole or not at all.
-    resume = resolved(destination.with_name(f"{destination.name}.resume.safetensors"))
+    resume = resume_file(check_destination(options.out))
     resolve_device(choices.device)
     check_method(choices)
     loaded = load_model(options.model, options.weights, levels=choices.levels, classes=options.classes)
-    normalisation = {"mean": numbers("--mean", options.mean), "std": numbers("--std", options.std)}
-    parts = data_parts(loaded.module, options.data, choices, calibration=options.calibration_data, **normalisation)
+    parts = data_parts(
+        loaded.module,
+        options.data,
+        choices,
+        calibration=options.calibration_data,
+        mean=numbers("--mean", options.mean),
+        std=numbers("--std", options.std),
+    )
     if not is_main():
         prepare(loaded.module, parts, choices, resume=resume)
         return 0
     with progress_bars() as progress:
-        done = convert(loaded.module, parts, choices, resume=resume, progress=progress)
-        shown = parts.evaluation.first(min(options.golden, len(parts.evaluation)))
-        bundle, parity = export_and_verify(
-            done.network,
-            options.out,
-            choices.steps,
-            golden=shown.images,
-            labels=shown.labels,
-            calibration=done.calibration,
-            metrics={"model": loaded.name, **done.metrics(parts, choices)},
-            targets=run_on,
-            device=choices.device,
-            progress=progress,
+        written = convert_and_write(
+            loaded, parts, choices, options.out, golden=options.golden, run_on=run_on, resume=resume, progress=progress
         )
-        # Not before the bundle is in place: a kill until then would lose the calibration.
-        for state in done.states:
-            state.unlink(missing_ok=True)
     if not options.as_json:
-        show_conversion(console(), bundle, done.ann_accuracy, done.rows, parity)
-        for line in note_lines(bundle.manifest["metrics"]):
-            console().print(line, highlight=False, soft_wrap=True)
-        show_notes(type_check_notes(bundle.manifest.get("refused_by_nir", {})))
-        if options.limits and "quantisation" in bundle.manifest:
-            console().print(limits_table(bundle.manifest["quantisation"]))
-    return finish({"bundle": str(bundle.path), **bundle.manifest}, options.as_json, parity is None or parity.passed)
+        show_written(written, limits=options.limits)
+    return finish(written.document(), options.as_json, written.passed)

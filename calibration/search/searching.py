@@ -1,0 +1,193 @@
+"""`search`: measures deployments one after the other, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from calibration.choices import Choices
+from calibration.data_parts import DataParts
+from calibration.methods.method import PerSampleMethod
+from calibration.preparing import Start, calibrated_by, start
+from calibration.search.candidates import Deployment
+from calibration.search.state import Measured, SearchState
+from cos_export.capturing.options import check_options
+from cos_export.capturing.preparing import traced_module
+from cos_export.costing.counted_run import counted_run
+from cos_export.costing.timing import timing
+from cos_export.datasets import Dataset
+from cos_export.device import resolve_device
+from cos_export.errors import InputError, NetworkError
+from cos_export.module_logits import module_logits
+from cos_export.network import SpikingNetwork
+from cos_export.progress import Progress, silent
+from cos_export.version import __version__
+
+__all__ = ["search"]
+
+
+def search(
+    module: nn.Module,
+    parts: DataParts,
+    choices: Choices,
+    wanted: Sequence[Deployment],
+    *,
+    state: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[list[Measured], float]:
+    """Measures deployments on the images of `parts` that are held out. No other part decides anything.
+
+    Each is calibrated on the calibration images and run on those held out: its accuracy beside that of the module, and
+    what one image costs.
+
+    Args:
+        module: A trained network.
+        parts: From `data_parts`; what is to be measured on at the end is not looked at.
+        choices: Of the user; method, steps and schedule are those of each deployment.
+        wanted: In the order in which they are measured.
+        state: A file to keep what was measured in, after each, and to go on from.
+        progress: Told as it goes on.
+
+    Returns:
+        What was measured, of all that was wanted, and the accuracy of the module on the images held out.
+
+    Raises:
+        CaptureError: The module holds something that cannot be converted.
+        InputError: Nothing is held out, or the file is the state of another search.
+        ParityError: The captured network does not compute what the module does.
+    """
+    if parts.calibration is None or parts.held_out is None:
+        raise InputError("A search needs images to calibrate on, and others to compare on: give more than one.")
+    held_out = parts.held_out
+    known = SearchState(state, _depends_on(module, parts.calibration, held_out, choices))
+    options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
+    traced = parts.traced or traced_module(module, held_out.first(1), options)
+    # The images held out take the place of those that are measured on.
+    own = DataParts(parts.calibration, held_out, traced=traced)
+    starts = _Starts(module, own, choices, progress)
+    device, pictures = resolve_device(choices.device), torch.from_numpy(held_out.images)
+    right = _right(module_logits(module, pictures, device=device).numpy(), held_out)
+    found = []
+    for number, one in enumerate(wanted):
+        progress("measuring deployments", number, len(wanted))
+        measured = known.get(one)
+        if measured is None:
+            resume = None if state is None else _resume_file(state, one)
+            measured = _measure(one, starts, own, right, resume, progress)
+            known.add(one, measured)
+            if resume is not None:
+                resume.unlink(missing_ok=True)
+        found.append(measured)
+    progress("measuring deployments", len(wanted), len(wanted))
+    return found, float(right.mean())
+
+
+class _Starts:
+    """What was captured, for each T and schedule that it depends on."""
+
+    def __init__(self, module: nn.Module, parts: DataParts, choices: Choices, progress: Progress) -> None:
+        self._module, self._parts, self._choices, self._progress = module, parts, choices, progress
+        self._known: dict[tuple[int, str], Start] = {}
+        self._any: Start | None = None
+
+    def choices_of(self, one: Deployment) -> Choices:
+        return replace(self._choices, method=one.method, steps=one.steps, schedule=one.schedule)
+
+    def of(self, one: Deployment) -> Start:
+        """The network before the calibration of a deployment."""
+        if self._any is not None:
+            reference = replace(self._any.reference, schedule=one.schedule)
+            return replace(self._any, reference=reference, captured=reference)
+        key = one.steps, one.schedule
+        if key not in self._known:
+            found = start(self._module, self._parts, self.choices_of(one), progress=self._progress)
+            # Thresholds from data and integers are chosen for T; nothing else is.
+            if not found.thresholds and self._choices.weight_bits is None:
+                self._any = found
+            self._known[key] = found
+        return self._known[key]
+
+
+def _measure(
+    one: Deployment,
+    starts: _Starts,
+    parts: DataParts,
+    right: NDArray[np.bool_],
+    resume: Path | None,
+    progress: Progress,
+) -> Measured:
+    held_out, choices = parts.evaluation, starts.choices_of(one)
+    try:
+        network = calibrated_by(
+            one.method, starts.of(one), parts, choices, resume=resume, beside=False, progress=progress
+        ).network
+        return _figures(one, network, held_out, right, choices.device, progress)
+    except NetworkError as error:
+        # What this network cannot take, as biases without a synapse to hold them, or sums beyond the integers.
+        return Measured(**one.record(), failure=str(error))
+
+
+def _figures(
+    one: Deployment,
+    network: SpikingNetwork,
+    held_out: Dataset,
+    right: NDArray[np.bool_],
+    device: str,
+    progress: Progress,
+) -> Measured:
+    per_sample = one.method if isinstance(one.method, PerSampleMethod) else None
+    trace, counted = counted_run(
+        network, held_out.images, one.steps, calibration=per_sample, device=device, progress=progress
+    )
+    also = _right(trace.logits[one.steps - 1], held_out)
+    lost = right.astype(np.float64) - also
+    return Measured(
+        **one.record(),
+        accuracy=float(also.mean()),
+        drop=100 * float(lost.mean()),
+        drop_error=100 * float(lost.std() / np.sqrt(len(lost))),
+        total_steps=one.total_steps,
+        latency=float(timing(network, one.steps, per_sample).latency),
+        operations=float(counted.at(one.steps).synaptic_operations),
+    )
+
+
+def _right(logits: NDArray[np.float32], images: Dataset) -> NDArray[np.bool_]:
+    return np.asarray(logits.argmax(axis=1) == images.labels)
+
+
+def _resume_file(state: Path, one: Deployment) -> Path:
+    """For the calibration of one deployment, if it is interrupted itself."""
+    return state.with_suffix(f".{hashlib.blake2b(one.key.encode(), digest_size=4).hexdigest()}.safetensors")
+
+
+def _depends_on(module: nn.Module, calibration: Dataset, held_out: Dataset, choices: Choices) -> Mapping[str, Any]:
+    arrays = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    weights = hashlib.blake2b(str(module).encode(), digest_size=16)
+    for name, tensor in arrays.items():
+        weights.update(f"{name}/{tuple(tensor.shape)}/{tensor.dtype}".encode())
+        weights.update(np.ascontiguousarray(tensor.float().numpy()).data)
+    kept = ("levels", "max_pool", "thresholds", "per_channel", "numerics", "quantisation", "batch_size")
+    plain = {key: value for key, value in asdict(choices).items() if key in kept}
+    return {
+        "version": __version__,
+        "module": weights.hexdigest(),
+        "calibration images": _hash(calibration),
+        "images held out": _hash(held_out),
+        "device": resolve_device(choices.device).type,
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()},
+    }
+
+
+def _hash(images: Dataset) -> str:
+    found = hashlib.blake2b(np.ascontiguousarray(images.images).data, digest_size=16)
+    found.update(images.labels.tobytes())
+    return found.hexdigest()

@@ -1,0 +1,180 @@
+"""The command that looks for the cheapest deployment: search."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from cos_export.bounds import MOST_SAMPLES
+from cos_export.commands.writing import convert_and_write, resume_file, show_written
+from cos_export.numerics import FLOAT32
+from cos_export.terminal.options import (
+    CalibrationDataOption,
+    CalibrationSamplesOption,
+    ClassesOption,
+    DataOption,
+    DeadlineOption,
+    DeviceOption,
+    GoldenOption,
+    JsonOption,
+    LevelsOption,
+    LimitsOption,
+    MaxPooling,
+    MaxPoolOption,
+    MeanOption,
+    ModelArgument,
+    NumericsOption,
+    OutOption,
+    PerChannelOption,
+    QuantisationOption,
+    StdOption,
+    TargetsOption,
+    ThresholdsOption,
+    WeightsOption,
+    names,
+    numbers,
+    whole_number_ranges,
+)
+from cos_export.terminal.output import finish
+from cos_export.terminal.standard_output import console
+
+__all__ = ["search"]
+
+
+class Minimise(StrEnum):
+    """What is minimised."""
+
+    latency = "latency"
+    operations = "operations"
+    steps = "steps"
+
+
+def search(
+    model: ModelArgument,
+    data: DataOption,
+    out: OutOption,
+    max_drop: Annotated[float, typer.Option(min=0.0, help="Points of accuracy that may be lost.")] = 0.5,
+    minimise: Annotated[
+        Minimise, typer.Option(help="Steps until the readout, operations per image, or T_total = rho + T.")
+    ] = Minimise.latency,
+    steps: Annotated[str, typer.Option(help="T: whole numbers and ranges with commas, as 1..4,8.")] = "1..8",
+    methods: Annotated[str | None, typer.Option(help="With commas; by default cheap ones.")] = None,
+    schedules: Annotated[str, typer.Option(help="With commas.")] = "synchronous,layerwise",
+    rho: Annotated[str, typer.Option(help="Extra steps of per-sample methods, as --steps.")] = "1,2,4",
+    held_out: Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Images to compare on at most.")] = 2000,
+    samples: CalibrationSamplesOption = None,
+    calibration_data: CalibrationDataOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    weights: WeightsOption = None,
+    classes: ClassesOption = None,
+    levels: LevelsOption = None,
+    max_pool: MaxPoolOption = MaxPooling.refuse,
+    thresholds: ThresholdsOption = "mmse",
+    per_channel: PerChannelOption = False,
+    numerics: NumericsOption = FLOAT32,
+    quantisation: QuantisationOption = None,
+    limits: LimitsOption = False,
+    targets: TargetsOption = "onnxruntime",
+    deadline: DeadlineOption = None,
+    golden: GoldenOption = 64,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Measure methods, steps and schedules on images held out, and write the cheapest that keeps the accuracy.
+
+    Killed at any moment, the same command goes on after the last that it has measured. Exit code 1 if nothing keeps it.
+
+    Example: cos-export search digits --data digits --max-drop 0.5 --minimise operations --out out/cheapest
+    """
+    from dataclasses import replace
+
+    from calibration.choices import Auto, Choices, check_method
+    from calibration.data_parts import data_parts
+    from calibration.search import DEFAULT_METHODS, deployments, outcome
+    from calibration.search import search as measured_by_search
+    from cos_export.atomic_file import check_derived_destination
+    from cos_export.bundle import check_destination
+    from cos_export.device import resolve_device
+    from cos_export.network.schedule import check_schedule
+    from cos_export.report.search_picture import save_search_picture
+    from cos_export.storage import resolved
+    from cos_export.terminal.progress_bars import progress_bars
+    from cos_export.terminal.search_table import deployed_line, search_lines, search_table
+    from cos_export.zoo.model_source import load_model
+    from targets.verification import resolve
+
+    # Everything that can be refused is refused before the first second of work.
+    run_on = resolve(names(targets), deadline=deadline)
+    destination = check_destination(out)
+    state, picture = (resolved(destination.with_name(f"{destination.name}.search.{end}")) for end in ("json", "png"))
+    check_derived_destination(picture, b"\x89PNG")
+    resolve_device(device)
+    # No method is chosen yet, and all of them may need images to calibrate on.
+    choices = Choices(
+        Auto(),
+        1,
+        samples,
+        levels,
+        max_pool.value,
+        thresholds,
+        per_channel=per_channel,
+        device=device,
+        numerics=numerics,
+        quantisation=tuple(names(quantisation or "")),
+    )
+    check_method(choices)
+    wanted, refused = deployments(
+        names(methods) if methods is not None else DEFAULT_METHODS,
+        whole_number_ranges("--steps", steps),
+        [check_schedule(schedule) for schedule in names(schedules)],
+        whole_number_ranges("--rho", rho),
+        numerics,
+    )
+    loaded = load_model(model, weights, levels=levels, classes=classes)
+    parts = data_parts(
+        loaded.module,
+        data,
+        choices,
+        calibration=calibration_data,
+        held_out=held_out,
+        mean=numbers("--mean", mean),
+        std=numbers("--std", std),
+    )
+    samples_held_out = 0 if parts.held_out is None else len(parts.held_out)
+    with progress_bars() as progress:
+        measured, ann = measured_by_search(loaded.module, parts, choices, wanted, state=state, progress=progress)
+    found = outcome(measured, minimise.value, max_drop, ann, samples_held_out, refused)
+    document = found.to_dict()
+    shown = save_search_picture(picture, document) if found.measured else None
+    if not as_json:
+        console().print(search_table(document))
+        for line in search_lines(document):
+            console().print(line, highlight=False, soft_wrap=True, markup=False)
+        for path in (shown, state):
+            console().print(f"  {path}", highlight=False, soft_wrap=True)
+    files = {"picture": None if shown is None else str(shown), "state": str(state)}
+    if found.winner is None:
+        return finish({"bundle": None, "search": document, **files}, as_json, False)
+    winner = found.winner.deployment
+    chosen = replace(choices, method=winner.method, steps=winner.steps, schedule=winner.schedule)
+    told = {key: value for key, value in document.items() if key not in ("measured", "front", "failed", "refused")}
+    with progress_bars() as progress:
+        written = convert_and_write(
+            loaded,
+            parts,
+            chosen,
+            out,
+            golden=golden,
+            run_on=run_on,
+            resume=resume_file(destination),
+            metrics={"search": told},
+            progress=progress,
+        )
+    if not as_json:
+        show_written(written, limits=limits)
+        line = deployed_line(written.bundle.manifest)
+        console().print(line, highlight=False, soft_wrap=True, markup=False)
+    return finish({**written.document(), "search": document, **files}, as_json, written.passed)

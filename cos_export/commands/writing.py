@@ -1,0 +1,123 @@
+"""What every command that makes a bundle does at its end: convert, write, run targets, show what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cos_export.terminal.output import show_notes
+from cos_export.terminal.standard_output import console
+
+if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
+    from collections.abc import Mapping, Sequence
+
+    from calibration.choices import Choices
+    from calibration.conversion import Conversion
+    from calibration.data_parts import DataParts
+    from cos_export.bundle import Bundle
+    from cos_export.bundle.target import Target
+    from cos_export.parity.verification import ParityResult
+    from cos_export.progress import Progress
+    from cos_export.zoo.model_source import Model
+
+__all__ = ["Written", "convert_and_write", "resume_file", "show_written"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A bundle in its place.
+
+    Attributes:
+        conversion: What was measured.
+        bundle: The bundle.
+        parity: Of its targets, if it was run on any.
+    """
+
+    conversion: Conversion
+    bundle: Bundle
+    parity: ParityResult | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether no target differed."""
+        return self.parity is None or self.parity.passed
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"bundle": str(self.bundle.path), **self.bundle.manifest}
+
+
+def resume_file(destination: Path) -> Path:
+    """The state of a calibration: beside the bundle and not in it, for a bundle is there whole or not at all."""
+    from cos_export.storage import resolved
+
+    return resolved(destination.with_name(f"{destination.name}.resume.safetensors"))
+
+
+def convert_and_write(
+    model: Model,
+    parts: DataParts,
+    choices: Choices,
+    out: Path,
+    *,
+    golden: int,
+    run_on: Sequence[Target],
+    resume: Path,
+    metrics: Mapping[str, Any] | None = None,
+    progress: Progress,
+) -> Written:
+    """Converts, calibrates, measures and writes a network, and runs it on targets.
+
+    Args:
+        model: What the user named.
+        parts: Its images.
+        choices: Of the user.
+        out: The bundle's folder.
+        golden: Inputs that are recorded, at most.
+        run_on: Targets.
+        resume: The file for the state of the calibration.
+        metrics: More for the manifest.
+        progress: Told as it goes on.
+    """
+    from calibration.conversion import convert
+    from cos_export.exporting import export_and_verify
+
+    done = convert(model.module, parts, choices, resume=resume, progress=progress)
+    shown = parts.evaluation.first(min(golden, len(parts.evaluation)))
+    bundle, parity = export_and_verify(
+        done.network,
+        out,
+        choices.steps,
+        golden=shown.images,
+        labels=shown.labels,
+        calibration=done.calibration,
+        metrics={"model": model.name, **done.metrics(parts, choices), **(metrics or {})},
+        targets=run_on,
+        device=choices.device,
+        progress=progress,
+    )
+    # Not before the bundle is in place: a kill until then would lose the calibration.
+    for state in done.states:
+        state.unlink(missing_ok=True)
+    return Written(done, bundle, parity)
+
+
+def show_written(written: Written, *, limits: bool) -> None:
+    """The closing summary on the terminal.
+
+    Args:
+        written: What came of it.
+        limits: Whether to show the ranges of integers.
+    """
+    from cos_export.nir_file.type_check import type_check_notes
+    from cos_export.terminal.conversion_notes import note_lines
+    from cos_export.terminal.tables import limits_table, show_conversion
+
+    manifest = written.bundle.manifest
+    show_conversion(console(), written.bundle, written.conversion.ann_accuracy, written.conversion.rows, written.parity)
+    for line in note_lines(manifest["metrics"]):
+        console().print(line, highlight=False, soft_wrap=True)
+    show_notes(type_check_notes(manifest.get("refused_by_nir", {})))
+    if limits and "quantisation" in manifest:
+        console().print(limits_table(manifest["quantisation"]))

@@ -1,0 +1,90 @@
+"""Which deployment is taken of those that were measured, and the front, by brute force."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calibration import METHODS
+from calibration.search import MINIMISED, Measured, deployments, outcome
+from calibration.search.outcome import cost_of
+from cos_export.errors import InputError
+
+
+def measured(seed: int, count: int = 30) -> list[Measured]:
+    """Few different figures, so that there are ties."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        drop, cost, latency = (int(x) for x in rng.integers(0, 6, 3))
+        found.append(
+            Measured(
+                method={"name": "half"},
+                steps=1 + number,
+                schedule="layerwise" if rng.integers(2) else "synchronous",
+                accuracy=0.9 - drop / 100,
+                drop=float(drop),
+                drop_error=0.1,
+                total_steps=1 + int(rng.integers(0, 6)),
+                latency=float(latency),
+                operations=float(cost),
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize("minimise", MINIMISED)
+@pytest.mark.parametrize("seed", range(8))
+def test_the_cheapest_within_the_drop_and_the_front(seed: int, minimise: Any) -> None:
+    all_of_them = measured(seed)
+    found = outcome(all_of_them, minimise, 2.0, 0.9, 100, {})
+    within = [one for one in all_of_them if one.drop is not None and one.drop <= 2.0]
+    least = min(cost_of(one, minimise) for one in within)
+    assert found.winner in within and found.nearest is None
+    assert cost_of(found.winner, minimise) == least
+    assert found.winner.drop == min(one.drop for one in within if cost_of(one, minimise) == least)  # type: ignore[type-var]
+    points = {(cost_of(one, minimise), one.drop) for one in all_of_them}
+    undominated = {
+        (c, d)
+        for c, d in points
+        if not any(a <= c and b <= d and (a, b) != (c, d) for a, b in points)  # type: ignore[operator]
+    }
+    assert {(cost_of(one, minimise), one.drop) for one in found.front} == undominated
+    assert len(found.front) == len(undominated) and len(found.measured) == len(all_of_them)
+
+
+def test_where_nothing_keeps_the_accuracy_the_nearest_is_named() -> None:
+    lossy = [one.model_copy(update={"drop": one.drop + 1}) for one in measured(3) if one.drop is not None]
+    failed = Measured(method={"name": "bias"}, steps=2, schedule="synchronous", failure="no synapse")
+    found = outcome([*lossy, failed], "latency", 0.5, 0.9, 100, {"cos, layerwise": "why"})
+    assert found.winner is None and found.nearest is not None and found.failed == (failed,)
+    assert found.nearest.drop == min(one.drop for one in lossy)
+    document = found.to_dict()
+    assert document["winner"] is None and document["refused"] == {"cos, layerwise": "why"}
+    assert document["failed"][0]["failure"] == "no synapse"
+    empty = outcome([failed], "latency", 0.5, 0.9, 100, {})
+    assert empty.winner is None and empty.nearest is None and empty.front == ()
+
+
+def test_cheap_ones_come_first_and_each_once() -> None:
+    names = list(METHODS)
+    found, refused = deployments(names, [2, 1, 2], ["synchronous", "layerwise"], [1, 4])
+    assert len({one.key for one in found}) == len(found)
+    order = [one.method.needs_data for one in found]
+    assert order == sorted(order)
+    free = [one.total_steps for one in found if not one.method.needs_data]
+    assert free == sorted(free) and found[0].steps == 1
+    per_sample = {(one.method.name, one.method.rho) for one in found if one.method.rho}
+    assert per_sample == set(product(("cos", "srp"), (1, 4)))
+    assert {one.schedule for one in found if one.method.rho} == {"synchronous"}
+    assert {"cos, layerwise", "srp, layerwise"} <= set(refused)
+
+
+def test_nothing_to_measure_is_refused() -> None:
+    with pytest.raises(InputError, match="nothing to measure"):
+        deployments(["cos"], [1], ["layerwise"], [4])
+    with pytest.raises(InputError, match="no calibration method 'nothing'"):
+        deployments(["nothing"], [1], ["layerwise"], [4])

@@ -1,0 +1,242 @@
+"""A search measures what the public functions measure, on images held out alone, and goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command_line import run
+
+from calibration.choices import Auto, Choices
+from calibration.data_parts import DataParts, data_parts
+from calibration.search import deployments, search, searching
+from calibration.stage import calibrate
+from cos_export.capturing import capture
+from cos_export.costing import costs
+from cos_export.datasets import load_dataset
+from cos_export.errors import InputError
+from cos_export.simulation import simulate
+from cos_export.zoo.model_source import load_model
+
+CHOICES = Choices(Auto(), 1, samples=60, device="cpu")
+
+
+class Forbidden:
+    """Images that nobody may look at."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the images to measure on were asked for {name}")
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with every deployment that is measured."""
+    counted: list[int] = []
+    measure = searching.counted_run
+
+    def counted_run(*given: Any, **options: Any) -> Any:
+        counted.append(1)
+        return measure(*given, **options)
+
+    monkeypatch.setattr(searching, "counted_run", counted_run)
+    return counted
+
+
+@pytest.fixture(scope="module")
+def module() -> Any:
+    return load_model("digits").module
+
+
+@pytest.fixture(scope="module")
+def parts(module: Any) -> DataParts:
+    found = data_parts(module, "digits", CHOICES, held_out=50)
+    assert found.calibration is not None and found.held_out is not None
+    assert len(found.calibration) == 60 and len(found.held_out) == 50
+    # With noise the network errs, and its spikes elsewhere than its activations.
+    noisy = found.held_out.images + np.random.default_rng(0).normal(0, 0.4, found.held_out.images.shape)
+    held_out = replace(found.held_out, images=noisy.astype(np.float32))
+    return DataParts(found.calibration, Forbidden(), held_out)  # type: ignore[arg-type]
+
+
+def test_the_figures_are_those_of_simulate_and_costs(module: Any, parts: DataParts) -> None:
+    wanted, _ = deployments(["half", "mean-matching", "cos"], [1, 2], ["synchronous", "layerwise"], [2])
+    found, ann = search(module, parts, CHOICES, wanted)
+    assert [one.deployment for one in found] == list(wanted) and len(wanted) == 10
+    assert any(one.drop_error for one in found)
+    held, given = parts.held_out, parts.calibration
+    assert held is not None and given is not None
+    network = capture(module, held.images[:1])
+    ann_right = module(torch.from_numpy(held.images)).argmax(1).numpy() == held.labels
+    assert ann == ann_right.mean()
+    for one, measured in zip(wanted, found, strict=True):
+        per_sample = one.method if one.method.rho else None
+        ready = network
+        if per_sample is None:
+            ready = calibrate(network, given.images, one.method, one.steps, schedule=one.schedule, device="cpu")  # type: ignore[arg-type]
+        trace = simulate(ready, held.images, one.steps, calibration=per_sample, device="cpu")  # type: ignore[arg-type]
+        expected = costs(ready, held.images, one.steps, per_sample, device="cpu")  # type: ignore[arg-type]
+        right = trace.logits[-1].argmax(1) == held.labels
+        assert measured.accuracy == right.mean() and measured.drop == pytest.approx(100 * (ann - right.mean()))
+        one_only = (right != ann_right).mean()
+        error = 100 * np.sqrt((one_only - (ann - right.mean()) ** 2) / len(held))
+        assert measured.drop_error == pytest.approx(error)
+        assert measured.operations == pytest.approx(expected.operations.synaptic_operations)
+        assert measured.latency == expected.timing.latency and measured.total_steps == one.steps + one.method.rho
+
+
+def test_what_is_known_is_not_measured_again_and_another_search_is_refused(
+    module: Any, parts: DataParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "s.json"
+    first, _ = deployments(["half"], [1], ["synchronous"], [1])
+    more, _ = deployments(["half", "mean-matching"], [1], ["synchronous"], [1])
+    before, _ = search(module, parts, CHOICES, first, state=state)
+    counted = counting(monkeypatch)
+    after, _ = search(module, parts, CHOICES, more, state=state)
+    assert len(counted) == 1 and after[0] == before[0] and len(after) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+    held = parts.held_out
+    assert held is not None
+    with pytest.raises(InputError, match="another search: images held out differ"):
+        search(module, DataParts(parts.calibration, held, held.first(40)), CHOICES, more, state=state)
+    document = json.loads(state.read_text())
+    for damage, message in (
+        ({"measured": 3}, "not the state of a search: measured"),
+        ({"format": "cos-export-search/2"}, "another file of that name"),
+        ({"depends_on": {}}, "another search"),
+        ({"measured": [{**document["measured"][0], "accuracy": 2.0}]}, "less than or equal to 1"),
+        ({"measured": [{**document["measured"][0], "method": {"name": "none"}}]}, "no calibration method"),
+    ):
+        state.write_text(json.dumps({**document, **damage}))
+        with pytest.raises(InputError, match=message):
+            search(module, parts, CHOICES, more, state=state)
+    state.write_text("not JSON")
+    with pytest.raises(InputError):
+        search(module, parts, CHOICES, more, state=state)
+
+
+def test_a_search_needs_images_held_out(module: Any, parts: DataParts) -> None:
+    wanted, _ = deployments(["half"], [1], ["synchronous"], [1])
+    with pytest.raises(InputError, match="others to compare on"):
+        search(module, DataParts(parts.calibration, parts.evaluation), CHOICES, wanted)
+
+
+GIVEN = ("--steps", "1,2", "--methods", "half", "--samples", "60", "--held-out", "100", "--golden", "4")
+
+
+def test_the_images_to_measure_on_decide_nothing(tmp_path: Path) -> None:
+    """The second half of a file is what is measured on: with noise and wrong labels there, the search is the same."""
+    digits, rng = load_dataset("digits", "train"), np.random.default_rng(0)
+    images, labels = digits.images[:400].copy(), digits.labels[:400].copy()
+    np.savez(tmp_path / "good.npz", images=images, labels=labels)
+    images[160:], labels[160:] = rng.random(images[160:].shape), rng.integers(0, 10, 240)
+    np.savez(tmp_path / "poisoned.npz", images=images, labels=labels)
+    found = []
+    for name in ("good", "poisoned"):
+        done = run(
+            *("search", "digits", "--data", f"{name}.npz", "--max-drop", "1", "--minimise", "operations", "--json"),
+            *GIVEN,
+            *("--targets", "pytorch", "--out", name),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert found[0]["search"] == found[1]["search"]
+    accuracies = [one["metrics"]["methods"][-1]["accuracy"]["2"] for one in found]
+    assert accuracies[0] > 0.9 and accuracies[1] < 0.5
+    assert found[0]["search"]["held_out_samples"] == 100 and found[0]["metrics"]["samples"] == 240
+
+
+KILLED = """
+import os, signal, sys
+from calibration.search import searching
+measure, calls = searching.counted_run, []
+def killed(*args, **options):
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return measure(*args, **options)
+searching.counted_run = killed
+import cli
+cli.main()
+"""
+
+
+def test_a_killed_search_goes_on_and_comes_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["search", "digits", "--data", "digits", "--max-drop", "5", *GIVEN, "--out", "out", "--json"]
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, *command], cwd=tmp_path, capture_output=True, check=False, timeout=300
+    )
+    assert died.returncode == -signal.SIGKILL
+    state = tmp_path / "out.search.json"
+    kept = json.loads(state.read_text())["measured"]
+    assert len(kept) == 2 and not (tmp_path / "out").exists()
+    counted = counting(monkeypatch)
+    resumed = run(*command, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(counted) == 2
+    document = json.loads(resumed.stdout)
+    assert all(one in document["search"]["measured"] for one in kept) and len(document["search"]["measured"]) == 4
+    whole = run(*[word if word != "out" else "whole" for word in command], cwd=tmp_path)
+    assert json.loads(whole.stdout)["search"] == document["search"]
+    assert document["num_timesteps"] == document["search"]["winner"]["steps"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("out", "out.search.json", "out.search.png", "whole", "whole.search.json", "whole.search.png")
+    ]
+
+
+def test_nothing_that_keeps_the_accuracy_is_exit_code_1_and_no_bundle(tmp_path: Path) -> None:
+    given = ("--data", "digits", "--steps", "1", "--methods", "half", "--schedules", "synchronous", "--samples", "60")
+    table = run("search", "digits", *given, "--max-drop", "0", "--out", "out", cwd=tmp_path)
+    assert table.returncode == 1, table.stdout + table.stderr
+    assert "Nothing loses at most 0 points" in table.stdout and "Nearest is half, T = 1, synchronous" in table.stdout
+    document = json.loads(
+        run("search", "digits", *given, "--max-drop", "0", "--out", "out", "--json", cwd=tmp_path).stdout
+    )
+    assert document["bundle"] is None and document["search"]["nearest"]["drop"] > 0
+    assert (tmp_path / "out.search.png").read_bytes().startswith(b"\x89PNG") and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("--steps", "0"), "--steps"),
+        (("--steps", "3..1"), "--steps takes"),
+        (("--steps", "1..5000"), "up to 1000"),
+        (("--steps", ""), "--steps takes"),
+        (("--methods", "nothing"), "no calibration method"),
+        (("--schedules", "sometimes"), "schedule is one of"),
+        (("--methods", "cos", "--schedules", "layerwise"), "nothing to measure"),
+        (("--numerics", "int4"), "numerics must be"),
+        (("--max-drop", "-1"), "--max-drop"),
+        (("--minimise", "energy"), "--minimise"),
+    ],
+)
+def test_wrong_input_is_refused_before_any_work(wrong: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = run("search", "digits", "--data", "digits", *wrong, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out.search.png").write_text("mine")
+    done = run("search", "digits", "--data", "digits", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2 and "is not replaced" in done.stderr
+
+
+def test_integers_are_searched_too(tmp_path: Path) -> None:
+    done = run(
+        *("search", "digits", "--data", "digits", "--numerics", "int8", "--max-drop", "10", *GIVEN),
+        *("--steps", "1", "--schedules", "layerwise", "--out", "out", "--json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["numerics"] == "int8" and document["parity"]["targets"]["onnxruntime"]["mismatches"] == 0
