@@ -28,6 +28,8 @@ lava: environment
 demo: lava
 	$(BIN)/cos-export convert-and-export digits --data digits --steps 4 --method static \
 		--targets onnxruntime,lava --out out/digits
+	$(BIN)/cos-export convert-and-export digits --data digits --steps 4 --method half --schedule layerwise \
+		--targets onnxruntime,lava --out out/digits-layerwise
 
 test: lava
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile

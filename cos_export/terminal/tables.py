@@ -176,7 +176,9 @@ def show_conversion(
     """The closing summary: accuracies, parity, what one input costs, and where the files are."""
     manifest = bundle.manifest
     numerics = manifest["numerics"]
-    title = f"Accuracy (%) on {manifest['metrics']['dataset']}, {manifest['metrics']['samples']} images, {numerics}"
+    schedule = "" if bundle.network.schedule == "synchronous" else f", {bundle.network.schedule}"
+    measured = manifest["metrics"]
+    title = f"Accuracy (%) on {measured['dataset']}, {measured['samples']} images, {numerics}{schedule}"
     console.print(accuracy_table(ann_accuracy, rows, title))
     if parity is not None:
         console.print(parity_table(parity))
