@@ -71,7 +71,7 @@ def parity_table(result: ParityResult) -> FigureTable:
     exact = any(target.exact for target in result.targets.values())
     rule = "A violation is a spike or logit that rounding cannot explain."
     if exact:
-        rule = "In a network of integers not one spike or logit may differ."
+        rule = "In integers not one spike or logit may differ."
     faults = "".join(f"\n{fault}" for fault in result.record_faults)
     table.caption = f"{result.samples} samples, T = {result.steps}. {rule}{faults}"
     return table
