@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
@@ -9,6 +11,7 @@ import typer
 
 from cos_export.bounds import MOST_SAMPLES
 from cos_export.commands.writing import convert_and_write, resume_file, show_written
+from cos_export.errors import InputError
 from cos_export.numerics import FLOAT32
 from cos_export.terminal.options import (
     CalibrationDataOption,
@@ -35,7 +38,7 @@ from cos_export.terminal.options import (
     WeightsOption,
     names,
     numbers,
-    whole_number_ranges,
+    step_ranges,
 )
 from cos_export.terminal.output import finish
 from cos_export.terminal.standard_output import console
@@ -89,8 +92,6 @@ def search(
 
     Example: cos-export search digits --data digits --max-drop 0.5 --minimise operations --out out/cheapest
     """
-    from dataclasses import replace
-
     from calibration.choices import Auto, Choices, check_method
     from calibration.data_parts import data_parts
     from calibration.search import DEFAULT_METHODS, deployments, outcome
@@ -107,6 +108,8 @@ def search(
     from targets.verification import resolve
 
     # Everything that can be refused is refused before the first second of work.
+    if not math.isfinite(max_drop):
+        raise InputError(f"--max-drop is a number of points of accuracy, and is {max_drop}.")
     run_on = resolve(names(targets), deadline=deadline)
     destination = check_destination(out)
     state, picture = (resolved(destination.with_name(f"{destination.name}.search.{end}")) for end in ("json", "png"))
@@ -128,9 +131,9 @@ def search(
     check_method(choices)
     wanted, refused = deployments(
         names(methods) if methods is not None else DEFAULT_METHODS,
-        whole_number_ranges("--steps", steps),
+        step_ranges("--steps", steps),
         [check_schedule(schedule) for schedule in names(schedules)],
-        whole_number_ranges("--rho", rho),
+        step_ranges("--rho", rho),
         numerics,
     )
     loaded = load_model(model, weights, levels=levels, classes=classes)

@@ -42,7 +42,7 @@ __all__ = [
     "given",
     "names",
     "numbers",
-    "whole_number_ranges",
+    "step_ranges",
     "whole_numbers",
 ]
 
@@ -156,19 +156,22 @@ MOST_NUMBERS = 1000
 """Whole numbers that ranges may come to."""
 
 
-def whole_number_ranges(option: str, listed: str) -> list[int]:
-    """The whole numbers of a list with commas, in which 2..5 stands for 2, 3, 4, 5: each once, rising.
+def step_ranges(option: str, listed: str) -> list[int]:
+    """The numbers of steps of a list with commas, in which 2..5 stands for 2, 3, 4, 5: each once, rising.
 
     Raises:
-        InputError: One is not a whole number above 0, a range has no number, or they are too many.
+        InputError: One is not a whole number above 0, or too large, a range has no number, or they are too many.
     """
-    wrong = f"{option} takes whole numbers and ranges as 1..8, up to {MOST_NUMBERS} numbers, and got {listed!r}."
+    wrong = (
+        f"{option} takes whole numbers up to {MAX_STEPS:,}, and ranges as 1..8, {MOST_NUMBERS:,} numbers at most, "
+        f"and got {listed!r}."
+    )
     found: set[int] = set()
     for part in names(listed):
         ends = whole_numbers(option, part.replace("..", ",", 1))
         if ends is None or len(ends) > 2 or not 0 <= ends[-1] - ends[0] < MOST_NUMBERS:
             raise InputError(wrong)
         found.update(range(ends[0], ends[-1] + 1))
-    if not 1 <= len(found) <= MOST_NUMBERS:
+    if not 1 <= len(found) <= MOST_NUMBERS or max(found) > MAX_STEPS:
         raise InputError(wrong)
     return sorted(found)

@@ -209,7 +209,11 @@ def test_nothing_that_keeps_the_accuracy_is_exit_code_1_and_no_bundle(tmp_path: 
     [
         (("--steps", "0"), "--steps"),
         (("--steps", "3..1"), "--steps takes"),
-        (("--steps", "1..5000"), "up to 1000"),
+        (("--steps", "1..5000"), "1,000 numbers at most"),
+        (("--steps", "4,1000000000"), "--steps takes"),
+        (("--rho", "0"), "--rho"),
+        (("--max-drop", "nan"), "--max-drop"),
+        (("--max-drop", "inf"), "--max-drop is"),
         (("--steps", ""), "--steps takes"),
         (("--methods", "nothing"), "no calibration method"),
         (("--schedules", "sometimes"), "schedule is one of"),
