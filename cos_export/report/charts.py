@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cos_export.excerpt import excerpt
+from cos_export.terminal.printable import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -19,13 +22,16 @@ COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a6d1d", "#7b2d8b", "#1b9aaa", "#d
 _FRAME = 50
 """Percent below the artificial network that the accuracies' frame reaches: one method at chance flattens all others."""
 
+_NUMBERED = 16
+"""Steps whose firing rates stand in the picture as numbers."""
+
 _INSIDE = 4
 """Methods whose names fit among the lines; those of more stand beside them."""
 
 
 def plain_text(name: str) -> str:
     """A name as matplotlib shows it letter for letter: what stands between two dollars would be a formula."""
-    return name.replace("$", r"\$")
+    return printable(name).replace("$", r"\$")
 
 
 def accuracy_chart(metrics: Mapping[str, Any]) -> str:
@@ -89,14 +95,15 @@ def firing_rate_chart(shares: Mapping[str, Sequence[float]]) -> str:
     """
     rates = 100 * np.array(list(shares.values()))
     steps = rates.shape[1]
+    ticks = excerpt(range(steps), 16)
     figure = _figure(6.4, 1.2 + 0.32 * len(shares))
     axes = figure.subplots()
     image = axes.imshow(rates, aspect="auto", cmap="YlGn", vmin=0)
     axes.set_yticks(range(len(shares)), list(map(plain_text, shares)), fontsize=8)
-    axes.set_xticks(range(steps), [str(t + 1) for t in range(steps)])
+    axes.set_xticks(ticks, [str(t + 1) for t in ticks])
     axes.set_xlabel("step")
     bright = rates.max(initial=0.0) / 2
-    for (row, column), rate in np.ndenumerate(rates):
+    for (row, column), rate in np.ndenumerate(rates if steps <= _NUMBERED else rates[:, :0]):
         colour = "white" if rate > bright else "black"
         axes.text(column, row, f"{rate:.1f}", ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(image, ax=axes, label="neurons that fire (%)")

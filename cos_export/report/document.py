@@ -54,6 +54,9 @@ def report_document(bundle: Bundle, parity: ParityResult | None = None, *, notes
     document: dict[str, Any] = {key: bundle.manifest.get(key) for key in _SHOWN}
     # Of the network, for a manifest of before does not have it.
     document["calibrated_timesteps"] = network.calibrated_timesteps
+    document["schedule"] = network.schedule
+    document["normalisation"] = None if network.normalisation is None else network.normalisation.to_dict()
+    document["classes"] = None if network.class_names is None else list(network.class_names)
     document["notes"] = list(notes)
     if parity is not None:
         document["parity"] = parity_summary(parity)

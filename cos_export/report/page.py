@@ -13,9 +13,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cos_export.atomic_file import atomic_write, check_derived_destination, check_file_destination
 from cos_export.bundle import Bundle
 from cos_export.errors import InputError
+from cos_export.excerpt import excerpt
 from cos_export.report.charts import accuracy_chart, firing_rate_chart, potential_chart
 
 __all__ = ["render_report", "report_destination", "save_report"]
+
+
+_MOST_LINES = 16
+"""Methods in the picture of accuracies."""
+
+_MOST_METHODS, _MOST_STEPS = 40, 12
+"""Rows and columns of the table of accuracies; of more, so many are shown, evenly spread."""
 
 
 def render_report(document: Mapping[str, Any]) -> str:
@@ -31,12 +39,20 @@ def render_report(document: Mapping[str, Any]) -> str:
     environment.filters["count"] = _count
     metrics = document["metrics"]
     measured = bool(metrics.get("methods"))
+    rows = excerpt(metrics["methods"], _MOST_METHODS) if measured else []
+    columns = excerpt(list(rows[0]["accuracy"]), _MOST_STEPS) if measured else []
+    lines = excerpt(rows, _MOST_LINES)
+    drawn = [{**row, "accuracy": {t: row["accuracy"][t] for t in columns}} for row in lines]
+    beside = metrics.get("float32", {}).get("methods", [None])[-1] if measured else None
     return environment.get_template("report.html.jinja").render(
         document=document,
         metrics=metrics,
         measured=measured,
-        columns=list(metrics["methods"][0]["accuracy"]) if measured else [],
-        accuracy_chart=accuracy_chart(metrics) if measured else "",
+        rows=rows,
+        columns=columns,
+        beside=beside,
+        measured_row=rows[-1] if measured else None,
+        accuracy_chart=accuracy_chart({**metrics, "methods": drawn}) if measured else "",
         potential_chart=potential_chart(document["initial_potentials"]),
         firing_rate_chart=firing_rate_chart(document["firing_rates"]),
     )
@@ -87,7 +103,8 @@ def save_report(path: Path, document: Mapping[str, Any]) -> None:
     """
     page = render_report(document)
     with atomic_write(path) as draft:
-        draft.write_text(page, "utf-8")
+        # A name that no UTF-8 holds, as of a file, is shown as an escape.
+        draft.write_bytes(page.encode("utf-8", "backslashreplace"))
 
 
 def _share(value: Any) -> str:

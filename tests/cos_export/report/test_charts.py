@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cos_export.report import charts
+from cos_export.report import charts, save_report
 from cos_export.report.analysis_picture import save_analysis_picture
 from cos_export.report.offset_picture import save_offset_picture
 
@@ -30,3 +30,37 @@ def test_a_name_is_shown_letter_for_letter_and_is_not_a_formula(name: str, tmp_p
     about = {"method": name, "schedule": "layerwise", "steps": 4, "samples": 9, "worst": f"{name}0"}
     picture = save_analysis_picture(tmp_path / "b.png", {**about, "networks": networks, "layers": layers})
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_of_thousands_of_methods_and_steps_stays_short(tmp_path: Path) -> None:
+    accuracy = {str(t): 0.5 for t in range(1, 3001)}
+    rows = [{"method": f"m{k}<b>\udcff", "num_timesteps": None, "rho": 0, "accuracy": accuracy} for k in range(20_000)]
+    beside = {"methods": rows[:1], "agreement": 0.75, "agreement_samples": 8}
+    metrics = {"dataset": "[/x]", "samples": 3, "ann_accuracy": 0.9, "methods": rows, "float32": beside}
+    layer = {"name": "a", "shape": [2], "threshold_min": 1.0, "threshold_max": 1.0}
+    document = {
+        **{"num_timesteps": 2, "rho": 0, "total_timesteps": 2, "method": "m", "calibration": {"name": "m"}},
+        **{"calibrated_timesteps": 4, "numerics": "int8", "neurons": 2, "parity": None, "versions": {}, "notes": []},
+        "metrics": metrics,
+        "layers": [{**layer, "v_init_min": 0.5, "v_init_mean": 0.5, "v_init_max": 0.5}],
+        "schedule": "layerwise",
+        "normalisation": {"mean": [0.25], "std": [0.5]},
+        "classes": [f"class {k}" for k in range(100)],
+        "initial_potentials": {"edges": [0.0, 0.5, 1.0], "counts": {"a": [1, 2]}},
+        "firing_rates": {"a": [0.1] * 3000},
+    }
+    save_report(tmp_path / "page.html", document)
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert len(page) < 2**21 and page.count("<td>m") == 40 and "40 of 20000 methods are shown" in page
+    assert "m0&lt;b&gt;\\udcff" in page and "T = 1<" in page and "T = 3000<" in page
+    for said in (
+        "Schedule layerwise",
+        "Made for T = 4, exported for T = 2",
+        "mean 0.25 and standard deviation 0.5",
+        "100 classes: class 0, class 1,",
+        "and 68 more",
+        "int8 beside float32",
+        "int8 decides 75.0 % of 8 calibration images",
+        "@media print",
+    ):
+        assert said in page, said
