@@ -40,7 +40,15 @@ def test_a_report_of_thousands_of_methods_and_steps_stays_short(tmp_path: Path) 
     layer = {"name": "a", "shape": [2], "threshold_min": 1.0, "threshold_max": 1.0}
     document = {
         **{"num_timesteps": 2, "rho": 0, "total_timesteps": 2, "method": "m", "calibration": {"name": "m"}},
-        **{"calibrated_timesteps": 4, "numerics": "int8", "neurons": 2, "parity": None, "versions": {}, "notes": []},
+        **{
+            "calibrated_timesteps": 4,
+            "numerics": "int8",
+            "neurons": 2,
+            "parity": None,
+            "costs": None,
+            "versions": {},
+            "notes": [],
+        },
         "metrics": metrics,
         "layers": [{**layer, "v_init_min": 0.5, "v_init_mean": 0.5, "v_init_max": 0.5}],
         "schedule": "layerwise",
