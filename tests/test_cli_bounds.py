@@ -48,7 +48,7 @@ def test_of_a_conversion(option: str, values: list[str], tmp_path: Path) -> None
         ("static", "--batch", ["0", "1000000000"]),
         ("static", "--rounds", ["1000000000"]),
         ("static", "--shift", ["1000000000"]),
-        ("static", "--learning-rate", ["nan", "inf", "-1", "1e30"]),
+        ("static", "--learning-rate", ["nan", "inf", "-1", "0"]),
         ("ftbc", "--batches", ["1000000000"]),
         ("ftbc", "--batch", ["1000000000"]),
         ("ftbc", "--alpha", ["nan", "2"]),

@@ -68,7 +68,6 @@ class Static(StaticMethod):
         0.004,
         "Of Adam, for a potential at T = 1 in units of theta; other rates are in proportion.",
         above=0,
-        maximum=1e6,
     )
     flip: bool = option(False, "Mirror half of the images of each update left to right.")
     shift: int = option(0, "Move the images of each update by up to so many pixels.", minimum=0, maximum=MOST_SHIFT)
