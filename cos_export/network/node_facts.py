@@ -44,12 +44,12 @@ class NodeFacts:
 
     @property
     def weighted(self) -> bool:
-        """Whether it has weights, so that what it sends is counted in a unit of its own."""
+        """Whether it has weights, so that what it sends is counted in a scale of its own."""
         return self.weights is not None
 
     @property
-    def keeps_unit(self) -> bool:
-        """Whether what it sends is counted in the unit of what it takes."""
+    def keeps_scale(self) -> bool:
+        """Whether what it sends is counted in the scale of its input."""
         return self.kind in ("pooling", "rearrangement")
 
 

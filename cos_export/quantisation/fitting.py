@@ -18,7 +18,7 @@ from torch.nn import functional
 from cos_export.device import full_precision
 from cos_export.network.graph import convolution, with_attributes
 from cos_export.network.node_facts import facts
-from cos_export.quantisation.scales import Rounding, Units, rounded_synapse, squared_error
+from cos_export.quantisation.scales import Rounding, Scales, rounded_synapse, squared_error
 
 __all__ = ["fitted_synapse"]
 
@@ -42,56 +42,63 @@ _CHUNK = 8
 Matrix = NDArray[np.float64]
 
 
-def fitted_synapse(node: nir.NIRNode, taken: float, given: Units, rounding: Rounding, heard: Tensor) -> nir.NIRNode:
+def fitted_synapse(
+    node: nir.NIRNode, input_scale: float, output_scale: Scales, rounding: Rounding, inputs: Tensor
+) -> nir.NIRNode:
     """A weighted node in integers whose output over the images at hand is close to that of the node.
 
-    With w = W taken / given, the covariance C of the inputs x over images and positions and H = C + damping, inputs are
-    settled one after the other, that of the largest variance first. With F those that are left, j among them,
+    With w = W input_scale / output_scale, the covariance C of the inputs x over images and positions and H = C +
+    damping, the weights of one input after the other are rounded, that of the largest variance first. With F the inputs
+    that are left, j among them,
 
-        w_int[j] = the nearer to w[j] of the two integers beside W[j] taken / given, clipped to what its bits hold
+        w_int[j] = the nearer to w[j] of the two integers beside W[j] input_scale / output_scale, clipped to its bits
         w[k]    -= (w[j] - w_int[j]) (H_F^-1)[j, k] / (H_F^-1)[j, j]        for each other k in F
-        b_int    = round((b - E[(w_int given / taken - W) x]) / given)      when all are settled
+        b_int    = round((b - E[(w_int output_scale / input_scale - W) x]) / output_scale)      when all are rounded
 
     A node without a bias has E[x x^T] in place of C. An output channel whose nearest integers (`rounded_synapse`) turn
     out closer gets those.
 
     Args:
-        node: The node. One without a bias whose outputs hear one input each gets the nearest integers.
-        taken: What 1 stands for in what it takes.
-        given: What 1 stands for in what it gives: one number for each channel, or one in all.
+        node: The node. One without a bias whose outputs take one input each gets the nearest integers.
+        input_scale: What 1 stands for in its input.
+        output_scale: What 1 stands for in its output: one number for each channel, or one in all.
         rounding: Of the weights.
-        heard: What arrives at it, (samples, ...), not yet in integers.
+        inputs: What arrives at it, (samples, ...), not yet in integers.
     """
-    nearest = rounded_synapse(node, taken, given, rounding)
+    nearest = rounded_synapse(node, input_scale, output_scale, rounding)
     known = facts(node)
     if known.weights is None or (known.terms == 1 and known.bias is None):
         return nearest
     weight = np.asarray(getattr(node, known.weights), np.float64)
-    unit = np.broadcast_to(given, len(weight))
+    scale = np.broadcast_to(output_scale, len(weight))
     rows = weight.reshape(len(weight), -1)
-    wanted = rows * taken / unit[:, None]
-    groups, inputs = int(getattr(node, "groups", 1)), rows.shape[1]
+    exact = rows * input_scale / scale[:, None]
+    groups, fan_in = int(getattr(node, "groups", 1)), rows.shape[1]
     has_bias = known.bias is not None
-    fitted, drift = np.empty_like(wanted), np.zeros(len(rows))
-    for start in range(0, inputs, LARGEST_BLOCK):
-        block = slice(start, min(start + LARGEST_BLOCK, inputs))
+    fitted, drift = np.empty_like(exact), np.zeros(len(rows))
+    for start in range(0, fan_in, LARGEST_BLOCK):
+        block = slice(start, min(start + LARGEST_BLOCK, fan_in))
         for own, (mean, moments) in zip(
-            np.split(np.arange(len(rows)), groups), _moments(node, heard, groups, block), strict=True
+            np.split(np.arange(len(rows)), groups), _moments(node, inputs, groups, block), strict=True
         ):
             spread = moments - np.outer(mean, mean) if has_bias else moments
             noise = _ROUNDED * len(moments) * float(np.diag(moments).mean())
-            fitted[own, block] = _handed_on(wanted[own, block], spread, rounding, noise)
-            drift[own] += (fitted[own, block] * unit[own, None] / taken - rows[own, block]) @ mean
-    found = with_attributes(node, weight=fitted.reshape(weight.shape).astype(np.float32))
+            fitted[own, block] = _handed_on(exact[own, block], spread, rounding, noise)
+            drift[own] += (fitted[own, block] * scale[own, None] / input_scale - rows[own, block]) @ mean
+    fitted_node = with_attributes(node, weight=fitted.reshape(weight.shape).astype(np.float32))
     if has_bias:
-        bias = np.broadcast_to(np.asarray(node.bias, np.float64), unit.shape)
-        found = with_attributes(found, bias=np.rint((bias - drift) / unit).astype(np.float32))
-    closer = squared_error(node, found, taken, given, heard) < squared_error(node, nearest, taken, given, heard)
+        bias = np.broadcast_to(np.asarray(node.bias, np.float64), scale.shape)
+        fitted_node = with_attributes(fitted_node, bias=np.rint((bias - drift) / scale).astype(np.float32))
+    closer = squared_error(node, fitted_node, input_scale, output_scale, inputs) < squared_error(
+        node, nearest, input_scale, output_scale, inputs
+    )
     fields = ("weight", "bias") if has_bias else ("weight",)
     return with_attributes(
         nearest,
         **{
-            field: np.where(_column(closer, getattr(found, field)), getattr(found, field), getattr(nearest, field))
+            field: np.where(
+                _column(closer, getattr(fitted_node, field)), getattr(fitted_node, field), getattr(nearest, field)
+            )
             for field in fields
         },
     )
@@ -101,37 +108,37 @@ def _column(values: NDArray[np.bool_], like: NDArray[np.float32]) -> NDArray[np.
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _handed_on(wanted: Matrix, spread: Matrix, rounding: Rounding, noise: float = 0.0) -> Matrix:
-    """Integers (outputs, inputs) for `wanted`, whose inputs have moments `spread` (inputs, inputs), off by `noise`."""
+def _handed_on(exact: Matrix, spread: Matrix, rounding: Rounding, noise: float = 0.0) -> Matrix:
+    """Integers (outputs, inputs) for `exact`, whose inputs have moments `spread` (inputs, inputs), off by `noise`."""
     variances = np.diag(spread)
     count, mean = len(spread), float(variances.mean())
     if mean <= 0:
-        return rounding.weights(wanted)
+        return rounding.weights(exact)
     order = np.argsort(-variances, kind="stable")
     damped = spread[np.ix_(order, order)] + max(DAMPING * mean, noise) * np.eye(count)
     # Row j of the factor is that of H_F^-1 over the root of its diagonal, for F = j, j + 1, ...
     factor = np.linalg.cholesky(np.linalg.inv(damped)).T
-    below, above = rounding.beside(wanted[:, order])
-    left, found = wanted[:, order].copy(), np.empty_like(wanted)
+    below, above = rounding.beside(exact[:, order])
+    left, integers = exact[:, order].copy(), np.empty_like(exact)
     for start in range(0, count, _PANEL):
         end = min(start + _PANEL, count)
         errors = np.empty((len(left), end - start))
         for j in range(start, end):
-            found[:, j] = np.clip(rounding.weights(left[:, j]), below[:, j], above[:, j])
-            errors[:, j - start] = (left[:, j] - found[:, j]) / factor[j, j]
+            integers[:, j] = np.clip(rounding.weights(left[:, j]), below[:, j], above[:, j])
+            errors[:, j - start] = (left[:, j] - integers[:, j]) / factor[j, j]
             left[:, j:end] -= np.outer(errors[:, j - start], factor[j, j:end])
         left[:, end:] -= errors @ factor[start:end, end:]
-    return found[:, np.argsort(order)]
+    return integers[:, np.argsort(order)]
 
 
-def _moments(node: nir.NIRNode, heard: Tensor, groups: int, block: slice) -> list[tuple[Matrix, Matrix]]:
+def _moments(node: nir.NIRNode, inputs: Tensor, groups: int, block: slice) -> list[tuple[Matrix, Matrix]]:
     """E[x], (inputs,), and E[x x^T], (inputs, inputs), over images and positions, for each group of the node."""
-    inputs, count = block.stop - block.start, 0
-    total = torch.zeros(groups, inputs, dtype=torch.float64, device=heard.device)
-    squares = torch.zeros(groups, inputs, inputs, dtype=torch.float64, device=heard.device)
+    fan_in, count = block.stop - block.start, 0
+    total = torch.zeros(groups, fan_in, dtype=torch.float64, device=inputs.device)
+    squares = torch.zeros(groups, fan_in, fan_in, dtype=torch.float64, device=inputs.device)
     with torch.no_grad(), full_precision():
-        for start in range(0, len(heard), _CHUNK):
-            laid_out = _patches(node, heard[start : start + _CHUNK])
+        for start in range(0, len(inputs), _CHUNK):
+            laid_out = _patches(node, inputs[start : start + _CHUNK])
             by_group = laid_out.reshape(len(laid_out), groups, -1, laid_out.shape[2])
             patches = by_group[:, :, block].permute(1, 2, 0, 3).flatten(2)
             total += patches.sum(2, dtype=torch.float64)
@@ -141,7 +148,7 @@ def _moments(node: nir.NIRNode, heard: Tensor, groups: int, block: slice) -> lis
 
 
 def _patches(node: nir.NIRNode, values: Tensor) -> Tensor:
-    """What each output position hears of (samples, ...): (samples, inputs of all groups, positions)."""
+    """What each output position takes of (samples, ...): (samples, inputs of all groups, positions)."""
     if facts(node).geometry is None:
         return values.flatten(1).unsqueeze(2)
     geometry = convolution(node)

@@ -1,7 +1,7 @@
-"""Which wires must share a unit: integers that are added must mean the same.
+"""Which wires must share a scale: integers that are added must mean the same.
 
 A wire from the Input carries multiples of the input's scale, one from a spiking layer unit spikes, and one from a
-synapse multiples of a unit that is free to choose. Flatten and SumPool2d hand on the unit they are given.
+synapse multiples of a scale that is free to choose. Flatten and SumPool2d hand on the scale of their input.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["Group", "fold_averages", "free_name", "groups", "with_carriers"]
 
 @dataclass(frozen=True)
 class Group:
-    """Wires that share a unit, and the nodes that take the sum of such wires.
+    """Wires that share a scale, and the nodes that take the sum of such wires.
 
     Attributes:
         producers: Weighted nodes whose output it is, in topological order.
         layers: Spiking layers whose current it is.
         readout: Whether the Output takes it.
         readers: All nodes that take it.
-        edges: Edges into `readers` whose unit cannot be chosen: from the Input or a spiking layer.
+        edges: Edges into `readers` whose scale cannot be chosen: from the Input or a spiking layer.
     """
 
     producers: tuple[str, ...]
@@ -49,7 +49,7 @@ def groups(network: SpikingNetwork) -> list[Group]:
     """All groups of a network, in the topological order of their first readers.
 
     Raises:
-        NetworkError: A synapse's output is added to its own input, which no unit can serve.
+        NetworkError: A synapse's output is added to its own input, which no scale can serve.
     """
     nodes = network.graph.nodes
     parent: dict[tuple[str, str], tuple[str, str]] = {}
@@ -76,7 +76,7 @@ def groups(network: SpikingNetwork) -> list[Group]:
             if find(("out", name)) == find(("in", name)):
                 raise NetworkError(
                     f"Node {name!r}: what it gives is added to what it takes, with no neurons between, so both would "
-                    "need one unit. Such a network has no form in integers."
+                    "need one scale. Such a network has no form in integers."
                 )
     return [
         Group(
@@ -97,9 +97,9 @@ def _fixed(network: SpikingNetwork, name: str) -> bool:
 
 
 def with_carriers(network: SpikingNetwork) -> SpikingNetwork:
-    """The same network with a synapse of weight 1 wherever a spike or the input is added to what has another unit.
+    """The same network with a synapse of weight 1 wherever a spike or the input is added to what has another scale.
 
-    A layer that is fed without a synapse gets one, too, since its thresholds need a unit fine enough.
+    A layer that is fed without a synapse gets one, too, since its thresholds need a scale fine enough.
     """
     edges = [(str(source), str(target)) for source, target in network.graph.edges]
     nodes = dict(network.graph.nodes)
@@ -118,11 +118,11 @@ def with_carriers(network: SpikingNetwork) -> SpikingNetwork:
     return _rebuilt(network, nodes, edges)
 
 
-def free_name(taken: Iterable[str], wanted: str) -> str:
-    """`wanted`, or that with the first number from 2 on which makes it new."""
-    name, count = wanted, 2
-    while name in taken:
-        name, count = f"{wanted}_{count}", count + 1
+def free_name(used: Iterable[str], preferred: str) -> str:
+    """`preferred`, or that with the first number from 2 on which makes it new."""
+    name, count = preferred, 2
+    while name in used:
+        name, count = f"{preferred}_{count}", count + 1
     return name
 
 
@@ -159,19 +159,19 @@ def fold_averages(network: SpikingNetwork) -> SpikingNetwork:
 
 def _weighted_readers(network: SpikingNetwork, name: str, feeds: dict[str, tuple[str, ...]], first: str) -> list[str]:
     """The weighted nodes that `name` reaches through other pooling and Flatten nodes, each fed by nothing else."""
-    found: list[str] = []
+    readers: list[str] = []
     for reader in feeds[name]:
         node, alone = network.graph.nodes[reader], len(network.predecessors[reader]) == 1
         if alone and facts(node).weighted:
-            found.append(reader)
-        elif alone and facts(node).keeps_unit:
-            found += _weighted_readers(network, reader, feeds, first)
+            readers.append(reader)
+        elif alone and facts(node).keeps_scale:
+            readers += _weighted_readers(network, reader, feeds, first)
         else:
             raise NetworkError(
                 f"Node {first!r} (AvgPool2d) feeds {reader!r}, which cannot take over its 1 / size. Put a synapse "
                 "between them, or use SumPool2d."
             )
-    return found
+    return readers
 
 
 def _rebuilt(network: SpikingNetwork, nodes: dict[str, nir.NIRNode], edges: list[tuple[str, str]]) -> SpikingNetwork:

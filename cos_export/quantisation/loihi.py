@@ -60,7 +60,7 @@ def loihi_report(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
         per_sample: Whether each sample sets initial potentials of its own.
 
     Raises:
-        InputError: It is no network of integers.
+        InputError: It is not a network of integers.
         NetworkError: Its own ranges do not fit.
     """
     return tuple(_layer(network, entry) for entry in check_ranges(network, steps, per_sample=per_sample))

@@ -33,7 +33,7 @@ from cos_export.quantisation.fitting import fitted_synapse
 from cos_export.quantisation.groups import Group, fold_averages, free_name, groups, with_carriers
 from cos_export.quantisation.ranges import check_ranges
 from cos_export.quantisation.resolution import coarse_layers
-from cos_export.quantisation.scales import Rounding, Units, arrivals, best_unit, channel_thresholds, rounded_synapse
+from cos_export.quantisation.scales import Rounding, Scales, arrivals, best_scale, channel_thresholds, rounded_synapse
 from cos_export.quantisation.splitting import parts_allowed, split
 from cos_export.simulation.fixed_point import half_integers
 from cos_export.whole_number import whole_number
@@ -41,7 +41,7 @@ from cos_export.whole_number import whole_number
 __all__ = ["SAMPLES", "quantise"]
 
 SAMPLES = 64
-"""Images on which units are compared and weights fitted, unless the user says otherwise."""
+"""Images on which scales are compared and weights fitted, unless the user says otherwise."""
 
 _BEHIND_WEIGHTS = ((7, 31), (7, 15), (7, 7), (3, 7), (3, 3), (2, 2), (1, 1))
 """The last choices of `_inner_weights`, of which the second number is for the weights behind."""
@@ -71,7 +71,7 @@ def quantise(
 ) -> SpikingNetwork:
     """Makes the network of integers that is closest to a network of float32 numbers.
 
-    With one unit u for each layer (what 1 stands for in its potentials) and the unit of what a synapse takes,
+    With one scale u for each layer (what 1 stands for in its potentials) and the scale of a synapse's input,
     u_in = 1 for spikes and input_scale for images, and weights of b bits,
 
         w_int = clip(round(w u_in / u), -2^(b-1), 2^(b-1) - 1)     b_int = round(b / u)     theta_int = theta / u
@@ -80,7 +80,7 @@ def quantise(
     u is chosen so that theta / u is an integer and the squared error of the layer's currents over the images is least.
     Then each weight may go to the other of the two integers beside it, and the bias further, where that brings the
     currents over the images closer (`cos_export.quantisation.fitting`).
-    All synapses that feed a layer share its unit; those that feed the readout share readout_scale. Average pooling
+    All synapses that feed a layer share its scale; those that feed the readout share readout_scale. Average pooling
     becomes sum pooling, and wherever a spike would be added without a weight it gets a synapse of weight 1 / u. The
     identity path of a residual becomes several synapses side by side if its weight takes more bits.
 
@@ -91,12 +91,12 @@ def quantise(
         images: As for `cos_export.simulate`; labels are left aside. The network takes on the normalisation of a
             `Dataset` if it has none.
         steps: T for which ranges are proved; by default what the network was calibrated for, or 1.
-        per_channel: Whether each output channel of a layer may have a unit of its own, and so its own threshold. A
+        per_channel: Whether each output channel of a layer may have a scale of its own, and so its own threshold. A
             layer that a residual's identity path reaches keeps one.
         power_of_two: Whether thresholds and the scales of input and readout are powers of two.
         even_weights: Whether weights are even.
         weight_bits: Of each weight, with its sign.
-        samples: Images on which units are compared and weights fitted; all serve to find the range of the input.
+        samples: Images on which scales are compared and weights fitted; all serve to find the range of the input.
         device: Where to compute.
         progress: Told as it goes on.
 
@@ -122,7 +122,7 @@ def quantise(
     prepared = with_carriers(fold_averages(network))
     # Spread over all, for images may come sorted by class.
     chosen = array[:: max(1, len(array) // samples)][:samples]
-    heard = arrivals(prepared, chosen, resolve_device(device))
+    inputs = arrivals(prepared, chosen, resolve_device(device))
     rounding, parts = Rounding(power_of_two, even_weights, weight_bits), groups(prepared)
     coding = _input_coding(array, rounding)
     choices = _inner_weights(rounding.largest_weight)
@@ -132,7 +132,7 @@ def quantise(
         work = _Work(prepared, coding, rounding, per_channel, largest, behind)
         for number, group in enumerate(_in_order(parts)):
             progress("quantising", number, len(parts))
-            work.quantise_group(group, heard)
+            work.quantise_group(group, inputs)
         progress("quantising", len(parts), len(parts))
         result = work.network()
         try:
@@ -148,7 +148,7 @@ def quantise(
 
 
 def _in_order(parts: list[Group]) -> list[Group]:
-    """The groups, each after those whose unit its producers take.
+    """The groups, each after those that give its producers their input scale.
 
     Raises:
         NetworkError: There is no such order.
@@ -159,7 +159,7 @@ def _in_order(parts: list[Group]) -> list[Group]:
         ready = [group for group in parts if group not in ordered and known.issuperset(group.producers)]
         if not ready:
             names = ", ".join(name for group in parts if group not in ordered for name in group.producers)
-            raise NetworkError(f"The units of {names} depend on each other: the network has no form in integers.")
+            raise NetworkError(f"The scales of {names} depend on each other: the network has no form in integers.")
         ordered += ready
     return ordered
 
@@ -180,8 +180,8 @@ class _Work:
     Attributes:
         before: The network in float32.
         coding: Of its input, and of its readout once that is decided.
-        rounding: Of weights and units.
-        per_channel: Whether channels may have units of their own.
+        rounding: Of weights and scales.
+        per_channel: Whether channels may have scales of their own.
         largest: What the largest weight becomes where another synapse follows, and behind it.
         behind: The nodes that take what a synapse gives, with no neurons between.
     """
@@ -196,30 +196,30 @@ class _Work:
     def __post_init__(self) -> None:
         self.nodes: dict[str, nir.NIRNode] = dict(self.before.graph.nodes)
         self.neurons: dict[str, NeuronSpec] = {}
-        self.taken: dict[str, float] = {}
+        self.input_scales: dict[str, float] = {}
         self.edges = [(str(source), str(target)) for source, target in self.before.graph.edges]
 
-    def quantise_group(self, group: Group, heard: Mapping[str, Tensor]) -> None:
-        """Decides a group's unit, and rounds what it is the unit of."""
-        unit = np.ones(1)
+    def quantise_group(self, group: Group, inputs: Mapping[str, Tensor]) -> None:
+        """Decides a group's scale, and rounds what has it."""
+        scale = np.ones(1)
         if group.producers:
-            unit = self._unit(group, heard)
+            scale = self._scale(group, inputs)
         elif group.edges:
-            unit = np.array([self.coding.input_scale if group.edges[0][0] == self.before.input_name else 1.0])
+            scale = np.array([self.coding.input_scale if group.edges[0][0] == self.before.input_name else 1.0])
         for name, parts in parts_allowed({name: self.nodes[name] for name in group.producers}).items():
-            node, taken = self.nodes[name], self.taken[name]
+            node, input_scale = self.nodes[name], self.input_scales[name]
             if parts > 1:
-                whole = rounded_synapse(node, taken, unit, self.rounding, parts)
+                whole = rounded_synapse(node, input_scale, scale, self.rounding, parts)
                 self._place(name, split(whole, bits=self.rounding.weight_bits, even=self.rounding.even_weights))
             else:
-                self._place(name, [fitted_synapse(node, taken, unit, self.rounding, heard[name])])
+                self._place(name, [fitted_synapse(node, input_scale, scale, self.rounding, inputs[name])])
         for name in group.readers:
-            self.taken[name] = float(unit[0])
+            self.input_scales[name] = float(scale[0])
         for name in group.layers:
-            self.neurons[name] = _rounded_neurons(self.before.neurons[name], unit)
+            self.neurons[name] = _rounded_neurons(self.before.neurons[name], scale)
             self.nodes[name] = _node(self.neurons[name], self.before.graph.nodes[name])
         if group.readout:
-            self.coding = replace(self.coding, readout_scale=float(np.float32(unit[0])))
+            self.coding = replace(self.coding, readout_scale=float(np.float32(scale[0])))
 
     def _place(self, name: str, parts: list[nir.NIRNode]) -> None:
         """Puts a node in its place, and what it was split into beside it."""
@@ -230,10 +230,10 @@ class _Work:
             self.nodes[beside] = part
             self.edges += [(beside if a == name else a, beside if b == name else b) for a, b in wires]
 
-    def _unit(self, group: Group, heard: Mapping[str, Tensor]) -> Units:
+    def _scale(self, group: Group, inputs: Mapping[str, Tensor]) -> Scales:
         nodes = {name: self.nodes[name] for name in group.producers}
         threshold, by_channel, (inner, behind) = None, False, self.largest
-        # What carries a spike past a convolution takes more synapses side by side the finer the unit is, and where
+        # What carries a spike past a convolution takes more synapses side by side the finer the scale is, and where
         # channels differ it is no longer one number, which is quick to multiply by.
         one = any(parts > 1 for parts in parts_allowed(nodes).values())
         if len(group.layers) == 1 and not group.readout:
@@ -241,10 +241,10 @@ class _Work:
             by_channel = all(facts(self.nodes[name]).kind == "pooling" for name in others)
             threshold = channel_thresholds(self.before.neurons[group.layers[0]].threshold, single=not by_channel)
             by_channel = by_channel and threshold is not None
-        return best_unit(
+        return best_scale(
             nodes,
-            self.taken,
-            heard,
+            self.input_scales,
+            inputs,
             threshold,
             self.rounding,
             per_channel=self.per_channel and by_channel and not one,
@@ -257,8 +257,8 @@ class _Work:
         return replace(self.before, graph=graph, neurons=self.neurons, quantisation=self.coding)
 
 
-def _rounded_neurons(spec: NeuronSpec, unit: Units) -> NeuronSpec:
-    channels = np.broadcast_to(unit, spec.shape[0])
+def _rounded_neurons(spec: NeuronSpec, scale: Scales) -> NeuronSpec:
+    channels = np.broadcast_to(scale, spec.shape[0])
     column = channels.reshape(-1, *[1] * (len(spec.shape) - 1))
     strict = spec.condition == ">"
 

@@ -35,7 +35,7 @@ LARGEST_SUM = 2**24
 
 @dataclass(frozen=True)
 class LayerRange:
-    """What can occur in a layer, or at the Output, in units of its integers.
+    """What can occur in a layer, or at the Output, in its integers.
 
     Attributes:
         name: The layer, or the Output node.
@@ -82,11 +82,11 @@ def check_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
         The ranges of each layer and of the Output, in topological order.
 
     Raises:
-        InputError: It is no network of integers.
-        NetworkError: A number is no integer, or a range does not fit; the message names the layer or node.
+        InputError: It is not a network of integers.
+        NetworkError: A number is not an integer, or a range does not fit; the message names the layer or node.
     """
-    found = layer_ranges(network, steps, per_sample=per_sample)
-    for entry in found:
+    ranges = layer_ranges(network, steps, per_sample=per_sample)
+    for entry in ranges:
         if entry.steps_that_fit is not None and entry.steps_that_fit < steps:
             what, limit = ("potential", "24 bits") if entry.threshold_maximum else ("sum of the readout", "2^24")
             raise NetworkError(
@@ -94,7 +94,7 @@ def check_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
                 f"{entry.potential_maximum:,.0f}, beyond {limit}. {entry.steps_that_fit} steps fit; with smaller "
                 "weights or initial potentials more would."
             )
-    return found
+    return ranges
 
 
 def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = False) -> tuple[LayerRange, ...]:
@@ -107,7 +107,7 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
         return _ranges_by_step(network, quantisation, steps, LARGEST_START if per_sample else 0.0)
     window = steps if network.schedule == "layerwise" else 1
     wires: Wires[Interval] = Wires(network)
-    found: list[LayerRange] = []
+    ranges: list[LayerRange] = []
     for name, parts in wires.walk():
         node = network.graph.nodes[name]
         arriving = Interval(*(np.sum(bounds, axis=0) for bounds in zip(*parts, strict=True))) if parts else None
@@ -116,7 +116,7 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
             continue
         if name in network.neurons or name == network.output_name:
             spec = network.neurons.get(name)
-            found.append(_range(network, name, spec, arriving, steps, LARGEST_START if per_sample else 0.0))
+            ranges.append(_range(network, name, spec, arriving, steps, LARGEST_START if per_sample else 0.0))
             channels = np.ones(network.shapes[name][0])
             wires[name] = Interval(0.0 * channels, channels, channels)
         else:
@@ -135,7 +135,7 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
                 "follow each other without an activation their integers multiply: put an activation between them, make "
                 "the layer narrower, or export float32."
             )
-    return tuple(found)
+    return tuple(ranges)
 
 
 def _ranges_by_step(
@@ -145,11 +145,11 @@ def _ranges_by_step(
     for name, node in network.graph.nodes.items():
         if facts(node).weighted:
             _check_weights(name, node, quantisation.weight_bits)
-    found = []
+    ranges = []
     for name, reach in reaches(network, quantisation, steps, start, LARGEST_POTENTIAL, LARGEST_SUM):
         weights, biases = _synapses_before(network, name)
         theta = network.neurons[name].threshold if name in network.neurons else np.zeros(1)
-        found.append(
+        ranges.append(
             LayerRange(
                 name=name,
                 weight_minimum=int(min((w.min() for w in weights), default=0)),
@@ -160,7 +160,7 @@ def _ranges_by_step(
                 **reach._asdict(),
             )
         )
-    return tuple(found)
+    return tuple(ranges)
 
 
 def _check_weights(name: str, node: nir.NIRNode, bits: int) -> None:

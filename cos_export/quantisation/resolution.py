@@ -13,17 +13,17 @@ __all__ = ["coarse_layers"]
 _LISTED = 4
 """Channels that a line names."""
 
-_FIX = "Per-channel units (--quantisation per-channel, quantise(..., per_channel=True)) give each channel its own."
+_FIX = "Per-channel scales (--quantisation per-channel, quantise(..., per_channel=True)) give each channel its own."
 
 _READOUT_FIX = (
-    "The classes of a readout share one unit: check that weight, and clip it before the network is quantised."
+    "The classes of a readout share one scale: check that weight, and clip it before the network is quantised."
 )
 
 
 def coarse_layers(before: SpikingNetwork, after: SpikingNetwork, steps: int) -> list[str]:
     """A line for each layer or synapse whose resolution in integers is below one level, naming its channels.
 
-    With u what 1 stands for in a channel's potentials and u_in in what its synapse takes, a channel is coarse where
+    With u what 1 stands for in a channel's potentials and u_in in its synapse's input, a channel is coarse where
 
         theta / u < L                  one integer is more than one level of the activation (L levels, T for a ReLU)
         0 < max |w| u_in / u < 1/2     the largest of its weights is less than half an integer: all became 0
@@ -53,7 +53,7 @@ def coarse_layers(before: SpikingNetwork, after: SpikingNetwork, steps: int) -> 
         elif len(old) == len(new) and (gone := np.flatnonzero((old > 0) & (new == 0))).size:
             lines.append(
                 f"Node {name!r}: all weights of {_channels(gone, len(old))} became 0 in integers, for they are below "
-                f"half a unit: the largest weight of the node is {old.max() / old[gone].max():,.0f} times theirs. "
+                f"half the scale: the largest weight of the node is {old.max() / old[gone].max():,.0f} times theirs. "
                 f"{_READOUT_FIX if name in after.predecessors[after.output_name] else _FIX}"
             )
     return lines
@@ -62,8 +62,8 @@ def coarse_layers(before: SpikingNetwork, after: SpikingNetwork, steps: int) -> 
 def _largest(node: object) -> NDArray[np.float64]:
     """The largest magnitude of the weights of each channel."""
     weight = np.abs(np.asarray(getattr(node, weight_field(node)), np.float64))
-    found: NDArray[np.float64] = weight.reshape(len(weight), -1).max(1)
-    return found
+    largest: NDArray[np.float64] = weight.reshape(len(weight), -1).max(1)
+    return largest
 
 
 def _channels(chosen: NDArray[np.int64], count: int) -> str:

@@ -1,4 +1,4 @@
-"""What 1 stands for in a layer: the unit whose rounding changes the layer's currents least."""
+"""What 1 stands for in a layer: the scale whose rounding changes the layer's currents least."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from cos_export.simulation.program import synapse
 __all__ = [
     "LARGEST_THRESHOLD",
     "Rounding",
-    "Units",
+    "Scales",
     "arrivals",
-    "best_unit",
+    "best_scale",
     "channel_thresholds",
     "rounded_synapse",
     "squared_error",
 ]
 
-Units = NDArray[np.float64]
+Scales = NDArray[np.float64]
 """One number for each channel, or one for all in an array of one element."""
 
 LARGEST_THRESHOLD = 2**17 - 1
-"""Thresholds are kept below this by a coarser unit: more digits than that no weight can use."""
+"""Thresholds are kept below this by a coarser scale: more digits than that no weight can use."""
 
 _FRACTIONS = np.geomspace(0.3, 1.0, 14)
-"""Of the unit in which the largest weight is the largest that its bits hold: below 1 the largest weights are clipped,
+"""Of the scale in which the largest weight is the largest that its bits hold: below 1 the largest weights are clipped,
 and the others finer."""
 
 _FINE_FRACTIONS = np.geomspace(0.95, 1.05, 9)
@@ -55,7 +55,7 @@ class Rounding:
 
     Attributes:
         power_of_two: Whether a threshold is a power of two (and the readout's scale), so that the scale of the weights
-            in units of the threshold is one, too.
+            in multiples of the threshold is one, too.
         even_weights: Whether weights are even, as Loihi 2 holds weights of mixed sign.
         weight_bits: Of each weight, with its sign.
     """
@@ -71,28 +71,28 @@ class Rounding:
 
     def weights(self, values: NDArray[np.float64], parts: int = 1) -> NDArray[np.float64]:
         """The nearest integers that a weight can be, clipped to what `parts` synapses hold together."""
-        unit = 2.0 if self.even_weights else 1.0
+        step = 2.0 if self.even_weights else 1.0
         least, largest = signed_range(self.weight_bits)
         # Even ones, for each part must hold its share of a weight of either sign.
         together = float(largest - largest % 2) * parts
-        low, high = (float(least), least + 2.0**self.weight_bits - unit) if parts == 1 else (-together, together)
-        return np.clip(unit * np.rint(values / unit), low, high)
+        low, high = (float(least), least + 2.0**self.weight_bits - step) if parts == 1 else (-together, together)
+        return np.clip(step * np.rint(values / step), low, high)
 
     def beside(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The integers that a weight can be below and above each value: the same one twice where it is clipped."""
-        unit = 2.0 if self.even_weights else 1.0
-        below = unit * np.floor(values / unit)
-        return self.weights(below), self.weights(below + unit)
+        step = 2.0 if self.even_weights else 1.0
+        below = step * np.floor(values / step)
+        return self.weights(below), self.weights(below + step)
 
-    def unit(self, wanted: Units, threshold: Units | None) -> Units:
-        """A unit close to `wanted` in which `threshold`, if there is one, is an integer n: threshold / n.
+    def scale(self, around: Scales, threshold: Scales | None) -> Scales:
+        """A scale close to `around` in which `threshold`, if there is one, is an integer n: threshold / n.
 
         So a threshold is never rounded, and what its spikes stand for never changes.
         """
         if threshold is None:
-            exact = 2.0 ** np.rint(np.log2(wanted)) if self.power_of_two else wanted
+            exact = 2.0 ** np.rint(np.log2(around)) if self.power_of_two else around
             return exact.astype(np.float32).astype(np.float64)
-        count = threshold / wanted
+        count = threshold / around
         if self.power_of_two:
             count = np.minimum(2.0 ** np.rint(np.log2(count)), (LARGEST_THRESHOLD + 1) // 2)
         return np.asarray(threshold / np.clip(np.rint(count), 1, LARGEST_THRESHOLD))
@@ -120,140 +120,144 @@ def arrivals(network: SpikingNetwork, images: FloatArray, device: torch.device) 
     return inputs
 
 
-def rounded_synapse(node: nir.NIRNode, taken: float, given: Units, rounding: Rounding, parts: int = 1) -> nir.NIRNode:
+def rounded_synapse(
+    node: nir.NIRNode, input_scale: float, output_scale: Scales, rounding: Rounding, parts: int = 1
+) -> nir.NIRNode:
     """A weighted node in integers.
 
-        w_int = round(w * taken / given)      b_int = round(b / given)
+        w_int = round(w * input_scale / output_scale)      b_int = round(b / output_scale)
 
     Args:
         node: The node.
-        taken: What 1 stands for in what it takes.
-        given: What 1 stands for in what it gives.
+        input_scale: What 1 stands for in its input.
+        output_scale: What 1 stands for in its output.
         rounding: Of the weights.
         parts: Into how many nodes it may be split.
     """
     result, field = copy.copy(node), weight_field(node)
     weight = np.asarray(getattr(node, field), np.float64)
-    unit = np.broadcast_to(given, len(weight))
-    scaled = weight * taken / unit.reshape(-1, *[1] * (weight.ndim - 1))
+    scale = np.broadcast_to(output_scale, len(weight))
+    scaled = weight * input_scale / scale.reshape(-1, *[1] * (weight.ndim - 1))
     setattr(result, field, rounding.weights(scaled, parts).astype(np.float32))
     bias = bias_of(node)
     if bias is not None:
-        result.bias = np.rint(np.broadcast_to(bias.astype(np.float64), unit.shape) / unit).astype(np.float32)
+        result.bias = np.rint(np.broadcast_to(bias.astype(np.float64), scale.shape) / scale).astype(np.float32)
     return result
 
 
-def best_unit(
+def best_scale(
     nodes: Mapping[str, nir.NIRNode],
-    taken: Mapping[str, float],
-    heard: Mapping[str, Tensor],
-    threshold: Units | None,
+    input_scales: Mapping[str, float],
+    inputs: Mapping[str, Tensor],
+    threshold: Scales | None,
     rounding: Rounding,
     *,
     per_channel: bool,
     largest: int | None = None,
-) -> Units:
-    """The unit in which the nodes that feed a layer change its currents least when they are rounded.
+) -> Scales:
+    """The scale in which the nodes that feed a layer change its currents least when they are rounded.
 
     Minimises, over the images at hand, the mean over samples of
 
-        sum over nodes and neurons of (W_int x given - W x + b_int given - b)^2
+        sum over nodes and neurons of (W_int x output_scale - W x + b_int output_scale - b)^2
 
-    over units from 0.3 to 1 of the one in which the largest weight is `largest`, first widely and then closely spaced.
+    over scales from 0.3 to 1 of the one in which the largest weight is `largest`, first widely and then closely spaced.
     With `per_channel` each channel has its own minimum. Where a synapse may be split, the largest weight is that of the
     others.
 
     Args:
         nodes: Weighted nodes whose outputs are added, by name.
-        taken: What 1 stands for in what each takes.
-        heard: What arrives at each, (samples, ...), not yet in integers.
-        threshold: Of each channel, or one number, to be an integer in the unit; None if there is none.
-        rounding: Of weights and units.
-        per_channel: Whether channels may have units of their own.
-        largest: What the largest weight becomes in the widest unit; by default the largest that its bits hold.
+        input_scales: What 1 stands for in the input of each.
+        inputs: What arrives at each, (samples, ...), not yet in integers.
+        threshold: Of each channel, or one number, to be an integer in the scale; None if there is none.
+        rounding: Of weights and scales.
+        per_channel: Whether channels may have scales of their own.
+        largest: What the largest weight becomes in the widest scale; by default the largest that its bits hold.
 
     Returns:
         One number for each channel of the threshold, or one in all.
     """
     channels = 1 if threshold is None else len(threshold)
     parts = parts_allowed(nodes)
-    widest = _widest(nodes, taken, per_channel, largest or rounding.largest_weight, parts)
+    widest = _widest(nodes, input_scales, per_channel, largest or rounding.largest_weight, parts)
     floor = 1.0 if threshold is None else threshold / LARGEST_THRESHOLD
     widest = np.where(widest > 0, np.maximum(widest, 0.0 if threshold is None else floor), floor)
-    best: Units = np.broadcast_to(widest, channels)
+    best: Scales = np.broadcast_to(widest, channels)
     least = np.full(channels, np.inf)
     tried: set[bytes] = set()
     for fractions in [_OCTAVES] if rounding.power_of_two else [_FRACTIONS, _FINE_FRACTIONS]:
         around = best
         for fraction in fractions:
-            unit = rounding.unit(around * fraction, threshold)
-            if unit.tobytes() in tried:
+            scale = rounding.scale(around * fraction, threshold)
+            if scale.tobytes() in tried:
                 continue
-            tried.add(unit.tobytes())
+            tried.add(scale.tobytes())
             errors = [
                 squared_error(
                     node,
-                    rounded_synapse(node, taken[name], unit, rounding, parts[name]),
-                    taken[name],
-                    unit,
-                    heard[name],
+                    rounded_synapse(node, input_scales[name], scale, rounding, parts[name]),
+                    input_scales[name],
+                    scale,
+                    inputs[name],
                 )
                 for name, node in nodes.items()
             ]
-            found = np.sum(errors, axis=0) if per_channel else np.full(channels, sum(float(e.sum()) for e in errors))
-            better = found < least
-            best, least = np.where(better, unit, best), np.where(better, found, least)
+            total = np.sum(errors, axis=0) if per_channel else np.full(channels, sum(float(e.sum()) for e in errors))
+            better = total < least
+            best, least = np.where(better, scale, best), np.where(better, total, least)
     return best
 
 
 def _widest(
     nodes: Mapping[str, nir.NIRNode],
-    taken: Mapping[str, float],
+    input_scales: Mapping[str, float],
     per_channel: bool,
     largest: int,
     parts: Mapping[str, int],
-) -> Units:
-    """The unit in which the largest weight is `largest`, and which leaves room to search where nodes may be split."""
-    units = {name: _largest(node, per_channel) * taken[name] / largest for name, node in nodes.items()}
-    if not any(unit.any() for name, unit in units.items() if parts[name] == 1):
-        return np.asarray(np.max(list(units.values()), axis=0))
+) -> Scales:
+    """The scale in which the largest weight is `largest`, and which leaves room to search where nodes may be split."""
+    scales = {name: _largest(node, per_channel) * input_scales[name] / largest for name, node in nodes.items()}
+    if not any(scale.any() for name, scale in scales.items() if parts[name] == 1):
+        return np.asarray(np.max(list(scales.values()), axis=0))
     least = float(_FRACTIONS[0])
-    return np.asarray(np.max([u if parts[n] == 1 else u / (least * parts[n]) for n, u in units.items()], axis=0))
+    return np.asarray(np.max([s if parts[n] == 1 else s / (least * parts[n]) for n, s in scales.items()], axis=0))
 
 
-def _largest(node: nir.NIRNode, per_channel: bool) -> Units:
+def _largest(node: nir.NIRNode, per_channel: bool) -> Scales:
     weight = np.abs(np.asarray(getattr(node, weight_field(node)), np.float64))
     return weight.reshape(len(weight), -1).max(1) if per_channel else np.array([weight.max()])
 
 
-def squared_error(node: nir.NIRNode, whole: nir.NIRNode, taken: float, unit: Units, heard: Tensor) -> Units:
+def squared_error(
+    node: nir.NIRNode, whole: nir.NIRNode, input_scale: float, output_scale: Scales, inputs: Tensor
+) -> Scales:
     """The squared error of each channel of a node's output, a sum over neurons per sample, if it becomes `whole`.
 
     Args:
         node: The node.
         whole: In integers.
-        taken: What 1 stands for in what it takes.
-        unit: What 1 stands for in what it gives.
-        heard: What arrives at it, (samples, ...), not yet in integers.
+        input_scale: What 1 stands for in its input.
+        output_scale: What 1 stands for in its output.
+        inputs: What arrives at it, (samples, ...), not yet in integers.
     """
     change, field = copy.copy(node), weight_field(node)
     weight = np.asarray(getattr(node, field), np.float64)
-    given = np.broadcast_to(unit, len(weight))
-    column = given.reshape(-1, *[1] * (weight.ndim - 1))
-    setattr(change, field, np.asarray(getattr(whole, field), np.float64) * column / taken - weight)
+    scale = np.broadcast_to(output_scale, len(weight))
+    column = scale.reshape(-1, *[1] * (weight.ndim - 1))
+    setattr(change, field, np.asarray(getattr(whole, field), np.float64) * column / input_scale - weight)
     bias = bias_of(node)
     if bias is not None:
-        change.bias = whole.bias * given - bias.astype(np.float64)
+        change.bias = whole.bias * scale - bias.astype(np.float64)
 
     def move(array: object) -> Tensor:
-        return torch.as_tensor(np.asarray(array)).to(heard.device, torch.float32)
+        return torch.as_tensor(np.asarray(array)).to(inputs.device, torch.float32)
 
     with torch.no_grad(), full_precision():
-        off = synapse(change, move)(heard).double().square().transpose(0, 1).flatten(1)
-    return np.asarray((off.sum(1) / len(heard)).cpu().numpy())
+        off = synapse(change, move)(inputs).double().square().transpose(0, 1).flatten(1)
+    return np.asarray((off.sum(1) / len(inputs)).cpu().numpy())
 
 
-def channel_thresholds(threshold: FloatArray, *, single: bool) -> Units | None:
+def channel_thresholds(threshold: FloatArray, *, single: bool) -> Scales | None:
     """The threshold of each channel (one number in all if `single`), or None if a channel has several."""
     flat = threshold.reshape(1 if single else len(threshold), -1).astype(np.float64)
     return flat[:, 0] if bool((flat == flat[:, :1]).all()) else None

@@ -1,7 +1,7 @@
 """Synapses whose weight takes more bits than a synapse has: as many synapses side by side as hold it together.
 
 A residual's identity path has one weight per neuron, the threshold of the layer it comes from, and that is often ten
-times the largest weight of the convolution beside it. In 8 bits with one unit for both, the convolution would be left
+times the largest weight of the convolution beside it. In 8 bits with one scale for both, the convolution would be left
 with four. Its sum with itself costs next to nothing and keeps its weight whole.
 """
 
@@ -25,7 +25,7 @@ MOST_PARTS = 16
 def parts_allowed(nodes: Mapping[str, nir.NIRNode]) -> dict[str, int]:
     """How many parts each of the nodes whose outputs are added may have: more than one if that is cheap.
 
-    It is where each output of a node hears one input, and outputs of another node hear more.
+    It is where each output of a node takes one input, and outputs of another node take more.
     """
     cheap = {name: _elementwise(node) for name, node in nodes.items()}
     return {name: MOST_PARTS if cheap[name] and not all(cheap.values()) else 1 for name in nodes}
@@ -45,12 +45,12 @@ def split(node: nir.NIRNode, *, bits: int, even: bool) -> list[nir.NIRNode]:
 
     With k nodes, weight j = 0..k-1 is floor((w + j) / k), or twice that of w / 2 if weights are even.
     """
-    field, unit = weight_field(node), 2 if even else 1
-    weight = np.asarray(getattr(node, field), np.float64) / unit
-    count = max(1, int(np.ceil(np.abs(weight).max() / (signed_range(bits)[1] // unit))))
+    field, step = weight_field(node), 2 if even else 1
+    weight = np.asarray(getattr(node, field), np.float64) / step
+    count = max(1, int(np.ceil(np.abs(weight).max() / (signed_range(bits)[1] // step))))
     parts = []
     for number in range(count):
-        part = with_attributes(node, **{field: (unit * np.floor((weight + number) / count)).astype(np.float32)})
+        part = with_attributes(node, **{field: (step * np.floor((weight + number) / count)).astype(np.float32)})
         if number > 0 and facts(node).bias is not None:
             part = with_attributes(part, bias=np.zeros_like(node.bias))
         parts.append(part)

@@ -57,8 +57,8 @@ def reaches(
             shown = steps if network.input_steps is None else min(steps, network.input_steps)
             wires[name] = [images] * shown + [_scaled(images, 0.0)] * (steps - shown)
         elif name in network.neurons:
-            found, wires[name] = _neurons(network.neurons[name], arriving, start, potential, total)
-            yield name, found
+            reach, wires[name] = _neurons(network.neurons[name], arriving, start, potential, total)
+            yield name, reach
         elif name == network.output_name:
             wires[name] = arriving
             yield name, _readout(arriving, total)
@@ -74,10 +74,10 @@ def _scaled(interval: Interval, factor: float) -> Interval:
 
 
 def _through(network: SpikingNetwork, name: str, arriving: list[Interval]) -> list[Interval]:
-    """What a node that is no layer makes of every step; equal ones are computed once."""
+    """What a node that is not a layer makes of every step; equal ones are computed once."""
     node, shape = network.graph.nodes[name], network.shapes[network.predecessors[name][0]]
     known: dict[bytes, Interval] = {}
-    found = []
+    intervals = []
     for interval in arriving:
         key = b"".join(end.tobytes() for end in interval)
         if key not in known:
@@ -85,8 +85,8 @@ def _through(network: SpikingNetwork, name: str, arriving: list[Interval]) -> li
                 known[key] = carried(node, interval, shape)
             except NetworkError as error:
                 raise NetworkError(f"Node {name!r}: {error}") from None
-        found.append(known[key])
-    return found
+        intervals.append(known[key])
+    return intervals
 
 
 def _neurons(

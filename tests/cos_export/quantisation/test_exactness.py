@@ -48,8 +48,8 @@ def assert_integers_of_python(network: SpikingNetwork, images: Any, steps: int) 
     coding = network.quantisation
     assert coding is not None
     for sample, image in enumerate(images):
-        wanted, means = run(network, image, steps)
-        for name, fired in wanted.items():
+        expected, means = run(network, image, steps)
+        for name, fired in expected.items():
             np.testing.assert_array_equal(traced.spikes[name][:, sample], fired, err_msg=name)
             np.testing.assert_array_equal(spikes[name][:, sample], fired, err_msg=name)
         for t, mean in enumerate(means):
@@ -102,9 +102,9 @@ def test_a_readout_of_a_convolution_and_one_step() -> None:
     network = replace(network, graph=graph)
     images = pictures(network, 4)
     for steps in (1, 3):
-        wanted, (logits, spikes) = simulate(network, images, steps, device="cpu"), in_onnx(network, images, steps)
-        np.testing.assert_array_equal(logits, wanted.logits)
-        np.testing.assert_array_equal(spikes["if1"], wanted.spikes["if1"])
+        expected, (logits, spikes) = simulate(network, images, steps, device="cpu"), in_onnx(network, images, steps)
+        np.testing.assert_array_equal(logits, expected.logits)
+        np.testing.assert_array_equal(spikes["if1"], expected.spikes["if1"])
 
 
 def test_nir_keeps_the_integers_and_what_they_stand_for(tmp_path: Path) -> None:

@@ -82,12 +82,12 @@ def test_integers_stand_for_what_the_network_was(options: dict[str, bool]) -> No
     assert coding is not None and (found.numerics, coding.input_minimum, coding.input_maximum) == ("int8", -127, 127)
     feeds = {"conv": (coding.input_scale, "a"), "next": (1.0, "b"), "shortcut": (1.0, "b"), "head": (1.0, "output")}
     step = 2.0 if options.get("even_weights") else 1.0
-    for name, (taken, layer) in feeds.items():
+    for name, (input_scale, layer) in feeds.items():
         before, after = network.graph.nodes[name], whole(found, name)
         scale = np.full(len(after.weight), coding.readout_scale)
         if layer in found.neurons:
             scale = found.neurons[layer].scale
-        column = scale.reshape(-1, *[1] * (after.weight.ndim - 1)) / taken
+        column = scale.reshape(-1, *[1] * (after.weight.ndim - 1)) / input_scale
         off = np.abs(after.weight - before.weight / column)
         inside = (after.weight > -128) & (after.weight < (126 if options.get("even_weights") else 127))
         assert off[inside].max() < step + 1e-6 and inside.mean() > 0.7
@@ -95,7 +95,7 @@ def test_integers_stand_for_what_the_network_was(options: dict[str, bool]) -> No
             assert off.max() <= step / 2 + 1e-6
             np.testing.assert_array_equal(after.bias, 0)
         # The bias makes up for the mean error of at most a step for each weight, whose inputs are 1 at most, or 127.
-        reach = step * np.abs(after.weight[0]).size * (1.0 if taken == 1.0 else 127.0)
+        reach = step * np.abs(after.weight[0]).size * (1.0 if input_scale == 1.0 else 127.0)
         assert np.abs(after.bias - before.bias / scale).max() <= 0.5 + reach
     for name, spec in found.neurons.items():
         was = network.neurons[name]
@@ -113,14 +113,14 @@ def test_integers_stand_for_what_the_network_was(options: dict[str, bool]) -> No
         assert np.log2(coding.input_scale) % 1 == np.log2(coding.readout_scale) % 1 == 0
     # The whole network still says the same.
     images = pictures(40, seed=1)
-    wanted, got = simulate(network, images, 8).logits[-1], simulate(found, images, 8).logits[-1]
-    spread = wanted.std()
-    assert np.abs(got - wanted).mean() < (0.3 if options.get("even_weights") else 0.15) * spread
+    expected, got = simulate(network, images, 8).logits[-1], simulate(found, images, 8).logits[-1]
+    spread = expected.std()
+    assert np.abs(got - expected).mean() < (0.3 if options.get("even_weights") else 0.15) * spread
     assert np.abs(ann_logits(found, images) - ann_logits(network, images)).mean() < 0.15 * spread
 
 
 def test_one_neuron_by_hand() -> None:
-    """Theta 1, weights 1/2 and -1/4: in units of 1/256 the largest weight would be 128, so 1/254 is the widest."""
+    """Theta 1, weights 1/2 and -1/4: with a scale of 1/256 the largest weight would be 128, so 1/254 is the widest."""
     spec = NeuronSpec(np.ones(1, np.float32), np.full(1, 0.25, np.float32))
     nodes = {
         "input": nir.Input(np.array([2])),
@@ -145,10 +145,10 @@ def test_one_neuron_by_hand() -> None:
     np.testing.assert_array_equal(found.graph.nodes["head"].weight[:, 0] * coding.readout_scale, [2.0, -1.0])
 
 
-def _squared_error(weight: Any, bias: Any, unit: Any, x: Any) -> Any:
+def _squared_error(weight: Any, bias: Any, scale: Any, x: Any) -> Any:
     """Of each channel, by sample: what rounding changes in W x + b, written out."""
-    whole = np.clip(np.rint(weight / unit), -128, 127) * unit
-    return ((x @ (whole - weight).T + (np.rint(bias / unit[:, 0]) * unit[:, 0] - bias)) ** 2).mean(0)
+    whole = np.clip(np.rint(weight / scale), -128, 127) * scale
+    return ((x @ (whole - weight).T + (np.rint(bias / scale[:, 0]) * scale[:, 0] - bias)) ** 2).mean(0)
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
@@ -171,7 +171,7 @@ def test_no_other_threshold_gives_a_smaller_error(per_channel: bool) -> None:
     network = SpikingNetwork(nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False), specs)
     images = rng.random((50, 30)).astype(np.float32)
     found = quantise(network, images, per_channel=per_channel)
-    # What is heard are activations of the first layer: the images, which the identity hands on.
+    # What arrives are activations of the first layer: the images, which the identity hands on.
     errors = {}
     for n in range(1, 4000):
         off = _squared_error(weight.astype(float), bias.astype(float), np.full((5, 1), 1.0 / n), images.astype(float))

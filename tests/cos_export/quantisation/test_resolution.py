@@ -74,5 +74,5 @@ def test_a_head_of_zeros_and_one_with_a_huge_weight() -> None:
     huge = HEAD.copy()
     huge[1, 2] = 1e6
     assert "Node 'head': all weights of channel 0, 2 of 3 became 0 in integers" in said(network(1.0, huge))
-    with pytest.warns(ResolutionWarning, match="The classes of a readout share one unit"):
+    with pytest.warns(ResolutionWarning, match="The classes of a readout share one scale"):
         quantise(network(1.0, huge), IMAGES)
