@@ -85,7 +85,7 @@ def round_to_half_integers(network: SpikingNetwork) -> SpikingNetwork:
     method has tuned are rounded to integers.
 
     Raises:
-        InputError: A weight is no integer any more: the method has changed weights, which are quantised before it.
+        InputError: A weight is not an integer any more: the method has changed weights, which are quantised before it.
     """
     if network.quantisation is None:
         return network
@@ -110,7 +110,7 @@ def _settled_node(name: str, node: nir.NIRNode) -> nir.NIRNode:
         value = getattr(node, field, None)
         if value is not None and not np.array_equal(value, _whole(value)):
             raise InputError(
-                f"Node {name!r} has weights that are no integers: the calibration has changed them. Use such a method "
+                f"Node {name!r} has weights that are not integers: the calibration has changed them. Use such a method "
                 "before the network is quantised, or another one for integers."
             )
     if getattr(node, "bias", None) is None:

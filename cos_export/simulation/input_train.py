@@ -10,12 +10,12 @@ from cos_export.network import SpikingNetwork, check_held_throughout
 __all__ = ["input_train"]
 
 
-def input_train(network: SpikingNetwork, sent: Tensor, steps: int | None) -> Tensor:
+def input_train(network: SpikingNetwork, images: Tensor, steps: int | None) -> Tensor:
     """The images for as many steps as the network's input is held, and zeros afterwards.
 
     Args:
         network: Whose Input sends them.
-        sent: What it sends, (batch, ...).
+        images: What it sends, (batch, ...).
         steps: T, or None where only a network whose input is held for all steps can be run.
 
     Returns:
@@ -26,7 +26,7 @@ def input_train(network: SpikingNetwork, sent: Tensor, steps: int | None) -> Ten
     """
     if steps is None:
         check_held_throughout(network)
-    held, shown = sent.unsqueeze(0), network.input_steps
+    held, shown = images.unsqueeze(0), network.input_steps
     if shown is None or steps is None or steps <= shown:
         return held
-    return torch.cat([held.expand(shown, *sent.shape), torch.zeros_like(held).expand(steps - shown, *sent.shape)])
+    return torch.cat([held.expand(shown, *images.shape), torch.zeros_like(held).expand(steps - shown, *images.shape)])

@@ -132,7 +132,7 @@ class LayerwiseProgram:
 
         Returns:
             What reaches the Output in each step of the readout's window, (steps or 1, batch, classes). A layer that
-            reaches it by a shorter path is heard in step with the others: its first spike with their first.
+            reaches it by a shorter path arrives in step with the others: its first spike with their first.
         """
         read = self.network.layers_read_out
         trains: dict[str, Tensor] = {}

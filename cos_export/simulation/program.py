@@ -109,18 +109,18 @@ class Program:
             if name in self.neurons:
                 wires[name] = rule(name, self.neurons[name], arriving if own else arriving.clone())
             else:
-                wires[name] = sent = self._through(name, arriving)
-                if own or not _share_memory(arriving, sent):
+                wires[name] = outputs = self._through(name, arriving)
+                if own or not _share_memory(arriving, outputs):
                     computed.add(name)
-                del sent
+                del outputs
         return wires.readout
 
-    def currents(self, name: str, sent: Callable[[str], Tensor]) -> Tensor:
+    def currents(self, name: str, outputs: Callable[[str], Tensor]) -> Tensor:
         """What arrives at a layer, from what the layers and the input before it send.
 
         Args:
             name: The layer.
-            sent: From the name of a layer, or of the Input, to what it sends: (steps or 1, batch, ...).
+            outputs: From the name of a layer, or of the Input, to its output: (steps or 1, batch, ...).
 
         Returns:
             I, (steps or 1, batch, ...): the same numbers that `propagate` finds.
@@ -128,10 +128,10 @@ class Program:
 
         def leaving(source: str) -> Tensor:
             if source in self.neurons:
-                return sent(source)
+                return outputs(source)
             if source == self.network.input_name:
-                return self._through(source, sent(source))
-            return self._through(source, self.currents(source, sent))
+                return self._through(source, outputs(source))
+            return self._through(source, self.currents(source, outputs))
 
         first, *others = self.network.predecessors[name]
         total = leaving(first)
@@ -146,25 +146,25 @@ class Program:
             arrays: By node, such as {"fc": {"weight": ..., "bias": ...}}, on this program's device.
         """
         changed = copy.copy(self)
-        changed._synapses = self._synapses | {name: self._synapse_of(name, given) for name, given in arrays.items()}
+        changed._synapses = self._synapses | {name: self._synapse_of(name, tensors) for name, tensors in arrays.items()}
         return changed
 
     def _synapse_of(self, name: str, arrays: Mapping[str, Tensor]) -> Synapse:
         node = self.network.graph.nodes[name]
         known = facts(node)
-        taken = {id(getattr(node, field)): tensor for field, tensor in arrays.items()}
+        tensors = {id(getattr(node, field)): tensor for field, tensor in arrays.items()}
         if known.bias is not None and self.window > 1:
             bias = getattr(node, known.bias)
-            taken[id(bias)] = taken.get(id(bias), self._move(bias)) * float(self.window)
-        return synapse(node, lambda array: taken[id(array)] if id(array) in taken else self._move(array))
+            tensors[id(bias)] = tensors.get(id(bias), self._move(bias)) * float(self.window)
+        return synapse(node, lambda array: tensors[id(array)] if id(array) in tensors else self._move(array))
 
     def _send_images(self, images: Tensor) -> Tensor:
         """What the Input sends over a window: the images, as the integers of a network of integers."""
-        sent = quantise_input(images, self.network.quantisation)
-        return sent if self.window == 1 else sent * float(self.window)
+        values = quantise_input(images, self.network.quantisation)
+        return values if self.window == 1 else values * float(self.window)
 
     def _through(self, name: str, arriving: Tensor) -> Tensor:
-        """What a node that is no layer makes of (steps or 1, batch, ...)."""
+        """What a node that is not a layer makes of (steps or 1, batch, ...)."""
         steps, batch = arriving.shape[:2]
         transformed = self.device.type == "cuda" and self.network.quantisation is not None
         with plain_sums() if transformed else nullcontext():

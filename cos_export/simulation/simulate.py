@@ -141,7 +141,7 @@ def simulate(
             batch = slice(start, min(start + batch_size, len(array)))
             tensor = torch.from_numpy(array[batch])
             recorder = _Recorder(record_spikes, record_potentials, observe)
-            outputs, found = run(tensor, None if states is None else states.part(batch), recorder)
+            outputs, initial = run(tensor, None if states is None else states.part(batch), recorder)
             logits = mean_readout(outputs, steps, network.readout_scale)
             _check_finite("The logits", logits)
             traces.append(
@@ -150,7 +150,7 @@ def simulate(
                     spikes=_joined(recorder.spikes),
                     potentials=_joined(recorder.potentials),
                     rho=0 if calibration is None else calibration.rho,
-                    states=found if record_states else None,
+                    states=initial if record_states else None,
                 )
             )
     progress(f"simulating {steps} steps", len(array), len(array))
@@ -264,8 +264,8 @@ def _calibrated(program: Program, steps: int, calibration: PerSampleCalibration)
         if program.network.quantisation is None:
             return calibration.run(program, images.to(program.device), steps, recorder)
         # What counts is a run from the integers that are handed on.
-        _, found = calibration.run(program, images.to(program.device), steps, _Recorder(False, False))
-        return again(images, round_states_to_half_integers(found, program.network), recorder)
+        _, initial = calibration.run(program, images.to(program.device), steps, _Recorder(False, False))
+        return again(images, round_states_to_half_integers(initial, program.network), recorder)
 
     again = _all_at_once(program, steps)
     return run

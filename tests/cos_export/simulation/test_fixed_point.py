@@ -50,13 +50,13 @@ def test_half_integers_start_the_same_spikes(currents: list[int], theta: int, ei
     v_init = eighths / 8
     [half] = half_integers(np.array([v_init], np.float32), strict=strict)
     assert (2 * float(half)) % 2 == 1 and abs(half - v_init) <= 0.5
-    wanted = spikes(currents, theta, v_init, strict)
-    assert spikes(currents, theta, float(half), False) == spikes(currents, theta, float(half), True) == wanted
+    expected = spikes(currents, theta, v_init, strict)
+    assert spikes(currents, theta, float(half), False) == spikes(currents, theta, float(half), True) == expected
     # What a chip of integers may hold: the whole part, compared with >=.
-    assert spikes(currents, theta, float(np.floor(half)), False) == wanted
+    assert spikes(currents, theta, float(np.floor(half)), False) == expected
 
 
-def test_half_integers_are_settled_already() -> None:
+def test_half_integers_stay_as_they_are() -> None:
     halves = np.array([-2.5, -0.5, 0.5, 4194303.5], np.float32)
     for strict in (False, True):
         np.testing.assert_array_equal(half_integers(halves, strict=strict), halves)
@@ -69,11 +69,11 @@ def test_images_are_rounded_as_exact_fractions_are(seed: int, scale: float, sign
     rng = np.random.default_rng(seed)
     images = (rng.normal(size=24) * 100 * scale).astype(np.float32)
     images[::3] = (np.rint(images[::3] / scale) + 0.5) * np.float32(scale)
-    wanted = encode(images, coding.input_scale, coding.input_minimum, coding.input_maximum)
+    expected = encode(images, coding.input_scale, coding.input_minimum, coding.input_maximum)
     for dtype in (torch.float32, torch.float64):
         found = quantise_input(torch.from_numpy(images).to(dtype), coding)
         assert found.dtype == dtype
-        assert {(i,): int(v) for i, v in enumerate(found.tolist())} == wanted
+        assert {(i,): int(v) for i, v in enumerate(found.tolist())} == expected
 
 
 @pytest.mark.parametrize("numerics", ["int8", "float32"])
@@ -192,7 +192,7 @@ def test_thresholds_are_balanced_before_a_network_becomes_integers() -> None:
 def test_a_method_that_changes_weights_is_refused_by_node() -> None:
     network = in_integers(topology("one_axis"), 1)
     network.graph.nodes["readout"].weight = network.graph.nodes["readout"].weight * np.float32(1.01)
-    with pytest.raises(InputError, match="Node 'readout' has weights that are no integers"):
+    with pytest.raises(InputError, match="Node 'readout' has weights that are not integers"):
         round_to_half_integers(network)
     assert round_to_half_integers(two_layers(0)).quantisation is None
 

@@ -101,7 +101,7 @@ def test_windows_of_a_shortcut_wait_for_the_last() -> None:
     found = windows(network, 4)
     assert found.opens == {"if1": 3, "if2": 6}
     assert found.latency == 4 + 3 * 2
-    # if2 hears the image, which one layer lies before: 3T - 2.
+    # if2 takes the image, which one layer lies before: 3T - 2.
     assert found.interval == 3 * 4 - 2
     chain = build.sequential(np.random.default_rng(1), (3,), [build.affine(np.random.default_rng(2), 3, 4), build.IF])
     assert windows(chain, 4).interval == 2 * 4 - 1

@@ -27,13 +27,13 @@ def one(value: float) -> np.ndarray:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(dyadic(-3, 3), min_size=1, max_size=16), dyadic(0.25, 2), dyadic(-2, 3))
 def test_a_neuron_is_the_scalar_reference(currents: list[float], theta: float, v_init: float) -> None:
-    wanted = reference.run(currents, theta, v_init)
+    expected = reference.run(currents, theta, v_init)
     train = torch.tensor(currents).reshape(-1, 1, 1)
     neuron = neuron_tensors(NeuronSpec(one(theta), one(v_init)), CPU, torch.float32)
     found = integrate_and_fire(train, len(currents), neuron, record_potentials=True)
-    assert found.spikes.flatten().int().tolist() == wanted.spikes
-    assert found.potentials is not None and found.potentials.flatten().tolist() == wanted.potentials
-    assert float(found.residual) == wanted.potentials[-1]
+    assert found.spikes.flatten().int().tolist() == expected.spikes
+    assert found.potentials is not None and found.potentials.flatten().tolist() == expected.potentials
+    assert float(found.residual) == expected.potentials[-1]
 
 
 @settings(max_examples=150, deadline=None)
@@ -47,12 +47,12 @@ def test_a_neuron_is_the_scalar_reference(currents: list[float], theta: float, v
 def test_hard_reset_strict_comparison_and_bias(
     currents: list[float], theta: float, v_reset: float, bias: list[float], strict: bool
 ) -> None:
-    v, wanted = 0.0, []
+    v, expected = 0.0, []
     for t, current in enumerate(currents):
         m = v + current + (bias[t] if t < len(bias) else 0.0)
         fired = m > theta if strict else m >= theta
         v = v_reset if fired else m
-        wanted.append(int(fired))
+        expected.append(int(fired))
     spec = NeuronSpec(
         one(theta),
         one(0.0),
@@ -63,7 +63,7 @@ def test_hard_reset_strict_comparison_and_bias(
     )
     train = torch.tensor(currents).reshape(-1, 1, 1)
     found = integrate_and_fire(train, len(currents), neuron_tensors(spec, CPU, torch.float32))
-    assert found.spikes.flatten().int().tolist() == wanted
+    assert found.spikes.flatten().int().tolist() == expected
 
 
 def test_a_silenced_neuron_goes_on_unheard() -> None:

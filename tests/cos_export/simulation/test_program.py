@@ -81,11 +81,11 @@ def tangled() -> SpikingNetwork:
 def test_a_rule_owns_its_currents(destroy: bool) -> None:
     """Whatever it writes there reaches no other layer, no train that was sent and no image."""
     network, images = tangled(), IMAGES.contiguous(memory_format=torch.channels_last)
-    before, wanted, found, held = images.clone(), {}, {}, {}
+    before, expected, found, held = images.clone(), {}, {}, {}
 
     def keeping(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        wanted[name] = integrate_and_fire(currents, STEPS, neuron).spikes
-        return wanted[name]
+        expected[name] = integrate_and_fire(currents, STEPS, neuron).spikes
+        return expected[name]
 
     def overwriting(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
         given = currents.clone() if destroy else currents
@@ -98,24 +98,24 @@ def test_a_rule_owns_its_currents(destroy: bool) -> None:
     readout = Program(network).propagate(images, keeping)
     assert torch.equal(Program(network).propagate(images, overwriting), readout)
     assert torch.equal(images, before)
-    for name, spikes in wanted.items():
+    for name, spikes in expected.items():
         assert 0 < spikes.mean() < 1
         assert torch.equal(found[name], spikes) and torch.equal(held[name], spikes)
 
 
 def test_the_walk_is_the_sum_of_what_arrives() -> None:
     """`currents` sums anew what `propagate` sums in place."""
-    network, arriving, sent = tangled(), {}, {"input": IMAGES.unsqueeze(0)}
+    network, arriving, outputs = tangled(), {}, {"input": IMAGES.unsqueeze(0)}
 
     def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
         arriving[name] = currents.clone()
-        sent[name] = integrate_and_fire(currents, STEPS, neuron).spikes
-        return sent[name]
+        outputs[name] = integrate_and_fire(currents, STEPS, neuron).spikes
+        return outputs[name]
 
     program = Program(network)
     program.propagate(IMAGES, rule)
     for name in network.layers:
-        assert torch.equal(program.currents(name, sent.__getitem__), arriving[name])
+        assert torch.equal(program.currents(name, outputs.__getitem__), arriving[name])
 
 
 def test_spikes_take_the_place_of_currents_on_request() -> None:
@@ -123,11 +123,11 @@ def test_spikes_take_the_place_of_currents_on_request() -> None:
     neuron = Program(network).neurons["first"]
     currents = torch.randn(STEPS, 5, *SHAPE, generator=torch.Generator().manual_seed(0))
     kept, constant = currents.clone(), currents[:1].clone()
-    wanted = integrate_and_fire(currents, STEPS, neuron)
+    expected = integrate_and_fire(currents, STEPS, neuron)
     assert torch.equal(currents, kept)
     found = integrate_and_fire(currents, STEPS, neuron, overwrite=True)
     assert found.spikes.data_ptr() == currents.data_ptr()
-    assert torch.equal(found.spikes, wanted.spikes) and torch.equal(found.residual, wanted.residual)
+    assert torch.equal(found.spikes, expected.spikes) and torch.equal(found.residual, expected.residual)
     # One current for all steps has no room for all spikes.
     integrate_and_fire(constant, STEPS, neuron, overwrite=True)
     assert torch.equal(constant, kept[:1])
@@ -138,7 +138,7 @@ NOUGHT = np.zeros(3, np.float32)
 
 
 @pytest.mark.parametrize(
-    ("weight", "bias", "stride", "padding", "groups", "expected"),
+    ("weight", "bias", "stride", "padding", "groups", "exact"),
     [
         (1.75 * EYE, NOUGHT, 1, 0, 1, True),
         (-EYE, NOUGHT, 1, 0, 1, True),
@@ -154,12 +154,12 @@ NOUGHT = np.zeros(3, np.float32)
     ],
 )
 def test_multiples_of_the_identity(
-    weight: np.ndarray, bias: np.ndarray, stride: int, padding: int, groups: int, expected: bool
+    weight: np.ndarray, bias: np.ndarray, stride: int, padding: int, groups: int, exact: bool
 ) -> None:
     node = nir.Conv2d((5, 5), weight, stride, padding, 1, groups, bias)
     images = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-    wanted = functional.conv2d(images, torch.from_numpy(weight), torch.from_numpy(bias), stride, padding, 1, groups)
+    expected = functional.conv2d(images, torch.from_numpy(weight), torch.from_numpy(bias), stride, padding, 1, groups)
     given = torch.from_numpy(weight), torch.from_numpy(bias), geometry(node)
     found = synapse(node, lambda array: torch.as_tensor(np.asarray(array)))(images)
-    assert torch.equal(found, wanted) if expected else torch.allclose(found, wanted, atol=1e-6)
-    assert is_multiple(*given) == expected
+    assert torch.equal(found, expected) if exact else torch.allclose(found, expected, atol=1e-6)
+    assert is_multiple(*given) == exact
