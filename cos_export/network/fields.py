@@ -56,11 +56,11 @@ def whole_numbers(field: str, value: Any, count: int, least: int) -> tuple[int, 
     if array.dtype.kind not in "iuf" or array.ndim > 1 or array.size not in (1, count):
         words = "a whole number" if count == 1 else f"{count} whole numbers, or one for all"
         raise NetworkError(f"{field} must be {words}, and is {_shown(value)}.")
-    found = [number.item() for number in array.reshape(-1)]
+    numbers = [number.item() for number in array.reshape(-1)]
     # A comparison with nan is false.
-    if not all(least <= number <= _LARGEST_WHOLE and number == int(number) for number in found):
+    if not all(least <= number <= _LARGEST_WHOLE and number == int(number) for number in numbers):
         raise NetworkError(f"{field} must be whole and at least {least}, and is {_shown(value)}.")
-    return tuple(int(number) for number in (found if len(found) == count else found * count))
+    return tuple(int(number) for number in (numbers if len(numbers) == count else numbers * count))
 
 
 def whole_number(field: str, value: Any, least: int) -> int:

@@ -63,18 +63,18 @@ class Pooling:
 
 def predecessors(graph: nir.NIRGraph) -> dict[str, tuple[str, ...]]:
     """The nodes that feed each node, in the order of the edges."""
-    found: dict[str, list[str]] = defaultdict(list)
+    sources: dict[str, list[str]] = defaultdict(list)
     for source, target in graph.edges:
-        found[target].append(source)
-    return {name: tuple(found[name]) for name in graph.nodes}
+        sources[target].append(source)
+    return {name: tuple(sources[name]) for name in graph.nodes}
 
 
 def successors(graph: nir.NIRGraph) -> dict[str, tuple[str, ...]]:
     """The nodes that each node feeds, in the order of the edges."""
-    found: dict[str, list[str]] = defaultdict(list)
+    targets: dict[str, list[str]] = defaultdict(list)
     for source, target in graph.edges:
-        found[source].append(target)
-    return {name: tuple(found[name]) for name in graph.nodes}
+        targets[source].append(target)
+    return {name: tuple(targets[name]) for name in graph.nodes}
 
 
 def topological_order(graph: nir.NIRGraph) -> tuple[str, ...]:
@@ -122,8 +122,8 @@ def topological_order(graph: nir.NIRGraph) -> tuple[str, ...]:
 
 def _listed(names: Iterable[str]) -> str:
     """Names for a message, which a large graph does not make endless."""
-    found = [repr(name) for name in names]
-    return ", ".join(found if len(found) <= 20 else [*found[:20], f"and {len(found) - 20} more"])
+    quoted = [repr(name) for name in names]
+    return ", ".join(quoted if len(quoted) <= 20 else [*quoted[:20], f"and {len(quoted) - 20} more"])
 
 
 def shapes(graph: nir.NIRGraph, order: tuple[str, ...], feeds: Mapping[str, tuple[str, ...]]) -> dict[str, Shape]:
@@ -214,9 +214,9 @@ def _shape_after(node: nir.NIRNode, shape: Shape) -> Shape:
     raise NetworkError(f"a node of type {type(node).__name__} cannot be run: what it does to a shape is not known.")
 
 
-def _expect(found: Shape, wanted: Shape) -> None:
-    if found != wanted:
-        raise NetworkError(f"it takes shape {wanted}, and gets {found}.")
+def _expect(actual: Shape, expected: Shape) -> None:
+    if actual != expected:
+        raise NetworkError(f"it takes shape {expected}, and gets {actual}.")
 
 
 def _array_shape(value: Any) -> Shape:

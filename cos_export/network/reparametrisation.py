@@ -46,9 +46,9 @@ def with_current_bias(network: SpikingNetwork, biases: Mapping[str, ArrayLike]) 
         current = np.broadcast_to(_by_channel(network, layer, bias, "bias"), network.neurons[layer].shape)
         reasons: list[str] = []
         for source in dict.fromkeys(network.predecessors[layer]):
-            found = _synapse_behind(network, feeds, source, layer, current, reasons)
-            if found is not None:
-                name, amount = found
+            share = _synapse_behind(network, feeds, source, layer, current, reasons)
+            if share is not None:
+                name, amount = share
                 nodes[name] = _with_bias(nodes[name], amount)
                 break
         else:
@@ -79,8 +79,8 @@ def with_thresholds(network: SpikingNetwork, thresholds: Mapping[str, ArrayLike]
             convolution or pool would have to tell neurons of one channel apart. The message names the node.
     """
     nodes, neurons, feeds = dict(network.graph.nodes), {}, successors(network.graph)
-    for layer, wanted in thresholds.items():
-        spec, threshold = network.neurons.get(layer), _by_channel(network, layer, wanted, "threshold")
+    for layer, values in thresholds.items():
+        spec, threshold = network.neurons.get(layer), _by_channel(network, layer, values, "threshold")
         if not np.all(threshold > 0) or spec is None:
             raise InputError(f"The thresholds of layer {layer!r} must be positive.")
         gain = threshold / spec.threshold.astype(np.float64)
@@ -126,10 +126,10 @@ def _synapse_behind(
     if facts(node).kind == "rearrangement":
         sources = dict.fromkeys(network.predecessors[name])
         before = current.reshape(network.shapes[next(iter(sources))])
-        found = (_synapse_behind(network, feeds, source, name, before, reasons) for source in sources)
-        return next((entry for entry in found if entry is not None), None)
+        shares = (_synapse_behind(network, feeds, source, name, before, reasons) for source in sources)
+        return next((entry for entry in shares if entry is not None), None)
     if not facts(node).takes_bias:
-        reasons.append(f"{said} is no synapse with a bias")
+        reasons.append(f"{said} is not a synapse with a bias")
         return None
     rows = current.reshape(len(current), -1)
     if np.any(rows != rows[:, :1]):

@@ -95,7 +95,7 @@ def over_window(node: nir.NIRNode, steps: int, dtype: DTypeLike = np.float32) ->
     """The node that makes of a sum over T steps what `node` makes of each: its bias counts T times.
 
     Args:
-        node: Any node that is no neuron.
+        node: Any node that is not a neuron.
         steps: T.
         dtype: In which T times the bias is computed and kept.
     """

@@ -149,15 +149,15 @@ class SpikingNetwork:
     @cached_property
     def layers_read_out(self) -> frozenset[str]:
         """The spiking nodes that reach the Output without neurons between."""
-        found: set[str] = set()
+        layers: set[str] = set()
         waiting = list(self.predecessors[self.output_name])
         while waiting:
             name = waiting.pop()
             if name in self.neurons:
-                found.add(name)
+                layers.add(name)
             else:
                 waiting += self.predecessors[name]
-        return frozenset(found)
+        return frozenset(layers)
 
     @property
     def input_shape(self) -> Shape:

@@ -110,7 +110,7 @@ def test_a_layer_behind_a_pool_is_refused_before_the_work() -> None:
     rng, seen = np.random.default_rng(0), list[str]()
     parts = [random_networks.conv2d(rng, 2, 3), random_networks.pool(nir.SumPool2d), "if"]
     network = random_networks.sequential(rng, (2, 6, 6), parts)
-    with pytest.raises(NetworkError, match=r"layer 'if2': 'sumpool2d1' \(SumPool2d\) is no synapse with a bias"):
+    with pytest.raises(NetworkError, match=r"layer 'if2': 'sumpool2d1' \(SumPool2d\) is not a synapse with a bias"):
         calibrate(
             network,
             random_networks.images(network, 4),

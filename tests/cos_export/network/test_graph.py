@@ -106,10 +106,11 @@ def test_pool_of_plain_integers():
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "wanted"), [(0, -1, (24,)), (1, -1, (2, 12)), (-3, -2, (6, 4)), (-3, -1, (24,)), (1, 1, (2, 3, 4))]
+    ("start", "end", "expected"),
+    [(0, -1, (24,)), (1, -1, (2, 12)), (-3, -2, (6, 4)), (-3, -1, (24,)), (1, 1, (2, 3, 4))],
 )
-def test_flatten_shape(start, end, wanted):
-    assert output_shape(nir.Flatten(None, start, end), (2, 3, 4)) == wanted
+def test_flatten_shape(start, end, expected):
+    assert output_shape(nir.Flatten(None, start, end), (2, 3, 4)) == expected
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,8 @@ def own_thresholds(network: SpikingNetwork) -> dict[str, Any]:
 def test_the_reference_is_the_network(make: Any) -> None:
     network = make()
     images = build.images(network, 5)
-    wanted = reference(network, images, own_thresholds(network), dict.fromkeys(network.layers, 0.0))
-    np.testing.assert_allclose(ann_logits(network, images), wanted, rtol=1e-5, atol=1e-5)
+    expected = reference(network, images, own_thresholds(network), dict.fromkeys(network.layers, 0.0))
+    np.testing.assert_allclose(ann_logits(network, images), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", NETWORKS)
@@ -142,10 +142,10 @@ def test_only_the_clipping_changes_with_the_thresholds(make: Any, per_channel: b
         for name, spec in network.neurons.items()
     }
     found = with_thresholds(network, new)
-    wanted = reference(network, images, new, dict.fromkeys(network.layers, 0.0))
-    np.testing.assert_allclose(ann_logits(found, images), wanted, rtol=1e-4, atol=1e-4)
+    expected = reference(network, images, new, dict.fromkeys(network.layers, 0.0))
+    np.testing.assert_allclose(ann_logits(found, images), expected, rtol=1e-4, atol=1e-4)
     before = reference(network, images, own_thresholds(network), dict.fromkeys(network.layers, 0.0))
-    assert np.abs(wanted - before).max() > 1e-2, "the new thresholds clip elsewhere"
+    assert np.abs(expected - before).max() > 1e-2, "the new thresholds clip elsewhere"
     for name, spec in found.neurons.items():
         np.testing.assert_allclose(spec.v_init / spec.threshold, 0.5, rtol=1e-6)
         assert np.array_equal(found.graph.nodes[name].v_threshold, spec.threshold)
@@ -174,9 +174,9 @@ def test_a_current_reaches_every_neuron_of_a_channel(make: Any, per_channel: boo
         name: rng.normal(size=spec.shape[0]) if per_channel else 0.4 for name, spec in network.neurons.items()
     }
     found = with_current_bias(network, added)
-    wanted = reference(network, images, own_thresholds(network), added)
-    np.testing.assert_allclose(ann_logits(found, images), wanted, rtol=1e-4, atol=1e-4)
-    assert np.abs(wanted - ann_logits(network, images)).max() > 1e-2
+    expected = reference(network, images, own_thresholds(network), added)
+    np.testing.assert_allclose(ann_logits(found, images), expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(expected - ann_logits(network, images)).max() > 1e-2
     biased = [n for n, node in found.graph.nodes.items() if node is not network.graph.nodes[n]]
     assert len(biased) == len(network.layers), "one synapse for each layer"
 
@@ -224,8 +224,8 @@ def test_a_linear_synapse_becomes_affine_and_scales_are_scaled(tmp_path: Any) ->
     scaled = with_thresholds(found, {"one": 2.0, "two": [1, 2, 3, 4]})
     images = build.images(network, 5)
     clip = {"one": 2.0, "two": [1, 2, 3, 4]}
-    wanted = reference(network, images, clip, {"one": [0.5, 0, -0.5, 1], "two": 0.0})
-    np.testing.assert_allclose(ann_logits(scaled, images), wanted, rtol=1e-5, atol=1e-5)
+    expected = reference(network, images, clip, {"one": [0.5, 0, -0.5, 1], "two": 0.0})
+    np.testing.assert_allclose(ann_logits(scaled, images), expected, rtol=1e-5, atol=1e-5)
     write_nir(scaled, tmp_path / "model.nir")
     assert np.array_equal(ann_logits(read_nir(tmp_path / "model.nir"), images), ann_logits(scaled, images))
 
@@ -306,9 +306,9 @@ def test_neurons_of_a_channel_that_cannot_be_told_apart_are_named() -> None:
 def test_layers_whose_bias_no_synapse_can_take_are_named() -> None:
     rng = np.random.default_rng(0)
     pool_first = chain(build.conv2d(rng, 2, 3), build.pool(nir.SumPool2d), "if", shape=(2, 4, 4))
-    with pytest.raises(NetworkError, match=r"layer 'if2': 'sumpool2d1' \(SumPool2d\) is no synapse with a bias"):
+    with pytest.raises(NetworkError, match=r"layer 'if2': 'sumpool2d1' \(SumPool2d\) is not a synapse with a bias"):
         with_current_bias(pool_first, {"if2": 1.0})
-    with pytest.raises(NetworkError, match=r"layer 'two': 'scale' \(Scale\) is no synapse with a bias"):
+    with pytest.raises(NetworkError, match=r"layer 'two': 'scale' \(Scale\) is not a synapse with a bias"):
         with_current_bias(linear_chain(), {"two": 1.0})
     shared = direct(("input", "in_b"), ("in_a", "b"), ("a", "readout"), ("b", "readout"), ("readout", "output"))
     with pytest.raises(NetworkError, match=r"layer 'a': 'in_a' \(Affine\) feeds other nodes"):
@@ -316,7 +316,7 @@ def test_layers_whose_bias_no_synapse_can_take_are_named() -> None:
     found = with_current_bias(shared, {"b": 1.0})
     assert found.graph.nodes["in_a"] is shared.graph.nodes["in_a"], "the synapse of its own takes it"
     raw = chain("if", shape=(2, 4, 4))
-    with pytest.raises(NetworkError, match=r"layer 'if0': 'input' \(Input\) is no synapse with a bias"):
+    with pytest.raises(NetworkError, match=r"layer 'if0': 'input' \(Input\) is not a synapse with a bias"):
         with_current_bias(raw, {"if0": 1.0})
 
 
