@@ -20,7 +20,7 @@ __all__ = ["Comparison", "Divergence", "LayerComparison", "check_numbers", "comp
 class Divergence:
     """The first spike that differs: of the earliest step, and in it of the first layer.
 
-    All that the neuron heard until then is the same in both runs, so one m(t) was right for both (`margin`).
+    All that reached the neuron until then is the same in both runs, so one m(t) was right for both (`margin`).
 
     Attributes:
         layer: The layer.
@@ -103,11 +103,11 @@ def compare(network: SpikingNetwork, images: FloatArray, reference: Trace, trace
     layers: dict[str, LayerComparison] = {}
     first: tuple[int, int] | None = None
     for rank, name in enumerate(network.layers):
-        wanted, found = reference.spikes.get(name), trace.spikes.get(name)
-        if wanted is None or found is None or wanted.shape != found.shape:
+        expected, actual = reference.spikes.get(name), trace.spikes.get(name)
+        if expected is None or actual is None or expected.shape != actual.shape:
             raise ParityError(f"The two runs do not both hold the spikes of layer {name!r} in one shape.")
-        mismatches = _counts(map(np.not_equal, wanted, found))
-        layers[name] = LayerComparison(int(wanted[0].size), mismatches, _counts(wanted))
+        mismatches = _counts(map(np.not_equal, expected, actual))
+        layers[name] = LayerComparison(int(expected[0].size), mismatches, _counts(expected))
         if mismatches.any():
             earliest = (int(np.flatnonzero(mismatches)[0]), rank)
             first = earliest if first is None else min(first, earliest)

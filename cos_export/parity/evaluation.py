@@ -153,12 +153,14 @@ def at_step(part: Bounded, t: int, block: slice = slice(None)) -> Bounded:
     return Bounded(part.value[index, block], None if part.error is None else part.error[index, block])
 
 
-def per_step(evaluate: Callable[[Bounded], Bounded], given: Bounded) -> Bounded:
+def per_step(evaluate: Callable[[Bounded], Bounded], inputs: Bounded) -> Bounded:
     """Applies a function over samples to a train (steps or 1, batch, ...)."""
-    steps, batch = given.value.shape[:2]
-    found = evaluate(Bounded(given.value.flatten(0, 1), None if given.error is None else given.error.flatten(0, 1)))
-    shape = (steps, batch, *found.value.shape[1:])
-    return Bounded(found.value.reshape(shape), None if found.error is None else found.error.reshape(shape))
+    steps, batch = inputs.value.shape[:2]
+    outputs = evaluate(
+        Bounded(inputs.value.flatten(0, 1), None if inputs.error is None else inputs.error.flatten(0, 1))
+    )
+    shape = (steps, batch, *outputs.value.shape[1:])
+    return Bounded(outputs.value.reshape(shape), None if outputs.error is None else outputs.error.reshape(shape))
 
 
 def _float64(array: object) -> Tensor:

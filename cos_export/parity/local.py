@@ -134,10 +134,10 @@ def check_local(
     check_integers(network)
     check_numbers(network, trace)
     for name, spec in network.neurons.items():
-        wanted = (trace.steps, len(images), *spec.shape)
-        found = trace.spikes[name].shape if name in trace.spikes else None
-        if found != wanted:
-            raise ParityError(f"Layer {name!r} should have spikes of shape {wanted}, and the trace has {found}.")
+        expected = (trace.steps, len(images), *spec.shape)
+        actual = trace.spikes[name].shape if name in trace.spikes else None
+        if actual != expected:
+            raise ParityError(f"Layer {name!r} should have spikes of shape {expected}, and the trace has {actual}.")
     largest = max(math.prod(shape) for shape in network.shapes.values())
     size = batch_size or max(1, _HELD // (largest * trace.steps))
     tallies = {name: _Tally(trace.steps) for name in (*network.layers, network.output_name)}

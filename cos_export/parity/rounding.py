@@ -87,22 +87,22 @@ def bounded_synapse(
     node = node if steps is None else over_window(node, steps, np.float64)
     apply, length = synapse(node, _float64), facts(node).terms
     if length == 0:
-        return lambda given: Bounded(apply(given.value), None if given.error is None else apply(given.error))
+        return lambda inputs: Bounded(apply(inputs.value), None if inputs.error is None else apply(inputs.error))
     absolute = synapse(node, lambda array: _float64(array).abs())
     if unit == 0:
         multiplies = facts(node).weighted and length > 1
         sums = paired(apply, absolute) if multiplies else apply
-        return lambda given: exact(sums(given.value))
+        return lambda inputs: exact(sums(inputs.value))
     fast = synapse(node, lambda array: _float64(array).to(torch.float32).abs())
     operations = length + 1 if steps is None else steps * (length + 2) + 3
     roundings = gamma(operations, unit) / (1.0 - gamma(length + 2))
 
-    def evaluate(given: Bounded) -> Bounded:
-        arriving = given.value.abs() if given.error is None else given.value.abs() + given.error
+    def evaluate(inputs: Bounded) -> Bounded:
+        arriving = inputs.value.abs() if inputs.error is None else inputs.value.abs() + inputs.error
         error = roundings * fast(arriving.to(torch.float32)).to(torch.float64)
-        if given.error is not None:
-            error += absolute(given.error) - absolute(torch.zeros_like(given.error[:1]))
-        return Bounded(apply(given.value), error)
+        if inputs.error is not None:
+            error += absolute(inputs.error) - absolute(torch.zeros_like(inputs.error[:1]))
+        return Bounded(apply(inputs.value), error)
 
     return evaluate
 

@@ -51,7 +51,7 @@ class TargetParity:
     @property
     def passed(self) -> bool:
         """No local violation; in fixed point also no mismatch, and not one logit that differs."""
-        differs = self.mismatches > 0 or self.comparison.logit_difference != 0  # as it is, too, if it is no number
+        differs = self.mismatches > 0 or self.comparison.logit_difference != 0  # as it is, too, if it is not a number
         return self.local_violations == 0 and not (self.exact and differs)
 
 
@@ -87,7 +87,7 @@ class ParityResult(Mapping[str, TargetParity]):
 
     def to_dict(self) -> dict[str, Any]:
         """The whole result as plain numbers, lists and dicts; JSON has no nan and inf, which are those words."""
-        found: dict[str, Any] = spelled(
+        values: dict[str, Any] = spelled(
             {
                 "passed": self.passed,
                 "samples": self.samples,
@@ -96,7 +96,7 @@ class ParityResult(Mapping[str, TargetParity]):
                 "targets": {name: _plain(target) for name, target in self.targets.items()},
             }
         )
-        return found
+        return values
 
 
 def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = silent) -> ParityResult:
@@ -122,12 +122,12 @@ def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = si
     """
     # What the local check finds of the recorded run, once it has been asked.
     faults, checked = check_record(bundle, progress=progress)
-    found: dict[str, TargetParity] = {}
+    by_target: dict[str, TargetParity] = {}
     for target in targets:
-        parity = found[target.name] = _on_target(bundle, target, checked, progress)
+        parity = by_target[target.name] = _on_target(bundle, target, checked, progress)
         if parity.comparison.identical:
             checked = parity.local
-    return ParityResult(found, len(bundle.golden.images), bundle.golden.trace.steps, faults)
+    return ParityResult(by_target, len(bundle.golden.images), bundle.golden.trace.steps, faults)
 
 
 def _on_target(bundle: Bundle, target: Target, checked: LocalResult | None, progress: Progress) -> TargetParity:

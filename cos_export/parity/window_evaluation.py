@@ -89,13 +89,13 @@ class WindowEvaluation(Evaluation):
         error = gamma(self.steps, self.unit) * exactly.abs().sum(0)
         return Bounded(exactly.sum(0), None if self.unit == 0 else error)
 
-    def _read_out(self, name: str, sent: dict[str, Bounded]) -> Bounded:
-        """What leaves a node between the last neurons and the Output in each step; `sent` is added to."""
-        if name not in sent:
-            parts = [self._read_out(source, sent) for source in self.network.predecessors[name]]
+    def _read_out(self, name: str, outputs: dict[str, Bounded]) -> Bounded:
+        """What leaves a node between the last neurons and the Output in each step; `outputs` is added to."""
+        if name not in outputs:
+            parts = [self._read_out(source, outputs) for source in self.network.predecessors[name]]
             steps = max(len(part.value) for part in parts)
-            sent[name] = per_step(self._synapses[name], added([_repeated(part, steps) for part in parts], self.unit))
-        return sent[name]
+            outputs[name] = per_step(self._synapses[name], added([_repeated(part, steps) for part in parts], self.unit))
+        return outputs[name]
 
 
 def _repeated(part: Bounded, steps: int) -> Bounded:

@@ -122,11 +122,11 @@ def test_sums_of_integers_are_exact_two_samples_at_a_time(seed: int, kind: str, 
     assert found.error is None
     weight, bias = torch.from_numpy(node.weight).long(), torch.from_numpy(node.bias).long()
     if kind == "affine":
-        wanted = torch.nn.functional.linear(torch.from_numpy(x), weight, bias)
+        expected = torch.nn.functional.linear(torch.from_numpy(x), weight, bias)
     else:
         stride, groups = (1, 1) if kind == "conv" else (2, 2)
-        wanted = torch.nn.functional.conv2d(torch.from_numpy(x), weight, bias, stride, 1, 1, groups)
-    assert torch.equal(found.value, wanted.double())
+        expected = torch.nn.functional.conv2d(torch.from_numpy(x), weight, bias, stride, 1, 1, groups)
+    assert torch.equal(found.value, expected.double())
 
 
 @pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
@@ -135,8 +135,8 @@ def test_the_largest_sums_that_there_can_be_do_not_run_into_each_other(fan_in: i
     """Every input and every weight at its limit, in both samples that share a number."""
     node = nir.Affine(np.full((1, fan_in), 127, np.float32), np.full(1, 500, np.float32))
     x = torch.tensor(signs, dtype=torch.float64)[:, None].expand(2, fan_in) * 255
-    wanted = [sign * 127 * 255 * fan_in + 500 for sign in signs]
-    assert bounded_synapse(node, 0.0)(exact(x)).value.ravel().tolist() == wanted
+    expected = [sign * 127 * 255 * fan_in + 500 for sign in signs]
+    assert bounded_synapse(node, 0.0)(exact(x)).value.ravel().tolist() == expected
 
 
 def naive_float32(node: nir.NIRNode, x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -232,11 +232,11 @@ def test_the_margin_of_the_first_divergence_is_that_of_the_potentials(calibratio
     assert first is not None and (first.layer, first.step, first.sample, first.neuron) == ("b", 3, 4, neuron)
     assert first.fired != again.spikes["b"][at]
     theta = float(network.neurons["b"].threshold[neuron])
-    wanted = float(again.potentials["b"][at]) + theta * bool(again.spikes["b"][at]) - theta
+    expected = float(again.potentials["b"][at]) + theta * bool(again.spikes["b"][at]) - theta
     if integers:
-        assert (first.margin, first.bound) == (wanted, 0) and first.margin % 1 == 0.5
+        assert (first.margin, first.bound) == (expected, 0) and first.margin % 1 == 0.5
     else:
-        assert abs(first.margin - wanted) <= first.bound < 1e-3
+        assert abs(first.margin - expected) <= first.bound < 1e-3
 
 
 def test_the_first_divergence_is_of_the_earliest_step_then_of_the_first_layer() -> None:
