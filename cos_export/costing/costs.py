@@ -51,12 +51,12 @@ class Costs:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        found = asdict(self)
-        found["operations"]["synaptic_operations"] = self.operations.synaptic_operations
-        found["footprint"]["state"] = self.footprint.state
-        found["footprint"]["parameters"] = self.footprint.parameters(self.numerics)
-        found["energy_model"] = ENERGY_MODEL
-        return found
+        values = asdict(self)
+        values["operations"]["synaptic_operations"] = self.operations.synaptic_operations
+        values["footprint"]["state"] = self.footprint.state
+        values["footprint"]["parameters"] = self.footprint.parameters(self.numerics)
+        values["energy_model"] = ENERGY_MODEL
+        return values
 
 
 def costs(

@@ -30,7 +30,7 @@ class Energy:
 
     Attributes:
         picojoules: 4.6 for each effective MAC; 0.9 for each effective AC, and addition of pooling and of biases.
-        picojoules_every_step: Likewise where what hears the Input is computed anew at every step.
+        picojoules_every_step: Likewise where what the Input feeds is computed anew at every step.
         memory_traffic: Bytes that are read and written if nothing stays in a cache; no energy is made of them. Each
             operation reads a weight, and reads and writes a potential; each neuron does so at every step once more.
     """
@@ -91,9 +91,9 @@ def artificial_costs(counted: CountedRun, operations: Operations) -> ArtificialC
     effective = {name: count / counter.samples for name, count in counter.artificial.items()}
     first = {name for name in macs if counter.once(name)}
     width = {name: WEIGHT_BITS * (INPUT_BITS if name in first else bits) for name in macs}
-    heard = {"accumulate": 1, "multiply": GRADED_BITS}
+    input_bits = {"accumulate": 1, "multiply": GRADED_BITS}
     spiking = sum(
-        count * WEIGHT_BITS * (INPUT_BITS if counter.once(name) else heard[counter.kind(name)])
+        count * WEIGHT_BITS * (INPUT_BITS if counter.once(name) else input_bits[counter.kind(name)])
         for name, count in operations.by_node.items()
     )
     total = sum(macs.values())

@@ -59,7 +59,7 @@ def spike_fan_out(network: SpikingNetwork) -> Mapping[str, Mapping[str, FanOut]]
     """By layer and then by synapse or pooling node, how many of its weights or windows one spike of a neuron meets.
 
     A spike goes through pooling nodes by itself: what it meets behind them is what every window that it lies in meets.
-    Synapses that a synapse feeds hear no spikes, and are not among these.
+    Synapses that a synapse feeds take no spikes, and are not among these.
     """
     feeds, kinds = successors(network.graph), input_kinds(network)
     # By node, what one spike that leaves it meets: by synapse or pooling node, an array of the node's output shape.
@@ -99,8 +99,8 @@ def _backwards(node: nir.NIRNode, shape: Shape, behind: FanOut | None) -> FanOut
     forward: Callable[[Tensor], Tensor] = synapse(node, lambda array: torch.as_tensor(np.asarray(array)).double())
     with torch.enable_grad():
         place = torch.zeros(1, *shape, dtype=torch.float64, requires_grad=True)
-        sent = forward(place)
-        weight = torch.ones_like(sent) if behind is None else torch.from_numpy(behind)[None]
-        (found,) = torch.autograd.grad(sent, place, weight)
+        outputs = forward(place)
+        weight = torch.ones_like(outputs) if behind is None else torch.from_numpy(behind)[None]
+        (gradient,) = torch.autograd.grad(outputs, place, weight)
     # Whole numbers, from which a convolution by a transform may differ in the last digits.
-    return np.asarray(found[0].round().numpy())
+    return np.asarray(gradient[0].round().numpy())

@@ -24,13 +24,13 @@ Steps = NDArray[np.float64]
 
 
 def feeding_neurons(network: SpikingNetwork) -> frozenset[str]:
-    """The nodes that a layer hears with no other layer between; what no layer hears makes the readout."""
+    """The nodes that feed a layer with no other layer between; what feeds no layer makes the readout."""
     feeds = successors(network.graph)
-    found: set[str] = set()
+    feeding: set[str] = set()
     for name in reversed(network.order):
-        if any(target in network.neurons or target in found for target in feeds[name]):
-            found.add(name)
-    return frozenset(found)
+        if any(target in network.neurons or target in feeding for target in feeds[name]):
+            feeding.add(name)
+    return frozenset(feeding)
 
 
 class OperationCounter:
@@ -52,7 +52,7 @@ class OperationCounter:
         self.samples = 0
         self.spikes: dict[str, Steps] = {name: np.zeros(steps) for name in network.layers}
         self.operations: dict[str, Steps] = {}
-        """By synapse or pooling node, of all samples at each step; of what hears the Input alone once."""
+        """By synapse or pooling node, of all samples at each step; of what the Input alone feeds once."""
         self.artificial: dict[str, float] = {}
         """By synapse, multiplications of an activation that is not 0, where each is the mean over a layer's spikes."""
         self._met = {
@@ -90,7 +90,7 @@ class OperationCounter:
             self._end_part(spikes)
 
     def _end_part(self, spikes: Tensor) -> None:
-        """Counts what meets numbers that are no spikes, once all layers have told."""
+        """Counts what meets numbers that are not spikes, once all layers have told."""
         batch = slice(self.samples, self.samples + spikes.shape[1])
         self.samples = batch.stop
         trains, self._part = self._part, {}
@@ -127,7 +127,7 @@ class OperationCounter:
         return int(self._fan_out[name].sum())
 
     def once(self, name: str) -> bool:
-        """Whether a node hears the Input alone, so that what it computes stays the same for all steps."""
+        """Whether the Input alone feeds a node, so that what it computes stays the same for all steps."""
         return self._kinds[name] == "constant"
 
 
@@ -138,10 +138,10 @@ def _in_memory_order(array: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _active(spikes: Tensor) -> Tensor:
     """Which neurons fired at all, of (steps, batch, ...): (1, batch, ...) of 0 and 1."""
-    found = spikes[0].to(torch.float32, copy=True)
+    active = spikes[0].to(torch.float32, copy=True)
     for spike in spikes[1:]:
-        torch.maximum(found, spike, out=found)
-    return found.unsqueeze(0)
+        torch.maximum(active, spike, out=active)
+    return active.unsqueeze(0)
 
 
 def _over_samples(values: Tensor) -> NDArray[np.float64]:

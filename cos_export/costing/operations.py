@@ -26,9 +26,9 @@ class Operations:
     Attributes:
         spikes: Fired by all layers.
         effective_acs: Additions of a weight that is not 0 for a spike.
-        effective_macs: Products of a weight and an analog value, neither of them 0. What hears the Input alone is
+        effective_macs: Products of a weight and an analog value, neither of them 0. What the Input alone feeds is
             computed once.
-        effective_macs_every_step: `effective_macs` where what hears the Input is computed anew at every step.
+        effective_macs_every_step: `effective_macs` where what the Input feeds is computed anew at every step.
         dense: Products of all weights and all values for each of the T steps, as if nothing were 0.
         pooling_additions: Values that the windows of pooling nodes add up.
         bias_additions: Of a bias, or of the constant current of the Input, at each step.
