@@ -70,7 +70,7 @@ class Firing:
             return _counts(current * float(self.steps), neuron, self.steps) / float(self.steps)
         return integrate_and_fire(current.unsqueeze(0), self.steps, neuron).spikes.sum(0) / float(self.steps)
 
-    def sent(self, rate: Tensor) -> Tensor:
+    def outputs(self, rate: Tensor) -> Tensor:
         """A rate (batch, ...) as it lies on a wire of `spiking`: (1, batch, ...)."""
         return (rate * float(self.steps) if self.layerwise else rate).unsqueeze(0)
 
@@ -80,7 +80,7 @@ class Firing:
 
 
 def _counts(total: Tensor, neuron: NeuronTensors, steps: int) -> Tensor:
-    """How often a layer is heard in its window."""
+    """How many spikes of a layer leave it in its window."""
     counts = spike_counts(window_charge(total, neuron, steps), neuron, steps)
     return counts if neuron.silent is None else counts * neuron.silent.logical_not().to(counts.dtype)
 

@@ -37,7 +37,7 @@ def layer_errors(
 ) -> LayerErrors:
     """Splits the error of each layer into clipping, levels and timing (`Split`), and measures its effect at the output.
 
-    Of a layer that hears a current of mean z over T steps, with threshold theta:
+    Of a layer that gets a current of mean z over T steps, with threshold theta:
 
         u = max(z / theta, 0)                                  unclipped
         c = min(u, 1)                                          clipped
@@ -104,8 +104,8 @@ class _Sums:
             raise NetworkError(
                 f"The logits of the {kind} network{where} are beyond what float32 holds: the weights are too large."
             )
-        found = divergence(answers.cpu().numpy(), logits.cpu().numpy()) * len(logits)
-        self.divergences[kind, layer] = self.divergences.get((kind, layer), 0.0) + found
+        total = divergence(answers.cpu().numpy(), logits.cpu().numpy()) * len(logits)
+        self.divergences[kind, layer] = self.divergences.get((kind, layer), 0.0) + total
 
     def result(self, method: str, *, labelled: bool) -> LayerErrors:
         """The means."""
@@ -176,9 +176,9 @@ class _Batch:
 
     def _remembering(self, kind: str, rule: NeuronRule) -> NeuronRule:
         def remembering(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-            sent = rule(name, neuron, currents)
-            self.activations[kind, name] = sent[0]
-            return sent
+            outputs = rule(name, neuron, currents)
+            self.activations[kind, name] = outputs[0]
+            return outputs
 
         return remembering
 
@@ -188,12 +188,12 @@ class _Batch:
         mean = (total / float(firing.steps)).unsqueeze(0)
         unclipped, clipped = unclipped_activation(name, neuron, mean)[0], limit_activation(name, neuron, mean)[0]
         quantised = quantised_counts(total, neuron, firing.steps) / float(firing.steps)
-        sent, rate = firing.spikes(currents, firing.neuron(name, self.states))
+        spikes, rate = firing.spikes(currents, firing.neuron(name, self.states))
         self.sums.local[name].add(unclipped, clipped, quantised, rate)
         # The activations of a layer are not looked at again.
         unclipped, clipped, quantised = (self.activations.pop((kind, name)) for kind in KINDS[:3])
         self.sums.own[name].add(unclipped, clipped, quantised, rate)
-        return sent
+        return spikes
 
     def _fires_alone(self, name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
         return self.firing.rate_of_constant(currents[0], self.firing.neuron(name, self.states)).unsqueeze(0)
@@ -204,7 +204,7 @@ class _Batch:
             if name != layer:
                 return firing.spikes(currents, firing.neuron(name, self.states))[0]
             mean = (firing.total(currents) / float(firing.steps)).unsqueeze(0)
-            return firing.sent(limit_activation(name, neuron, mean)[0])
+            return firing.outputs(limit_activation(name, neuron, mean)[0])
 
         return rule
 

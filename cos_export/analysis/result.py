@@ -44,7 +44,7 @@ class Output:
 
 @dataclass(frozen=True)
 class LayerErrors:
-    """What `layer_errors` found.
+    """What `layer_errors` measured.
 
     Attributes:
         steps: T.
@@ -54,7 +54,7 @@ class LayerErrors:
         networks: By the name of `KINDS`.
         own: By layer, the split where each of the four networks has inputs of its own in every layer: errors of the
             layers before are in it.
-        local: By layer, the split where all four hear what the layer hears in the spiking network: its own errors.
+        local: By layer, the split where all four get what the layer gets in the spiking network: its own errors.
         divergences: By layer.
         trained_clipped: Layers with levels: QCFS has them, and its training knew of the clipping.
     """

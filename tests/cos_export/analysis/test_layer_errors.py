@@ -52,9 +52,9 @@ class Slow:
         rate = fired(late, self.theta[name], spec.v_init).mean(0)
         return held(rate, self.steps)
 
-    def logits(self, sent: Doubles) -> Doubles:
+    def logits(self, rates: Doubles) -> Doubles:
         head = self.network.graph.nodes["head"]
-        return sent @ head.weight.T.astype(np.float64) + head.bias
+        return rates @ head.weight.T.astype(np.float64) + head.bias
 
     def through(self, rules: dict[str, Any]) -> tuple[dict[str, Doubles], Doubles]:
         """Activations by layer, and logits, with a rule over currents for each layer."""
@@ -68,10 +68,10 @@ class Slow:
         rates = {}
         for name in LAYERS:
             mean = trains[name].mean(0)
-            sent = held(self.clip(name, mean), self.steps) if name == but else self.spikes(name, trains[name])
-            rates[name] = sent.mean(0)
+            spikes = held(self.clip(name, mean), self.steps) if name == but else self.spikes(name, trains[name])
+            rates[name] = spikes.mean(0)
             if name == "first":
-                trains["second"] = second_currents(self.network, sent)
+                trains["second"] = second_currents(self.network, spikes)
         return {name: train.mean(0) for name, train in trains.items()}, rates, self.logits(rates["second"])
 
     def alone(self, name: str, z: Doubles) -> Doubles:
@@ -119,8 +119,10 @@ def test_is_the_computation_in_float64(schedule: Any, steps: int, shift: float) 
         assert found.networks[kind].divergence == pytest.approx(kl(c_logits, logits), rel=1e-4, abs=1e-7)
     for name in LAYERS:
         check_split(found.own[name], u[name], c[name], q[name], s[name])
-        heard = z[name]
-        check_split(found.local[name], slow.relu(name, heard), slow.clip(name, heard), slow.qcfs(name, heard), s[name])
+        currents = z[name]
+        check_split(
+            found.local[name], slow.relu(name, currents), slow.clip(name, currents), slow.qcfs(name, currents), s[name]
+        )
         others = dict.fromkeys(LAYERS, slow.clip)
         expected = {
             "unclipped": slow.through({**others, name: slow.relu})[1],
