@@ -63,14 +63,14 @@ def current_bounds(network: SpikingNetwork, input_range: InputRange | None) -> M
         NetworkError: A node's output has no bounds here; the message names it.
     """
     wires: Wires[Interval] = Wires(network)
-    found: dict[str, Interval] = {}
+    intervals: dict[str, Interval] = {}
     for name, parts in wires.walk():
         if not parts:
             wires[name] = _images(network, input_range)
             continue
         arriving = Interval(*(np.sum(bounds, axis=0) for bounds in zip(*parts, strict=True)))
         if name in network.neurons or name == network.output_name:
-            found[name] = arriving
+            intervals[name] = arriving
             channels = np.ones(network.shapes[name][0])
             wires[name] = Interval(0.0 * channels, channels, channels)
             continue
@@ -80,7 +80,7 @@ def current_bounds(network: SpikingNetwork, input_range: InputRange | None) -> M
             wires[name] = carried(node, arriving, shape) if integers else _carried(node, arriving, shape)
         except NetworkError as error:
             raise NetworkError(f"Node {name!r}: {error}") from None
-    return found
+    return intervals
 
 
 def _carried(node: nir.NIRNode, arriving: Interval, shape: tuple[int, ...]) -> Interval:

@@ -84,7 +84,7 @@ def with_readout(network: SpikingNetwork, constant: NDArray[np.float64], steps: 
 
 
 def _with_rest(network: SpikingNetwork, once: NDArray[np.float64]) -> SpikingNetwork:
-    """Adds neurons that hear nothing, fire in the first step, and bring `once` to the Output, in the weights' bits."""
+    """Adds neurons without inputs that fire in step 1 and bring `once` to the Output, in the weights' bits."""
     if not once.any():
         return network
     _, largest = signed_range(WEIGHT_BITS if network.quantisation is None else network.quantisation.weight_bits)
