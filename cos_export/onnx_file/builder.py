@@ -40,23 +40,23 @@ class GraphBuilder:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._values: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
-        self._taken: set[str] = set()
+        self._used: set[str] = set()
         self._reserved: set[str] = set()
         self._bytes = 0
 
     def reserve(self, *names: str) -> None:
         """Keeps names for the values that ask for them with `reserved=True`."""
-        self._taken.update(names)
+        self._used.update(names)
         self._reserved.update(names)
 
-    def _name(self, wanted: str, reserved: bool) -> str:
+    def _name(self, preferred: str, reserved: bool) -> str:
         if reserved:
-            self._reserved.remove(wanted)
-            return wanted
-        name, count = wanted, 2
-        while name in self._taken:
-            name, count = f"{wanted}~{count}", count + 1
-        self._taken.add(name)
+            self._reserved.remove(preferred)
+            return preferred
+        name, count = preferred, 2
+        while name in self._used:
+            name, count = f"{preferred}~{count}", count + 1
+        self._used.add(name)
         return name
 
     def add(self, operator: str, inputs: Sequence[str], name: str, *, reserved: bool = False, **attributes: Any) -> str:

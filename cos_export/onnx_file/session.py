@@ -31,7 +31,7 @@ def run_session(
 ) -> list[Any]:
     """The outputs of a graph, which may hold a loop without an end.
 
-    ONNX Runtime hears of no signal while it computes. So it computes in a thread, and is told to end by this one.
+    ONNX Runtime notices no signal while it computes. So it computes in a thread, and is told to end by this one.
 
     Args:
         session: The graph.
@@ -44,13 +44,13 @@ def run_session(
         Exception: Whatever ONNX Runtime says; its errors have no other common base.
     """
     options = onnxruntime.RunOptions()
-    found: list[list[Any]] = []
+    results: list[list[Any]] = []
     failed: list[Exception] = []
     ended = threading.Event()
 
     def compute() -> None:
         try:
-            found.append(session.run(list(outputs), dict(feeds), options))
+            results.append(session.run(list(outputs), dict(feeds), options))
         except Exception as error:  # noqa: BLE001 - it is raised below, in the thread that asked
             failed.append(error)
         finally:
@@ -68,7 +68,7 @@ def run_session(
         raise TimeoutError(f"it was not done within {seconds:g} s")
     if failed:
         raise failed[0]
-    return found[0]
+    return results[0]
 
 
 def _end(options: onnxruntime.RunOptions, ended: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""What each NIR node that is no neuron becomes in ONNX."""
+"""What each NIR node that is not a neuron becomes in ONNX."""
 
 from __future__ import annotations
 

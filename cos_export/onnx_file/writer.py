@@ -179,14 +179,14 @@ def _layer_after_layer(
 
 
 def _feeding_neurons(network: SpikingNetwork) -> frozenset[str]:
-    """The nodes that some layer of neurons hears, through synapses alone."""
-    found: set[str] = set()
+    """The nodes that feed some layer of neurons, through synapses alone."""
+    feeding: set[str] = set()
     waiting = list(network.layers)
     while waiting:
-        fresh = {source for source in network.predecessors[waiting.pop()] if source not in network.neurons} - found
-        found |= fresh
+        fresh = {source for source in network.predecessors[waiting.pop()] if source not in network.neurons} - feeding
+        feeding |= fresh
         waiting += fresh
-    return frozenset(found)
+    return frozenset(feeding)
 
 
 def _steps_of(builder: GraphBuilder, name: str, counts: str, steps: int) -> tuple[str, ...]:
@@ -200,16 +200,18 @@ def _steps_of(builder: GraphBuilder, name: str, counts: str, steps: int) -> tupl
 
 
 def _readout(
-    builder: GraphBuilder, network: SpikingNetwork, name: str, sent: dict[str, tuple[str, ...]]
+    builder: GraphBuilder, network: SpikingNetwork, name: str, outputs: dict[str, tuple[str, ...]]
 ) -> tuple[str, ...]:
-    """What leaves a node between the last neurons and the Output, for each step or once for all; `sent` is added to."""
-    if name in sent:
-        return sent[name]
-    parts = [_readout(builder, network, source, sent) for source in network.predecessors[name]]
+    """What leaves a node between the last neurons and the Output, by step or once for all; `outputs` is added to."""
+    if name in outputs:
+        return outputs[name]
+    parts = [_readout(builder, network, source, outputs) for source in network.predecessors[name]]
     arriving = _summed(builder, f"readout/{name}", parts)
     apply = _synapse(builder, network, name)
-    sent[name] = tuple(apply(value, f"readout/{_step(name, t, arriving)}/current") for t, value in enumerate(arriving))
-    return sent[name]
+    outputs[name] = tuple(
+        apply(value, f"readout/{_step(name, t, arriving)}/current") for t, value in enumerate(arriving)
+    )
+    return outputs[name]
 
 
 def _synapse(builder: GraphBuilder, network: SpikingNetwork, name: str, window: int = 1) -> Synapse:

@@ -31,18 +31,18 @@ def _run(session, images, feeds=None):
 
 def _assert_equal(network, model, images, steps, *, feeds=None, states=None, exact=True):
     found = _run(_session(model), images, feeds)
-    wanted = simulate(network, images, steps, states=states, device="cpu")
-    assert found["logits"].shape == wanted.logits.shape
+    expected = simulate(network, images, steps, states=states, device="cpu")
+    assert found["logits"].shape == expected.logits.shape
     for name in network.layers:
         assert found[f"spikes/{name}"].dtype == np.bool_
-        assert found[f"spikes/{name}"].shape == wanted.spikes[name].shape
-        assert not (found[f"spikes/{name}"] != wanted.spikes[name]).any(), name
+        assert found[f"spikes/{name}"].shape == expected.spikes[name].shape
+        assert not (found[f"spikes/{name}"] != expected.spikes[name]).any(), name
     if exact:
-        np.testing.assert_array_equal(found["logits"], wanted.logits)
+        np.testing.assert_array_equal(found["logits"], expected.logits)
     else:
-        np.testing.assert_allclose(found["logits"], wanted.logits, rtol=1e-5, atol=1e-5)
-    assert any(wanted.spikes[name].any() for name in network.layers)
-    return wanted
+        np.testing.assert_allclose(found["logits"], expected.logits, rtol=1e-5, atol=1e-5)
+    assert any(expected.spikes[name].any() for name in network.layers)
+    return expected
 
 
 _RNG = np.random.default_rng(0)
@@ -97,12 +97,12 @@ def test_every_number_of_steps_and_any_batch_from_one_file(steps):
 def test_every_kind_of_neuron(condition, reset, extra):
     network = build.residual(np.random.default_rng(3), condition=condition, reset=reset, **extra)
     images = build.images(network, 4)
-    wanted = _assert_equal(network, build_model(network, 5), images, 5)
+    expected = _assert_equal(network, build_model(network, 5), images, 5)
     if condition == ">=" and not extra:
         # Ties happen, so the two comparisons do differ.
         strict = {name: replace(spec, condition=">") for name, spec in network.neurons.items()}
         other = simulate(network.with_neurons(strict), images, 5)
-        assert any((other.spikes[name] != wanted.spikes[name]).any() for name in network.layers)
+        assert any((other.spikes[name] != expected.spikes[name]).any() for name in network.layers)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -110,10 +110,10 @@ def test_every_kind_of_neuron(condition, reset, extra):
 def test_random_networks(seed, steps, batch, per_sample):
     network = build.random_network(seed)
     found = _run(_session(build_model(network, steps, per_sample=per_sample)), build.images(network, batch, seed))
-    wanted = simulate(network, build.images(network, batch, seed), steps, device="cpu")
+    expected = simulate(network, build.images(network, batch, seed), steps, device="cpu")
     for name in network.layers:
-        assert np.array_equal(found[f"spikes/{name}"], wanted.spikes[name])
-    np.testing.assert_array_equal(found["logits"], wanted.logits)
+        assert np.array_equal(found[f"spikes/{name}"], expected.spikes[name])
+    np.testing.assert_array_equal(found["logits"], expected.logits)
 
 
 def test_a_uniform_threshold_is_one_number():
@@ -216,10 +216,10 @@ def test_onnx_reference_evaluator_agrees():
     arrays = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
     defaults = {entry.name: arrays[entry.name] for entry in model.graph.input if entry.name in arrays}
     found = dict(zip(evaluator.output_names, evaluator.run(None, {"images": images, **defaults}), strict=True))
-    wanted = simulate(network, images, 3)
-    np.testing.assert_array_equal(found["logits"], wanted.logits)
+    expected = simulate(network, images, 3)
+    np.testing.assert_array_equal(found["logits"], expected.logits)
     for name in network.layers:
-        np.testing.assert_array_equal(found[f"spikes/{name}"], wanted.spikes[name])
+        np.testing.assert_array_equal(found[f"spikes/{name}"], expected.spikes[name])
 
 
 def test_names_that_look_like_ours_do_not_collide():
