@@ -158,9 +158,9 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
             )
         return GraphFacts(dt=None if dt is None else number("dt", dt))
     for key, value in CONTRACT.items():
-        found = word(key, metadata) if isinstance(value, str) else number(key, metadata.get(key, value))
-        if found not in (None, value):
-            raise NetworkError(f"The graph's metadata says {key} = {found!r}, and only {value!r} can be run.")
+        actual = word(key, metadata) if isinstance(value, str) else number(key, metadata.get(key, value))
+        if actual not in (None, value):
+            raise NetworkError(f"The graph's metadata says {key} = {actual!r}, and only {value!r} can be run.")
     numerics = word("numerics", metadata) or FLOAT32
     if numerics not in NUMERICS:
         known = " and ".join(f'"{name}"' for name in NUMERICS)

@@ -100,10 +100,10 @@ def open_content(file: h5py.File, group: str, most: int) -> Content:
     name = group.encode()
     if name not in list(_members(file.id, ())):
         raise RefusedContentError(f"it has no group {group!r}")
-    found = _open(file.id, name, (group,))
-    if not isinstance(found, h5py.h5g.GroupID):
+    opened = _open(file.id, name, (group,))
+    if not isinstance(opened, h5py.h5g.GroupID):
         raise RefusedContentError(f"{group!r} is not a group")
-    _walk(found, (), content)
+    _walk(opened, (), content)
     return content
 
 
@@ -129,13 +129,13 @@ def _walk(group: Any, path: tuple[str, ...], content: Content) -> None:
         raise RefusedContentError(f"{_at(path)} lies more than {_DEPTH} groups deep")
     for raw in _members(group, path):
         here = (*path, _name(raw, path))
-        found = _open(group, raw, here)
+        opened = _open(group, raw, here)
         if len(content.groups) + len(content.entries) > _OBJECTS:
             raise RefusedContentError(f"it has more than {_OBJECTS:,} groups and data sets")
-        if isinstance(found, h5py.h5g.GroupID):
-            _walk(found, here, content)
-        elif isinstance(found, h5py.h5d.DatasetID):
-            _add(found, here, content)
+        if isinstance(opened, h5py.h5g.GroupID):
+            _walk(opened, here, content)
+        elif isinstance(opened, h5py.h5d.DatasetID):
+            _add(opened, here, content)
         else:
             raise RefusedContentError(f"{_at(here)} is neither a group nor a data set")
 
@@ -155,8 +155,8 @@ def _at(path: tuple[str, ...]) -> str:
     return repr("/".join(shown)) if path else "it"
 
 
-def _add(found: Any, path: tuple[str, ...], content: Content) -> None:
-    creation = found.get_create_plist()
+def _add(dataset: Any, path: tuple[str, ...], content: Content) -> None:
+    creation = dataset.get_create_plist()
     if creation.get_external_count() or creation.get_layout() not in (
         h5py.h5d.COMPACT,
         h5py.h5d.CONTIGUOUS,
@@ -166,22 +166,22 @@ def _add(found: Any, path: tuple[str, ...], content: Content) -> None:
     for number in range(creation.get_nfilters()):
         if creation.get_filter(number)[0] not in _FILTERS:
             raise RefusedContentError(f"{_at(path)} is compressed by a filter other than gzip, szip, shuffle and lzf")
-    if found.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+    if dataset.get_space().get_simple_extent_type() == h5py.h5s.NULL:
         raise RefusedContentError(f"{_at(path)} is empty")
-    shape = tuple(int(n) for n in found.shape)
+    shape = tuple(int(n) for n in dataset.shape)
     count = math.prod(shape)
     try:
-        dtype = found.dtype
+        dtype = dataset.dtype
     except TypeError as error:
         raise RefusedContentError(f"{_at(path)} is of a type that numpy has no name for ({error})") from None
-    data = h5py.Dataset(found)
+    data = h5py.Dataset(dataset)
     if h5py.check_string_dtype(dtype) is not None:
         if count > _OBJECTS:
             raise RefusedContentError(f"{_at(path)} holds {count:,} texts; {_OBJECTS:,} are taken at most")
         _grow(content, path, count * dtype.itemsize)
         content.entries.append(Entry(path, shape, None, _text(data, path, content)))
     elif dtype.kind in "biuf" and dtype.itemsize <= 8 and h5py.check_enum_dtype(dtype) is None:
-        _check_stored(found, creation, path, count * dtype.itemsize, dtype.itemsize)
+        _check_stored(dataset, creation, path, count * dtype.itemsize, dtype.itemsize)
         _grow(content, path, count * dtype.itemsize)
         content.entries.append(Entry(path, shape, dtype.newbyteorder("=").str))
         content.sets.append(data)
@@ -189,9 +189,9 @@ def _add(found: Any, path: tuple[str, ...], content: Content) -> None:
         raise RefusedContentError(f"{_at(path)} is of type {dtype}; numbers of up to 8 bytes and text are taken")
 
 
-def _check_stored(found: Any, creation: Any, path: tuple[str, ...], size: int, item: int) -> None:
+def _check_stored(dataset: Any, creation: Any, path: tuple[str, ...], size: int, item: int) -> None:
     """Refuses arrays that the file does not hold: they would be made of nothing, at any size it claims."""
-    stored, chunked = found.get_storage_size(), creation.get_layout() == h5py.h5d.CHUNKED
+    stored, chunked = dataset.get_storage_size(), creation.get_layout() == h5py.h5d.CHUNKED
     if size and (stored == 0 if chunked else stored < size):
         raise RefusedContentError(f"{_at(path)} claims {size:,} bytes, and the file holds {stored:,} of them")
     if chunked and math.prod(creation.get_chunk()) * item > max(_PIECE, 2 * size):

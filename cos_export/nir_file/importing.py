@@ -64,13 +64,13 @@ def import_graph(
     nodes = dict.fromkeys(graph.nodes)
     neurons: dict[str, NeuronSpec] = {}
     spread = 0
-    found: dict[str, Shape] = {}
+    shapes: dict[str, Shape] = {}
     feeds = predecessors(graph)
     for name in topological_order(graph):
         node = graph.nodes[name]
         if not feeds[name] and not isinstance(node, nir.Input):
             raise NetworkError(f"Node {name!r} ({type(node).__name__}) has no edge into it and is not an Input.")
-        shape = found[feeds[name][0]] if feeds[name] else ()
+        shape = shapes[feeds[name][0]] if feeds[name] else ()
         try:
             if isinstance(node, nir.IF):
                 if np.size(node.v_threshold) < math.prod(shape):
@@ -78,10 +78,10 @@ def import_graph(
                 if spread > _LARGEST_SPREAD:
                     raise NetworkError(f"fewer parameters than neurons are taken for {_LARGEST_SPREAD:,} of them.")
                 spec = neurons[name] = _neurons(node, shape, facts, reset, condition, dt)
-                nodes[name], found[name] = _plain_if(node, spec), shape
+                nodes[name], shapes[name] = _plain_if(node, spec), shape
             else:
-                found[name] = output_shape(node, shape)
-                nodes[name] = _with_types(node, shape, found[name])
+                shapes[name] = output_shape(node, shape)
+                nodes[name] = _with_types(node, shape, shapes[name])
         except (InputError, NetworkError) as error:
             raise type(error)(f"Node {name!r} ({type(node).__name__}): {error}") from None
     network = SpikingNetwork(

@@ -25,13 +25,13 @@ INPUT_KEYS = ("input_mean", "input_std", "class_names")
 
 def input_metadata(network: SpikingNetwork) -> dict[str, str | FloatArray]:
     """What is written on the graph: nothing of what the network does not say."""
-    found: dict[str, str | FloatArray] = {}
+    entries: dict[str, str | FloatArray] = {}
     if network.normalisation is not None:
         for name, values in network.normalisation.to_dict().items():
-            found[f"input_{name}"] = np.array(values, np.float32)
+            entries[f"input_{name}"] = np.array(values, np.float32)
     if network.class_names is not None:
-        found["class_names"] = json.dumps(network.class_names)
-    return found
+        entries["class_names"] = json.dumps(network.class_names)
+    return entries
 
 
 def read_normalisation(metadata: Mapping[str, Any]) -> Normalisation | None:
@@ -40,16 +40,16 @@ def read_normalisation(metadata: Mapping[str, Any]) -> Normalisation | None:
     Raises:
         NetworkError: Half of it is missing, or it is not one.
     """
-    given = {key: metadata[f"input_{key}"] for key in ("mean", "std") if f"input_{key}" in metadata}
-    if not given:
+    stored = {key: metadata[f"input_{key}"] for key in ("mean", "std") if f"input_{key}" in metadata}
+    if not stored:
         return None
-    if len(given) == 1:
-        raise NetworkError(f"The graph's metadata has input_{next(iter(given))} alone: mean and std belong together.")
-    for key, value in given.items():
+    if len(stored) == 1:
+        raise NetworkError(f"The graph's metadata has input_{next(iter(stored))} alone: mean and std belong together.")
+    for key, value in stored.items():
         if np.asarray(value).dtype.kind not in "iuf" or np.ndim(value) > 1:
             raise NetworkError(f"input_{key} in the graph's metadata must be one number, or one for each channel.")
     try:
-        return Normalisation(*(tuple(np.atleast_1d(value).tolist()) for value in given.values()))
+        return Normalisation(*(tuple(np.atleast_1d(value).tolist()) for value in stored.values()))
     except CosExportError as error:
         raise NetworkError(f"The graph's metadata has a normalisation that cannot be used: {error}") from error
 

@@ -35,8 +35,8 @@ def _storable(key: object, value: Any) -> bool:
 
 def floats(key: str, value: Any) -> FloatArray | None:
     """A float32 array of finite numbers, or None if there is none; errors are those of `array`."""
-    found = array(key, value)
-    return None if found is None else found.astype(np.float32)
+    values = array(key, value)
+    return None if values is None else values.astype(np.float32)
 
 
 def array(key: str, value: Any) -> NDArray[Any] | None:
@@ -68,12 +68,12 @@ def number(key: str, value: Any) -> float:
     Raises:
         NetworkError: It is something else.
     """
-    found = np.asarray(value)
-    if found.dtype.kind not in "iuf" or found.size != 1:
+    stored = np.asarray(value)
+    if stored.dtype.kind not in "iuf" or stored.size != 1:
         raise NetworkError(f"{key} = {value!r} in the metadata; it must be a number.")
-    if not np.isfinite(found).all():
+    if not np.isfinite(stored).all():
         raise NetworkError(f"{key} = {value!r} in the metadata; it must be finite.")
-    return float(found.item())
+    return float(stored.item())
 
 
 def integer(key: str, value: Any, least: int, most: int = MAX_STEPS) -> int:
@@ -82,7 +82,7 @@ def integer(key: str, value: Any, least: int, most: int = MAX_STEPS) -> int:
     Raises:
         NetworkError: It is something else.
     """
-    found = number(key, value)
-    if not found.is_integer() or not least <= found <= most:
+    whole = number(key, value)
+    if not whole.is_integer() or not least <= whole <= most:
         raise NetworkError(f"{key} = {value!r} in the metadata; it must be a whole number from {least} to {most}.")
-    return int(found)
+    return int(whole)

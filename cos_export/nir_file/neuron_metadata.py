@@ -45,20 +45,20 @@ def window_metadata(network: SpikingNetwork) -> dict[str, dict[str, int]]:
 
 def neuron_metadata(spec: NeuronSpec) -> dict[str, Any]:
     """What is written on a spiking node."""
-    found: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "v_init": np.asarray(spec.v_init, np.float32),
         "reset_mechanism": spec.reset,
         "spike_condition": spec.condition,
     }
     if spec.bias is not None:
-        found["v_bias"] = np.asarray(spec.bias, np.float32)
+        metadata["v_bias"] = np.asarray(spec.bias, np.float32)
     if spec.silent is not None:
-        found["silent"] = np.asarray(spec.silent, np.uint8)
+        metadata["silent"] = np.asarray(spec.silent, np.uint8)
     if spec.levels is not None:
-        found["levels"] = int(spec.levels)
+        metadata["levels"] = int(spec.levels)
     if spec.scale is not None:
-        found["integer_scale"] = np.asarray(spec.scale, np.float64)
-    return found
+        metadata["integer_scale"] = np.asarray(spec.scale, np.float64)
+    return metadata
 
 
 def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:

@@ -94,15 +94,15 @@ def _node(name: str, entry: Any) -> nir.NIRNode:
             f"Node {name!r} is of type {kind}, which cannot be run as an integrate-and-fire network{why}. "
             f"Known are {', '.join(known_types())}."
         )
-    given = {"metadata": {}, **entry}
-    for key, value in given.items():
+    stored = {"metadata": {}, **entry}
+    for key, value in stored.items():
         if isinstance(value, dict) != (key == "metadata"):
             what = "a group" if isinstance(value, dict) else "not a group"
             raise NetworkError(f"Node {name!r} ({kind}) cannot be read: its {key} is {what}.")
     # NIR's constructors compute with the shape that arrives, and nobody has checked the fields yet.
-    declared = {key: given.pop(key, None) for key in _DECLARED.get(kind, ())}
+    declared = {key: stored.pop(key, None) for key in _DECLARED.get(kind, ())}
     try:
-        node = nir.dict2NIRNode(given | dict.fromkeys(declared))
+        node = nir.dict2NIRNode(stored | dict.fromkeys(declared))
     except (ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise NetworkError(f"Node {name!r} ({kind}) cannot be read: {error}") from error
     if "input_shape" in declared:

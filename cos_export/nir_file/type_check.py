@@ -25,7 +25,7 @@ def refused_by_nir(graph: nir.NIRGraph) -> dict[str, str]:
     Returns:
         By the node's name, what the installed `nir` says.
     """
-    found: dict[str, str] = {}
+    refusals: dict[str, str] = {}
     for name, written in graph.nodes.items():
         if isinstance(written, nir.Input | nir.Output | nir.IF):
             continue
@@ -37,8 +37,8 @@ def refused_by_nir(graph: nir.NIRGraph) -> dict[str, str]:
                 [("input", "node"), ("node", "output")],
             )
         except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
-            found[name] = str(error)[:500]
-    return found
+            refusals[name] = str(error)[:500]
+    return refusals
 
 
 def type_check_notes(refused: Mapping[str, str]) -> list[str]:

@@ -64,10 +64,10 @@ def write_nir(network: SpikingNetwork, path: str | os.PathLike[str], *, strip_v_
             raise NetworkError(f"The network cannot be written as NIR: {error}") from error
         draft.write_bytes(content.getbuffer())
         try:
-            found = import_graph(graph_of(read_own(draft, "node"), draft))
+            actual = import_graph(graph_of(read_own(draft, "node"), draft))
         except CosExportError as error:
             raise NetworkError(f"The NIR file that was written does not read back: {error}") from error
-        difference = _difference(network, graph, found)
+        difference = _difference(network, graph, actual)
         if difference:
             raise NetworkError(f"The NIR file that was written differs from the network: {difference}.")
     return refused_by_nir(graph)
@@ -182,14 +182,14 @@ def _identical(one: Any, other: Any) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def _difference(network: SpikingNetwork, written: nir.NIRGraph, found: SpikingNetwork) -> str | None:
-    """Where `found`, read back, is not `network`, which was `written`; None if nowhere."""
-    if [tuple(edge) for edge in written.edges] != [tuple(edge) for edge in found.graph.edges]:
+def _difference(network: SpikingNetwork, written: nir.NIRGraph, actual: SpikingNetwork) -> str | None:
+    """Where `actual`, read back, is not `network`, which was `written`; None if nowhere."""
+    if [tuple(edge) for edge in written.edges] != [tuple(edge) for edge in actual.graph.edges]:
         return "the edges"
-    if set(written.nodes) != set(found.graph.nodes):
+    if set(written.nodes) != set(actual.graph.nodes):
         return "the nodes"
     for name, node in written.nodes.items():
-        other = found.graph.nodes[name]
+        other = actual.graph.nodes[name]
         if type(node) is not type(other):
             return f"the type of node {name!r}"
         for entry in fields(node):
@@ -197,15 +197,15 @@ def _difference(network: SpikingNetwork, written: nir.NIRGraph, found: SpikingNe
                 continue
             if not _identical(getattr(node, entry.name), getattr(other, entry.name)):
                 return f"{entry.name} of node {name!r}"
-    if dict(network.shapes) != dict(found.shapes):
+    if dict(network.shapes) != dict(actual.shapes):
         return "the shapes"
     for name, spec in network.neurons.items():
         stored = _stored(spec)
         for entry in fields(stored):
-            if not _identical(getattr(stored, entry.name), getattr(found.neurons[name], entry.name)):
+            if not _identical(getattr(stored, entry.name), getattr(actual.neurons[name], entry.name)):
                 return f"{entry.name} of the neurons {name!r}"
     kept = ("num_timesteps", "method", "rho", "calibration", "calibrated_timesteps", "quantisation")
     for key in (*kept, "schedule", "input_steps", "normalisation", "class_names"):
-        if getattr(network, key) != getattr(found, key):
+        if getattr(network, key) != getattr(actual, key):
             return key
     return None

@@ -57,8 +57,8 @@ def test_a_foreign_graph_means_what_nir_says(tmp_path, r, hard):
     assert (spec.condition, spec.reset, network.num_timesteps, network.method) == (">", "value", None, "none")
     images = build.dyadic(rng, 20, 4, low=-8, high=16)
     found = simulate(network, images, T).spikes["10"]
-    wanted = [_nir_reference(synapse.weight, synapse.bias, node, image, T) for image in images]
-    assert np.array_equal(found, np.stack(wanted, axis=1))
+    expected = [_nir_reference(synapse.weight, synapse.bias, node, image, T) for image in images]
+    assert np.array_equal(found, np.stack(expected, axis=1))
     assert found.any()
 
 
@@ -188,7 +188,7 @@ def test_node_metadata_counts_without_the_graphs(tmp_path):
     assert (found.neurons["if1"].reset, found.num_timesteps) == ("subtract", None)
 
 
-# --- what is no network ----------------------------------------------------------------------------------
+# --- what is not a network ----------------------------------------------------------------------------------
 
 
 def test_missing_and_broken_files(tmp_path):
