@@ -13,6 +13,6 @@ __all__ = ["divergence"]
 
 def divergence(network: SpikingNetwork, given: SpikingNetwork, steps: int, images: np.ndarray) -> float:
     """The mean KL of what `network` answers in `steps` steps from what `given` answers with activations."""
-    wanted = torch.from_numpy(ann_logits(given, images)).double().log_softmax(1)
-    found = torch.from_numpy(simulate(network, images, steps, record_spikes=False).logits[-1]).double().log_softmax(1)
-    return float((wanted.exp() * (wanted - found)).sum(1).mean())
+    expected = torch.from_numpy(ann_logits(given, images)).double().log_softmax(1)
+    actual = torch.from_numpy(simulate(network, images, steps, record_spikes=False).logits[-1]).double().log_softmax(1)
+    return float((expected.exp() * (expected - actual)).sum(1).mean())

@@ -220,10 +220,10 @@ def first_difference(fault: Fault) -> tuple[str, int, int, tuple[int, ...], bool
     right, wrong = _in_integers(fault.network), _in_integers(fault.plant(fault.network))
     found = []
     for sample, picture in enumerate(pictures()):
-        wanted, _ = integer_reference.run(right, picture, STEPS)
+        expected, _ = integer_reference.run(right, picture, STEPS)
         fired, _ = integer_reference.run(wrong, picture, STEPS)
         for rank, layer in enumerate(right.layers):
-            for at in map(tuple, np.argwhere(wanted[layer] != fired[layer]).tolist()):
+            for at in map(tuple, np.argwhere(expected[layer] != fired[layer]).tolist()):
                 found.append((at[0] + 1, rank, sample, at[1:], bool(fired[layer][at])))
     step, rank, sample, neuron, fires = min(found)
     return right.layers[rank], step, sample, neuron, fires
