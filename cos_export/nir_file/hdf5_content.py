@@ -4,9 +4,9 @@ libhdf5 does not survive every damaged file: one changed byte may end it in a se
 or in gigabytes. So `hdf5_process` runs this module as a program of its own, which imports h5py and numpy and nothing
 of this package, and which a limit on memory and processor time ends.
 
-Taken are groups and data sets of numbers and UTF-8 text that lie in the file itself, each at one place. Refused before
-they are followed: links to other files or places, external raw storage, virtual data sets, references, compound, opaque
-and enumerated types, sizes beyond what the file's own size allows.
+Accepted are groups and data sets of numbers and UTF-8 text that lie in the file itself, each at one place. Refused
+before they are followed: links to other files or places, external raw storage, virtual data sets, references, compound,
+opaque and enumerated types, sizes beyond what the file's own size allows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PIECE = 1 << 24
 
 
 class RefusedContentError(Exception):
-    """The file holds something that is not taken; the message says what and where."""
+    """The file holds something that is not accepted; the message says what and where."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def open_content(file: h5py.File, group: str, most: int) -> Content:
         most: Bytes that all arrays together may have.
 
     Raises:
-        RefusedContentError: Something is not taken.
+        RefusedContentError: Something is not accepted.
     """
     content = Content(most)
     name = group.encode()
@@ -109,7 +109,9 @@ def open_content(file: h5py.File, group: str, most: int) -> Content:
 
 def _members(group: Any, path: tuple[str, ...]) -> Iterator[bytes]:
     if group.get_num_objs() > _MEMBERS:
-        raise RefusedContentError(f"{_at(path)} has {group.get_num_objs():,} members; {_MEMBERS:,} are taken at most")
+        raise RefusedContentError(
+            f"{_at(path)} has {group.get_num_objs():,} members; at most {_MEMBERS:,} are accepted"
+        )
     return iter(group)
 
 
@@ -177,7 +179,7 @@ def _add(dataset: Any, path: tuple[str, ...], content: Content) -> None:
     data = h5py.Dataset(dataset)
     if h5py.check_string_dtype(dtype) is not None:
         if count > _OBJECTS:
-            raise RefusedContentError(f"{_at(path)} holds {count:,} texts; {_OBJECTS:,} are taken at most")
+            raise RefusedContentError(f"{_at(path)} holds {count:,} texts; at most {_OBJECTS:,} are accepted")
         _grow(content, path, count * dtype.itemsize)
         content.entries.append(Entry(path, shape, None, _text(data, path, content)))
     elif dtype.kind in "biuf" and dtype.itemsize <= 8 and h5py.check_enum_dtype(dtype) is None:
@@ -186,7 +188,9 @@ def _add(dataset: Any, path: tuple[str, ...], content: Content) -> None:
         content.entries.append(Entry(path, shape, dtype.newbyteorder("=").str))
         content.sets.append(data)
     else:
-        raise RefusedContentError(f"{_at(path)} is of type {dtype}; numbers of up to 8 bytes and text are taken")
+        raise RefusedContentError(
+            f"{_at(path)} is of type {dtype}; only numbers of up to 8 bytes and text are accepted"
+        )
 
 
 def _check_stored(dataset: Any, creation: Any, path: tuple[str, ...], size: int, item: int) -> None:
@@ -213,7 +217,7 @@ def _text(data: h5py.Dataset, path: tuple[str, ...], content: Content) -> tuple[
     for value in values:
         raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
         if len(raw) > _TEXT:
-            raise RefusedContentError(f"{_at(path)} holds a text of {len(raw):,} bytes; {_TEXT:,} are taken at most")
+            raise RefusedContentError(f"{_at(path)} holds a text of {len(raw):,} bytes; at most {_TEXT:,} are accepted")
         _grow(content, path, len(raw))
         try:
             strings.append(raw.decode())

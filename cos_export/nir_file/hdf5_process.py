@@ -57,7 +57,7 @@ class Hdf5Process:
             group: The group's name.
 
         Raises:
-            InputError: It is not a file, or holds something that is not taken (see `hdf5_content`), or the process
+            InputError: It is not a file, or holds something that is not accepted (see `hdf5_content`), or the process
                 that read it ended.
         """
         check_plain_file(path)
@@ -103,7 +103,7 @@ def read_own(path: Path, group: str) -> Tree:
     """As `read_tree`, in this process: for a file that this process has just written itself.
 
     Raises:
-        InputError: It holds something that is not taken.
+        InputError: It holds something that is not accepted.
     """
     try:
         with h5py.File(path, "r") as file:

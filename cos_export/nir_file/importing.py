@@ -76,7 +76,7 @@ def import_graph(
                 if np.size(node.v_threshold) < math.prod(shape):
                     spread += math.prod(shape)
                 if spread > _LARGEST_SPREAD:
-                    raise NetworkError(f"fewer parameters than neurons are taken for {_LARGEST_SPREAD:,} of them.")
+                    raise NetworkError(f"fewer parameters than neurons are accepted for {_LARGEST_SPREAD:,} of them.")
                 spec = neurons[name] = _neurons(node, shape, facts, reset, condition, dt)
                 nodes[name], shapes[name] = _plain_if(node, spec), shape
             else:

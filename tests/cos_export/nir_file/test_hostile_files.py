@@ -183,7 +183,7 @@ def test_a_named_pipe_is_not_waited_for(tmp_path):
 
 
 def test_what_is_read_is_what_the_file_holds(tmp_path):
-    """All types that are taken, in both byte orders, against h5py itself."""
+    """All types that are accepted, in both byte orders, against h5py itself."""
     rng = np.random.default_rng(0)
     arrays = {
         kind: (100 * rng.normal(size=(3, 5))).astype(kind)

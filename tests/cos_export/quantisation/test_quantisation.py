@@ -241,7 +241,7 @@ def test_averages_that_no_synapse_can_take_over_are_refused_by_node() -> None:
 
 
 def _bare_residual() -> SpikingNetwork:
-    """Spikes, and the input itself, are added to currents without a synapse; one layer hears the input alone."""
+    """Spikes, and the input itself, are added to currents without a synapse; the input alone feeds one layer."""
     rng = np.random.default_rng(4)
     shape = (3, 4, 4)
     specs = {name: neurons(rng, shape) for name in ("first", "second")}
