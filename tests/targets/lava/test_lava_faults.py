@@ -23,7 +23,7 @@ from cos_export.errors import TargetError, UnavailableError
 from cos_export.network import SpikingNetwork
 from targets.lava import LavaTarget, run_network, supervisor
 from targets.lava.environment import LavaEnvironment
-from targets.lava.job import Job
+from targets.lava.job import PROTOCOL, Job
 from targets.lava.process_group import members
 from targets.lava.supervisor import WORKER, supervise
 
@@ -256,7 +256,8 @@ def test_another_version_of_the_protocol(
     nothing_left.prefixes.append(job.segment_prefix)
     document = json.loads((job.folder / "job.json").read_text())
     (job.folder / "job.json").write_text(json.dumps({**document, "protocol": 99}))
-    with pytest.raises(TargetError, match="follows version 99 of the protocol, and this worker version 4: they come"):
+    expected = f"follows version 99 of the protocol, and this worker version {PROTOCOL}: they come"
+    with pytest.raises(TargetError, match=expected):
         supervise(lava_environment, job, _silent)
 
 
