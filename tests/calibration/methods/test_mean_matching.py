@@ -117,5 +117,5 @@ def test_layer_by_layer_goes_on_after_a_kill(network: SpikingNetwork, tmp_path: 
         resume=kept,
         progress=lambda stage, done, total: seen.append(stage),
     )
-    assert set(seen) == {LAYER_STAGE} and not kept.exists()
+    assert set(seen) == {LAYER_STAGE} and kept.exists(), "the result stays until its bundle is in place"
     assert all(np.array_equal(whole.neurons[name].v_init, again.neurons[name].v_init) for name in network.layers)
