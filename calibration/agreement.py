@@ -46,7 +46,7 @@ _MARGIN = 4.0
 def check_agreement(module: nn.Module, captured: Captured, images: FloatArray, *, device: str = "auto") -> FloatArray:
     """Refuses a network that does not compute what its module does on these images.
 
-    ReLUs are compared without the clipping at their thresholds, which is no fault of the capture. Where max pooling
+    ReLUs are compared without the clipping at their thresholds, which is not a fault of the capture. Where max pooling
     was replaced, the network is meant to be another, and nothing is compared.
 
     Args:

@@ -49,7 +49,7 @@ class Checkpoint:
             every: Seconds between two writes.
 
         Raises:
-            InputError: The file is no such state, or that of another calibration.
+            InputError: The file is not such a state, or that of another calibration.
         """
         self.path = path
         self._calibration = dict(calibration or {})

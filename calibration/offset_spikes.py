@@ -58,7 +58,7 @@ class OffsetSpikes:
         rho: Pre-simulation steps.
         samples: Images.
         psi: What the counts of each layer count: -k, ..., k.
-        layers: By layer, and by iterations of COS, of which 0 is no calibration.
+        layers: By layer, and by iterations of COS, of which 0 is not a calibration.
     """
 
     steps: int

@@ -16,7 +16,7 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     """The device called `name`; "auto" is the first CUDA device if there is one, else the CPU.
 
     Raises:
-        InputError: `name` is no device.
+        InputError: `name` is not a device.
         UnavailableError: The device is not on this machine.
     """
     if str(name) == "auto":
@@ -24,11 +24,11 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"{name!r} is no device. Use auto, cpu, cuda or cuda:N.") from error
+        raise InputError(f"{name!r} is not a device. Use auto, cpu, cuda or cuda:N.") from error
     if device.type == "cpu":
         return device
     if device.type != "cuda":
-        raise InputError(f"{name!r} is no device that is supported. Use auto, cpu, cuda or cuda:N.")
+        raise InputError(f"{name!r} is not a device that is supported. Use auto, cpu, cuda or cuda:N.")
     count = torch.cuda.device_count()
     if not torch.cuda.is_available() or (device.index or 0) >= count:
         raise UnavailableError(f"{name!r} is not on this machine, which has {count} CUDA devices. Use --device cpu.")

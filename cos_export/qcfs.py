@@ -120,7 +120,7 @@ class QCFS(nn.Module):
 
     Attributes:
         threshold: lambda, a parameter of shape ().
-        levels: L. It is no part of the state dict: build the module with the L it was trained with.
+        levels: L. It is not part of the state dict: build the module with the L it was trained with.
 
     Raises:
         InputError: L is below 1, or lambda is not a positive number.

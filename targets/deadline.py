@@ -16,7 +16,7 @@ def check_deadline(deadline: float | None) -> None:
     """Checks the seconds that a user allows.
 
     Raises:
-        InputError: It is no positive number.
+        InputError: It is not a positive number.
     """
     if deadline is not None and not (math.isfinite(deadline) and deadline > 0):
         raise InputError(f"deadline must be a positive number of seconds, and is {deadline}.")

@@ -117,7 +117,7 @@ WRONG = {
     "wrong shape": (["digits", "--data", "wide.npz"], 2, "does not take images of shape (1, 16, 16)"),
     "no such method": (["digits", "--method", "best"], 2, "There is no calibration method 'best'"),
     "no such target": (["digits", "--targets", "loihi"], 2, "loihi"),
-    "no such device": (["digits", "--device", "tpu"], 2, "'tpu' is no device"),
+    "no such device": (["digits", "--device", "tpu"], 2, "'tpu' is not a device"),
     "absent device": (["digits", "--device", "cuda:7"], 3, "'cuda:7' is not on this machine"),
     "zero steps": (["digits", "--steps", "0"], 2, "steps"),
     "a folder with other files": (

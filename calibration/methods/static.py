@@ -107,8 +107,8 @@ class Static(StaticMethod):
 
         Raises:
             InputError: A layer is reset to a value or has silent neurons: the gradient is that of the plain neuron with
-                the soft reset. Or weights of a network of integers are to be tuned, or what are no images be mirrored,
-                or `start_from` is another network.
+                the soft reset. Or weights of a network of integers are to be tuned, or inputs that are not images
+                be mirrored, or `start_from` is another network.
         """
         self._check_network(network)
         if isinstance(self.start_from, NetworkReference):

@@ -154,7 +154,7 @@ def network_of(path: str | os.PathLike[str]) -> SpikingNetwork:
 
     Raises:
         BundleError: The folder is not a bundle, or a file in it is missing or altered.
-        InputError: There is no such file, or it is no HDF5 file.
-        NetworkError: What the file holds is no feed-forward network of integrate-and-fire neurons.
+        InputError: There is no such file, or it is not an HDF5 file.
+        NetworkError: What the file holds is not a feed-forward network of integrate-and-fire neurons.
     """
     return load(path).network if Path(path).is_dir() else read_nir(path)

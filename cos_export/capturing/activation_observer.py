@@ -99,7 +99,7 @@ class _Watching(fx.Interpreter):
 
     def feed(self, placeholders: Mapping[fx.Node, Tensor]) -> None:
         """Runs it once, each placeholder holding its tensor."""
-        # What is no tensor (a token, an unused constant) is never read, but has a place.
+        # What is not a tensor (a token, an unused constant) is never read, but has a place.
         self.run(*[placeholders.get(node) for node in self.graph.nodes if node.op == "placeholder"])
 
     def run_node(self, n: fx.Node) -> Any:

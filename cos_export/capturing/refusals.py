@@ -25,7 +25,7 @@ _NORM = (
     "use nn.BatchNorm1d or nn.BatchNorm2d, which fold into the weights",
 )
 _SOFTMAX = (
-    "it is no neuron",
+    "it is not a neuron",
     "remove it: the largest logit is the same without, and the loss can apply it in training",
 )
 _PAD = (

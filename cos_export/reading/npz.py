@@ -248,7 +248,7 @@ def read_header(file: BinaryIO, where: str) -> ArrayHeader:
     content = io.BytesIO(field + file.read(length))
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     try:
-        # numpy and Python warn of odd spellings, which are no concern of the user's.
+        # numpy and Python warn of odd spellings, which do not concern the user.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shape, fortran_order, dtype = read(content, max_header_size=MAX_HEADER)

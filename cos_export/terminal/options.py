@@ -125,7 +125,7 @@ def numbers(option: str, listed: str | None) -> list[float] | None:
     """The numbers of a list with commas, or None if there is none.
 
     Raises:
-        InputError: One is no number.
+        InputError: One is not a number.
     """
     if listed is None:
         return None

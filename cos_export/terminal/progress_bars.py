@@ -17,7 +17,7 @@ from cos_export.terminal.printable import printable, words
 __all__ = ["progress_bars"]
 
 PATIENCE = 1.0
-"""Seconds that a stage must take for a console that is no terminal to be told of its end."""
+"""Seconds that a stage must take for a console that is not a terminal to be told of its end."""
 
 INTERVAL = 10.0
 """Seconds between two lines about one stage on such a console."""

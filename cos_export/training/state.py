@@ -111,7 +111,7 @@ def read_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str, 
         data: As for `write_state`.
 
     Raises:
-        InputError: The file is no such state, is cut short, or is that of another network, recipe or data set.
+        InputError: The file is not such a state, is cut short, or is that of another network, recipe or data set.
     """
     about, tensors = _content(path)
     _check_same(path, "recipe", about["recipe"], recipe.to_dict())

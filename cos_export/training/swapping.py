@@ -32,7 +32,7 @@ def swap_activations(
         lambda = max over batches of the p-th percentile of the ReLU's positive outputs, p = 100: their maximum
 
     A module that is used in several places is swapped in all of them and keeps one threshold. ReLUs that are
-    functions (torch.relu, torch.nn.functional.relu) are no modules and stay: `cos_export.inspect_module` lists them.
+    functions (torch.relu, torch.nn.functional.relu) are not modules and stay: `cos_export.inspect_module` lists them.
 
     Args:
         model: A trained network, changed in place; left in the mode and on the device it was in.

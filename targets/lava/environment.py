@@ -81,7 +81,7 @@ def find(*, netx: bool = False) -> LavaEnvironment:
         raise UnavailableError(f"Lava is not installed: the environment at {root} was never completed. {advice}")
     python = root / "bin" / "python"
     if not os.access(python, os.X_OK):
-        raise UnavailableError(f"The environment at {root} is broken: {python} is no program. {advice}")
+        raise UnavailableError(f"The environment at {root} is broken: {python} is not a program. {advice}")
     versions = _versions(root, "lava_nc")
     if versions != [LAVA_VERSION]:
         found = f"lava-nc {', '.join(versions)}" if versions else "no lava-nc"

@@ -22,12 +22,12 @@ def in_integers(node: LoweredNode) -> LoweredNode:
     """The node in integers: its neurons' arrays as int32, and its weights, which must be integers, as they are.
 
     Raises:
-        NetworkError: A number is no integer or does not fit into 24 bits, or the node divides.
+        NetworkError: A number is not an integer or does not fit into 24 bits, or the node divides.
     """
     if node.kind == "neuron":
         return _neurons(node)
     if node.kind == "pool" and node.settings["divisor"] != 1:
-        raise NetworkError("an average is no integer. Sum, and divide in the weights that follow.")
+        raise NetworkError("an average is not an integer. Sum, and divide in the weights that follow.")
     for key, array in node.arrays.items():
         _check_whole(key, array)
     return node
@@ -55,7 +55,7 @@ def _neurons(node: LoweredNode) -> LoweredNode:
 
 def _check_whole(key: str, array: NDArray[Any]) -> None:
     if not np.array_equal(array, np.rint(array)):
-        raise NetworkError(f"{key} holds numbers that are no integers, and the network is one of integers.")
+        raise NetworkError(f"{key} holds numbers that are not integers, and the network is one of integers.")
 
 
 def _int24(key: str, array: NDArray[Any]) -> NDArray[np.int32]:

@@ -121,7 +121,7 @@ def _remove_incomplete(root: Path) -> None:
         return
     if not ((root / BEGUN).exists() or (root / _COMPLETE).exists()):
         raise InputError(
-            f"{root} exists, and is no environment that was installed here, so it is left alone. Remove it, or "
+            f"{root} exists, and is not an environment that was installed here, so it is left alone. Remove it, or "
             f"name another folder in {LOCATION_VARIABLE}."
         )
     shutil.rmtree(root)

@@ -145,7 +145,7 @@ def _group(theta: int) -> dict[str, Any]:
 def _whole(values: Any, what: str) -> Integers:
     array = np.asarray(values, np.float64)
     if not np.array_equal(array, np.rint(array)):
-        raise NetworkError(f"{what} holds numbers that are no integers.")
+        raise NetworkError(f"{what} holds numbers that are not integers.")
     return array.astype(np.int64)
 
 

@@ -118,7 +118,7 @@ def test_is_the_scalar_reference(steps: int, rho: int, levels: int | None) -> No
         ([2.0, 2.0, 2.0, 2.0], 0, 0, 0),
         # No spike and v(4) = -3.5: nothing to take back.
         ([-1.0, -1.0, -1.0, -1.0], 0, 0, 0),
-        # v(4) = 0 after a tie at the first step is no offset.
+        # v(4) = 0 after a tie at the first step is not an offset.
         ([0.5, 0.0, 0.0, 0.0], 0, 0, 0),
     ],
 )

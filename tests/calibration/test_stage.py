@@ -102,7 +102,7 @@ def test_refusals() -> None:
         calibrate(network, IMAGES[:, :1], "half", 1)
     with pytest.raises(InputError, match="not finite"):
         calibrate(network, np.full((1, 2, 5, 5), np.nan, np.float32), "half", 1)
-    with pytest.raises(InputError, match="'tpu' is no device"):
+    with pytest.raises(InputError, match="'tpu' is not a device"):
         calibrate(network, IMAGES, "half", 1, device="tpu")
     if not torch.cuda.is_available():
         with pytest.raises(UnavailableError, match="0 CUDA devices"):

@@ -122,7 +122,7 @@ def strict_comparison(network: SpikingNetwork) -> SpikingNetwork:
 def strict_comparison_of_floors(network: SpikingNetwork) -> SpikingNetwork:
     """floor(m) > theta, where floor(m) >= theta is m >= theta: the same spikes as of potentials one lower.
 
-    No network of integers has potentials that meet a threshold, so that a strict comparison of m itself is no fault.
+    No network of integers has potentials that meet a threshold, so that a strict comparison of m itself is not a fault.
     """
     return _with_second(network, v_init=network.neurons["second"].v_init - 1)
 

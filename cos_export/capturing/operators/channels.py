@@ -83,7 +83,7 @@ def _permute(call: Call) -> Converted:
     order = _axes(call.arguments, len(value.shape) + 1)
     if order is None or order[0] != 0 or order[value.split + 1 :] != list(range(value.split + 1, len(order))):
         raise Unsupported(
-            "it re-orders axes that are no channels",
+            "it re-orders axes that are not channels",
             "keep (channels, height, width) whole until the flatten; channels alone can be shuffled",
         )
     axes = [axis - 1 for axis in order[1 : value.split + 1]]

@@ -223,4 +223,4 @@ def create(
         return pool(settings["kernel"], settings["stride"], settings["padding"], settings["divisor"], dtype)
     if kind == "flatten":
         return flatten(settings["shape"])
-    raise ValueError(f"a node of kind {kind!r} is no synapse")
+    raise ValueError(f"a node of kind {kind!r} is not a synapse")

@@ -32,7 +32,7 @@ class SampleSchedule:
             self._file = Spikes(job, node)
 
     def at(self, time_step: int) -> Turn | None:
-        """The turn at one of Lava's steps, or None if it is no sample's."""
+        """The turn at one of Lava's steps, or None if it is not a sample's."""
         return self._turns.at(time_step)
 
     def write(self, sample: int, t: int, leaving: np.ndarray) -> None:

@@ -68,7 +68,7 @@ def test_one_iteration_corrects_exactly_one_spike(currents: list[float], theta: 
         ([-1.0, 0.0, 4.0], 1, 2.001),
         # Twice: from 2.001 the first two steps fire at 0.001 and not at 0.001: quiet potential 0.001 -> up by 1.
         ([-1.0, 0.0, 4.0], 2, 3.001),
-        # Exactly at the threshold at t = 1: the tie fires, v = 0, then 0: v(rho) = 0 is no offset.
+        # Exactly at the threshold at t = 1: the tie fires, v = 0, then 0: v(rho) = 0 is not an offset.
         ([0.5, 0.0], 1, 0.5),
         # Saturated: every step fires and v(rho) = 2.5, so the maximum is over nothing: up by 1001.001.
         ([2.0, 2.0], 1, 1001.501),

@@ -77,7 +77,7 @@ def test_accuracy_counts_right_answers_at_every_step() -> None:
         ({"steps": 0}, "at least 1"),
         ({"steps": None}, "how many with steps="),
         ({"batch_size": 0}, "batch_size"),
-        ({"device": "quantum"}, "is no device"),
+        ({"device": "quantum"}, "is not a device"),
         ({"states": SampleStates(v_init={"third": np.zeros((7, 6), np.float32)})}, "'third', which the network"),
         ({"states": SampleStates(v_init={"second": np.zeros((6,), np.float32)})}, r"must have shape \(7, 6\)"),
         ({"states": SampleStates(), "calibration": COS()}, "not both"),

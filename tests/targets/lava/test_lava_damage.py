@@ -89,7 +89,7 @@ def test_a_damaged_environment_is_one_line(copied: Path, name: str) -> None:
 
 def test_a_python_that_is_gone(copied: Path) -> None:
     (copied / "bin" / "python").unlink()
-    with pytest.raises(UnavailableError, match=r"is no program.*--install lava"):
+    with pytest.raises(UnavailableError, match=r"is not a program.*--install lava"):
         run_network(NETWORK, integer_images(NETWORK, 1), STEPS)
 
 
@@ -136,7 +136,7 @@ def test_installing_makes_a_damaged_environment_anew(
         root.mkdir()
 
     monkeypatch.setattr(installation, "_make", make)
-    with pytest.raises(UnavailableError, match="is no program"):
+    with pytest.raises(UnavailableError, match="is not a program"):
         installation.install()
     assert made == [copied]
 

@@ -130,11 +130,11 @@ def test_numbers_that_are_no_integers_are_named() -> None:
     rng = np.random.default_rng(0)
     network = in_fixed_point(sequential(rng, (2, 4, 4), [conv2d(rng, 2, 3), IF, pool(nir.AvgPool2d), IF]), 0)
     batch = integer_images(network, 1)
-    with pytest.raises(NetworkError, match=r"Node 'avgpool2d2' .* an average is no integer"):
+    with pytest.raises(NetworkError, match=r"Node 'avgpool2d2' .* an average is not an integer"):
         lower(network, batch, 1)
     network = in_fixed_point(sequential(rng, (2, 4, 4), [conv2d(rng, 2, 3), IF]), 0)
     network.graph.nodes["conv2d0"].weight[0, 0, 0, 0] += 0.25
-    with pytest.raises(NetworkError, match=r"Node 'conv2d0' \(Conv2d\): weight holds numbers that are no integers"):
+    with pytest.raises(NetworkError, match=r"Node 'conv2d0' \(Conv2d\): weight holds numbers that are not integers"):
         lower(network, batch, 1)
 
 

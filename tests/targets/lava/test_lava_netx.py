@@ -126,7 +126,7 @@ def test_what_netx_cannot_express_is_named(tmp_path: Path) -> None:
     ("field", "value", "message"),
     [
         ("weight", 128, "weights go from -?[0-9]+ to 128"),
-        ("weight", 0.5, "weight holds numbers that are no integers"),
+        ("weight", 0.5, "weight holds numbers that are not integers"),
         ("bias", 32768, "biases go from -?[0-9]+ to 32768"),
         ("bias", -32769, "biases go from -32769"),
     ],

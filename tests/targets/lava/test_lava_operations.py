@@ -148,7 +148,7 @@ def test_affine_linear_scale_and_flatten_are_those_of_torch(worker_modules: Simp
 
 
 def test_an_unknown_kind_and_an_unknown_node_are_refused(worker_modules: SimpleNamespace) -> None:
-    with pytest.raises(ValueError, match="'delay' is no synapse"):
+    with pytest.raises(ValueError, match="'delay' is not a synapse"):
         worker_modules.operations.create("delay", {}, {})
     with pytest.raises(NetworkError, match="type Delay cannot be run in Lava"):
         lower_synapse(nir.Delay(np.ones(3)))

@@ -76,7 +76,7 @@ def test_an_environment_is_found_by_its_files(root: Path) -> None:
     ("spoil", "reason"),
     [
         (lambda root: (root / "installing.json").write_text("{}"), "was never completed"),
-        (lambda root: (root / "bin" / "python").unlink(), "is no program"),
+        (lambda root: (root / "bin" / "python").unlink(), "is not a program"),
         (lambda root: (root / "lib/python3.10/site-packages/lava_nc-0.10.0.dist-info").rmdir(), "holds no lava-nc"),
     ],
 )
@@ -139,7 +139,7 @@ def test_installing_what_is_there_only_tries_it(root: Path, monkeypatch: pytest.
 def test_a_folder_of_somebody_else_is_left_alone(root: Path) -> None:
     root.mkdir()
     (root / "thesis.txt").write_text("do not delete")
-    with pytest.raises(InputError, match=r"is no environment that was installed here.*COS_EXPORT_LAVA_ENV"):
+    with pytest.raises(InputError, match=r"is not an environment that was installed here.*COS_EXPORT_LAVA_ENV"):
         install()
     assert (root / "thesis.txt").read_text() == "do not delete"
 

@@ -1,4 +1,4 @@
-"""Channels that are joined, cut or re-ordered, signed values that are no spikes, and what they become."""
+"""Channels that are joined, cut or re-ordered, signed values that are not spikes, and what they become."""
 
 import nir
 import numpy as np
