@@ -189,5 +189,5 @@ def _clock_steps(network: SpikingNetwork, samples: int, steps: int) -> int:
 def _deadline(network: SpikingNetwork, samples: int, steps: int, backend: Backend) -> float:
     """Seconds within which even a busy machine should be done."""
     work = multiply_accumulates(network) * samples * steps / _WORK_PER_SECOND[backend]
-    turns = _STEP_SECONDS * len(network.order) * _clock_steps(network, samples, steps)
-    return _STARTING_SECONDS + work + turns
+    stepping = _STEP_SECONDS * len(network.order) * _clock_steps(network, samples, steps)
+    return _STARTING_SECONDS + work + stepping

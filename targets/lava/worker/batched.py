@@ -16,21 +16,21 @@ __all__ = ["build"]
 
 def build(job: Job) -> tuple[AbstractProcess, int]:
     """The readout's process, connected to all others, and the number of Lava's steps to run."""
-    from processes.batched.stage_process import Heard, stage_process
+    from processes.batched.stage_process import InputLayer, stage_process
 
     stages = sorted(cut(job.nodes), key=lambda stage: stage.node.kind == "output")
     late = segments(stages, job.cores, job.interval, each_step=not job.layerwise)
     needed = {node.name for stage in stages for node in stage.sources}
-    unheard = [stage.node for stage in stages if stage.node.kind == "neuron" and stage.node.name not in needed]
+    unread = [stage.node for stage in stages if stage.node.kind == "neuron" and stage.node.name not in needed]
     processes = {}
     for stage in stages:
         name, last = stage.node.name, stage.node.kind == "output"
-        heard = tuple(
-            Heard(node.name, node.shape, late[name] - late[node.name] + _waits(job, stage.node, node))
-            for node in [*stage.sources, *(unheard if last else [])]
+        input_layers = tuple(
+            InputLayer(node.name, node.shape, late[name] - late[node.name] + _waits(job, stage.node, node))
+            for node in [*stage.sources, *(unread if last else [])]
         )
-        processes[name] = stage_process(job, stage, late[name], heard)
-        for place, source in enumerate(heard):
+        processes[name] = stage_process(job, stage, late[name], input_layers)
+        for place, source in enumerate(input_layers):
             processes[source.name].s_out.connect(processes[name].port(place))
     groups = -(-job.samples // job.batch)
     readout = stages[-1].node
@@ -38,7 +38,7 @@ def build(job: Job) -> tuple[AbstractProcess, int]:
 
 
 def _waits(job: Job, node: Node, source: Node) -> int:
-    """Steps that a layer's spikes wait for the readout, which hears the first of each in the same step.
+    """Steps that a layer's spikes wait for the readout, which takes the first of each in the same step.
 
     A layer of neurons adds them up as they come.
     """

@@ -97,7 +97,7 @@ def constant_current(stage: Stage, job: Job) -> np.ndarray:
     shapes = {node.name: node.shape for node in job.nodes}
     currents = Currents(stage, np.float64)
     zeros = {node.name: np.zeros((1, *node.shape)) for node in stage.sources}
-    currents.begin(np.zeros((1, *shapes[stage.input_name])) if stage.hears_input else None)
+    currents.begin(np.zeros((1, *shapes[stage.input_name])) if stage.reads_input else None)
     return np.asarray(currents.step(zeros)[0])
 
 
@@ -109,7 +109,7 @@ def largest_sums(stage: Stage, job: Job) -> dict[str, float]:
     entry = next(node for node in job.nodes if node.name == stage.input_name)
     dtype = np.dtype(np.float64)
     values = {node.name: np.ones((1, *node.shape)) for node in stage.sources}
-    if stage.hears_input:
+    if stage.reads_input:
         images = entry.array("images")
         brightest = 0.0 if images is None else max(float(images.max()), -float(images.min()))
         values[entry.name] = np.full((1, *entry.shape), brightest)

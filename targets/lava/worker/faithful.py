@@ -1,4 +1,4 @@
-"""Builds the Lava network of the faithful back end: stock synapses, our neurons, one sample at a time.
+"""Builds the Lava network of the faithful back end: Lava's synapses, our neurons, one sample at a time.
 
 Each synapse delivers one step late, so all that meets in one port must have come through equally many:
 shorter ways are made longer by synapses that only delay.
@@ -68,8 +68,8 @@ class _Builder:
         self._nodes = {node.name: node for node in job.nodes}
         self._wires: dict[str, list[_Wire]] = {}
         self._stages = {stage.node.name: stage for stage in cut(job.nodes)}
-        heard = {source.name for stage in self._stages.values() for source in stage.sources}
-        self._unheard = [node for node in job.nodes if node.kind == "neuron" and node.name not in heard]
+        read = {source.name for stage in self._stages.values() for source in stage.sources}
+        self._unread = [node for node in job.nodes if node.kind == "neuron" and node.name not in read]
         self._readout = _readout_only(job.nodes)
         self._largest: dict[str, float] = {}
         if job.integers:
@@ -110,11 +110,11 @@ class _Builder:
         return [replace(self._delayed(wire, latest - wire.delay), opens=opens) for wire in wires]
 
     def _in_step(self, node: Node, wires: Sequence[_Wire]) -> list[_Wire]:
-        """What is added in the readout, which hears the first spike of each layer in one step, however deep it is."""
+        """What is added in the readout, which takes the first spike of each layer in one step, however deep it is."""
         opens = [wire.opens for wire in wires if wire.opens is not None]
         if len(opens) < len(wires):
             raise JobError(
-                f"Node {node.name!r}, which is read out, adds layers of different depth that a layer of neurons hears "
+                f"Node {node.name!r}, which is read out, adds layers of different depth that a layer of neurons takes "
                 'through the same synapse, too. Use the "batched" back end.'
             )
         last = max(opens)
@@ -156,13 +156,13 @@ class _Builder:
 
         return [_Wire(source_process(self._job, node).s_out, node.shape, 0, False)]
 
-    def _neuron_process(self, node: Node, unheard: tuple[tuple[int, ...], ...] = ()) -> tuple[int, AbstractProcess]:
+    def _neuron_process(self, node: Node, unread: tuple[tuple[int, ...], ...] = ()) -> tuple[int, AbstractProcess]:
         from processes.faithful.neuron_process import neuron_process
 
         arriving = self._arriving(node)
         constant = constant_current(self._stages[node.name], self._job)
         delay = arriving[0].delay
-        process = neuron_process(self._job, node, delay, constant, unheard)
+        process = neuron_process(self._job, node, delay, constant, unread)
         for wire in arriving:
             wire.port().connect(process.a_in)
         return delay, process
@@ -172,9 +172,9 @@ class _Builder:
         return [_Wire(process.s_out, node.shape, delay, True, node.opens)]
 
     def _accumulator(self, node: Node) -> tuple[int, AbstractProcess]:
-        delay, process = self._neuron_process(node, tuple(other.shape for other in self._unheard))
-        for place, other in enumerate(self._unheard):
-            self._wires[other.name][0].source.connect(getattr(process, f"unheard_{place}"))
+        delay, process = self._neuron_process(node, tuple(other.shape for other in self._unread))
+        for place, other in enumerate(self._unread):
+            self._wires[other.name][0].source.connect(getattr(process, f"unread_{place}"))
         return delay, process
 
     def _convolution(self, node: Node) -> list[_Wire]:

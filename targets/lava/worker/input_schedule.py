@@ -13,7 +13,7 @@ __all__ = ["InputSchedule"]
 class InputSchedule:
     """A layer of neurons, or the readout, `delay` synapses away from the Input.
 
-    Outside its turns it holds still: it integrates no bias and sends no spike. Potentials are float64, as all
+    Outside its window it holds still: it integrates no bias and sends no spike. Potentials are float64, as all
     that Lava's synapses send, or int32.
 
     Args:
@@ -32,20 +32,20 @@ class InputSchedule:
 
     def step(self, time_step: int, current: np.ndarray) -> np.ndarray:
         """One step of Lava, counted from 1: the spikes that leave, of node's shape."""
-        turn = self._schedule.at(time_step)
-        if turn is None:
+        scheduled = self._schedule.at(time_step)
+        if scheduled is None:
             return self._none
         if self._neurons is None:
-            if turn.fires is not None:
-                self._schedule.write(turn.number, turn.fires, current + self._constant)
+            if scheduled.fires is not None:
+                self._schedule.write(scheduled.number, scheduled.fires, current + self._constant)
             return self._none
-        if turn.number != self._sample:
-            self._sample = turn.number
-            self._neurons.begin(turn.number, 1)
-        whole = current if turn.constant is None else current + self._constant
-        self._neurons.charge(turn.constant, whole[None])
-        if turn.fires is None:
+        if scheduled.number != self._sample:
+            self._sample = scheduled.number
+            self._neurons.begin(scheduled.number, 1)
+        whole = current if scheduled.constant is None else current + self._constant
+        self._neurons.charge(scheduled.constant, whole[None])
+        if scheduled.fires is None:
             return self._none
         leaving = self._neurons.fire()[0]
-        self._schedule.write(turn.number, turn.fires, leaving)
+        self._schedule.write(scheduled.number, scheduled.fires, leaving)
         return leaving

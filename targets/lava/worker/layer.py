@@ -46,7 +46,7 @@ class Layer:
             self._sources = {source.name: WindowSchedule(job, source, late, groups) for source in stage.sources}
             self._numbers = {source.name: zeros(job.batch, source.shape, small) for source in stage.sources}
         entry = next(n for n in job.nodes if n.name == stage.input_name)
-        self._images = entry.array("images") if stage.hears_input else None
+        self._images = entry.array("images") if stage.reads_input else None
         # The step from which on the Input sends zero.
         self._shown: int = entry.settings["shown"]
         potential = np.int32 if job.integers else np.float32
@@ -66,37 +66,37 @@ class Layer:
 
         Args:
             time_step: Which.
-            spikes: Of the layers that the stage hears, by name: (batch, ...), as they are wanted at this step.
+            spikes: By name of the layer that sends them, (batch, ...): those that the stage needs at this step.
 
         Returns:
             What leaves the stage, (batch, ...), or None if it rests.
         """
         self._leaving = None
-        turn = self._schedule.at(time_step)
-        if turn is None:
+        scheduled = self._schedule.at(time_step)
+        if scheduled is None:
             return None
-        first = turn.number * self._job.batch
+        first = scheduled.number * self._job.batch
         count = min(self._job.batch, self._job.samples - first)
-        if turn.number != self._group:
-            self._group = turn.number
+        if scheduled.number != self._group:
+            self._group = scheduled.number
             self._begin(first, count)
         for name, source in self._sources.items():
-            sent = source.at(time_step)
-            if sent is not None and sent.fires is not None:
+            source_step = source.at(time_step)
+            if source_step is not None and source_step.fires is not None:
                 self._numbers[name] += spikes[name]
-        if turn.fires is None:
+        if scheduled.fires is None:
             return None
-        if turn.fires == self._shown:
+        if scheduled.fires == self._shown:
             self._show_nothing()
-        self._place = (turn.fires, first, count)
+        self._place = (scheduled.fires, first, count)
         if self._neurons is None:
             self._leaving = self._currents.step(spikes)
         elif self._job.layerwise:
-            if turn.fires == 0:
+            if scheduled.fires == 0:
                 self._train = self._neurons.counts(self._currents.step(self._numbers), self._job.steps)
-            self._leaving = self._neurons.audible(self._train > turn.fires)
+            self._leaving = self._neurons.audible(self._train > scheduled.fires)
         else:
-            self._leaving = self._neurons.step(turn.fires, self._currents.step(spikes))
+            self._leaving = self._neurons.step(scheduled.fires, self._currents.step(spikes))
         return self._leaving
 
     def record(self) -> None:

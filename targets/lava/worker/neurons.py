@@ -106,7 +106,7 @@ class Neurons:
             n = clip(floor(m / theta), 0, T),  m = v_init + sum over the window of I(t) + beta(t)
 
         With the strict comparison n = clip(ceil(m / theta) - 1, 0, T). What is silent fires in this count, too, and
-        is not to be heard: see `audible`. The potentials stay at v_init.
+        must not reach the next layers: see `audible`. The potentials stay at v_init.
 
         Args:
             current: The sum over the window of I(t), (batch, ...).

@@ -42,7 +42,7 @@ def segments(stages: Sequence[Stage], cores: int, steps: int, *, each_step: bool
     """The run that each stage belongs to, by its node's name, counted from 0.
 
     Args:
-        stages: In an order in which each comes after those that it hears.
+        stages: In an order in which each comes after those that it takes spikes from.
         cores: Runs that there may be.
         steps: T.
         each_step: As of `work`.

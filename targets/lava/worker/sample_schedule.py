@@ -1,11 +1,11 @@
-"""The turns of a layer that one sample after the other runs through, and what is written of it."""
+"""The schedule of a layer that one sample after the other runs through, and what is written of it."""
 
 from __future__ import annotations
 
 import numpy as np
 from job import PROGRESS_FILE, Job, Node
 from neurons import Outputs, Spikes
-from window_schedule import Turn, WindowSchedule
+from window_schedule import ScheduledStep, WindowSchedule
 
 __all__ = ["SampleSchedule"]
 
@@ -31,8 +31,8 @@ class SampleSchedule:
         elif job.record_spikes:
             self._file = Spikes(job, node)
 
-    def at(self, time_step: int) -> Turn | None:
-        """The turn at one of Lava's steps, or None if it is not a sample's."""
+    def at(self, time_step: int) -> ScheduledStep | None:
+        """What the layer does at one of Lava's steps, or None if no sample is there."""
         return self._turns.at(time_step)
 
     def write(self, sample: int, t: int, leaving: np.ndarray) -> None:

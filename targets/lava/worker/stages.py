@@ -17,15 +17,15 @@ class Stage:
     Attributes:
         node: The layer of neurons, or the Output.
         synapses: What lies between it and its sources, in topological order.
-        sources: The layers of neurons that it hears.
-        hears_input: Whether the Input reaches it, too.
+        sources: The layers of neurons that it takes spikes from.
+        reads_input: Whether the Input reaches it, too.
         input_name: The Input.
     """
 
     node: Node
     synapses: tuple[Node, ...]
     sources: tuple[Node, ...]
-    hears_input: bool
+    reads_input: bool
     input_name: str
 
 
@@ -55,7 +55,7 @@ def cut(nodes: Sequence[Node]) -> tuple[Stage, ...]:
                 node=node,
                 synapses=tuple(n for n in nodes if n.name in needed),
                 sources=tuple(n for n in nodes if n.name in sources and n.kind == "neuron"),
-                hears_input=entry in sources,
+                reads_input=entry in sources,
                 input_name=entry,
             )
         )

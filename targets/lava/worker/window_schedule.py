@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from job import Job, Node
 
-__all__ = ["Turn", "WindowSchedule"]
+__all__ = ["ScheduledStep", "WindowSchedule"]
 
 
-class Turn(NamedTuple):
+class ScheduledStep(NamedTuple):
     """What a layer does at a step.
 
     Attributes:
@@ -24,7 +24,7 @@ class Turn(NamedTuple):
 
 
 class WindowSchedule:
-    """The turns of a layer whose window opens after `on` steps of a sample's clock.
+    """When a layer whose window opens after `on` steps of a sample's clock adds up and fires.
 
     A sample's clock starts `delay` steps late at this layer, and that of the next one `interval` steps later. The layer
     fires in the steps on + 1 .. on + T of it. Under the layer-wise schedule it adds up before, and constant currents
@@ -42,14 +42,14 @@ class WindowSchedule:
         self._delay, self._opens = delay, node.opens
         self._lead = job.steps - 1 if job.layerwise else 0
 
-    def at(self, time_step: int) -> Turn | None:
-        """The turn at one of Lava's steps k = 1, 2, ..., or None if the layer rests."""
+    def at(self, time_step: int) -> ScheduledStep | None:
+        """What the layer does at one of Lava's steps k = 1, 2, ..., or None if the layer rests."""
         clock = time_step - self._delay
         number = (clock - self._opens - self._steps - 1) // self._interval + 1
         if not 0 <= number < self._count:
             return None
         fires = clock - number * self._interval - self._opens - 1
-        return Turn(number, self._within(fires + self._lead), self._within(fires))
+        return ScheduledStep(number, self._within(fires + self._lead), self._within(fires))
 
     def _within(self, step: int) -> int | None:
         return step if 0 <= step < self._steps else None

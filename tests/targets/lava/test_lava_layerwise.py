@@ -37,10 +37,10 @@ def layerwise(network: SpikingNetwork) -> SpikingNetwork:
 
 
 def skipping(*, shared: bool = False, **choices: Any) -> SpikingNetwork:
-    """Three layers; the third hears the first and the image, too, and the readout hears all three and the image.
+    """Three layers; the third reads the first and the image, too, and the readout reads all three and the image.
 
     Args:
-        shared: Whether the third layer and the readout hear the image and the first through one synapse.
+        shared: Whether the third layer and the readout read the image and the first through one synapse.
         choices: Of the neurons.
     """
     rng = np.random.default_rng(5)
@@ -164,17 +164,17 @@ def test_a_synapse_is_computed_once_for_all_steps(
     monkeypatch.setattr(worker_modules.currents.Currents, "step", step)
     stages = worker_modules.stages.cut(job.nodes)
     layers = {stage.node.name: worker_modules.layer.Layer(job, stage, 0) for stage in stages}
-    sent: dict[str, list[Any]] = {name: [] for name in layers}
+    outputs: dict[str, list[Any]] = {name: [] for name in layers}
     opens = {node.name: node.opens for node in job.nodes}
     for time_step in range(1, job.clock_steps(3) + 1):
         for stage in stages:
             name, spikes = stage.node.name, {}
             for source in stage.sources:
                 wait = opens[name] - opens[source.name] if stage.node.kind == "output" else 0
-                frames = sent[source.name][: len(sent[source.name]) - wait]
+                frames = outputs[source.name][: len(outputs[source.name]) - wait]
                 spikes[source.name] = frames[-1] if frames else np.zeros((batch, *source.shape), bool)
             leaving = layers[name].advance(time_step, spikes)
-            sent[name].append(np.zeros((batch, *stage.node.shape), bool) if leaving is None else leaving)
+            outputs[name].append(np.zeros((batch, *stage.node.shape), bool) if leaving is None else leaving)
             layers[name].record()
     expected = simulate(network, batches, steps, device="cpu")
     for index, name in enumerate(network.order):
@@ -192,11 +192,11 @@ def test_turns(worker_modules: SimpleNamespace, steps: int) -> None:
     schedule = worker_modules.window_schedule.WindowSchedule(job, SimpleNamespace(opens=opens), delay, count)
     fires, constants = {}, {}
     for time_step in range(1, delay + count * interval + opens + 2 * steps):
-        turn = schedule.at(time_step)
-        if turn is not None and turn.fires is not None:
-            fires[time_step] = (turn.number, turn.fires)
-        if turn is not None and turn.constant is not None:
-            constants[time_step] = (turn.number, turn.constant)
+        scheduled = schedule.at(time_step)
+        if scheduled is not None and scheduled.fires is not None:
+            fires[time_step] = (scheduled.number, scheduled.fires)
+        if scheduled is not None and scheduled.constant is not None:
+            constants[time_step] = (scheduled.number, scheduled.constant)
     window = [(s * interval + delay + opens + k, (s, k - 1)) for s in range(count) for k in range(1, steps + 1)]
     assert fires == dict(window)
-    assert constants == {time_step - (steps - 1): turn for time_step, turn in window}
+    assert constants == {time_step - (steps - 1): scheduled for time_step, scheduled in window}

@@ -119,8 +119,8 @@ def uneven_ways() -> SpikingNetwork:
     )
 
 
-def unheard_layers() -> SpikingNetwork:
-    """Two layers that nothing hears, which fire all the same; and a readout that is fed by neurons alone."""
+def unread_layers() -> SpikingNetwork:
+    """Two layers that nothing reads, which fire all the same; and a readout that is fed by neurons alone."""
     rng = _rng()
     specs = {"if1": neurons(rng, (4,)), "if2": neurons(rng, (2, 2, 2)), "if3": neurons(rng, (3,))}
     nodes = {
@@ -156,11 +156,11 @@ def every_option() -> SpikingNetwork:
     return sequential(rng, (2, 5, 5), layers, condition=">", reset="value", bias_steps=3, silenced=True)
 
 
-ALIKE = (convolutions, pooling, scaled, uneven_ways, unheard_layers, partly_flattened, every_option)
+ALIKE = (convolutions, pooling, scaled, uneven_ways, unread_layers, partly_flattened, every_option)
 """What the faithful back end is tried on, too, which takes longer."""
 
 
-@pytest.mark.parametrize("make", [uneven_ways, unheard_layers])
+@pytest.mark.parametrize("make", [uneven_ways, unread_layers])
 def test_stages_that_work_steps_behind_each_other_hear_what_they_should(make: Callable[[], SpikingNetwork]) -> None:
     """A stage for each core: what skips a stage is kept as long as the longest way takes."""
     network = make()

@@ -20,7 +20,7 @@ from layout import channels_first, channels_last, wire_shape
 from stages import Stage
 
 
-class Heard(NamedTuple):
+class InputLayer(NamedTuple):
     """A layer whose spikes come to a stage.
 
     Attributes:
@@ -35,24 +35,24 @@ class Heard(NamedTuple):
 
 
 class StageProcess(AbstractProcess):
-    """A stage over a batch: one InPort for each layer that it hears, each (batch, ..., channels).
+    """A stage over a batch: one InPort for each layer that it takes spikes from, each (batch, ..., channels).
 
     Args:
         job: What to run.
         stage: This process's part.
         late: Steps that it is behind the first stage.
-        heard: The layers that it hears. There may be more than the stage needs: Lava finds the processes
-            of a network along its connections, so a layer that nothing needs sends its spikes here, too.
+        input_layers: The layers that it takes spikes from. There may be more than the stage needs: Lava finds the
+            processes of a network along its connections, so a layer that nothing needs sends its spikes here, too.
     """
 
-    def __init__(self, *, job: Job, stage: Stage, late: int, heard: tuple[Heard, ...]) -> None:
-        super().__init__(job=job, stage=stage, late=late, heard=heard)
-        for place, source in enumerate(heard):
+    def __init__(self, *, job: Job, stage: Stage, late: int, input_layers: tuple[InputLayer, ...]) -> None:
+        super().__init__(job=job, stage=stage, late=late, input_layers=input_layers)
+        for place, source in enumerate(input_layers):
             setattr(self, f"s_in_{place}", InPort(shape=wire_shape(job.batch, source.shape)))
         self.s_out = OutPort(shape=wire_shape(job.batch, stage.node.shape))
 
     def port(self, place: int) -> InPort:
-        """The InPort of the `place`-th layer that it hears."""
+        """The InPort of the `place`-th layer that it takes spikes from."""
         return getattr(self, f"s_in_{place}")
 
 
@@ -67,8 +67,8 @@ class StageModel(PyLoihiProcessModel):
         super().__init__(proc_params)
         job, stage = proc_params["job"], proc_params["stage"]
         self._layer = Layer(job, stage, proc_params["late"])
-        self._heard: tuple[Heard, ...] = proc_params["heard"]
-        self._kept: list[deque[np.ndarray]] = [deque() for _ in self._heard]
+        self._input_layers: tuple[InputLayer, ...] = proc_params["input_layers"]
+        self._kept: list[deque[np.ndarray]] = [deque() for _ in self._input_layers]
         self._fires = stage.node.kind == "neuron"
         self._rest = np.zeros(wire_shape(job.batch, stage.node.shape), np.uint8)
 
@@ -77,7 +77,7 @@ class StageModel(PyLoihiProcessModel):
         self._receive(late=False)
         due = {
             source.name: channels_first(kept.popleft())
-            for source, kept in zip(self._heard, self._kept, strict=True)
+            for source, kept in zip(self._input_layers, self._kept, strict=True)
             if len(kept) > max(source.lag - 1, 0)
         }
         leaving = self._layer.advance(self.time_step, due)
@@ -87,13 +87,13 @@ class StageModel(PyLoihiProcessModel):
         self._receive(late=True)
 
     def _receive(self, *, late: bool) -> None:
-        for place, (source, kept) in enumerate(zip(self._heard, self._kept, strict=True)):
+        for place, (source, kept) in enumerate(zip(self._input_layers, self._kept, strict=True)):
             if (source.lag > 0) == late:
                 kept.append(getattr(self, f"s_in_{place}").recv())
 
 
-def stage_process(job: Job, stage: Stage, late: int, heard: tuple[Heard, ...]) -> StageProcess:
-    """A `StageProcess` with one port for each layer of `heard`."""
-    names = [f"s_in_{place}" for place in range(len(heard))]
+def stage_process(job: Job, stage: Stage, late: int, input_layers: tuple[InputLayer, ...]) -> StageProcess:
+    """A `StageProcess` with one port for each layer of `input_layers`."""
+    names = [f"s_in_{place}" for place in range(len(input_layers))]
     made = with_ports(StageProcess, StageModel, names, ["s_out"], np.uint8)
-    return made(job=job, stage=stage, late=late, heard=heard)
+    return made(job=job, stage=stage, late=late, input_layers=input_layers)

@@ -19,14 +19,14 @@ from lava_ports import with_ports
 
 
 class NeuronProcess(AbstractProcess):
-    """A layer of neurons, or the readout, behind stock synapses.
+    """A layer of neurons, or the readout, behind Lava's own synapses.
 
     Args:
         job: What to run.
         node: The layer, or the Output.
         delay: Synapses between the Input and this layer, each of which costs one step.
         constant: What the biases of the synapses in front add to each step's current.
-        unheard: Shapes of layers whose spikes nothing needs; they come here so that Lava finds them.
+        unread: Shapes of layers whose spikes nothing needs; they come here so that Lava finds them.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class NeuronProcess(AbstractProcess):
         node: Node,
         delay: int,
         constant: np.ndarray,
-        unheard: tuple[tuple[int, ...], ...] = (),
+        unread: tuple[tuple[int, ...], ...] = (),
     ) -> None:
-        super().__init__(job=job, node=node, delay=delay, constant=constant, unheard=len(unheard))
+        super().__init__(job=job, node=node, delay=delay, constant=constant, unread=len(unread))
         self.a_in = InPort(shape=lava_shape(node.shape))
         self.s_out = OutPort(shape=lava_shape(node.shape))
-        for place, shape in enumerate(unheard):
-            setattr(self, f"unheard_{place}", InPort(shape=lava_shape(shape)))
+        for place, shape in enumerate(unread):
+            setattr(self, f"unread_{place}", InPort(shape=lava_shape(shape)))
 
 
 class NeuronModel(PyLoihiProcessModel):
@@ -54,21 +54,21 @@ class NeuronModel(PyLoihiProcessModel):
         self._shape = node.shape
         self._schedule = InputSchedule(proc_params["job"], node, proc_params["delay"], proc_params["constant"])
         self._dtype = port_type(proc_params["job"])
-        self._unheard = range(proc_params["unheard"])
+        self._unread = range(proc_params["unread"])
 
     def run_spk(self) -> None:
         """One step."""
         current = from_lava(self.a_in.recv(), self._shape)
-        for place in self._unheard:
-            getattr(self, f"unheard_{place}").recv()
+        for place in self._unread:
+            getattr(self, f"unread_{place}").recv()
         spikes = self._schedule.step(self.time_step, current)
         self.s_out.send(to_lava(spikes.astype(self._dtype)))
 
 
 def neuron_process(
-    job: Job, node: Node, delay: int, constant: np.ndarray, unheard: tuple[tuple[int, ...], ...] = ()
+    job: Job, node: Node, delay: int, constant: np.ndarray, unread: tuple[tuple[int, ...], ...] = ()
 ) -> NeuronProcess:
-    """A `NeuronProcess` with one more port for each of `unheard`."""
-    names = ["a_in", *(f"unheard_{place}" for place in range(len(unheard)))]
+    """A `NeuronProcess` with one more port for each of `unread`."""
+    names = ["a_in", *(f"unread_{place}" for place in range(len(unread)))]
     made = with_ports(NeuronProcess, NeuronModel, names, ["s_out"], port_type(job))
-    return made(job=job, node=node, delay=delay, constant=constant, unheard=unheard)
+    return made(job=job, node=node, delay=delay, constant=constant, unread=unread)

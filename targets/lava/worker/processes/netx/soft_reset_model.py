@@ -48,25 +48,25 @@ class SoftResetModel(PyLifModelBitAcc):
     def run_spk(self) -> None:
         """One step."""
         arriving = self.a_in.recv()
-        turn = self._schedule.at(self.time_step)
+        scheduled = self._schedule.at(self.time_step)
         if self._start is None:
             self._start = self.v.copy()
             self.scale_bias()
             self.scale_threshold()
             self._bias = np.array(self.effective_bias)
-        if turn is None:
+        if scheduled is None:
             self.s_out.send(np.zeros(self.v.shape, np.int32))
             return
-        if turn.number != self._sample:
-            self._sample = turn.number
+        if scheduled.number != self._sample:
+            self._sample = scheduled.number
             self.u[:], self.v[:] = 0, self._start
-        self.effective_bias = self._bias if turn.constant is not None else np.zeros_like(self._bias)
+        self.effective_bias = self._bias if scheduled.constant is not None else np.zeros_like(self._bias)
         self.subthr_dynamics(activation_in=arriving)
-        if turn.fires is None:
+        if scheduled.fires is None:
             self.s_out.send(np.zeros(self.v.shape, np.int32))
             return
         fired = self.spiking_activation()
         self.reset_voltage(spike_vector=fired)
         leaving = arriving + self._bias if self._node.kind == "output" else fired
-        self._schedule.write(turn.number, turn.fires, from_lava(leaving, self._node.shape))
+        self._schedule.write(scheduled.number, scheduled.fires, from_lava(leaving, self._node.shape))
         self.s_out.send(fired.astype(np.int32))
