@@ -107,14 +107,14 @@ def with_potentials(network: SpikingNetwork, kept: Mapping[str, Tensor]) -> Spik
 
 def _changes(before: SpikingNetwork, result: SpikingNetwork) -> dict[str, Tensor]:
     """The arrays of a calibrated network that are not those of the network before."""
-    found = {}
+    arrays = {}
     kinds = {"neuron": (before.neurons, result.neurons), "node": (before.graph.nodes, result.graph.nodes)}
     for kind, (old, new) in kinds.items():
         for name, entry in new.items():
             for key, value in vars(entry).items():
                 if isinstance(value, np.ndarray) and value is not getattr(old[name], key):
-                    found[f"{kind}/{key}/{name}"] = torch.from_numpy(value)
-    return found
+                    arrays[f"{kind}/{key}/{name}"] = torch.from_numpy(value)
+    return arrays
 
 
 def _with_changes(before: SpikingNetwork, changes: Mapping[str, Tensor]) -> SpikingNetwork:

@@ -78,7 +78,7 @@ class Conversion:
 
     def metrics(self, parts: DataParts, choices: Choices) -> dict[str, Any]:
         """What the manifest keeps of it."""
-        found = {
+        document = {
             "dataset": parts.evaluation.name,
             "normalisation": parts.evaluation.normalisation,
             "samples": len(parts.evaluation),
@@ -89,14 +89,14 @@ class Conversion:
             "selection": self.selection.to_dict(),
         }
         if self.integers is not None:
-            found["float32"] = self.integers.to_dict()
+            document["float32"] = self.integers.to_dict()
         if self.thresholds:
-            found["relu_thresholds"] = {
+            document["relu_thresholds"] = {
                 "method": choices.thresholds,
                 "per_channel": choices.per_channel,
                 "values": {path: array.tolist() for path, array in self.thresholds.items()},
             }
-        return found
+        return document
 
 
 def convert(
@@ -122,9 +122,9 @@ def convert(
         progress=progress,
     )
     ann = float((prepared.logits.argmax(axis=1) == evaluation.labels).mean())
-    answers = ann_logits(prepared.captured, evaluation.images, device=choices.device).argmax(axis=1)
+    predictions = ann_logits(prepared.captured, evaluation.images, device=choices.device).argmax(axis=1)
     measured = partial(_rows, chosen=chosen, evaluation=evaluation, choices=choices, progress=progress)
-    share = float((answers == evaluation.labels).mean())
+    share = float((predictions == evaluation.labels).mean())
     integers = None
     if chosen.float32 is not None and parts.calibration is not None:
         agreed, count = _agreement(chosen, parts.calibration, choices, progress)

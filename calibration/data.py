@@ -88,8 +88,8 @@ class CalibrationData:
         if len(chosen) == 0:
             return torch.empty(0, *self.network.input_shape)
         name = f"the {type(self.images).__name__}"
-        found = [split_sample(self.images[int(i)], f"Sample {int(i)} of {name}").image for i in chosen]
-        return torch.from_numpy(check_images(self.network, stack(found, name)))
+        images = [split_sample(self.images[int(i)], f"Sample {int(i)} of {name}").image for i in chosen]
+        return torch.from_numpy(check_images(self.network, stack(images, name)))
 
 
 def calibration_data(network: SpikingNetwork, images: Images, batch_size: int) -> CalibrationData:

@@ -81,19 +81,19 @@ def data_parts(
         traced = traced_module(module, whole.first(1), options)
         if not observed_relus(traced, options, torch.device("cpu")).keys:
             return DataParts(None, whole, traced=traced)
-    wanted = choices.samples or CALIBRATION_SAMPLES
+    samples = choices.samples or CALIBRATION_SAMPLES
     if is_named(spec) or calibration is not None:
         pool = load_dataset(calibration or spec, "train", mean=mean, std=std)
         check_takes(module, pool)
     elif len(whole) < 2:
         raise InputError(f"{spec} has one image: some are needed to calibrate on, and others to measure on.")
     else:
-        pool, rest = whole.split_at(min(wanted + (held_out or held_out_beside(wanted)), len(whole) // 2))
+        pool, rest = whole.split_at(min(samples + (held_out or held_out_beside(samples)), len(whole) // 2))
         whole = rest
     if choices.method.name == "half" and not choices.candidates:
         # Nothing is compared, so nothing is held out.
-        return DataParts(pool.first(min(wanted, len(pool))), whole, traced=traced)
-    used, others = hold_out(pool, wanted, held_out)
+        return DataParts(pool.first(min(samples, len(pool))), whole, traced=traced)
+    used, others = hold_out(pool, samples, held_out)
     return DataParts(used, whole, others, traced)
 
 

@@ -39,14 +39,14 @@ def identity(
 
 def fingerprint(network: SpikingNetwork) -> str:
     """A hash of the arrays of a network's nodes, of its thresholds, potentials and biases, in hexadecimal."""
-    found = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for name in network.order:
         for key, value in sorted(vars(network.graph.nodes[name]).items()):
             if isinstance(value, np.ndarray):
-                found.update(f"{name}/{key}/{value.shape}/{value.dtype}".encode() + np.ascontiguousarray(value).data)
+                digest.update(f"{name}/{key}/{value.shape}/{value.dtype}".encode() + np.ascontiguousarray(value).data)
     for name, spec in network.neurons.items():
         for key in ("threshold", "v_init", "bias"):
             value = getattr(spec, key)
             if value is not None:
-                found.update(f"{name}/{key}".encode() + np.ascontiguousarray(value).data)
-    return found.hexdigest()
+                digest.update(f"{name}/{key}".encode() + np.ascontiguousarray(value).data)
+    return digest.hexdigest()

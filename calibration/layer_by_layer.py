@@ -1,9 +1,9 @@
 """The calibration images on their way through the network, layer by layer.
 
 All images pass a layer before the next one is looked at, as the methods of the literature that calibrate one layer
-after the other have it. What a layer sends is kept until its last reader has heard it, one bit for each neuron, step
+after the other have it. The output of a layer is kept until its last reader has taken it, one bit for each neuron, step
 and image, so each layer is computed from the one before it and never from the start: the cost is linear in the depth.
-What is kept on the host are the trains of the layers that are still to be heard, one or two of them in most networks:
+What is kept on the host are the trains of the layers that are still to be read, one or two of them in most networks:
 in memory up to a budget, and beyond it in files of a temporary folder. On the device there is one batch.
 """
 
@@ -22,13 +22,13 @@ from cos_export.network import SpikingNetwork
 from cos_export.simulation.neuron import NeuronTensors, channels_last
 from cos_export.simulation.program import Program
 
-__all__ = ["Currents", "Sending", "layer_by_layer"]
+__all__ = ["CalibratedLayer", "Currents", "layer_by_layer"]
 
 Currents = Callable[[], Iterator[Tensor]]
 """Walks through what arrives at a layer, a batch (steps or 1, batch, ...) at a time; computed anew at each call."""
 
 
-class Sending(NamedTuple):
+class CalibratedLayer(NamedTuple):
     """What a layer does once it is calibrated.
 
     Attributes:
@@ -43,11 +43,11 @@ class Sending(NamedTuple):
 def layer_by_layer(
     program: Program,
     data: CalibrationData,
-    calibrate_layer: Callable[[str, NeuronTensors, Currents], Sending],
+    calibrate_layer: Callable[[str, NeuronTensors, Currents], CalibratedLayer],
     *,
     memory: int = MEMORY,
 ) -> None:
-    """Lets `calibrate_layer` calibrate each layer on what the calibrated layers before it send.
+    """Lets `calibrate_layer` calibrate each layer on the outputs of the calibrated layers before it.
 
     Args:
         program: The network on a device.
@@ -65,9 +65,11 @@ def layer_by_layer(
     with SpikeStore(memory) as store:
         for name in network.layers:
             currents = partial(_currents, program, data, name, trains)
-            sending = calibrate_layer(name, program.neurons[name], currents)
+            calibrated = calibrate_layer(name, program.neurons[name], currents)
             if name in last_reader:
-                trains[name] = _Trains([store.keep(sending.fire(batch)) for batch in currents()], sending.amplitude)
+                trains[name] = _Trains(
+                    [store.keep(calibrated.fire(batch)) for batch in currents()], calibrated.amplitude
+                )
             for source in sources[name]:
                 if last_reader[source] == name and source in trains:
                     for kept in trains.pop(source).batches:
@@ -75,32 +77,34 @@ def layer_by_layer(
 
 
 class _Trains(NamedTuple):
-    """What a layer sends of every batch."""
+    """The output of a layer for every batch."""
 
     batches: list[Kept]
     amplitude: Tensor | None
 
 
 def _sources(network: SpikingNetwork, name: str) -> set[str]:
-    """The layers, and the Input, that a layer hears through synapses alone."""
-    found = set()
+    """The layers, and the Input, that a layer reads through synapses alone."""
+    sources = set()
     for source in network.predecessors[name]:
         end = source in network.neurons or source == network.input_name
-        found |= {source} if end else _sources(network, source)
-    return found
+        sources |= {source} if end else _sources(network, source)
+    return sources
 
 
 def _currents(program: Program, data: CalibrationData, name: str, trains: Mapping[str, _Trains]) -> Iterator[Tensor]:
-    heard = _sources(program.network, name)
-    lengths = [len(trains[source].batches) for source in heard if source in trains]
+    sources = _sources(program.network, name)
+    lengths = [len(trains[source].batches) for source in sources if source in trains]
     # Images are read again only by a layer that sees them.
-    reads = program.network.input_name in heard
+    reads = program.network.input_name in sources
     images: Iterator[Tensor | None] = data.ordered() if reads else repeat(None, lengths[0])
     for number, batch in enumerate(images):
-        yield program.currents(name, partial(_sent, program, trains, number, batch))
+        yield program.currents(name, partial(_source_output, program, trains, number, batch))
 
 
-def _sent(program: Program, trains: Mapping[str, _Trains], number: int, images: Tensor | None, source: str) -> Tensor:
+def _source_output(
+    program: Program, trains: Mapping[str, _Trains], number: int, images: Tensor | None, source: str
+) -> Tensor:
     if source not in trains and images is not None:
         return channels_last(images.to(program.device, program.dtype)).unsqueeze(0)
     kept = trains[source]

@@ -75,7 +75,7 @@ class OffsetSpikes:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, the iterations as strings."""
         layers = {
-            name: {str(k): asdict(found) | {"counts": list(found.counts)} for k, found in rows.items()}
+            name: {str(k): asdict(row) | {"counts": list(row.counts)} for k, row in rows.items()}
             for name, rows in self.layers.items()
         }
         return asdict(self) | {"psi": list(self.psi), "layers": layers}
@@ -103,12 +103,12 @@ def offset_spikes(
     so that with v_init = theta / 2 a residual of k theta <= v(rho) < (k + 1) theta means psi = k. An activation lies
     between 0 and lambda: a neuron that fired at every step lacks no spike, and one that did not fire has none too many.
     C_actual are the spikes of the first rho steps of the run after the shift, on the very same currents. Each number of
-    iterations has a walk through the network of its own, in which a layer hears the calibrated spikes of the layer
+    iterations has a walk through the network of its own, whose layers take the calibrated spikes of the layer
     below, as in `COS`; 0 iterations is the network as it is. Psi is thus the error that a layer makes itself, on its
     own input.
 
     The MSE also counts what the layers before it did wrong: (a / theta - spikes / T)^2, with the spikes of T steps and
-    the activation a that the layer has in the artificial network, which hears activations in all layers. It is in
+    the activation a that the layer has in the artificial network, whose layers take activations. It is in
     units of theta^2, so that layers can be compared; with T = L steps, T^2 times it is the mean square of the
     difference in spikes to the artificial network.
 

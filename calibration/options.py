@@ -51,11 +51,11 @@ class MethodOption:
 
 def method_options() -> tuple[MethodOption, ...]:
     """Every option of every method, in the order of the methods and of their fields."""
-    found: dict[str, dict[str, Field[Any]]] = {}
+    by_flag: dict[str, dict[str, Field[Any]]] = {}
     for name, kind in METHODS.items():
         for entry in fields(kind):
-            found.setdefault(_flag(entry), {})[name] = entry
-    return tuple(MethodOption(flag, by_method, _kind(by_method)) for flag, by_method in found.items())
+            by_flag.setdefault(_flag(entry), {})[name] = entry
+    return tuple(MethodOption(flag, by_method, _kind(by_method)) for flag, by_method in by_flag.items())
 
 
 def options_given(given: Mapping[str, object], name: str) -> dict[str, object]:

@@ -121,10 +121,10 @@ def start(module: nn.Module, parts: DataParts, choices: Choices, *, progress: Pr
     observed = observed_relus(traced, options, resolve_device(choices.device))
     thresholds = _thresholds(observed, parts, choices, progress)
     options = check_options(choices.levels, thresholds, choices.max_pool)
-    found = captured(module, example, options, traced)
-    logits = check_agreement(module, found, parts.evaluation.images, device=choices.device)
+    capture = captured(module, example, options, traced)
+    logits = check_agreement(module, capture, parts.evaluation.images, device=choices.device)
     progress("capturing the network", 1, 1)
-    reference = network = replace(found.network, schedule=choices.schedule)
+    reference = network = replace(capture.network, schedule=choices.schedule)
     if choices.weight_bits is not None:
         network = _quantised(reference, parts=parts, choices=choices, progress=progress)
     return Start(network, reference, thresholds, logits)

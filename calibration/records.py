@@ -106,12 +106,12 @@ def method_of(source: Bundle | SpikingNetwork) -> RecordedMethod:
     if network.calibration is None and network.method == UNCALIBRATED:
         return RecordedMethod(None)
     try:
-        found = _by_name(network, where) if network.calibration is None else _recorded(network.calibration)
+        recorded = _by_name(network, where) if network.calibration is None else _recorded(network.calibration)
     except InputError as error:
         raise BundleError(f"{where} was calibrated by a method that is not known here. {error}") from error
-    if found.method is None or found.method.rho != network.rho:
+    if recorded.method is None or recorded.method.rho != network.rho:
         raise BundleError(f"{where} says rho = {network.rho}, which its method {network.method!r} contradicts.")
-    return found
+    return recorded
 
 
 def _check_agreement(bundle: Bundle, where: str) -> None:

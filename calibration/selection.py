@@ -83,10 +83,10 @@ class Selection:
     @property
     def warning(self) -> str | None:
         """What to tell a user whose method is worse than none."""
-        found = {score.method: score for score in self.scores}
-        if not self.named or self.chosen not in found or "half" not in found:
+        scores = {score.method: score for score in self.scores}
+        if not self.named or self.chosen not in scores or "half" not in scores:
             return None
-        own, half = found[self.chosen], found["half"]
+        own, half = scores[self.chosen], scores["half"]
         if own.divergence <= half.divergence:
             return None
         return (
@@ -107,25 +107,25 @@ class Selection:
         }
 
 
-def held_out_beside(wanted: int) -> int:
-    """Images that are held out beside `wanted` to calibrate on, unless more are asked for."""
-    return min(MOST_HELD_OUT, max(1, wanted // 4))
+def held_out_beside(samples: int) -> int:
+    """Images that are held out beside `samples` to calibrate on, unless more are asked for."""
+    return min(MOST_HELD_OUT, max(1, samples // 4))
 
 
-def hold_out(pool: Dataset, wanted: int, most: int | None = None) -> tuple[Dataset, Dataset | None]:
-    """Images to calibrate on, `wanted` of them if there are as many, and others to compare methods on.
+def hold_out(pool: Dataset, samples: int, most: int | None = None) -> tuple[Dataset, Dataset | None]:
+    """Images to calibrate on, `samples` of them if there are as many, and others to compare methods on.
 
     Held out are up to a quarter as many as there are to calibrate on, of those that are left, and a fifth of all where
     too few are left.
 
     Args:
         pool: All that may serve, none of which is to be tested on.
-        wanted: Images to calibrate on.
+        samples: Images to calibrate on.
         most: Images to hold out, where so many are left.
     """
-    count, others = held_out_beside(wanted), len(pool) - wanted
+    count, others = held_out_beside(samples), len(pool) - samples
     if others > 0 and 2 * others >= count:
-        calibration, held_out = pool.split_at(wanted)
+        calibration, held_out = pool.split_at(samples)
         return calibration, held_out.first(min(most or count, others))
     if len(pool) < 2:
         return pool, None
@@ -136,7 +136,7 @@ def select(
     start: SpikingNetwork,
     candidates: Sequence[Candidate],
     held_out: Dataset | None,
-    answers: FloatArray | None,
+    ann_logits: FloatArray | None,
     steps: int,
     *,
     named: bool,
@@ -151,14 +151,14 @@ def select(
         candidates: At least one; the first of those that are equally close is taken, and the first if nothing is
             measured.
         held_out: Images that no candidate was calibrated on.
-        answers: Logits of the artificial network for them.
+        ann_logits: Logits of the artificial network for them.
         steps: T.
         named: Whether the user named the only candidate.
         skipped: Why others could not be tried.
         device: Where to run.
         progress: Told as it goes on.
     """
-    if held_out is None or answers is None:
+    if held_out is None or ann_logits is None:
         return candidates[0], Selection(candidates[0].method.name, named, 0, (), skipped)
 
     def score(name: str, network: SpikingNetwork, per_sample: PerSampleMethod | None) -> Score:
@@ -172,11 +172,11 @@ def select(
             record_states=False,
             progress=progress,
         )
-        return Score(name, divergence(answers, trace.logits[-1]), agreement(answers, trace.logits[-1]))
+        return Score(name, divergence(ann_logits, trace.logits[-1]), agreement(ann_logits, trace.logits[-1]))
 
-    found = {"half": score("half", start, None)}
+    scores = {"half": score("half", start, None)}
     for candidate in candidates:
-        if candidate.method.name not in found:
-            found[candidate.method.name] = score(candidate.method.name, candidate.network, candidate.per_sample)
-    chosen = min(candidates, key=lambda candidate: found[candidate.method.name].divergence)
-    return chosen, Selection(chosen.method.name, named, len(held_out), tuple(found.values()), skipped)
+        if candidate.method.name not in scores:
+            scores[candidate.method.name] = score(candidate.method.name, candidate.network, candidate.per_sample)
+    chosen = min(candidates, key=lambda candidate: scores[candidate.method.name].divergence)
+    return chosen, Selection(chosen.method.name, named, len(held_out), tuple(scores.values()), skipped)

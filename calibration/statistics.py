@@ -14,7 +14,7 @@ from cos_export.simulation.layerwise import integrate_then_fire
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import NeuronRule, Program
 
-__all__ = ["fired", "firing", "mean_sent", "mean_spikes"]
+__all__ = ["fired", "firing", "mean_outputs", "mean_spikes"]
 
 
 def fired(currents: Tensor, neuron: NeuronTensors, steps: int, schedule: Schedule) -> Tensor:
@@ -31,7 +31,7 @@ def fired(currents: Tensor, neuron: NeuronTensors, steps: int, schedule: Schedul
 
 
 def firing(steps: int, schedule: Schedule = "synchronous") -> NeuronRule:
-    """The rule by which each layer sends its spikes of `steps` steps."""
+    """The rule by which each layer fires for `steps` steps."""
 
     def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
         if schedule == "layerwise":
@@ -41,8 +41,8 @@ def firing(steps: int, schedule: Schedule = "synchronous") -> NeuronRule:
     return rule
 
 
-def mean_sent(program: Program, data: CalibrationData, rule: NeuronRule) -> dict[str, Tensor]:
-    """The mean over the calibration images of what each layer sends at each step: (steps or 1, ...), float64.
+def mean_outputs(program: Program, data: CalibrationData, rule: NeuronRule) -> dict[str, Tensor]:
+    """The mean over the calibration images of the outputs of each layer at each step: (steps or 1, ...), float64.
 
     One pass over the images, of which a batch is in memory at once; with several processes each takes its share, and
     all return the mean over all.
@@ -50,15 +50,15 @@ def mean_sent(program: Program, data: CalibrationData, rule: NeuronRule) -> dict
     Args:
         program: The network on a device.
         data: The images.
-        rule: What each layer sends, such as `clipped_activation` or `firing(steps)`.
+        rule: The outputs of each layer, such as `clipped_activation` or `firing(steps)`.
     """
     sums: dict[str, Tensor] = {}
 
     def observe(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        sent = rule(name, neuron, currents)
-        total = sent.sum(1, dtype=torch.float64)
+        outputs = rule(name, neuron, currents)
+        total = outputs.sum(1, dtype=torch.float64)
         sums[name] = sums[name] + total if name in sums else total
-        return sent
+        return outputs
 
     for images in data.ordered():
         program.propagate(images.to(program.device), observe)

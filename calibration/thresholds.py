@@ -244,11 +244,11 @@ def _maxima(
         tops[key] = torch.maximum(tops[key], highest) if key in tops else highest.clamp(min=0.0)
 
     observed.run(images, watch, batch_size=batch_size, stage="finding the highest activations", progress=progress)
-    found = {key: top.cpu().to(torch.float64).numpy() for key, top in tops.items()}
-    for key, top in found.items():
+    maxima = {key: top.cpu().to(torch.float64).numpy() for key, top in tops.items()}
+    for key, top in maxima.items():
         if not np.isfinite(top).all():
             raise InputError(f"The activations of {key!r} are not finite on these images. Look for nan in the weights.")
-    return found
+    return maxima
 
 
 def _counts(

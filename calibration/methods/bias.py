@@ -12,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from calibration.layer_by_layer import Currents, Sending, layer_by_layer
+from calibration.layer_by_layer import CalibratedLayer, Currents, layer_by_layer
 from calibration.methods.method import CalibrationRun, StaticMethod, option
-from calibration.statistics import fired, mean_sent, mean_spikes
+from calibration.statistics import fired, mean_outputs, mean_spikes
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_current_bias
@@ -61,27 +61,27 @@ class BiasCorrection(StaticMethod):
         with_current_bias(network, dict.fromkeys(network.layers, 0.0))
         data, steps, device, checkpoint = run.data, run.steps, run.device, run.checkpoint
         program = Program(network, device)
-        wanted = {name: mean[0] for name, mean in mean_sent(program, data, clipped_activation).items()}
+        expected = {name: mean[0] for name, mean in mean_outputs(program, data, clipped_activation).items()}
         _, kept = checkpoint.load(STAGE) or (0, {})
         biases = {key.removeprefix("bias/"): value.to(device) for key, value in kept.items() if key[:5] == "bias/"}
         starts = {key.removeprefix("v_init/"): value.to(device) for key, value in kept.items() if key[:7] == "v_init/"}
 
-        def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
+        def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> CalibratedLayer:
             run.progress(STAGE, network.layers.index(name), len(network.layers))
             if name not in biases:
                 checkpoint.save(STAGE, len(biases), _state(biases, starts))
-                error = wanted[name] - mean_spikes(currents(), neuron, steps, len(data), network.schedule)
+                error = expected[name] - mean_spikes(currents(), neuron, steps, len(data), network.schedule)
                 biases[name] = _channel_means(neuron.threshold * error).to(neuron.v_init.dtype)
                 starts[name] = neuron.v_init
                 if self.potential:
                     added = _as_current(biases[name], neuron)
-                    error = wanted[name] - mean_spikes(
+                    error = expected[name] - mean_spikes(
                         currents(), neuron, steps, len(data), network.schedule, added=added
                     )
                     starts[name] = (neuron.v_init + steps * neuron.threshold * error).to(neuron.v_init.dtype)
             added = _as_current(biases[name], neuron)
             moved = replace(neuron, v_init=starts[name])
-            return Sending(lambda batch: fired(batch + added, moved, steps, program.network.schedule))
+            return CalibratedLayer(lambda batch: fired(batch + added, moved, steps, program.network.schedule))
 
         layer_by_layer(program, data, calibrate_layer)
         run.progress(STAGE, len(network.layers), len(network.layers))

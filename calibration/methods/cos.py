@@ -187,7 +187,7 @@ class COS(PerSampleMethod):
         outputs = []
         for here in _parts(program, len(images), horizon):
             outputs.append(program.propagate(images[here], rule)[:steps])
-        return torch.cat(outputs, 1), SampleStates(v_init={name: found.numpy() for name, found in v_init.items()})
+        return torch.cat(outputs, 1), SampleStates(v_init={name: values.numpy() for name, values in v_init.items()})
 
 
 def _parts(program: Program, samples: int, steps: int) -> list[slice]:

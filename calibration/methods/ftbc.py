@@ -82,12 +82,12 @@ def _start(neuron: NeuronTensors, steps: int, device: torch.device) -> Tensor:
 
 def _correct(program: Program, images: Tensor, biases: dict[str, Tensor], alpha: float, samples: int) -> None:
     """Updates the biases in place on one batch, of whose `samples` images each process has its share."""
-    wanted: dict[str, Tensor] = {}
+    expected: dict[str, Tensor] = {}
 
     def remember(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        sent = clipped_activation(name, neuron, currents)
-        wanted[name] = _channel_means(neuron.threshold * sent[0], samples)
-        return sent
+        outputs = clipped_activation(name, neuron, currents)
+        expected[name] = _channel_means(neuron.threshold * outputs[0], samples)
+        return outputs
 
     def correct(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
         bias, potential = biases[name], neuron.v_init.expand(currents.shape[1:])
@@ -95,9 +95,11 @@ def _correct(program: Program, images: Tensor, biases: dict[str, Tensor], alpha:
         for t in range(len(bias)):
             current = currents[t if len(currents) > 1 else 0]
             tried, _ = step(potential, current + _as_current(bias[t], current), neuron)
-            bias[t] += alpha * (wanted[name] - _channel_means(neuron.threshold * _heard(tried, neuron), samples))
+            bias[t] += alpha * (
+                expected[name] - _channel_means(neuron.threshold * _without_silent(tried, neuron), samples)
+            )
             fired, potential = step(potential, current + _as_current(bias[t], current), neuron)
-            spikes[t] = _heard(fired, neuron)
+            spikes[t] = _without_silent(fired, neuron)
         return spikes
 
     program.propagate(images, remember)
@@ -117,7 +119,7 @@ def _as_current(bias: Tensor, current: Tensor) -> Tensor:
     return bias.to(current.dtype).reshape(-1, *[1] * (current.ndim - 2))
 
 
-def _heard(spikes: Tensor, neuron: NeuronTensors) -> Tensor:
+def _without_silent(spikes: Tensor, neuron: NeuronTensors) -> Tensor:
     return spikes if neuron.silent is None else spikes.masked_fill(neuron.silent, 0.0)
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from calibration.checkpoint import potentials, with_potentials
-from calibration.layer_by_layer import Currents, Sending, layer_by_layer
+from calibration.layer_by_layer import CalibratedLayer, Currents, layer_by_layer
 from calibration.methods.method import CalibrationRun, StaticMethod, option
-from calibration.statistics import fired, firing, mean_sent, mean_spikes
+from calibration.statistics import fired, firing, mean_outputs, mean_spikes
 from cos_export.bounds import MOST_ROUNDS
 from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import Schedule
@@ -64,7 +64,7 @@ class MeanMatching(StaticMethod):
     def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
         """Sets v_init; see `StaticMethod.calibrate`."""
         program = Program(network, run.device)
-        expected = {name: mean[0] for name, mean in mean_sent(program, run.data, clipped_activation).items()}
+        expected = {name: mean[0] for name, mean in mean_outputs(program, run.data, clipped_activation).items()}
         _, kept = run.checkpoint.load(LAYER_STAGE) or (0, {})
         if kept:
             before = float(kept[_START_ERROR])
@@ -103,13 +103,13 @@ class MeanMatching(StaticMethod):
         _, kept = run.checkpoint.load(LAYER_STAGE) or (0, {})
         starts = {name: value.to(program.device) for name, value in kept.items() if name != _START_ERROR}
 
-        def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
+        def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> CalibratedLayer:
             run.progress(LAYER_STAGE, network.layers.index(name), len(network.layers))
             if name not in starts:
                 run.checkpoint.save(LAYER_STAGE, len(starts), _state(starts, before))
                 starts[name] = self._matched(neuron, expected[name], currents, run, network.schedule)
             moved = replace(neuron, v_init=starts[name])
-            return Sending(lambda batch: fired(batch, moved, steps, network.schedule))
+            return CalibratedLayer(lambda batch: fired(batch, moved, steps, network.schedule))
 
         layer_by_layer(program, run.data, calibrate_layer)
         run.progress(LAYER_STAGE, len(network.layers), len(network.layers))
@@ -124,17 +124,17 @@ class MeanMatching(StaticMethod):
         share = torch.ones_like(error)
         for _ in range(self.rounds):
             tried = (best + share * steps * neuron.threshold * error).to(best.dtype)
-            found = expected - mean_spikes(currents(), replace(neuron, v_init=tried), steps, samples, schedule)
-            closer = found.abs() < error.abs()
-            best, error = torch.where(closer, tried, best), torch.where(closer, found, error)
+            remaining = expected - mean_spikes(currents(), replace(neuron, v_init=tried), steps, samples, schedule)
+            closer = remaining.abs() < error.abs()
+            best, error = torch.where(closer, tried, best), torch.where(closer, remaining, error)
             share = torch.where(closer, share, share / 2)
         return best.contiguous()
 
 
 def _errors(network: SpikingNetwork, expected: Mapping[str, Tensor], run: CalibrationRun) -> dict[str, Tensor]:
     """(E[a_ann] - E[a_snn]) / theta of each neuron, (...) in float64, by layer."""
-    found = mean_sent(Program(network, run.device), run.data, firing(run.steps, network.schedule))
-    return {name: (expected[name] - spikes).mean(0) for name, spikes in found.items()}
+    actual = mean_outputs(Program(network, run.device), run.data, firing(run.steps, network.schedule))
+    return {name: (expected[name] - spikes).mean(0) for name, spikes in actual.items()}
 
 
 def _mean_square(errors: Mapping[str, Tensor]) -> float:

@@ -70,8 +70,8 @@ def option(
         choices: The words that there are.
     """
     about = {"help": help, "flag": flag, "minimum": minimum, "above": above, "maximum": maximum, "choices": choices}
-    found: Value = field(default=default, metadata=about)
-    return found
+    declared: Value = field(default=default, metadata=about)
+    return declared
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from calibration.distributed import highest
-from calibration.layer_by_layer import Currents, Sending, layer_by_layer
+from calibration.layer_by_layer import CalibratedLayer, Currents, layer_by_layer
 from calibration.methods.method import CalibrationRun, StaticMethod, option
 from cos_export.bounds import MOST_EXTRA_STEPS
 from cos_export.errors import InputError
@@ -81,21 +81,23 @@ class RMP(StaticMethod):
         with_thresholds(network, dict.fromkeys(network.layers, 1.0))
         data, device, checkpoint = run.data, run.device, run.checkpoint
         _, kept = checkpoint.load(STAGE) or (0, {})
-        found: dict[str, Tensor] = {name: top.to(device) for name, top in kept.items()}
+        highest: dict[str, Tensor] = {name: top.to(device) for name, top in kept.items()}
         horizon = max(run.steps, self.horizon)
 
-        def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
+        def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> CalibratedLayer:
             run.progress(STAGE, network.layers.index(name), len(network.layers))
-            if name not in found:
-                checkpoint.save(STAGE, len(found), found)
-                found[name] = _highest_current(currents, device)
-            theta = found[name] if found[name] > 0 else neuron.threshold
+            if name not in highest:
+                checkpoint.save(STAGE, len(highest), highest)
+                highest[name] = _highest_current(currents, device)
+            theta = highest[name] if highest[name] > 0 else neuron.threshold
             balanced = replace(neuron, threshold=theta, v_init=torch.zeros_like(neuron.v_init))
-            return Sending(lambda batch: integrate_and_fire(batch, horizon, balanced).spikes, theta / neuron.threshold)
+            return CalibratedLayer(
+                lambda batch: integrate_and_fire(batch, horizon, balanced).spikes, theta / neuron.threshold
+            )
 
         layer_by_layer(Program(network, device), data, calibrate_layer)
         run.progress(STAGE, len(network.layers), len(network.layers))
-        thresholds = {name: top.item() for name, top in found.items() if top > 0}
+        thresholds = {name: top.item() for name, top in highest.items() if top > 0}
         balanced = with_thresholds(network, thresholds)
         return balanced.with_neurons(
             {

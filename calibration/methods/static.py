@@ -216,12 +216,12 @@ class Static(StaticMethod):
         return float(total) / len(data)
 
     def _summed_loss(self, teacher: Program, tuning: Tuning, images: Tensor) -> Tensor:
-        wanted = teacher_logits(teacher, images, both_sides=self.both_sides)
+        expected = teacher_logits(teacher, images, both_sides=self.both_sides)
         program = tuning.program()
         # Over a window what reaches the Output is a sum over the steps already.
         mean = program.propagate(images, tuning.train).float().mean(0) / program.window
-        found = program.readout_scale * mean
-        return functional.kl_div(found.log_softmax(dim=1), wanted, reduction="sum", log_target=True)
+        logits = program.readout_scale * mean
+        return functional.kl_div(logits.log_softmax(dim=1), expected, reduction="sum", log_target=True)
 
 
 def _parts(data: CalibrationData) -> tuple[CalibrationData, CalibrationData]:
@@ -253,7 +253,7 @@ def _state(
 
 
 def _restarted(network: SpikingNetwork, start: Mapping[str, Tensor]) -> SpikingNetwork:
-    """The network as the tuning found it."""
+    """The network that the tuning started from."""
     changed = dict(network.neurons)
     for key, value in start.items():
         kind, name = key.split("/", 1)

@@ -79,7 +79,7 @@ def deployments(
         InputError: There is no such method, or nothing is left to measure.
     """
     refused: dict[str, str] = {}
-    found: dict[str, Deployment] = {}
+    deployments_by_key: dict[str, Deployment] = {}
     for name, schedule in itertools.product(methods, schedules):
         for method in _variants(name, rhos):
             reason = method.refusal(numerics) or method.schedule_refusal(schedule)
@@ -88,10 +88,10 @@ def deployments(
                 continue
             for count in steps:
                 one = Deployment(method, count, schedule)
-                found.setdefault(one.key, one)
-    if not found:
+                deployments_by_key.setdefault(one.key, one)
+    if not deployments_by_key:
         raise InputError("There is nothing to measure. " + " ".join(refused.values()))
-    return tuple(sorted(found.values(), key=_effort)), refused
+    return tuple(sorted(deployments_by_key.values(), key=_effort)), refused
 
 
 def _variants(name: str, rhos: Sequence[int]) -> list[Method]:

@@ -38,7 +38,7 @@ def search(
     module: nn.Module,
     parts: DataParts,
     choices: Choices,
-    wanted: Sequence[Deployment],
+    deployments: Sequence[Deployment],
     *,
     state: Path | None = None,
     progress: Progress = silent,
@@ -52,12 +52,12 @@ def search(
         module: A trained network.
         parts: From `data_parts`; what is to be measured on at the end is not looked at.
         choices: Of the user; method, steps and schedule are those of each deployment.
-        wanted: In the order in which they are measured.
+        deployments: In the order in which they are measured.
         state: A file to keep what was measured in, after each, and to go on from.
         progress: Told as it goes on.
 
     Returns:
-        What was measured, of all that was wanted, and the accuracy of the module on the images held out.
+        What was measured, of all of them, and the accuracy of the module on the images held out.
 
     Raises:
         CaptureError: The module holds something that cannot be converted.
@@ -75,9 +75,9 @@ def search(
     starts = _Starts(module, own, choices, progress)
     device, pictures = resolve_device(choices.device), torch.from_numpy(held_out.images)
     right = _right(module_logits(module, pictures, device=device).numpy(), held_out)
-    found = []
-    for number, one in enumerate(wanted):
-        progress("measuring deployments", number, len(wanted))
+    results = []
+    for number, one in enumerate(deployments):
+        progress("measuring deployments", number, len(deployments))
         measured = known.get(one)
         if measured is None:
             resume = None if state is None else _resume_file(state, one)
@@ -85,9 +85,9 @@ def search(
             known.add(one, measured)
             if resume is not None:
                 resume.unlink(missing_ok=True)
-        found.append(measured)
-    progress("measuring deployments", len(wanted), len(wanted))
-    return found, float(right.mean())
+        results.append(measured)
+    progress("measuring deployments", len(deployments), len(deployments))
+    return results, float(right.mean())
 
 
 class _Starts:
@@ -108,11 +108,11 @@ class _Starts:
             return replace(self._any, reference=reference, captured=reference)
         key = one.steps, one.schedule
         if key not in self._known:
-            found = start(self._module, self._parts, self.choices_of(one), progress=self._progress)
+            started = start(self._module, self._parts, self.choices_of(one), progress=self._progress)
             # Thresholds from data and integers are chosen for T; nothing else is.
-            if not found.thresholds and self._choices.weight_bits is None:
-                self._any = found
-            self._known[key] = found
+            if not started.thresholds and self._choices.weight_bits is None:
+                self._any = started
+            self._known[key] = started
         return self._known[key]
 
 
@@ -188,6 +188,6 @@ def _depends_on(module: nn.Module, calibration: Dataset, held_out: Dataset, choi
 
 
 def _hash(images: Dataset) -> str:
-    found = hashlib.blake2b(np.ascontiguousarray(images.images).data, digest_size=16)
-    found.update(images.labels.tobytes())
-    return found.hexdigest()
+    digest = hashlib.blake2b(np.ascontiguousarray(images.images).data, digest_size=16)
+    digest.update(images.labels.tobytes())
+    return digest.hexdigest()

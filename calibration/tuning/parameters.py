@@ -175,7 +175,7 @@ def _bias(program: Program, name: str, steps: int) -> Tensor | None:
 
 def _units(program: Program) -> dict[str, dict[str, tuple[Tensor, float]]]:
     """The arrays of each synapse that can be tuned, with the size of what may be added to them."""
-    found = {}
+    tunable = {}
     for name, node in program.network.graph.nodes.items():
         known = facts(node)
         if known.weights is None:
@@ -190,8 +190,8 @@ def _units(program: Program) -> dict[str, dict[str, tuple[Tensor, float]]]:
             if isinstance(known.geometry, Convolution) and is_multiple(weight, current, known.geometry):
                 continue
         if size > 0:
-            found[name] = arrays
-    return found
+            tunable[name] = arrays
+    return tunable
 
 
 def _per_channel(threshold: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a spiking network answers as T grows: what a calibration by gradient is to come close to."""
+"""The output of a spiking network as T grows: what a calibration by gradient is to come close to."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def teacher_logits(program: Program, images: Tensor, *, both_sides: bool = False
     Returns:
         (batch, classes), float32.
     """
-    answer = _one_side(program, images)
+    logits = _one_side(program, images)
     if not both_sides:
-        return answer
-    return torch.logaddexp(answer, _one_side(program, images.flip(-1))) - math.log(2.0)
+        return logits
+    return torch.logaddexp(logits, _one_side(program, images.flip(-1))) - math.log(2.0)
 
 
 def _one_side(program: Program, images: Tensor) -> Tensor:

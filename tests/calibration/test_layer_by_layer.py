@@ -13,7 +13,7 @@ from torch import Tensor
 
 import calibration.layer_by_layer as layerwise
 from calibration.data import calibration_data
-from calibration.layer_by_layer import Currents, Sending, layer_by_layer
+from calibration.layer_by_layer import CalibratedLayer, Currents, layer_by_layer
 from calibration.spike_store import MEMORY, SpikeStore
 from cos_export.network import SpikingNetwork
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
@@ -26,27 +26,27 @@ def walked(
     network: SpikingNetwork, images: np.ndarray, amplitude: float | None = None, memory: int = MEMORY
 ) -> dict[str, list[Tensor]]:
     """What arrived at each layer, batch by batch, on its second walk."""
-    found: dict[str, list[Tensor]] = {}
+    actual: dict[str, list[Tensor]] = {}
 
-    def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
+    def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> CalibratedLayer:
         list(currents())
-        found[name] = list(currents())
+        actual[name] = list(currents())
         weight = None if amplitude is None else torch.tensor(amplitude)
-        return Sending(lambda batch: integrate_and_fire(batch, STEPS, neuron).spikes, weight)
+        return CalibratedLayer(lambda batch: integrate_and_fire(batch, STEPS, neuron).spikes, weight)
 
     layer_by_layer(Program(network), calibration_data(network, images, batch_size=4), calibrate_layer, memory=memory)
-    return found
+    return actual
 
 
 def propagated(network: SpikingNetwork, images: np.ndarray, amplitude: float = 1.0) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    actual: dict[str, Tensor] = {}
 
     def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        found[name] = currents
+        actual[name] = currents
         return integrate_and_fire(currents, STEPS, neuron).spikes * amplitude
 
     Program(network).propagate(torch.from_numpy(images), rule)
-    return found
+    return actual
 
 
 CASES: list[Callable[[], SpikingNetwork]] = [
@@ -63,14 +63,14 @@ def test_each_layer_gets_what_a_walk_of_the_whole_network_gives_it(
 ) -> None:
     network = make()
     images = random_networks.images(network, 10)
-    found, wanted = walked(network, images, amplitude), propagated(network, images, amplitude or 1.0)
-    assert list(found) == list(network.layers)
-    for name, batches in found.items():
+    actual, expected = walked(network, images, amplitude), propagated(network, images, amplitude or 1.0)
+    assert list(actual) == list(network.layers)
+    for name, batches in actual.items():
         assert [batch.shape[1] for batch in batches] == [4, 4, 2]
-        assert torch.equal(torch.cat(batches, 1), wanted[name]), "dyadic weights leave nothing to rounding"
+        assert torch.equal(torch.cat(batches, 1), expected[name]), "dyadic weights leave nothing to rounding"
 
 
-def test_trains_are_dropped_when_their_last_reader_has_heard_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trains_are_dropped_when_their_last_reader_has_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
     network = random_networks.sequential(
         np.random.default_rng(0), (2, 6, 6), ["if", *[part for _ in range(3) for part in (_convolution(), "if")]]
     )
@@ -116,7 +116,7 @@ def test_spikes_that_lie_in_files_are_the_same(
 
 
 @pytest.mark.parametrize("raised", [ValueError, KeyboardInterrupt])
-def test_files_go_when_the_last_reader_has_heard_them_and_whatever_happens(
+def test_files_go_when_the_last_reader_has_read_them_and_whatever_happens(
     raised: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -124,11 +124,11 @@ def test_files_go_when_the_last_reader_has_heard_them_and_whatever_happens(
     network = random_networks.sequential(np.random.default_rng(0), (2, 6, 6), parts)
     lying: list[int] = []
 
-    def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> Sending:
+    def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> CalibratedLayer:
         lying.append(len(list(tmp_path.rglob("*.npy"))))
         if name == network.layers[-1]:
             raise raised
-        return Sending(lambda batch: integrate_and_fire(batch, STEPS, neuron).spikes)
+        return CalibratedLayer(lambda batch: integrate_and_fire(batch, STEPS, neuron).spikes)
 
     data = calibration_data(network, random_networks.images(network, 10), batch_size=4)
     with pytest.raises(raised):
