@@ -26,7 +26,7 @@ BROKEN_PIPE = 141
 """The exit code of a command that was done when its reader had gone, as in `| head -1`: that of SIGPIPE in shells."""
 
 PATIENCE = 5.0
-"""Seconds that an interrupted command has to clean up, in which further signals are not heard."""
+"""Seconds that an interrupted command has to clean up, in which further signals are ignored."""
 
 
 def main() -> NoReturn:
@@ -66,14 +66,14 @@ def _run(interruption: _Interruption, as_json: bool) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
             # The command line's own way of reporting an interruption is this code.
-            found: int = _app()(standalone_mode=False) or 0
-        if found == INTERRUPTED:
+            code: int = _app()(standalone_mode=False) or 0
+        if code == INTERRUPTED:
             raise KeyboardInterrupt
     except Exception as error:
         if interruption.received:  # Libraries wrap it in errors of their own.
             raise KeyboardInterrupt from error
-        found = _explained(error, as_json)
-    return found
+        code = _explained(error, as_json)
+    return code
 
 
 def _unwritten(failure: OSError, code: int | None) -> int | None:

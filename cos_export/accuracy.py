@@ -46,10 +46,10 @@ class AccuracyRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, the steps as strings."""
-        found = asdict(self)
+        document = asdict(self)
         for key in ("accuracy", "latency", "synaptic_operations"):
-            found[key] = {str(t): value for t, value in found[key].items()}
-        return found
+            document[key] = {str(t): value for t, value in document[key].items()}
+        return document
 
 
 def readouts(steps: int) -> tuple[int, ...]:

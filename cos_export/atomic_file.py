@@ -30,20 +30,20 @@ def check_file_destination(path: str | os.PathLike[str]) -> Path:
     """
     target = resolved(path)
     try:
-        found = target.stat()
+        status = target.stat()
     except FileNotFoundError:
-        found = None
+        status = None
     except OSError as error:
         raise storage_error(path, error) from error
-    if found is not None and stat.S_ISDIR(found.st_mode):
+    if status is not None and stat.S_ISDIR(status.st_mode):
         raise InputError(f"{path} cannot be written: it is a folder. Name a file.")
-    if found is not None and not stat.S_ISREG(found.st_mode):
+    if status is not None and not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path} cannot be written: it is a device or a pipe, and not a file.")
     if not target.parent.is_dir():
         raise InputError(f"{path} cannot be written: there is no folder {Path(path).parent}.")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise InputError(f"{path} cannot be written: the folder {target.parent} may not be written.")
-    if found is not None and not os.access(target, os.W_OK):
+    if status is not None and not os.access(target, os.W_OK):
         raise InputError(f"{path} cannot be written: the file that is there is protected from writing.")
     return target
 

@@ -68,7 +68,7 @@ def _remove(path: Path, target: Path) -> None:
 @contextmanager
 def abandoned(target: Path) -> Iterator[list[Path]]:
     """The drafts of `target` whose processes have ended, locked by this one until the block is left."""
-    handles, found = [], []
+    handles, drafts = [], []
     name = re.compile(rf"{re.escape(_prefix(target))}[0-9a-f]{{8}}{re.escape(_SUFFIX)}")
     try:
         for path in _listed(target.parent):
@@ -80,8 +80,8 @@ def abandoned(target: Path) -> Iterator[list[Path]]:
                 continue
             handles.append(handle)
             if _lock(handle, wait=False) and _is_at(handle, path):
-                found.append(path)
-        yield found
+                drafts.append(path)
+        yield drafts
     finally:
         for handle in handles:
             os.close(handle)
@@ -89,8 +89,8 @@ def abandoned(target: Path) -> Iterator[list[Path]]:
 
 def remove_abandoned(target: Path) -> None:
     """Removes the drafts of `target` whose processes have ended."""
-    with abandoned(target) as found:
-        for path in found:
+    with abandoned(target) as drafts:
+        for path in drafts:
             shutil.rmtree(path, ignore_errors=True)
 
 

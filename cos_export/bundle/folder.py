@@ -101,8 +101,8 @@ class Bundle:
         )
         return golden
 
-    def _check_manifest_tells(self, file: Path, **found: object) -> None:
-        for key, value in found.items():
+    def _check_manifest_tells(self, file: Path, **actual: object) -> None:
+        for key, value in actual.items():
             told = self.manifest.get(key, value)
             if told != value:
                 raise BundleError(f"{file} has {key} {value}, and the manifest says {told}. Export the bundle again.")
@@ -139,10 +139,10 @@ def load(path: str | os.PathLike[str]) -> Bundle:
 def _check_file(file: Path, size: int, digest: str) -> None:
     if not os.path.lexists(file):
         raise InputError(f"{file} is missing, and the manifest lists it.")
-    found = check_plain_file(file, links=False)
-    if found != size:
+    actual_size = check_plain_file(file, links=False)
+    if actual_size != size:
         raise InputError(
-            f"{file} was altered after the export: it has {found:,} bytes, and the manifest says {size:,}."
+            f"{file} was altered after the export: it has {actual_size:,} bytes, and the manifest says {size:,}."
         )
     with open_plain(file, links=False) as opened:
         if hashlib.file_digest(opened, "sha256").hexdigest() != digest:

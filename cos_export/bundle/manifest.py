@@ -211,26 +211,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        found = read_json(path, links=False)
+        document = read_json(path, links=False)
     except InputError as error:
         raise BundleError(str(error)) from error
-    check_manifest(found, str(path))
-    return dict(found)
+    check_manifest(document, str(path))
+    return dict(document)
 
 
-def check_manifest(found: Any, where: str) -> None:
+def check_manifest(document: Any, where: str) -> None:
     """Checks a manifest, as JSON has it, against the schema.
 
     Raises:
         BundleError: It is of another format, or lacks something, or holds what is out of range.
     """
-    kind = found.get("format") if isinstance(found, Mapping) else None
+    kind = document.get("format") if isinstance(document, Mapping) else None
     if kind not in BUNDLE_FORMATS:
         raise BundleError(
             f"{where} has the format {str(kind)[:80]!r}, and this version reads {' and '.join(BUNDLE_FORMATS)}. "
             "Export the bundle again, or update cos-export."
         )
-    faults = _faults(Manifest, found)
+    faults = _faults(Manifest, document)
     if faults:
         raise BundleError(f"{where} is not the manifest of a bundle:\n  {faults}")
 
@@ -242,18 +242,18 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
         InputError: They are not JSON, or what the report shows of them is out of range.
     """
     try:
-        found = parse_json(json.dumps(metrics, allow_nan=False), "metrics")
+        document = parse_json(json.dumps(metrics, allow_nan=False), "metrics")
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"The metrics cannot be written as JSON: {error}.") from error
-    faults = _faults(Metrics, found)
+    faults = _faults(Metrics, document)
     if faults:
         raise InputError(f"The metrics cannot be shown in a report:\n  {faults}")
 
 
-def _faults(schema: type[BaseModel], found: Any) -> str:
+def _faults(schema: type[BaseModel], document: Any) -> str:
     """What is wrong with a value, a line for each of the first few faults; empty if nothing."""
     try:
-        schema.model_validate(found)
+        schema.model_validate(document)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         listed = [f"{'.'.join(str(part)[:80] for part in fault['loc']) or 'it'}: {fault['msg']}" for fault in faults]

@@ -173,10 +173,10 @@ def _check_holds_a_bundle_alone(folder: Path, path: str | os.PathLike[str]) -> N
 def _listed(folder: Path) -> set[str]:
     """The names that the manifest of a bundle of any version lists, with its own; none if there is no such manifest."""
     try:
-        found = read_json(folder / MANIFEST, links=False)
+        manifest = read_json(folder / MANIFEST, links=False)
     except InputError:
         return set()
-    if not isinstance(found, dict) or not str(found.get("format", "")).startswith("cos-export-bundle/"):
+    if not isinstance(manifest, dict) or not str(manifest.get("format", "")).startswith("cos-export-bundle/"):
         return set()
-    files = found.get("files")
+    files = manifest.get("files")
     return {MANIFEST, *(files if isinstance(files, dict) else ())}

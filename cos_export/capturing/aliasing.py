@@ -11,7 +11,7 @@ from torch import fx
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.tracing import named_arguments, operation
 
-__all__ = ["Memory", "draws", "mutates", "written"]
+__all__ = ["Aliasing", "draws", "mutates", "written"]
 
 _SHARING = ("reshape", "contiguous", "dropout", "flatten", "to", "feature_dropout")
 """They return their input itself when there is nothing to do."""
@@ -20,8 +20,8 @@ _ASSIGNING = ("copy", "fill", "zero")
 """They have no form that is not in place."""
 
 
-class Memory:
-    """The memory that the nodes seen so far write to.
+class Aliasing:
+    """Which of the nodes seen so far share memory, and what writes to it.
 
     Args:
         nodes: All nodes of the graph, in order.
@@ -49,8 +49,8 @@ class Memory:
                 self._refuse_later_reader(other, node)
         self._refuse_later_reader(self._root[node], node)
 
-    def _refuse_later_reader(self, memory: fx.Node, node: fx.Node) -> None:
-        if memory is not node and any(self._rank[user] > self._rank[node] for user in memory.users):
+    def _refuse_later_reader(self, alias: fx.Node, node: fx.Node) -> None:
+        if alias is not node and any(self._rank[user] > self._rank[node] for user in alias.users):
             name = operation(node).rstrip("_")
             raise Unsupported(
                 "it overwrites in place what is read again later",

@@ -91,7 +91,7 @@ class Builder:
         self._unknown += 1
         return Value(shape, (Term(f"?{self._unknown}", shape[0]),))
 
-    def synapse(self, wanted: str, value: Value, synapse: Synapse) -> tuple[tuple[str, ...], Value]:
+    def synapse(self, preferred: str, value: Value, synapse: Synapse) -> tuple[tuple[str, ...], Value]:
         """Adds a synapse that takes `value`, whose pending scale goes into the weights.
 
         Where `value` is put together from channels of several nodes, each gets a synapse of its own with the part
@@ -115,7 +115,7 @@ class Builder:
                 input_shape=(term.width, *value.spatial),
             )
             _check_finite(part)
-            names.append(self._add(wanted, part, sources))
+            names.append(self._add(preferred, part, sources))
             bias = np.zeros_like(bias)
         channels = synapse.output_shape[0]
         return tuple(names), Value(synapse.output_shape, tuple(Term(name, channels) for name in names))
@@ -134,18 +134,18 @@ class Builder:
             offset = np.zeros_like(offset)
 
     def channel_gain(
-        self, wanted: str, value: Value, gain: DoubleArray, offset: DoubleArray
+        self, preferred: str, value: Value, gain: DoubleArray, offset: DoubleArray
     ) -> tuple[tuple[str, ...], Value]:
         """Adds the synapse that multiplies each channel by its gain and adds its offset."""
-        return self.synapse(wanted, value, _pointwise(value.shape, channel_weight(gain, value.shape), offset))
+        return self.synapse(preferred, value, _pointwise(value.shape, channel_weight(gain, value.shape), offset))
 
     def unweighted(
-        self, wanted: str, value: Value, shape: Shape, make: Callable[[Shape], nir.NIRNode], spread: int = 1
+        self, preferred: str, value: Value, shape: Shape, make: Callable[[Shape], nir.NIRNode], spread: int = 1
     ) -> tuple[str, Value]:
         """Adds a node without weights (pooling, flatten) for each way in which channels are pending, which they stay.
 
         Args:
-            wanted: The name to give it.
+            preferred: The name to give it.
             value: What it takes.
             shape: Of the result.
             make: The node for an input of a shape.
@@ -162,16 +162,16 @@ class Builder:
             taken = (term.width, *value.spatial)
             node, after = make(taken), term.spread(spread)
             _set_types(node, taken, (after.width, *shape[1:]))
-            terms.append(replace(after, source=self._add(wanted, node, sources)))
+            terms.append(replace(after, source=self._add(preferred, node, sources)))
         return terms[0].source, Value(shape, tuple(terms))
 
     def neurons(
-        self, wanted: str, value: Value, threshold: float | DoubleArray, levels: int | None
+        self, preferred: str, value: Value, threshold: float | DoubleArray, levels: int | None
     ) -> tuple[str, Value]:
         """Adds a layer of neurons with theta = `threshold` and v(0) = theta / 2.
 
         Args:
-            wanted: The name to give it.
+            preferred: The name to give it.
             value: The current.
             threshold: One number, or one for each channel.
             levels: L of the activation that the layer stands for, or None for a clipped ReLU.
@@ -185,7 +185,7 @@ class Builder:
         column = rounded.reshape(-1, *[1] * len(value.spatial))
         theta = np.broadcast_to(column, value.shape).astype(np.float32)
         node = nir.IF(r=np.ones_like(theta), v_threshold=theta, v_reset=np.zeros_like(theta))
-        name = self._add(wanted, node, self._unit_sources(value))
+        name = self._add(preferred, node, self._unit_sources(value))
         self._neurons[name] = NeuronSpec(threshold=theta, v_init=theta / np.float32(2), levels=levels)
         return name, Value(value.shape, (Term(name, value.channels, pack(rounded)),))
 
@@ -199,15 +199,15 @@ class Builder:
         graph = nir.NIRGraph(nodes, self._edges, metadata={}, type_check=False)
         return SpikingNetwork(graph, self._neurons, method="half", calibration={"name": "half"})
 
-    def _add(self, wanted: str, node: nir.NIRNode | Synapse, sources: list[str]) -> str:
-        name = self._free_name(wanted)
+    def _add(self, preferred: str, node: nir.NIRNode | Synapse, sources: list[str]) -> str:
+        name = self._free_name(preferred)
         self._nodes[name] = node
         self._edges += [(source, name) for source in sources]
         return name
 
-    def _free_name(self, wanted: str) -> str:
+    def _free_name(self, preferred: str) -> str:
         """A name that every reader of NIR takes: an identifier, no keyword, not taken, not an end of the graph."""
-        base = re.sub(r"\W", "_", wanted) or "node"
+        base = re.sub(r"\W", "_", preferred) or "node"
         if base[0].isdigit():
             base = f"layer_{base}"
         if keyword.iskeyword(base):

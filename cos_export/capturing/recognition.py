@@ -154,12 +154,12 @@ def _compare(module: nn.Module, name: str, threshold: float, levels: int | None)
             break
     else:
         source = f"L = {counted} as given" if levels == counted else f"L = {counted} by counting its steps"
-    wanted = _difference(module, threshold, counted)
-    if wanted is None:
+    difference = _difference(module, threshold, counted)
+    if difference is None:
         return _Match(threshold, counted, f"it computes QCFS with lambda = {threshold:.4g} ({name!r}) and {source}")
     return (
         f"it looks like a QCFS activation with lambda = {threshold:.4g} ({name!r}) and L = {counted}, and computes "
-        f"something else: {wanted}"
+        f"something else: {difference}"
     )
 
 
@@ -172,15 +172,15 @@ def _difference(module: nn.Module, threshold: float, levels: int) -> str | None:
     # Exactly on a step, the order of the operations decides.
     ratio = ratio[((ratio * levels + 0.5) - (ratio * levels + 0.5).round()).abs() > 1e-5]
     z = ratio * threshold
-    found = _evaluate(module, z)
-    wanted = threshold * (torch.floor(ratio * levels + 0.5) / levels).clamp(0, 1)
-    if found is None:
+    actual = _evaluate(module, z)
+    expected = threshold * (torch.floor(ratio * levels + 0.5) / levels).clamp(0, 1)
+    if actual is None:
         return "it is not the same for each entry on its own"
-    off = (found - wanted).abs() / abs(threshold)
+    off = (actual - expected).abs() / abs(threshold)
     if bool((off <= _TOLERANCE).all()):
         return None
     worst = int(off.nan_to_num(torch.inf).argmax())
-    return f"at z = {float(z[worst]):.4g} it gives {float(found[worst]):.4g}, and QCFS {float(wanted[worst]):.4g}"
+    return f"at z = {float(z[worst]):.4g} it gives {float(actual[worst]):.4g}, and QCFS {float(expected[worst]):.4g}"
 
 
 def _evaluate(module: nn.Module, z: Tensor) -> Tensor | None:

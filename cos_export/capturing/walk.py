@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from cos_export.capturing.aliasing import Memory
+from cos_export.capturing.aliasing import Aliasing
 from cos_export.capturing.builder import Builder
 from cos_export.capturing.constants import Constants
 from cos_export.capturing.findings import Finding, Unsupported, blockers
@@ -75,7 +75,7 @@ class _Walker:
         self.synapses_of: dict[fx.Node, tuple[str, ...]] = {}
         self.blamed: set[str] = set()
         self.findings: list[Finding] = []
-        self.memory = Memory(traced.graph.nodes)
+        self.aliasing = Aliasing(traced.graph.nodes)
 
     def run(self) -> Walk:
         output: Value | None = None
@@ -111,7 +111,7 @@ class _Walker:
             return
         if str(node.target).startswith(_BOOKKEEPING) and not isinstance(result, Tensor):
             return
-        self.memory.add(node, read[0])
+        self.aliasing.add(node, read[0])
         if any(self.values[argument].lost for argument in read) and str(node.target) in OPERATORS:
             self._add(node, "nothing yet: it was not checked, for its input cannot be converted")
             self.values[node] = self._stand_in(result)
@@ -179,7 +179,7 @@ class _Walker:
             )
         if results[0].dtype != torch.float32:
             raise Unsupported(f"its result is of type {results[0].dtype}", "compute in float32 throughout")
-        self.memory.check(node)
+        self.aliasing.check(node)
         call = Call(
             arguments=self._arguments(node),
             shapes=known,

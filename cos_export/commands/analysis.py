@@ -79,8 +79,8 @@ def analyze(
         opened = open_network(model, data, choices, weights=weights, classes=classes, **channels, progress=progress)
         network = opened.network if schedule is None else replace(opened.network, schedule=schedule.value)
         images = opened.images.first(min(samples, len(opened.images)))
-        found = layer_errors(network, images, steps, calibration=opened.calibration, device=device, progress=progress)
-    document = found.to_dict()
+        errors = layer_errors(network, images, steps, calibration=opened.calibration, device=device, progress=progress)
+    document = errors.to_dict()
     picture = None if out is None else save_analysis_picture(out, document)
     if not as_json:
         screen = console()

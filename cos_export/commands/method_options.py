@@ -88,7 +88,7 @@ def _method_parameters() -> list[inspect.Parameter]:
         help=f"auto ({closest}), {', '.join(static)}; per sample: {', '.join(per_sample)}.",
         rich_help_panel="Calibration",
     )
-    found = [parameter("method", Annotated[str, about], Auto.name)]
+    parameters = [parameter("method", Annotated[str, about], Auto.name)]
     for option in method_options():
         flag = f"--{'no-' if option.switched_off else ''}{option.flag}"
         least = [field.metadata["minimum"] for field in option.fields.values()]
@@ -101,5 +101,5 @@ def _method_parameters() -> list[inspect.Parameter]:
             rich_help_panel=f"Options of {', '.join(option.fields)}",
             show_default=False,
         )
-        found.append(parameter(option.destination, Annotated[option.kind | None, info]))
-    return found
+        parameters.append(parameter(option.destination, Annotated[option.kind | None, info]))
+    return parameters

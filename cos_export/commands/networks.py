@@ -187,8 +187,8 @@ def offsets(
     with progress_bars() as progress:
         opened = open_network(model, data, choices, weights=weights, classes=classes, **channels, progress=progress)
         images = opened.images.first(samples)
-        found = offset_spikes(opened.network, images.images, steps, rho, device=device, progress=progress)
-    document = found.to_dict()
+        offsets = offset_spikes(opened.network, images.images, steps, rho, device=device, progress=progress)
+    document = offsets.to_dict()
     picture = save_offset_picture(out, document)
     if not as_json:
         console().print(offsets_table(document, model))

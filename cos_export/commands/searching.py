@@ -129,7 +129,7 @@ def search(
         quantisation=tuple(names(quantisation or "")),
     )
     check_method(choices)
-    wanted, refused = deployments(
+    candidates, refused = deployments(
         names(methods) if methods is not None else DEFAULT_METHODS,
         step_ranges("--steps", steps),
         [check_schedule(schedule) for schedule in names(schedules)],
@@ -148,10 +148,10 @@ def search(
     )
     samples_held_out = 0 if parts.held_out is None else len(parts.held_out)
     with progress_bars() as progress:
-        measured, ann = measured_by_search(loaded.module, parts, choices, wanted, state=state, progress=progress)
-    found = outcome(measured, minimise.value, max_drop, ann, samples_held_out, refused)
-    document = found.to_dict()
-    shown = save_search_picture(picture, document) if found.measured else None
+        measured, ann = measured_by_search(loaded.module, parts, choices, candidates, state=state, progress=progress)
+    result = outcome(measured, minimise.value, max_drop, ann, samples_held_out, refused)
+    document = result.to_dict()
+    shown = save_search_picture(picture, document) if result.measured else None
     if not as_json:
         console().print(search_table(document))
         for line in search_lines(document):
@@ -159,9 +159,9 @@ def search(
         for path in (shown, state):
             console().print(f"  {path}", highlight=False, soft_wrap=True)
     files = {"picture": None if shown is None else str(shown), "state": str(state)}
-    if found.winner is None:
+    if result.winner is None:
         return finish({"bundle": None, "search": document, **files}, as_json, False)
-    winner = found.winner.deployment
+    winner = result.winner.deployment
     chosen = replace(choices, method=winner.method, steps=winner.steps, schedule=winner.schedule)
     told = {key: value for key, value in document.items() if key not in ("measured", "front", "failed", "refused")}
     with progress_bars() as progress:

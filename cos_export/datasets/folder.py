@@ -60,12 +60,12 @@ def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
             f"{folder} has no images. It must have a folder for each class, with .png or .jpg files in it: "
             f"{folder.name}/class_name/image.png."
         )
-    empty = [entry.name for entry, found in zip(classes, files, strict=True) if not found]
+    empty = [entry.name for entry, files_of_class in zip(classes, files, strict=True) if not files_of_class]
     if empty:
         raise InputError(
             f"{folder} has no images of the classes {', '.join(empty)}. Fill these folders or remove them."
         )
-    turns = sorted((turn, label) for label, found in enumerate(files) for turn in range(len(found)))
+    turns = sorted((turn, label) for label, files_of_class in enumerate(files) for turn in range(len(files_of_class)))
     paths = [files[label][turn] for turn, label in turns]
     grey = all(_is_grey(path) for path in paths)
     first = _pixels(paths[0], grey, size)
@@ -85,11 +85,11 @@ def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
-    for path in found:
+    files_of_class = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+    for path in files_of_class:
         if not path.is_file():
             raise InputError(f"{path} is not a file (a folder, a pipe, a device, or a link to nothing). Remove it.")
-    return found
+    return files_of_class
 
 
 def _open(path: Path) -> Image.Image:

@@ -72,15 +72,15 @@ def _together(images: Any, what: str) -> Any:
     """One array or tensor; a list of numbers is left to numpy."""
     if isinstance(images, TorchDataset | DataLoader):
         name = f"the {type(images).__name__}"
-        found = [sample.image for sample in samples(images, name)]
+        taken = [sample.image for sample in samples(images, name)]
     elif isinstance(images, tuple | list) and images and _holds_images(images):
         name = what[:1].lower() + what[1:]
-        found = [split_sample(item, f"Sample {i} of {name}").image for i, item in enumerate(images)]
+        taken = [split_sample(item, f"Sample {i} of {name}").image for i, item in enumerate(images)]
     else:
         return images
-    if not found:
+    if not taken:
         raise InputError("There are no images.")
-    return stack(found, name)
+    return stack(taken, name)
 
 
 def _holds_images(items: tuple[Any, ...] | list[Any]) -> bool:

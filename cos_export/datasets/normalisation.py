@@ -55,8 +55,8 @@ class Normalisation:
     @classmethod
     def in_words(cls, text: str) -> Normalisation | None:
         """What `words` has written at the end of `text`, or None if nothing of the kind stands there."""
-        found = re.search(r", less ([^,]+), divided by ([^,]+)$", text)
-        return None if found is None else cls(*(tuple(map(float, part.split(" / "))) for part in found.groups()))
+        match = re.search(r", less ([^,]+), divided by ([^,]+)$", text)
+        return None if match is None else cls(*(tuple(map(float, part.split(" / "))) for part in match.groups()))
 
     def apply(self, images: PixelArray, what: str = "The images") -> PixelArray:
         """(images - mean) / std, of images (samples, channels, ...), as a new array.
@@ -85,7 +85,7 @@ class Normalisation:
 
 def agree(one: Normalisation | None, other: Normalisation | None) -> bool:
     """Whether both do the same; None does nothing, and one number stands for all channels."""
-    a, b = (found or Normalisation((0.0,), (1.0,)) for found in (one, other))
+    a, b = (given or Normalisation((0.0,), (1.0,)) for given in (one, other))
     return _equal(a.mean, b.mean) and _equal(a.std, b.std)
 
 

@@ -47,11 +47,11 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    document = dict(pairs)
+    if len(document) != len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)[:80]!r} stands twice")
-    return found
+    return document
 
 
 def _not_finite(literal: str) -> NoReturn:

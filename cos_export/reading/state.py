@@ -19,13 +19,13 @@ __all__ = ["read_state_file", "state_digest"]
 
 def state_digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """A hash of all that a state holds: its JSON but for "digest", and its tensors with names, types and shapes."""
-    found = hashlib.blake2b(digest_size=16)
-    found.update(json.dumps({key: about[key] for key in about if key != "digest"}, sort_keys=True).encode())
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps({key: about[key] for key in about if key != "digest"}, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name}/{value.dtype}/{tuple(value.shape)}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{name}/{value.dtype}/{tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_state_file(path: Path, kind: str, form: str, away: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

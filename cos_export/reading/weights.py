@@ -34,10 +34,10 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         InputError: It is not such a file, is damaged, or holds other than plain numbers.
     """
     with _safetensors(path) as file:
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name in file.keys():  # noqa: SIM118 - it is not a mapping
-            found[str(name)] = check_tensor(path, str(name), file.get_tensor(name))
-    return found
+            tensors[str(name)] = check_tensor(path, str(name), file.get_tensor(name))
+    return tensors
 
 
 def read_safetensors_note(path: str | os.PathLike[str], key: str) -> Any:

@@ -24,12 +24,12 @@ _FRAME = 30.0
 _MARKERS = {"synchronous": "o", "layerwise": "^"}
 
 
-def save_search_picture(path: Path, found: Mapping[str, Any]) -> Path:
+def save_search_picture(path: Path, search: Mapping[str, Any]) -> Path:
     """Draws accuracy over the cost that is minimised.
 
     Args:
         path: A `.png`; the folder must exist.
-        found: What `calibration.search.SearchOutcome.to_dict` returns.
+        search: What `calibration.search.SearchOutcome.to_dict` returns.
 
     Raises:
         InputError: The file cannot be written there, or does not end in .png.
@@ -39,12 +39,12 @@ def save_search_picture(path: Path, found: Mapping[str, Any]) -> Path:
 
     figure = Figure(figsize=(9.0, 5.0), layout="constrained")
     axes = figure.subplots()
-    key, words = _AXES[found["minimise"]]
-    ann = 100 * found["ann_accuracy"]
-    names = dict.fromkeys((one["method"]["name"], one["schedule"]) for one in found["measured"])
+    key, words = _AXES[search["minimise"]]
+    ann = 100 * search["ann_accuracy"]
+    names = dict.fromkeys((one["method"]["name"], one["schedule"]) for one in search["measured"])
     colours = dict(zip(dict.fromkeys(name for name, _ in names), cycle(COLOURS), strict=False))
     for name, schedule in names:
-        rows = [one for one in found["measured"] if (one["method"]["name"], one["schedule"]) == (name, schedule)]
+        rows = [one for one in search["measured"] if (one["method"]["name"], one["schedule"]) == (name, schedule)]
         axes.plot(
             [one[key] for one in rows],
             [100 * one["accuracy"] for one in rows],
@@ -53,7 +53,7 @@ def save_search_picture(path: Path, found: Mapping[str, Any]) -> Path:
             alpha=0.75,
             label=f"{name}, {schedule}",
         )
-    front = found["front"]
+    front = search["front"]
     axes.plot(
         [one[key] for one in front],
         [100 * one["accuracy"] for one in front],
@@ -63,14 +63,14 @@ def save_search_picture(path: Path, found: Mapping[str, Any]) -> Path:
         label="front",
     )
     axes.axhline(ann, color="#555", linestyle="--", linewidth=1, label="artificial network")
-    axes.axhline(ann - found["max_drop"], color="#c8553d", linestyle=":", linewidth=1.2, label="allowed drop")
-    for mark in (found["winner"], found["nearest"]):
+    axes.axhline(ann - search["max_drop"], color="#c8553d", linestyle=":", linewidth=1.2, label="allowed drop")
+    for mark in (search["winner"], search["nearest"]):
         if mark is not None:
             axes.plot(mark[key], 100 * mark["accuracy"], "o", ms=15, mfc="none", mec="#c8553d", mew=1.6)
             text = f"{mark['method']['name']}, T = {mark['steps']}"
             axes.annotate(text, (mark[key], 100 * mark["accuracy"]), (8, -16), textcoords="offset points", fontsize=9)
     axes.set_xlabel(words)
-    axes.set_ylabel(f"accuracy on {found['held_out_samples']:,} images held out (%)")
+    axes.set_ylabel(f"accuracy on {search['held_out_samples']:,} images held out (%)")
     axes.set_ylim(bottom=max(axes.get_ylim()[0], ann - _FRAME))
     axes.grid(color="#ddd", linewidth=0.6)
     axes.set_axisbelow(True)

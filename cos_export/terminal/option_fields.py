@@ -21,15 +21,15 @@ def in_panel(panel: str, default: Any = MISSING) -> Any:
 def parameters(kind: type[Any]) -> list[inspect.Parameter]:
     """The fields of a dataclass, whose types are those of `cos_export.terminal.options`, as parameters for typer."""
     hints = get_type_hints(kind, include_extras=True)
-    found = []
+    parameters = []
     for entry in fields(kind):
         annotation, *about = get_args(hints[entry.name])
         told = [copy.copy(info) for info in about if isinstance(info, ParameterInfo)]
         for info in told:
             info.rich_help_panel = entry.metadata.get("panel")
         default = inspect.Parameter.empty if entry.default is MISSING else entry.default
-        found.append(parameter(entry.name, Annotated[annotation, *told], default))
-    return found
+        parameters.append(parameter(entry.name, Annotated[annotation, *told], default))
+    return parameters
 
 
 def parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:

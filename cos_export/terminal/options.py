@@ -144,12 +144,12 @@ def whole_numbers(option: str, listed: str | None) -> list[int] | None:
     if listed is None:
         return None
     try:
-        found = [int(number) for number in listed.split(",")]
+        numbers = [int(number) for number in listed.split(",")]
     except ValueError:
-        found = [0]
-    if min(found) < 1:
+        numbers = [0]
+    if min(numbers) < 1:
         raise InputError(f"{option} takes whole numbers above 0 with commas between them, and got {listed!r}.")
-    return found
+    return numbers
 
 
 MOST_NUMBERS = 1000
@@ -166,12 +166,12 @@ def step_ranges(option: str, listed: str) -> list[int]:
         f"{option} takes whole numbers up to {MAX_STEPS:,}, and ranges as 1..8, {MOST_NUMBERS:,} numbers at most, "
         f"and got {listed!r}."
     )
-    found: set[int] = set()
+    steps: set[int] = set()
     for part in names(listed):
         ends = whole_numbers(option, part.replace("..", ",", 1))
         if ends is None or len(ends) > 2 or not 0 <= ends[-1] - ends[0] < MOST_NUMBERS:
             raise InputError(wrong)
-        found.update(range(ends[0], ends[-1] + 1))
-    if not 1 <= len(found) <= MOST_NUMBERS or max(found) > MAX_STEPS:
+        steps.update(range(ends[0], ends[-1] + 1))
+    if not 1 <= len(steps) <= MOST_NUMBERS or max(steps) > MAX_STEPS:
         raise InputError(wrong)
-    return sorted(found)
+    return sorted(steps)

@@ -18,7 +18,7 @@ __all__ = ["fail", "finish", "show_notes", "show_path"]
 
 
 def finish(document: dict[str, Any], as_json: bool, passed: bool) -> int:
-    """Prints the document where JSON is wanted; exit code 0, or 1 if a check has failed."""
+    """Prints the document where JSON is asked for; exit code 0, or 1 if a check has failed."""
     if as_json:
         stream().write(json.dumps(spelled(document), indent=2, allow_nan=False) + "\n")
     return 0 if passed else 1

@@ -20,7 +20,7 @@ _ESCAPED = re.compile(f"[{_OBEYED}{_LONE}]")
 
 def printable(text: str) -> str:
     """A name on one line, letter for letter: a newline is shown as a backslash and an n."""
-    return _ESCAPED.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _ESCAPED.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def printable_message(message: str) -> str:

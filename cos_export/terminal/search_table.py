@@ -14,15 +14,15 @@ COSTS = {"steps": "total_steps", "latency": "latency", "operations": "operations
 """The figure of a measured deployment that is minimised, by what it is called on the command line."""
 
 
-def search_table(found: Mapping[str, Any]) -> Table:
+def search_table(search: Mapping[str, Any]) -> Table:
     """Every deployment by rising cost.
 
     Args:
-        found: What `calibration.search.SearchOutcome.to_dict` returns.
+        search: What `calibration.search.SearchOutcome.to_dict` returns.
     """
     table = Table(
-        title=f"Deployments by {found['minimise']}, on {found['held_out_samples']:,} images held out; accuracy in %, "
-        f"of the artificial network {100 * found['ann_accuracy']:.2f}",
+        title=f"Deployments by {search['minimise']}, on {search['held_out_samples']:,} images held out; accuracy in %, "
+        f"of the artificial network {100 * search['ann_accuracy']:.2f}",
         title_justify="left",
         title_style="bold",
         caption="> the one that is taken, or comes nearest; in bold the front: nothing is as cheap and more accurate. "
@@ -38,10 +38,10 @@ def search_table(found: Mapping[str, Any]) -> Table:
     table.add_column("schedule", no_wrap=True)
     for name in ("steps", "accuracy", "drop", "latency", "operations"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in found["measured"]:
+    for one in search["measured"]:
         rho = one["total_steps"] - one["steps"]
         table.add_row(
-            ">" if one in (found["winner"], found["nearest"]) else "",
+            ">" if one in (search["winner"], search["nearest"]) else "",
             one["method"]["name"],
             one["schedule"],
             f"{rho} + {one['steps']}" if rho else str(one["steps"]),
@@ -49,23 +49,23 @@ def search_table(found: Mapping[str, Any]) -> Table:
             f"{one['drop']:.2f} ± {one['drop_error']:.2f}",
             f"{one['latency']:,.0f}",
             f"{one['operations'] / 1000:,.0f}",
-            style="bold" if one in found["front"] else "",
+            style="bold" if one in search["front"] else "",
         )
     return table
 
 
-def search_lines(found: Mapping[str, Any]) -> list[str]:
+def search_lines(search: Mapping[str, Any]) -> list[str]:
     """Which deployment is taken, or what comes nearest, and what could not be measured."""
-    cost, winner, nearest = found["minimise"], found["winner"], found["nearest"]
-    lines = [f"{deployment_words(one)} could not be measured: {one['failure']}" for one in found["failed"]]
+    cost, winner, nearest = search["minimise"], search["winner"], search["nearest"]
+    lines = [f"{deployment_words(one)} could not be measured: {one['failure']}" for one in search["failed"]]
     if winner is not None:
         lines.append(
-            f"The least {cost} within a drop of {found['max_drop']:g} points has {deployment_words(winner)}: "
+            f"The least {cost} within a drop of {search['max_drop']:g} points has {deployment_words(winner)}: "
             f"{cost} {winner[COSTS[cost]]:,.0f}, drop {winner['drop']:.2f} points."
         )
     elif nearest is not None:
         lines.append(
-            f"Nothing loses at most {found['max_drop']:g} points, so no bundle is written. Nearest is "
+            f"Nothing loses at most {search['max_drop']:g} points, so no bundle is written. Nearest is "
             f"{deployment_words(nearest)}: {nearest['drop']:.2f} points, {cost} {nearest[COSTS[cost]]:,.0f}. Allow a "
             "larger --max-drop, more --steps, or --methods that are tuned, as static."
         )

@@ -43,8 +43,8 @@ def check_logits(model: nn.Module, logits: object, dataset: Dataset) -> None:
         InputError: It is not (batch, classes), or a label of the data set is beyond its classes.
     """
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise InputError(f"{type(model).__name__} must return logits (batch, classes), and returned {found}.")
+        actual = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise InputError(f"{type(model).__name__} must return logits (batch, classes), and returned {actual}.")
     largest = int(dataset.labels.max())
     if logits.shape[1] == 1 <= largest:
         raise InputError(

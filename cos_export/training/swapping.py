@@ -57,8 +57,8 @@ def swap_activations(
     model, levels = unwrapped(model), whole_number("levels", levels, 1, MOST_LEVELS)
     if isinstance(model, nn.ReLU):
         raise InputError("The model is a single ReLU. Put it in an nn.Sequential.")
-    found: dict[nn.ReLU, str] = {m: path for path, m in model.named_modules() if isinstance(m, nn.ReLU)}
-    if not found:
+    relus: dict[nn.ReLU, str] = {m: path for path, m in model.named_modules() if isinstance(m, nn.ReLU)}
+    if not relus:
         raise InputError(
             f"{type(model).__name__} has no nn.ReLU module to swap. A ReLU that forward calls as a function must "
             "become a module first: self.act = nn.ReLU()."
@@ -66,20 +66,20 @@ def swap_activations(
     given = torch.from_numpy(image_array(images))
     if given.ndim < 2:
         raise InputError(f"The images must be (samples, ...), and have shape {tuple(given.shape)}.")
-    _check_in_place(model, found, given[:_BATCH])
-    largest = _observe(model, found, given, percentile)
-    silent = [path for module, path in found.items() if not largest.get(module, 0.0) > 0]
+    _check_in_place(model, relus, given[:_BATCH])
+    largest = _observe(model, relus, given, percentile)
+    silent = [path for module, path in relus.items() if not largest.get(module, 0.0) > 0]
     if silent:
         raise InputError(
             f"On these images the output of {', '.join(silent)} was never positive, so it has no threshold."
         )
-    swapped = {module: QCFS(levels, largest[module]) for module in found}
+    swapped = {module: QCFS(levels, largest[module]) for module in relus}
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if isinstance(child, nn.ReLU):
                 place = next(parent.parameters(), next(model.parameters(), torch.empty(0))).device
                 setattr(parent, name, swapped[child].to(place).train(child.training))
-    return {path: largest[module] for module, path in found.items()}
+    return {path: largest[module] for module, path in relus.items()}
 
 
 def restore_swapped(model: nn.Module, path: str | Path) -> None:
@@ -99,12 +99,12 @@ def restore_swapped(model: nn.Module, path: str | Path) -> None:
         parent, _, child = name[0].rpartition(".")
         try:
             place = model.get_submodule(parent)
-            found = place.get_submodule(child)
+            child_module = place.get_submodule(child)
         except AttributeError as error:
             raise InputError(
                 f"{path} was trained with a QCFS at {name[0]!r}, and {type(model).__name__} has no module there."
             ) from error
-        if isinstance(found, nn.ReLU):
+        if isinstance(child_module, nn.ReLU):
             setattr(place, child, QCFS(name[1]))
 
 
@@ -124,7 +124,7 @@ def _swapped_paths(path: Path) -> list[tuple[str, int]]:
     return [(str(name), levels) for name in swapped]
 
 
-def _observe(model: nn.Module, found: dict[nn.ReLU, str], images: Tensor, percentile: float) -> dict[nn.ReLU, float]:
+def _observe(model: nn.Module, relus: dict[nn.ReLU, str], images: Tensor, percentile: float) -> dict[nn.ReLU, float]:
     """The largest percentile of each ReLU's positive outputs over the batches of `images`."""
     largest: dict[nn.ReLU, float] = {}
 
@@ -137,7 +137,7 @@ def _observe(model: nn.Module, found: dict[nn.ReLU, str], images: Tensor, percen
 
         return seen
 
-    hooks = [module.register_forward_hook(watch(module)) for module in found]
+    hooks = [module.register_forward_hook(watch(module)) for module in relus]
     try:
         for batch in torch.split(images, _BATCH):
             _run(model, batch)
@@ -156,7 +156,7 @@ def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor)]
 
 
-def _check_in_place(model: nn.Module, found: dict[nn.ReLU, str], images: Tensor) -> None:
+def _check_in_place(model: nn.Module, relus: dict[nn.ReLU, str], images: Tensor) -> None:
     """Refuses ReLUs that work in place where that matters: without it the network gives something else.
 
     That is so where forward drops their result, or reads their input again under another name.
@@ -164,7 +164,7 @@ def _check_in_place(model: nn.Module, found: dict[nn.ReLU, str], images: Tensor)
     Raises:
         InputError: There are such ReLUs; the message names them.
     """
-    writing = [module for module in found if module.inplace]
+    writing = [module for module in relus if module.inplace]
 
     def alike(others: list[nn.ReLU]) -> bool:
         for module in others:
@@ -182,7 +182,7 @@ def _check_in_place(model: nn.Module, found: dict[nn.ReLU, str], images: Tensor)
     if alike(writing):
         return
     # Where only several together matter, all of them are named.
-    names = [found[module] for module in writing if not alike([module])] or [found[module] for module in writing]
+    names = [relus[module] for module in writing if not alike([module])] or [relus[module] for module in writing]
     raise InputError(
         f"{', '.join(map(repr, names))}: nn.ReLU(inplace=True) writes over an input that forward reads again, so a "
         "QCFS there, which writes over nothing, would make another network. Give forward the result alone, "

@@ -35,36 +35,36 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if not path.exists():
         raise InputError(f"There is no file of weights {path}.")
     model = unwrapped(model)
-    wanted = model.state_dict()
-    given, notes = matched(_state(path), wanted)
-    problems = [f"missing: {key} {tuple(wanted[key].shape)}" for key in wanted if key not in given]
-    problems += [f"unexpected: {key} {tuple(given[key].shape)}" for key in given if key not in wanted]
-    for key in wanted:
+    expected = model.state_dict()
+    given, notes = matched(_state(path), expected)
+    problems = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected if key not in given]
+    problems += [f"unexpected: {key} {tuple(given[key].shape)}" for key in given if key not in expected]
+    for key in expected:
         if key not in given:
             continue
-        if given[key].shape != wanted[key].shape:
+        if given[key].shape != expected[key].shape:
             problems.append(
-                f"wrong shape: {key} is {tuple(given[key].shape)} in the file and {tuple(wanted[key].shape)} here"
+                f"wrong shape: {key} is {tuple(given[key].shape)} in the file and {tuple(expected[key].shape)} here"
             )
         elif not bool(torch.isfinite(given[key]).all()):
             problems.append(f"not finite: {key} holds nan or inf")
         elif key.rpartition(".")[2] == "threshold" and not bool((given[key] > 0).all()):
             problems.append(f"not positive: the threshold {key} is {float(given[key].min())}")
     if problems:
-        hint = prefix_hint(given, wanted)
-        listed = "\n  ".join([*_other_classes(given, wanted), *([hint] if hint else []), *problems])
+        hint = prefix_hint(given, expected)
+        listed = "\n  ".join([*_other_classes(given, expected), *([hint] if hint else []), *problems])
         raise InputError(f"The weights in {path} do not fit {type(model).__name__}:\n  {listed}")
     model.load_state_dict(given, strict=True)
     for note in notes:
         warnings.warn(f"{path}: {note}.", Notice, stacklevel=2)
 
 
-def _other_classes(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+def _other_classes(given: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
     """A line that says so if the readout, the last matrix of the model, has another number of rows in the file."""
-    last = next((key for key in reversed(wanted) if wanted[key].ndim == 2), None)
+    last = next((key for key in reversed(expected) if expected[key].ndim == 2), None)
     if last is None or last not in given or given[last].ndim != 2:
         return []
-    theirs, ours = given[last].shape, wanted[last].shape
+    theirs, ours = given[last].shape, expected[last].shape
     if theirs[0] == ours[0] or theirs[1] != ours[1]:
         return []
     fix = f"classes={theirs[0]} (--classes {theirs[0]})"

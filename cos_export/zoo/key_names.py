@@ -20,7 +20,7 @@ _THRESHOLD_NAMES = ("up", "thresh")
 """What published QCFS and COS checkpoints call `threshold`. There it has shape (1,), and here ()."""
 
 
-def matched(given: State, wanted: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...]]:
+def matched(given: State, expected: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...]]:
     """The state under the network's names, and what was done to it, in words, beyond other names of thresholds.
 
     Prefixes and wrappers are left out, and masks of pruning multiplied into their weights, only if all keys are those
@@ -28,30 +28,30 @@ def matched(given: State, wanted: Mapping[str, Tensor]) -> tuple[State, tuple[st
 
     Args:
         given: The file's.
-        wanted: The network's.
+        expected: The network's.
     """
     for inside, bare in _without_wrappers(given):
         for prefix, stripped in _without_prefixes(bare):
             for masked, dense in _without_masks(stripped):
-                state = _with_thresholds(dense, wanted)
-                if state.keys() == wanted.keys():
+                state = _with_thresholds(dense, expected)
+                if state.keys() == expected.keys():
                     notes = (
                         f"every key begins with {prefix!r}, which was left out" if prefix else "",
                         f"{' and '.join(map(repr, inside))} within keys was left out" if inside else "",
                         f"the masks of {masked} pruned tensors were multiplied into them" if masked else "",
                     )
                     return state, tuple(note for note in notes if note)
-    return _with_thresholds(given, wanted), ()
+    return _with_thresholds(given, expected), ()
 
 
-def prefix_hint(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+def prefix_hint(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
     """Says so where some keys would be the network's without a prefix, and others would not."""
     for prefix in _PREFIXES:
-        fitting = [key for key in given if key.startswith(prefix) and key.removeprefix(prefix) in wanted]
-        if fitting and len(fitting) > sum(key in wanted for key in given):
+        fitting = [key for key in given if key.startswith(prefix) and key.removeprefix(prefix) in expected]
+        if fitting and len(fitting) > sum(key in expected for key in given):
             return (
                 f"Without the prefix {prefix!r} {len(fitting)} of the file's {len(given)} keys are among the network's "
-                f"{len(wanted)}. Save those alone: {{key.removeprefix({prefix!r}): value for key, value in "
+                f"{len(expected)}. Save those alone: {{key.removeprefix({prefix!r}): value for key, value in "
                 f"state.items() if key.startswith({prefix!r})}}."
             )
     return None
@@ -88,14 +88,16 @@ def _without_masks(state: State) -> Iterator[tuple[int, State]]:
         yield len(pruned), dense
 
 
-def _with_thresholds(given: State, wanted: Mapping[str, Tensor]) -> State:
+def _with_thresholds(given: State, expected: Mapping[str, Tensor]) -> State:
     """The state with the network's names and shapes of thresholds, where it has them under others."""
     state = {}
     for key, value in given.items():
         owner, _, last = key.rpartition(".")
         ours = f"{owner}.threshold" if owner else "threshold"
-        name = ours if last in _THRESHOLD_NAMES and key not in wanted and ours in wanted and ours not in given else key
-        if name.rpartition(".")[2] == "threshold" and name in wanted and value.numel() == wanted[name].numel() == 1:
-            value = value.reshape(wanted[name].shape)
+        name = (
+            ours if last in _THRESHOLD_NAMES and key not in expected and ours in expected and ours not in given else key
+        )
+        if name.rpartition(".")[2] == "threshold" and name in expected and value.numel() == expected[name].numel() == 1:
+            value = value.reshape(expected[name].shape)
         state[name] = value
     return state

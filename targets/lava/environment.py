@@ -84,13 +84,13 @@ def find(*, netx: bool = False) -> LavaEnvironment:
         raise UnavailableError(f"The environment at {root} is broken: {python} is not a program. {advice}")
     versions = _versions(root, "lava_nc")
     if versions != [LAVA_VERSION]:
-        found = f"lava-nc {', '.join(versions)}" if versions else "no lava-nc"
-        raise UnavailableError(f"The environment at {root} holds {found}, and {LAVA_VERSION} is needed. {advice}")
+        actual = f"lava-nc {', '.join(versions)}" if versions else "no lava-nc"
+        raise UnavailableError(f"The environment at {root} holds {actual}, and {LAVA_VERSION} is needed. {advice}")
     extensions = _versions(root, "lava_dl")
     if netx and extensions != [LAVA_DL_VERSION]:
-        found = f"lava-dl {', '.join(extensions)}" if extensions else "no lava-dl"
+        actual = f"lava-dl {', '.join(extensions)}" if extensions else "no lava-dl"
         raise UnavailableError(
-            f"The environment at {root} holds {found}, and the netx back end needs {LAVA_DL_VERSION}. {advice}"
+            f"The environment at {root} holds {actual}, and the netx back end needs {LAVA_DL_VERSION}. {advice}"
         )
     return LavaEnvironment(root, python, LAVA_VERSION, _python_version(root), "".join(extensions[:1]))
 

@@ -41,9 +41,9 @@ def damaged_file(root: Path, *, contents: bool = True) -> str | None:
 
 def _wrong(path: Path, expected: str, size: str, contents: bool) -> str:
     try:
-        found = path.stat().st_size
-        if size and str(found) != size:
-            return f"has been altered ({found} bytes in place of {size})"
+        actual_size = path.stat().st_size
+        if size and str(actual_size) != size:
+            return f"has been altered ({actual_size} bytes in place of {size})"
         if not contents:
             return ""
         content = path.read_bytes()

@@ -44,15 +44,15 @@ def members(group: int) -> list[int]:
 
 def _states(group: int) -> dict[int, str]:
     """The processes of a group, each with the letter of its state; none where the system lists none in /proc."""
-    found = {}
+    states = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
         except OSError:  # It has ended meanwhile.
             continue
         if int(its_group) == group:
-            found[int(folder.name)] = state
-    return found
+            states[int(folder.name)] = state
+    return states
 
 
 class StoppedProcesses:

@@ -36,8 +36,8 @@ _MODULES = (
 
 
 def _versions() -> dict[str, str]:
-    found = {name: metadata.version(name) for name in ("lava-nc", "numpy", "scipy")}
-    return {"python": platform.python_version(), **found}
+    versions = {name: metadata.version(name) for name in ("lava-nc", "numpy", "scipy")}
+    return {"python": platform.python_version(), **versions}
 
 
 def _import(backend: str) -> Callable[[Job], Any]:

@@ -229,13 +229,13 @@ class _Builder:
 
 def _readout_only(nodes: Sequence[Node]) -> frozenset[str]:
     """The Output, and the synapses from which nothing but it is reached."""
-    found: set[str] = set()
+    readout_only: set[str] = set()
     for node in reversed(nodes):
         readers = [other.name for other in nodes if node.name in other.inputs]
         synapse = node.kind not in ("input", "neuron")
-        if synapse and all(reader in found for reader in readers):
-            found.add(node.name)
-    return frozenset(found)
+        if synapse and all(reader in readout_only for reader in readers):
+            readout_only.add(node.name)
+    return frozenset(readout_only)
 
 
 def build(job: Job) -> tuple[AbstractProcess, int]:

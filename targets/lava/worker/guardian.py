@@ -112,7 +112,7 @@ class Guardian(threading.Thread):
         from multiprocessing import resource_tracker
 
         tracker = getattr(resource_tracker._resource_tracker, "_pid", None)
-        found = []
+        members = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 state, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
@@ -120,5 +120,5 @@ class Guardian(threading.Thread):
                 continue
             number = int(folder.name)
             if int(group) == self._main and state not in "ZX" and number not in (self._main, tracker):
-                found.append(number)
-        return found
+                members.append(number)
+        return members
