@@ -164,31 +164,31 @@ def _settle(module: nn.Module, images: FloatArray) -> None:
 def measure(name: str, network: SpikingNetwork, images: FloatArray, steps: int, rounds: int, trained: bool) -> Row:
     """One row."""
     load, few = os.getloadavg()[0], FEW.get(name, 0)
-    wanted = simulate(network, images, steps, device="cpu")
-    found, megabytes, _ = _watched(network, images, steps, "batched")
+    expected = simulate(network, images, steps, device="cpu")
+    actual, megabytes, _ = _watched(network, images, steps, "batched")
     pytorch, batched = [], []
     for _ in range(rounds):
         pytorch.append(_seconds(lambda: simulate(network, images, steps, device="cpu")))
         batched.append(_seconds(lambda: run_network(network, images, steps)))
-    slots = sum(array.size for array in wanted.spikes.values())
+    slots = sum(array.size for array in expected.spikes.values())
     faithful = peak = differing = netx = netx_differing = None
     if few:
         single, peak, seconds = _watched(network, images[:few], steps, "faithful")
-        faithful, differing = few / seconds, _differing(single, found, few)
+        faithful, differing = few / seconds, _differing(single, actual, few)
     if name in CHAINS and network.quantisation is not None:
         single, _, seconds = _watched(network, images[:few], steps, "netx")
-        netx, netx_differing = few / seconds, _differing(single, found, few)
+        netx, netx_differing = few / seconds, _differing(single, actual, few)
     return Row(
         network=name,
         numerics=network.numerics,
         trained=trained,
         samples=len(images),
-        fired=sum(int(array.sum()) for array in wanted.spikes.values()) / slots,
+        fired=sum(int(array.sum()) for array in expected.spikes.values()) / slots,
         pytorch=len(images) / statistics.median(pytorch),
         batched=len(images) / statistics.median(batched),
         batched_megabytes=megabytes,
         slots=slots,
-        mismatches=_differing(wanted, found, len(images)),
+        mismatches=_differing(expected, actual, len(images)),
         few=few,
         faithful=faithful,
         faithful_megabytes=peak,

@@ -24,22 +24,22 @@ def methods() -> dict[str, StaticMethod]:
 
 def arrays(network: SpikingNetwork) -> dict[str, np.ndarray]:
     """All that the methods set."""
-    found: dict[str, np.ndarray] = {}
+    actual: dict[str, np.ndarray] = {}
     for name, spec in network.neurons.items():
-        found |= {f"{name}/v_init": spec.v_init, f"{name}/threshold": spec.threshold}
-        found[f"{name}/bias"] = np.zeros(0) if spec.bias is None else spec.bias
+        actual |= {f"{name}/v_init": spec.v_init, f"{name}/threshold": spec.threshold}
+        actual[f"{name}/bias"] = np.zeros(0) if spec.bias is None else spec.bias
     for name in ("conv", "dense", "head"):
         node = network.graph.nodes[name]
-        found |= {f"{name}/weight": node.weight, f"{name}/offset": node.bias}
-    return found
+        actual |= {f"{name}/weight": node.weight, f"{name}/offset": node.bias}
+    return actual
 
 
 def calibrated() -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
+    actual: dict[str, np.ndarray] = {}
     for name, method in methods().items():
         network = calibrate(two_layers(seed=6), dyadic_images(30), method, 3, **SETTINGS)  # type: ignore[arg-type]
-        found |= {f"{name}/{key}": array for key, array in arrays(network).items()}
-    return found
+        actual |= {f"{name}/{key}": array for key, array in arrays(network).items()}
+    return actual
 
 
 def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
@@ -51,9 +51,9 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
     alone = calibrated()
     with np.load(tmp_path / "rank0.npz") as first, np.load(tmp_path / "rank1.npz") as second:
         assert set(first) == set(alone)
-        for key, wanted in alone.items():
+        for key, expected in alone.items():
             assert np.array_equal(first[key], second[key]), "all processes have the same network"
-            np.testing.assert_allclose(first[key], wanted, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(first[key], expected, rtol=1e-6, atol=1e-6)
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ class Slow:
     def convolved(self, image: np.ndarray) -> np.ndarray:
         node = self.network.graph.nodes["conv"]
         padded = np.pad(image.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
-        weight, found = node.weight.astype(np.float64), np.zeros((3, 5, 5))
+        weight, actual = node.weight.astype(np.float64), np.zeros((3, 5, 5))
         for c, y, x in np.ndindex(3, 5, 5):
-            found[c, y, x] = (weight[c] * padded[:, y : y + 3, x : x + 3]).sum() + node.bias[c]
-        return found
+            actual[c, y, x] = (weight[c] * padded[:, y : y + 3, x : x + 3]).sum() + node.bias[c]
+        return actual
 
     def image(self, image: np.ndarray) -> None:
         dense, first = self.network.graph.nodes["dense"], self.convolved(image).ravel()
@@ -67,8 +67,8 @@ class Slow:
         start = theta / 2
         heard = train[: self.rho]
         total = run(heard, theta, start)
-        wanted = sum(total.spikes) + math.floor(total.potentials[-1] / theta)
-        designed = min(self.rho, max(0, wanted))
+        expected = sum(total.spikes) + math.floor(total.potentials[-1] / theta)
+        designed = min(self.rho, max(0, expected))
         v_init = cos_potential(heard, theta, start, k)
         after = run(train, theta, v_init)
         self.psi.setdefault((name, k), []).append(designed - sum(after.spikes[: self.rho]))
@@ -87,15 +87,15 @@ def test_is_the_scalar_reference(steps: int, rho: int, levels: int | None) -> No
     slow = Slow(network, steps, rho)
     for image in data:
         slow.image(image)
-    found = offset_spikes(network, data, steps, rho, iterations=ITERATIONS, batch_size=3, device="cpu")
-    assert (found.samples, found.iterations) == (7, ITERATIONS)
+    actual = offset_spikes(network, data, steps, rho, iterations=ITERATIONS, batch_size=3, device="cpu")
+    assert (actual.samples, actual.iterations) == (7, ITERATIONS)
     spread = set()
-    for name, rows in found.layers.items():
+    for name, rows in actual.layers.items():
         for k, row in rows.items():
             psi = slow.psi[name, k]
             spread |= set(psi)
-            clipped = [min(found.psi[-1], max(found.psi[0], value)) for value in psi]
-            assert list(row.counts) == [clipped.count(value) for value in found.psi], (name, k)
+            clipped = [min(actual.psi[-1], max(actual.psi[0], value)) for value in psi]
+            assert list(row.counts) == [clipped.count(value) for value in actual.psi], (name, k)
             assert row.no_offset == psi.count(0) / len(psi)
             assert row.mean_square == pytest.approx(sum(value**2 for value in psi) / len(psi), rel=1e-12)
             # Without levels the activation is a quotient that float32 rounds; with them it is exact.
@@ -126,11 +126,11 @@ def test_cases_worked_by_hand(train: list[float], before: int, once: int, twice:
     neuron = neuron_tensors(layer((1,), 1.0), torch.device("cpu"), torch.float32)
     currents = torch.tensor(train).reshape(4, 1, 1)
     designed = float(designed_spikes(currents, 4, neuron))
-    for k, wanted in ((0, before), (1, once), (2, twice)):
+    for k, expected in ((0, before), (1, once), (2, twice)):
         spec = layer((1,), 1.0)
         start = calibrated_potentials(currents, 4, neuron, k).numpy()[0]
         shifted = neuron_tensors(NeuronSpec(spec.threshold, start), torch.device("cpu"), torch.float32)
-        assert designed - float(integrate_and_fire(currents, 4, shifted).spikes.sum()) == wanted
+        assert designed - float(integrate_and_fire(currents, 4, shifted).spikes.sum()) == expected
 
 
 def test_a_constant_input_has_no_offset_and_no_error() -> None:
@@ -139,8 +139,8 @@ def test_a_constant_input_has_no_offset_and_no_error() -> None:
     one = np.ones(1, np.float32)
     network = base.with_neurons({"neuron": NeuronSpec(one, one / 2, levels=4)})
     data = np.linspace(-1, 2, 97, dtype=np.float32).reshape(-1, 1)
-    found = offset_spikes(network, data, 4, 4, iterations=(0,)).layers["neuron"][0]
-    assert (found.no_offset, found.mse) == (1.0, 0.0)
+    actual = offset_spikes(network, data, 4, 4, iterations=(0,)).layers["neuron"][0]
+    assert (actual.no_offset, actual.mse) == (1.0, 0.0)
 
 
 def test_batches_and_data_sets_do_not_matter() -> None:
@@ -164,8 +164,8 @@ def test_batches_and_data_sets_do_not_matter() -> None:
 
 
 def test_the_document_and_the_picture(tmp_path: Path) -> None:
-    found = offset_spikes(two_layers(seed=2), images(5), 4, rho=6)
-    document = json.loads(json.dumps(found.to_dict()))
+    actual = offset_spikes(two_layers(seed=2), images(5), 4, rho=6)
+    document = json.loads(json.dumps(actual.to_dict()))
     assert document["psi"] == [-4, -3, -2, -1, 0, 1, 2, 3, 4]
     assert list(document["layers"]["second"]) == ["0", "1", "2", "4"]
     assert sum(document["layers"]["second"]["4"]["counts"]) == 5 * 6

@@ -21,16 +21,16 @@ def test_half_is_half_the_threshold() -> None:
             )
         }
     )
-    found = calibrate(moved, IMAGES, "half", 4)
-    assert all(np.array_equal(spec.v_init, spec.threshold / 2) for spec in found.neurons.values())
-    assert (found.method, found.num_timesteps, found.rho) == ("half", 4, 0)
+    actual = calibrate(moved, IMAGES, "half", 4)
+    assert all(np.array_equal(spec.v_init, spec.threshold / 2) for spec in actual.neurons.values())
+    assert (actual.method, actual.num_timesteps, actual.rho) == ("half", 4, 0)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_one_round_of_mean_matching_by_its_formula(steps: int) -> None:
     """v_init += T (E[a_ann] - E[a_snn]), the activations by their definition and the rates by counting."""
     network = two_layers(seed=7)
-    found = calibrate(network, IMAGES, MeanMatching(rounds=1), steps, batch_size=7)
+    actual = calibrate(network, IMAGES, MeanMatching(rounds=1), steps, batch_size=7)
     rates = simulate(network, IMAGES, steps).spikes
     conv = torch.nn.functional.conv2d(
         torch.from_numpy(IMAGES).double(),
@@ -44,21 +44,21 @@ def test_one_round_of_mean_matching_by_its_formula(steps: int) -> None:
     for name, activation in (("first", first), ("second", second)):
         spec = network.neurons[name]
         error = activation.mean(0) - rates[name].mean((0, 1))
-        wanted = spec.v_init + steps * spec.threshold * error
-        np.testing.assert_allclose(found.neurons[name].v_init, wanted, rtol=1e-5, atol=1e-5)
+        expected = spec.v_init + steps * spec.threshold * error
+        np.testing.assert_allclose(actual.neurons[name].v_init, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_mean_matching_brings_the_rates_to_the_activations() -> None:
     network, steps = two_layers(seed=8), 2
-    found = calibrate(network, IMAGES, "mean-matching", steps)
+    actual = calibrate(network, IMAGES, "mean-matching", steps)
     gap = {
         label: abs(
             simulate(n, IMAGES, steps, record_spikes=False).logits[-1].mean(0) - ann_logits(n, IMAGES).mean(0)
         ).sum()
-        for label, n in (("half", network), ("matched", found))
+        for label, n in (("half", network), ("matched", actual))
     }
     assert gap["matched"] < gap["half"]
-    assert (found.method, found.num_timesteps) == ("mean-matching", steps)
+    assert (actual.method, actual.num_timesteps) == ("mean-matching", steps)
 
 
 def test_the_result_does_not_depend_on_the_batch_size_but_for_rounding() -> None:

@@ -51,28 +51,28 @@ def test_the_maximum():
 @pytest.mark.parametrize("seed", range(2))
 def test_a_percentile_is_the_upper_edge_of_its_bin(seed, p):
     rows = samples(seed)
-    for found, row in zip(percentile(histogram_of(rows), p), rows, strict=True):
+    for actual, row in zip(percentile(histogram_of(rows), p), rows, strict=True):
         exact = np.percentile(row[row > 0], p, method="inverted_cdf")
-        assert exact - 1e-9 <= found <= exact + row.max() / BINS + 1e-9
+        assert exact - 1e-9 <= actual <= exact + row.max() / BINS + 1e-9
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8, 32])
 @pytest.mark.parametrize("seed", range(2))
 def test_mmse_finds_the_threshold_of_least_error(seed, steps):
     rows = samples(seed)
-    for found, row in zip(mmse(histogram_of(rows), steps), rows, strict=True):
+    for actual, row in zip(mmse(histogram_of(rows), steps), rows, strict=True):
         positive = row[row > 0]
         _, least = slow_mmse(positive, steps)
-        assert error_of(found, positive, steps) <= least * 1.01 + 1e-9
+        assert error_of(actual, positive, steps) <= least * 1.01 + 1e-9
 
 
 def test_mmse_over_the_bins_is_the_definition_itself():
     rows = samples(3)
     histogram = histogram_of(rows, 64)
-    for found, counts, top in zip(mmse(histogram, 4), histogram.counts, histogram.top, strict=True):
+    for actual, counts, top in zip(mmse(histogram, 4), histogram.counts, histogram.top, strict=True):
         centres = np.repeat((np.arange(64) + 0.5) / 64 * top, counts)
         errors = [(error_of(top * k / GRID, centres, 4), -k) for k in range(1, GRID + 1)]
-        assert found == pytest.approx(top * -min(errors)[1] / GRID)
+        assert actual == pytest.approx(top * -min(errors)[1] / GRID)
 
 
 def test_fewer_steps_want_a_lower_threshold():
@@ -125,28 +125,28 @@ def inputs_of_relus(model, x):
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_the_maximum_of_each_relu(per_channel, batch_size):
     model, x = model_and_images()
-    found = relu_thresholds(model, x, "maximum", per_channel=per_channel, device="cpu", batch_size=batch_size)
-    wanted = inputs_of_relus(model, x)
-    assert list(found) == list(wanted)
-    for key, before in wanted.items():
+    actual = relu_thresholds(model, x, "maximum", per_channel=per_channel, device="cpu", batch_size=batch_size)
+    inputs = inputs_of_relus(model, x)
+    assert list(actual) == list(inputs)
+    for key, before in inputs.items():
         rows = before.transpose(0, 1).flatten(1).amax(1) if per_channel else before.max()
         expected = np.where(rows > 0, rows, rows.max()) if per_channel else rows
-        np.testing.assert_allclose(found[key], expected, rtol=1e-5)
-        assert found[key].dtype == np.float32
+        np.testing.assert_allclose(actual[key], expected, rtol=1e-5)
+        assert actual[key].dtype == np.float32
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("method", ["percentile", "mmse"])
 def test_the_histogram_is_that_of_all_positive_activations(method, per_channel):
     model, x = model_and_images()
-    found = relu_thresholds(model, x, method, per_channel=per_channel, steps=3, p=90.0, device="cpu", batch_size=8)
+    actual = relu_thresholds(model, x, method, per_channel=per_channel, steps=3, p=90.0, device="cpu", batch_size=8)
     for key, before in inputs_of_relus(model, x).items():
         array = before.double().numpy()
         rows = list(np.moveaxis(array, 1, 0).reshape(array.shape[1], -1)) if per_channel else [array.ravel()]
         active = [row for row in rows if row.max() > 0]
         histogram = histogram_of(active)
         expected = percentile(histogram, 90.0) if method == "percentile" else mmse(histogram, 3)
-        kept = np.atleast_1d(found[key])[[row.max() > 0 for row in rows]]
+        kept = np.atleast_1d(actual[key])[[row.max() > 0 for row in rows]]
         # Rounding may move an activation into the next bin.
         np.testing.assert_allclose(kept, expected, rtol=0.02)
 
@@ -162,8 +162,8 @@ def test_a_batch_size_that_forward_wrote_down():
 
     torch.manual_seed(0)
     model, x = Long(), torch.rand(10, 6)
-    found = relu_thresholds(model, x, "maximum", device="cpu")
-    assert found["relu"] == pytest.approx(model.fc(x).max().item())
+    actual = relu_thresholds(model, x, "maximum", device="cpu")
+    assert actual["relu"] == pytest.approx(model.fc(x).max().item())
 
 
 def test_images_and_model_are_left_alone_and_progress_is_told():
@@ -201,21 +201,21 @@ def test_on_each_device(device):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     model, x = model_and_images()
-    found = relu_thresholds(model, x, "percentile", per_channel=True, device=device)
-    for key, wanted in relu_thresholds(model, x, "percentile", per_channel=True, device="cpu").items():
-        np.testing.assert_allclose(found[key], wanted, rtol=1e-2)
+    actual = relu_thresholds(model, x, "percentile", per_channel=True, device=device)
+    for key, expected in relu_thresholds(model, x, "percentile", per_channel=True, device="cpu").items():
+        np.testing.assert_allclose(actual[key], expected, rtol=1e-2)
     torch.manual_seed(0)
     model, x = MakesTensors(), torch.rand(5, 6)
-    found = relu_thresholds(model, x, "maximum", device=device)
-    np.testing.assert_allclose(found["relu"], 2 * model.fc(x).max().item(), rtol=1e-5)
+    actual = relu_thresholds(model, x, "maximum", device=device)
+    np.testing.assert_allclose(actual["relu"], 2 * model.fc(x).max().item(), rtol=1e-5)
 
 
 def test_a_silent_channel_gets_the_highest_of_its_layer():
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     model[0].weight.data = torch.tensor([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])
     model[0].bias.data.zero_()
-    found = relu_thresholds(model, np.ones((4, 2), np.float32), "maximum", per_channel=True, device="cpu")
-    np.testing.assert_array_equal(found["1"], [1.0, 2.0, 2.0])
+    actual = relu_thresholds(model, np.ones((4, 2), np.float32), "maximum", per_channel=True, device="cpu")
+    np.testing.assert_array_equal(actual["1"], [1.0, 2.0, 2.0])
 
 
 def test_a_silent_layer_is_named():

@@ -218,40 +218,40 @@ def first_difference(fault: Fault) -> tuple[str, int, int, tuple[int, ...], bool
     The earliest step counts first, then the layer, then the sample: in Python's integers, one neuron at a time.
     """
     right, wrong = _in_integers(fault.network), _in_integers(fault.plant(fault.network))
-    found = []
+    actual = []
     for sample, picture in enumerate(pictures()):
         expected, _ = integer_reference.run(right, picture, STEPS)
         fired, _ = integer_reference.run(wrong, picture, STEPS)
         for rank, layer in enumerate(right.layers):
             for at in map(tuple, np.argwhere(expected[layer] != fired[layer]).tolist()):
-                found.append((at[0] + 1, rank, sample, at[1:], bool(fired[layer][at])))
-    step, rank, sample, neuron, fires = min(found)
+                actual.append((at[0] + 1, rank, sample, at[1:], bool(fired[layer][at])))
+    step, rank, sample, neuron, fires = min(actual)
     return right.layers[rank], step, sample, neuron, fires
 
 
 def check_passes(target: Target, network: SpikingNetwork, runs: SpikingNetwork, folder: Path) -> None:
     """The target fires what `network` fires although it runs `runs`."""
     runner = Faulty(target, artefact(runs, folder / "runs"))
-    found = verify(artefact(network, folder / "right"), [runner])[target.name]
-    assert found.passed and found.comparison.identical
-    assert (found.mismatches, found.local_violations, found.comparison.first) == (0, 0, None)
+    actual = verify(artefact(network, folder / "right"), [runner])[target.name]
+    assert actual.passed and actual.comparison.identical
+    assert (actual.mismatches, actual.local_violations, actual.comparison.first) == (0, 0, None)
 
 
 def check_found_and_located(target: Target, fault: Fault, folder: Path) -> None:
     """`verify` must say where a target errs that runs the fault."""
     right, wrong = fault.network, fault.plant(fault.network)
     runner = Faulty(target, artefact(wrong, folder / "wrong"))
-    found = verify(artefact(right, folder / "right"), [runner])[target.name]
-    assert not found.passed and found.mismatches > 0
-    first = found.comparison.first
+    actual = verify(artefact(right, folder / "right"), [runner])[target.name]
+    assert not actual.passed and actual.mismatches > 0
+    first = actual.comparison.first
     assert first is not None
     assert (first.layer, first.step, first.sample, first.neuron, first.fired) == first_difference(fault)
     # What the neuron lacks or has too much: the target decided against it, or a silent neuron was heard.
     assert (first.margin < 0) == (first.fired and fault.plant is not silent_mask_ignored)
     assert first.bound == 0 and first.margin % 1 == 0.5, "potentials are half-integers"
     # Locally no layer is to blame but the one with the fault, and the first violation is the first divergence.
-    assert {name for name, layer in found.local.layers.items() if layer.violations.any()} == {"second"}
-    listed = found.local.listed[0]
+    assert {name for name, layer in actual.local.layers.items() if layer.violations.any()} == {"second"}
+    listed = actual.local.listed[0]
     assert (listed.layer, listed.step, listed.sample, listed.neuron) == (
         first.layer,
         first.step,
@@ -265,12 +265,12 @@ def check_strict_comparison_in_float32(target: Target, folder: Path) -> None:
     """No backend of float32 may rely on a tie, so locally it passes; end to end it shows, with a margin of nothing."""
     right = STRICT_AT_TIES.network
     runner = Faulty(target, artefact(strict_comparison(right), folder / "wrong"))
-    found = verify(artefact(right, folder / "right"), [runner])[target.name]
-    first = found.comparison.first
-    assert first is not None and found.mismatches > 0
+    actual = verify(artefact(right, folder / "right"), [runner])[target.name]
+    first = actual.comparison.first
+    assert first is not None and actual.mismatches > 0
     assert (first.layer, first.step, first.sample, first.neuron, first.fired) == first_difference(STRICT_AT_TIES)
     assert first.margin == 0 and 0 < first.bound < 1e-3
-    assert found.local_violations == 0 and found.local.layers["second"].near_ties[first.step - 1] > 0
+    assert actual.local_violations == 0 and actual.local.layers["second"].near_ties[first.step - 1] > 0
 
 
 def check_masks_of_samples_ignored(target: Target, folder: Path) -> None:
@@ -280,13 +280,13 @@ def check_masks_of_samples_ignored(target: Target, folder: Path) -> None:
     masks = np.random.default_rng(7).random((SAMPLES, 3, 5, 5)) < 0.3
     bundle = artefact(network, folder / "right", SampleStates(silent={"second": masks}))
     assert verify(bundle, [target]).passed
-    found = verify(bundle, [Faulty(target, bundle, forgets_masks=True)])[target.name]
-    violations = {name: layer.violations.sum() for name, layer in found.local.layers.items()}
-    assert not found.local.readout.violations.any()
+    actual = verify(bundle, [Faulty(target, bundle, forgets_masks=True)])[target.name]
+    violations = {name: layer.violations.sum() for name, layer in actual.local.layers.items()}
+    assert not actual.local.readout.violations.any()
     # Every spike of a masked neuron is one too many, and nothing else is: a neuron's potential goes on all the same.
     fired = simulate(network, pictures(), STEPS, device="cpu").spikes["second"]
     too_many = int(np.count_nonzero(fired & masks))
-    assert too_many > 0 and not found.passed
-    assert (found.mismatches, violations) == (too_many, {"first": 0, "second": too_many})
-    first = found.comparison.first
+    assert too_many > 0 and not actual.passed
+    assert (actual.mismatches, violations) == (too_many, {"first": 0, "second": too_many})
+    first = actual.comparison.first
     assert first is not None and first.fired and masks[(first.sample, *first.neuron)] and first.margin > 0

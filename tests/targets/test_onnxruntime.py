@@ -37,11 +37,11 @@ def per_sample(tmp_path_factory, network):
     return _bundle(tmp_path_factory.mktemp("per_sample"), network, per_sample=True)
 
 
-def _assert_same(found, wanted):
-    np.testing.assert_array_equal(found.logits, wanted.logits)
-    assert set(found.spikes) == set(wanted.spikes)
-    for name, spikes in wanted.spikes.items():
-        np.testing.assert_array_equal(found.spikes[name], spikes)
+def _assert_same(actual, expected):
+    np.testing.assert_array_equal(actual.logits, expected.logits)
+    assert set(actual.spikes) == set(expected.spikes)
+    for name, spikes in expected.spikes.items():
+        np.testing.assert_array_equal(actual.spikes[name], spikes)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
@@ -49,11 +49,11 @@ def test_it_agrees_with_the_reference(bundle, network, batch_size):
     images = build.images(network, 7)
     reports = []
     target = OnnxRuntimeTarget(batch_size=batch_size, threads=1)
-    found = target.run(bundle, images, 4, progress=lambda *args: reports.append(args[1:]))
-    _assert_same(found, simulate(network, images, 4))
+    actual = target.run(bundle, images, 4, progress=lambda *args: reports.append(args[1:]))
+    _assert_same(actual, simulate(network, images, 4))
     assert reports[0] == (0, 7)
     assert reports[-1] == (7, 7)
-    assert found.total_steps == 4
+    assert actual.total_steps == 4
 
 
 def test_fewer_steps_are_cut(bundle, network):
@@ -68,9 +68,9 @@ def test_more_steps_need_another_export(bundle, network):
 
 def test_spikes_that_are_not_asked_for_are_not_collected(bundle, network):
     images, target = build.images(network, 3), OnnxRuntimeTarget(threads=1)
-    found = target.run(bundle, images, 4, record_spikes=False)
-    assert found.spikes == {}
-    np.testing.assert_array_equal(found.logits, simulate(network, images, 4).logits)
+    actual = target.run(bundle, images, 4, record_spikes=False)
+    assert actual.spikes == {}
+    np.testing.assert_array_equal(actual.logits, simulate(network, images, 4).logits)
 
 
 def test_states_of_each_sample(per_sample, network):
@@ -81,11 +81,11 @@ def test_states_of_each_sample(per_sample, network):
     )
     for batch_size in (2, 5):
         for record_spikes in (True, False):
-            found = OnnxRuntimeTarget(threads=1, batch_size=batch_size).run(
+            actual = OnnxRuntimeTarget(threads=1, batch_size=batch_size).run(
                 per_sample, images, 4, states=states, record_spikes=record_spikes
             )
-            _assert_same(found, simulate(network, images, 4, states=states, record_spikes=record_spikes))
-            np.testing.assert_array_equal(found.states.v_init["if1"], states.v_init["if1"])
+            _assert_same(actual, simulate(network, images, 4, states=states, record_spikes=record_spikes))
+            np.testing.assert_array_equal(actual.states.v_init["if1"], states.v_init["if1"])
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_a_session_is_kept_until_the_file_changes(tmp_path, network, monkeypatch
 
 
 def test_available():
-    found = OnnxRuntimeTarget().available()
-    assert found.ready
-    assert found.version.startswith(f"onnxruntime {onnxruntime.__version__} (")
-    assert "CPUExecutionProvider" in found.version
+    actual = OnnxRuntimeTarget().available()
+    assert actual.ready
+    assert actual.version.startswith(f"onnxruntime {onnxruntime.__version__} (")
+    assert "CPUExecutionProvider" in actual.version
 
 
 def test_unknown_providers_are_named_with_those_there_are(bundle, network):
@@ -158,9 +158,9 @@ def test_a_provider_that_does_not_start_is_no_silent_fallback(bundle, network, m
 
 def test_without_onnxruntime(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    found = OnnxRuntimeTarget().available()
-    assert not found.ready
-    assert "Install onnxruntime" in found.reason
+    actual = OnnxRuntimeTarget().available()
+    assert not actual.ready
+    assert "Install onnxruntime" in actual.reason
 
 
 def test_files_that_are_no_graphs(tmp_path, bundle, network):

@@ -25,11 +25,11 @@ def bundle(tmp_path, network):
 def test_it_is_the_reference(bundle, network):
     images = build.images(network, 5)
     reports = []
-    found = PyTorchTarget("cpu", batch_size=2).run(bundle, images, 3, progress=lambda *args: reports.append(args[1:]))
-    wanted = simulate(network, images, 3)
-    np.testing.assert_array_equal(found.logits, wanted.logits)
+    actual = PyTorchTarget("cpu", batch_size=2).run(bundle, images, 3, progress=lambda *args: reports.append(args[1:]))
+    expected = simulate(network, images, 3)
+    np.testing.assert_array_equal(actual.logits, expected.logits)
     for name in network.layers:
-        np.testing.assert_array_equal(found.spikes[name], wanted.spikes[name])
+        np.testing.assert_array_equal(actual.spikes[name], expected.spikes[name])
     assert reports[-1] == (5, 5)
 
 
@@ -40,18 +40,18 @@ def test_without_spikes(bundle, network):
 def test_states(bundle, network):
     images = build.images(network, 2)
     states = SampleStates(v_init={"if1": build.dyadic(np.random.default_rng(1), 2, 4, 6, 5)})
-    found = PyTorchTarget("cpu").run(bundle, images, 3, states=states)
-    np.testing.assert_array_equal(found.logits, simulate(network, images, 3, states=states).logits)
+    actual = PyTorchTarget("cpu").run(bundle, images, 3, states=states)
+    np.testing.assert_array_equal(actual.logits, simulate(network, images, 3, states=states).logits)
 
 
 def test_available():
-    found = PyTorchTarget("cpu").available()
-    assert found.ready
-    assert found.version.startswith("torch ")
+    actual = PyTorchTarget("cpu").available()
+    assert actual.ready
+    assert actual.version.startswith("torch ")
     for device in ("cuda:99", "abacus"):
-        found = PyTorchTarget(device).available()
-        assert not found.ready
-        assert device in found.reason
+        actual = PyTorchTarget(device).available()
+        assert not actual.ready
+        assert device in actual.reason
 
 
 def test_a_missing_device(bundle, network):

@@ -19,13 +19,13 @@ def test_chunks_of_a_per_sample_method_answer_as_the_whole(
     images = np.random.default_rng(0).normal(size=(10, 2, 5, 5)).astype(np.float32)
     network, method = two_layers(seed=3), COS(rho=3)
     bundle = export(network, tmp_path / "bundle", 4, golden=images[:2], calibration=method)
-    wanted = simulate(network, images, 4, calibration=method)
+    expected = simulate(network, images, 4, calibration=method)
     monkeypatch.setattr(running, "CHUNK", 4)
     told: list[int] = []
     trace = running.classify(
         get(target), bundle, images, calibration=method, progress=lambda stage, done, total: told.append(done)
     )
-    np.testing.assert_allclose(trace.logits, wanted.logits, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(trace.logits, expected.logits, rtol=1e-6, atol=1e-6)
     assert trace.rho == 3 and trace.states is None and told == [0, 4, 8, 10]
 
 

@@ -34,9 +34,9 @@ def of_layer(currents: Doubles, activation: Doubles, theta: float, potential: bo
     currents = currents + bias.reshape(-1, *[1] * (currents.ndim - 3))
     v_init = np.full(currents.shape[2:], theta / 2)
     if potential:
-        found = fired(currents, theta, v_init)
+        actual = fired(currents, theta, v_init)
         for neuron in np.ndindex(v_init.shape):
-            error = [theta * (activation[n][neuron] - found[:, n][:, *neuron].mean()) for n in range(len(activation))]
+            error = [theta * (activation[n][neuron] - actual[:, n][:, *neuron].mean()) for n in range(len(activation))]
             v_init[neuron] = np.float32(theta / 2 + steps * np.mean(error))
     return bias, v_init, fired(currents, theta, v_init)
 
@@ -45,29 +45,29 @@ def of_layer(currents: Doubles, activation: Doubles, theta: float, potential: bo
 @pytest.mark.parametrize(("steps", "batch_size"), [(1, 64), (3, 4)])
 def test_layer_by_layer_from_its_definition(steps: int, batch_size: int, potential: bool) -> None:
     network = two_layers(seed=6)
-    found = calibrate(network, IMAGES, BiasCorrection(potential), steps, batch_size=batch_size)
+    actual = calibrate(network, IMAGES, BiasCorrection(potential), steps, batch_size=batch_size)
     first = first_currents(network, IMAGES)
     ann = np.clip(first / THETAS[0], 0, 1), np.zeros(0)
     second_ann = np.clip(second_currents(network, ann[0]) / THETAS[1], 0, 1)
     b1, v1, spikes = of_layer(held(first, steps), ann[0], THETAS[0], potential)
     b2, v2, _ = of_layer(second_currents(network, spikes), second_ann, THETAS[1], potential)
-    before, after = network.graph.nodes, found.graph.nodes
+    before, after = network.graph.nodes, actual.graph.nodes
     for node, layer, bias, v_init in (("conv", "first", b1, v1), ("dense", "second", b2, v2)):
         np.testing.assert_allclose(after[node].bias, before[node].bias + bias, rtol=1e-6, atol=1e-6)
-        np.testing.assert_allclose(found.neurons[layer].v_init, v_init, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(actual.neurons[layer].v_init, v_init, rtol=1e-6, atol=1e-6)
         assert np.array_equal(after[node].weight, before[node].weight)
-        assert np.array_equal(found.neurons[layer].threshold, network.neurons[layer].threshold)
-        assert found.neurons[layer].bias is None
+        assert np.array_equal(actual.neurons[layer].threshold, network.neurons[layer].threshold)
+        assert actual.neurons[layer].bias is None
         assert np.abs(bias).max() > 1e-3, "there was something to correct"
     assert np.array_equal(after["head"].bias, before["head"].bias)
-    assert (found.method, found.num_timesteps, found.rho) == ("bias", steps, 0)
+    assert (actual.method, actual.num_timesteps, actual.rho) == ("bias", steps, 0)
 
 
 def gaps(network: SpikingNetwork, reference: SpikingNetwork, steps: int) -> float:
     """The mean over the channels of |E[a_ann] - E[a_snn]| of the last layer."""
     first = np.clip(first_currents(reference, IMAGES), 0, 1)
-    wanted = np.clip(second_currents(reference, first) / THETAS[1], 0, 1).mean(0)
-    return float(np.abs(wanted - simulate(network, IMAGES, steps).spikes["second"].mean((0, 1))).mean())
+    expected = np.clip(second_currents(reference, first) / THETAS[1], 0, 1).mean(0)
+    return float(np.abs(expected - simulate(network, IMAGES, steps).spikes["second"].mean((0, 1))).mean())
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])

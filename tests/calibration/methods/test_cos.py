@@ -37,8 +37,8 @@ def calibrated(currents: list[float], theta: float, v_init: float, iterations: i
 def test_potential_is_the_scalar_references(
     currents: list[float], theta: float, v_init: float, iterations: int
 ) -> None:
-    wanted = cos_potential(currents, theta, v_init, iterations)
-    assert calibrated(currents, theta, v_init, iterations) == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+    expected = cos_potential(currents, theta, v_init, iterations)
+    assert calibrated(currents, theta, v_init, iterations) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 @settings(max_examples=400, deadline=None)
@@ -86,13 +86,13 @@ def test_presimulation_keeps_the_extremes_of_the_stack() -> None:
     spec = layer((3, 4, 4), theta=0.75)
     neuron = neuron_tensors(spec, torch.device("cpu"), torch.float32)
     stack = integrate_and_fire(currents, 7, neuron, record_potentials=True)
-    found = presimulate(currents, 7, neuron, neuron.v_init.expand(currents.shape[1:]))
+    actual = presimulate(currents, 7, neuron, neuron.v_init.expand(currents.shape[1:]))
     assert stack.potentials is not None
     fired = stack.spikes.bool()
-    assert torch.equal(found.residual, stack.potentials[-1])
-    assert torch.equal(found.count, stack.spikes.sum(0))
-    assert torch.equal(found.lowest, stack.potentials.masked_fill(~fired, torch.inf).amin(0))
-    assert torch.equal(found.highest, stack.potentials.masked_fill(fired, -torch.inf).amax(0))
+    assert torch.equal(actual.residual, stack.potentials[-1])
+    assert torch.equal(actual.count, stack.spikes.sum(0))
+    assert torch.equal(actual.lowest, stack.potentials.masked_fill(~fired, torch.inf).amin(0))
+    assert torch.equal(actual.highest, stack.potentials.masked_fill(fired, -torch.inf).amax(0))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 6])
@@ -112,8 +112,8 @@ def test_a_layer_is_presimulated_on_the_calibrated_spikes_below(steps: int) -> N
     theta = float(network.neurons["second"].threshold[0])
     for sample in range(len(images)):
         for unit in range(currents.shape[-1]):
-            wanted = cos_potential(currents[:rho, sample, unit].tolist(), theta, theta / 2, 1)
-            assert trace.states.v_init["second"][sample, unit] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+            expected = cos_potential(currents[:rho, sample, unit].tolist(), theta, theta / 2, 1)
+            assert trace.states.v_init["second"][sample, unit] == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def test_steps_below_rho_are_a_prefix_of_a_longer_run() -> None:
@@ -137,16 +137,16 @@ def test_parts_of_a_batch_do_not_matter(monkeypatch: pytest.MonkeyPatch, cached:
     """What fits a cache decides how a batch of 7 is cut, and nothing else."""
     network, options = two_layers(seed=9), {"calibration": COS(rho=3, iterations=2), "batch_size": 7}
     images = np.random.default_rng(3).integers(-16, 17, (7, 2, 5, 5)).astype(np.float32) / 16
-    wanted = [simulate(network, image[np.newaxis], 4, **options) for image in images]
+    expected = [simulate(network, image[np.newaxis], 4, **options) for image in images]
     monkeypatch.setattr("calibration.methods.cos._CACHED", cached)
     monkeypatch.setattr("cos_export.simulation.neuron._CACHED", cached)
-    found = simulate(network, images, 4, **options)
-    for number, one in enumerate(wanted):
-        assert np.array_equal(found.logits[:, number], one.logits[:, 0])
+    actual = simulate(network, images, 4, **options)
+    for number, one in enumerate(expected):
+        assert np.array_equal(actual.logits[:, number], one.logits[:, 0])
         for name in network.layers:
-            assert np.array_equal(found.spikes[name][:, number], one.spikes[name][:, 0])
-            assert found.states is not None and one.states is not None
-            assert np.array_equal(found.states.v_init[name][number], one.states.v_init[name][0])
+            assert np.array_equal(actual.spikes[name][:, number], one.spikes[name][:, 0])
+            assert actual.states is not None and one.states is not None
+            assert np.array_equal(actual.states.v_init[name][number], one.states.v_init[name][0])
 
 
 def test_refusals() -> None:

@@ -26,7 +26,7 @@ def of_layer(currents: Doubles, activation: Doubles, theta: float, bias: Doubles
     """Updates `bias` (steps, channels) in place, one neuron at a time; the spikes that the layer then sends."""
     steps, samples, channels = currents.shape[:3]
     flat = currents.reshape(steps, samples, channels, -1)
-    wanted = activation.reshape(samples, channels, -1)
+    expected = activation.reshape(samples, channels, -1)
     positions = flat.shape[3]
     spikes, potential = np.zeros_like(flat), np.full(flat.shape[1:], theta / 2)
     for t in range(steps):
@@ -35,7 +35,7 @@ def of_layer(currents: Doubles, activation: Doubles, theta: float, bias: Doubles
             for n in range(samples):
                 for p in range(positions):
                     charged = potential[n, c, p] + flat[t, n, c, p] + bias[t, c]
-                    error += theta * (wanted[n, c, p] - (1 if charged >= theta else 0))
+                    error += theta * (expected[n, c, p] - (1 if charged >= theta else 0))
             bias[t, c] += alpha * error / (samples * positions)
             for n in range(samples):
                 for p in range(positions):
@@ -48,7 +48,7 @@ def of_layer(currents: Doubles, activation: Doubles, theta: float, bias: Doubles
 @pytest.mark.parametrize(("steps", "batches", "alpha"), [(1, 1, 0.5), (3, 1, 1.0), (3, 3, 0.4)])
 def test_step_by_step_from_its_definition(steps: int, batches: int, alpha: float) -> None:
     network = two_layers(seed=6)
-    found = calibrate(network, IMAGES, FTBC(alpha=alpha, batches=batches, samples=50), steps)
+    actual = calibrate(network, IMAGES, FTBC(alpha=alpha, batches=batches, samples=50), steps)
     first = first_currents(network, IMAGES)
     first_ann = np.clip(first / THETAS[0], 0, 1)
     second_ann = np.clip(second_currents(network, first_ann) / THETAS[1], 0, 1)
@@ -56,20 +56,20 @@ def test_step_by_step_from_its_definition(steps: int, batches: int, alpha: float
     for _ in range(batches):
         spikes = of_layer(held(first, steps), first_ann, THETAS[0], biases[0], alpha)
         of_layer(second_currents(network, spikes), second_ann, THETAS[1], biases[1], alpha)
-    for name, wanted in zip(("first", "second"), biases, strict=True):
-        spec = found.neurons[name]
-        np.testing.assert_allclose(spec.bias, wanted, rtol=1e-5, atol=1e-6)
+    for name, expected in zip(("first", "second"), biases, strict=True):
+        spec = actual.neurons[name]
+        np.testing.assert_allclose(spec.bias, expected, rtol=1e-5, atol=1e-6)
         assert np.array_equal(spec.v_init, network.neurons[name].v_init)
-        assert np.abs(wanted).max() > 1e-3, "there was something to correct"
-    assert found.graph is network.graph, "weights stay as they are"
-    assert (found.method, found.num_timesteps, found.rho) == ("ftbc", steps, 0)
+        assert np.abs(expected).max() > 1e-3, "there was something to correct"
+    assert actual.graph is network.graph, "weights stay as they are"
+    assert (actual.method, actual.num_timesteps, actual.rho) == ("ftbc", steps, 0)
 
 
 def gap(network: SpikingNetwork, reference: SpikingNetwork, steps: int) -> float:
     """The mean error of the last layer's channels at each step, by counting."""
     first = np.clip(first_currents(reference, IMAGES), 0, 1)
-    wanted = np.clip(second_currents(reference, first) / THETAS[1], 0, 1).mean(0)
-    return float(np.abs(wanted - simulate(network, IMAGES, steps).spikes["second"].mean(1)).mean())
+    expected = np.clip(second_currents(reference, first) / THETAS[1], 0, 1).mean(0)
+    return float(np.abs(expected - simulate(network, IMAGES, steps).spikes["second"].mean(1)).mean())
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
@@ -82,9 +82,9 @@ def test_it_starts_from_the_bias_that_is_there_and_hears_only_what_is_sent() -> 
     network = two_layers(seed=6)
     bias, spec = np.full((1, 3), 0.25, np.float32), network.neurons["first"]
     mute = network.with_neurons({"first": replace(spec, bias=bias, silent=np.ones(spec.shape, np.bool_))})
-    found = calibrate(mute, IMAGES, ONE_BATCH, 2).neurons["first"]
-    wanted = 0.5 * np.clip(first_currents(network, IMAGES), 0, 1).mean((0, 2, 3))
-    np.testing.assert_allclose(found.bias, [0.25 + wanted, wanted], rtol=1e-5)
+    actual = calibrate(mute, IMAGES, ONE_BATCH, 2).neurons["first"]
+    expected = 0.5 * np.clip(first_currents(network, IMAGES), 0, 1).mean((0, 2, 3))
+    np.testing.assert_allclose(actual.bias, [0.25 + expected, expected], rtol=1e-5)
 
 
 def test_the_bias_of_each_step_survives_the_export_and_every_target_fires_with_it(tmp_path: Path) -> None:

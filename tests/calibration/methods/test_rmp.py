@@ -30,28 +30,28 @@ def references(network: SpikingNetwork, steps: int) -> tuple[float, float]:
 @pytest.mark.parametrize("batch_size", [5, 64])
 def test_layer_by_layer_from_its_definition(steps: int, horizon: int, batch_size: int) -> None:
     network = two_layers(seed=6)
-    found = calibrate(network, IMAGES, RMP(horizon=horizon), steps, batch_size=batch_size)
+    actual = calibrate(network, IMAGES, RMP(horizon=horizon), steps, batch_size=batch_size)
     first, second = references(network, max(steps, horizon))
-    assert np.array_equal(found.neurons["first"].threshold, np.full((3, 5, 5), first))
-    assert np.array_equal(found.neurons["second"].threshold, np.full(6, second, np.float32))
-    before, after = network.graph.nodes, found.graph.nodes
+    assert np.array_equal(actual.neurons["first"].threshold, np.full((3, 5, 5), first))
+    assert np.array_equal(actual.neurons["second"].threshold, np.full(6, second, np.float32))
+    before, after = network.graph.nodes, actual.graph.nodes
     assert np.array_equal(after["dense"].weight, before["dense"].weight * first), "theta_old = 1"
     np.testing.assert_allclose(after["head"].weight, before["head"].weight * (second / 0.75), rtol=1e-6)
     for name in ("dense", "head"):
         assert np.array_equal(after[name].bias, before[name].bias)
-    for spec in found.neurons.values():
+    for spec in actual.neurons.values():
         assert not spec.v_init.any() and spec.levels is None
-    assert (found.method, found.num_timesteps) == ("rmp", steps)
+    assert (actual.method, actual.num_timesteps) == ("rmp", steps)
 
 
 def test_the_first_layer_never_saturates_and_long_runs_reach_the_activations() -> None:
     network = two_layers(seed=6)
-    found, steps = calibrate(network, IMAGES, RMP(horizon=64), 64), 512
-    trace = simulate(found, IMAGES, steps)
-    rates = trace.spikes["first"].mean(0) * found.neurons["first"].threshold
-    wanted = np.maximum(first_currents(network, IMAGES), 0)
-    assert np.abs(rates - wanted).max() <= found.neurons["first"].threshold.max() / steps
-    assert np.abs(trace.logits[-1] - ann_logits(found, IMAGES)).max() < 0.2
+    actual, steps = calibrate(network, IMAGES, RMP(horizon=64), 64), 512
+    trace = simulate(actual, IMAGES, steps)
+    rates = trace.spikes["first"].mean(0) * actual.neurons["first"].threshold
+    expected = np.maximum(first_currents(network, IMAGES), 0)
+    assert np.abs(rates - expected).max() <= actual.neurons["first"].threshold.max() / steps
+    assert np.abs(trace.logits[-1] - ann_logits(actual, IMAGES)).max() < 0.2
 
 
 def test_levels_are_gone_and_a_silent_layer_keeps_its_threshold() -> None:
@@ -60,9 +60,9 @@ def test_levels_are_gone_and_a_silent_layer_keeps_its_threshold() -> None:
     dark = dict(quantised.graph.nodes)
     dark["dense"] = type(dark["dense"])(dark["dense"].weight * 0, np.full(6, -1, np.float32))
     quantised.graph.nodes = dark
-    found = calibrate(SpikingNetwork(quantised.graph, quantised.neurons), IMAGES, "rmp", 2)
-    assert found.neurons["first"].levels is None
-    assert np.array_equal(found.neurons["second"].threshold, np.full(6, 0.75, np.float32))
+    actual = calibrate(SpikingNetwork(quantised.graph, quantised.neurons), IMAGES, "rmp", 2)
+    assert actual.neurons["first"].levels is None
+    assert np.array_equal(actual.neurons["second"].threshold, np.full(6, 0.75, np.float32))
 
 
 def test_it_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,8 @@ def test_two_layers_neuron_by_neuron(tau: int, steps: int) -> None:
         assert np.array_equal(trace.spikes["first"][:, sample].reshape(steps, -1), first)
         currents = first @ dense.weight.T.astype(np.float64) + dense.bias
         for j in range(6):
-            wanted = [0] * steps if silent[j] else run(currents[:, j].tolist(), theta[1], theta[1] / 2).spikes
-            assert trace.spikes["second"][:, sample, j].astype(int).tolist() == wanted
+            expected = [0] * steps if silent[j] else run(currents[:, j].tolist(), theta[1], theta[1] / 2).spikes
+            assert trace.spikes["second"][:, sample, j].astype(int).tolist() == expected
 
 
 def dyadic(low: float, high: float) -> st.SearchStrategy[float]:
@@ -42,8 +42,8 @@ def dyadic(low: float, high: float) -> st.SearchStrategy[float]:
 def test_one_neuron_is_the_scalar_reference(current: float, theta: float, tau: int, steps: int) -> None:
     network = one_neuron(theta)
     trace = simulate(network, np.full((1, 1), current, np.float32), steps, calibration=SRP(tau=tau))
-    wanted = srp_spikes([current] * max(tau, steps), theta, tau, steps)
-    assert trace.spikes["neuron"].ravel().astype(int).tolist() == wanted
+    expected = srp_spikes([current] * max(tau, steps), theta, tau, steps)
+    assert trace.spikes["neuron"].ravel().astype(int).tolist() == expected
 
 
 def _constant_currents(network, images: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]

@@ -71,11 +71,11 @@ def slow(currents: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=NEEDS_COMPILER)])
 def test_the_gradients_are_those_of_the_steps_one_by_one(held: bool, compiled: bool) -> None:
-    found, wanted = with_gradients(partial(fast, compiled=compiled), 5, held), with_gradients(slow, 5, held)
-    for fast_one, slow_one in zip(found, wanted, strict=True):
+    actual, expected = with_gradients(partial(fast, compiled=compiled), 5, held), with_gradients(slow, 5, held)
+    for fast_one, slow_one in zip(actual, expected, strict=True):
         assert fast_one is not None and slow_one is not None and fast_one.shape == slow_one.shape
         torch.testing.assert_close(fast_one, slow_one, rtol=1e-12, atol=1e-12)
-    assert wanted[1] is not None and wanted[1].abs().max() > 0
+    assert expected[1] is not None and expected[1].abs().max() > 0
 
 
 def test_forward_is_the_contract() -> None:

@@ -56,26 +56,26 @@ def module() -> Any:
 
 @pytest.fixture(scope="module")
 def parts(module: Any) -> DataParts:
-    found = data_parts(module, "digits", CHOICES, held_out=50)
-    assert found.calibration is not None and found.held_out is not None
-    assert len(found.calibration) == 60 and len(found.held_out) == 50
+    actual = data_parts(module, "digits", CHOICES, held_out=50)
+    assert actual.calibration is not None and actual.held_out is not None
+    assert len(actual.calibration) == 60 and len(actual.held_out) == 50
     # With noise the network errs, and its spikes elsewhere than its activations.
-    noisy = found.held_out.images + np.random.default_rng(0).normal(0, 0.4, found.held_out.images.shape)
-    held_out = replace(found.held_out, images=noisy.astype(np.float32))
-    return DataParts(found.calibration, Forbidden(), held_out)  # type: ignore[arg-type]
+    noisy = actual.held_out.images + np.random.default_rng(0).normal(0, 0.4, actual.held_out.images.shape)
+    held_out = replace(actual.held_out, images=noisy.astype(np.float32))
+    return DataParts(actual.calibration, Forbidden(), held_out)  # type: ignore[arg-type]
 
 
 def test_the_figures_are_those_of_simulate_and_costs(module: Any, parts: DataParts) -> None:
-    wanted, _ = deployments(["half", "mean-matching", "cos"], [1, 2], ["synchronous", "layerwise"], [2])
-    found, ann = search(module, parts, CHOICES, wanted)
-    assert [one.deployment for one in found] == list(wanted) and len(wanted) == 10
-    assert any(one.drop_error for one in found)
+    candidates, _ = deployments(["half", "mean-matching", "cos"], [1, 2], ["synchronous", "layerwise"], [2])
+    actual, ann = search(module, parts, CHOICES, candidates)
+    assert [one.deployment for one in actual] == list(candidates) and len(candidates) == 10
+    assert any(one.drop_error for one in actual)
     held, given = parts.held_out, parts.calibration
     assert held is not None and given is not None
     network = capture(module, held.images[:1])
     ann_right = module(torch.from_numpy(held.images)).argmax(1).numpy() == held.labels
     assert ann == ann_right.mean()
-    for one, measured in zip(wanted, found, strict=True):
+    for one, measured in zip(candidates, actual, strict=True):
         per_sample = one.method if one.method.rho else None
         ready = network
         if per_sample is None:
@@ -123,9 +123,9 @@ def test_what_is_known_is_not_measured_again_and_another_search_is_refused(
 
 
 def test_a_search_needs_images_held_out(module: Any, parts: DataParts) -> None:
-    wanted, _ = deployments(["half"], [1], ["synchronous"], [1])
+    candidates, _ = deployments(["half"], [1], ["synchronous"], [1])
     with pytest.raises(InputError, match="others to compare on"):
-        search(module, DataParts(parts.calibration, parts.evaluation), CHOICES, wanted)
+        search(module, DataParts(parts.calibration, parts.evaluation), CHOICES, candidates)
 
 
 GIVEN = ("--steps", "1,2", "--methods", "half", "--samples", "60", "--held-out", "100", "--golden", "4")
@@ -138,7 +138,7 @@ def test_the_images_to_measure_on_decide_nothing(tmp_path: Path) -> None:
     np.savez(tmp_path / "good.npz", images=images, labels=labels)
     images[160:], labels[160:] = rng.random(images[160:].shape), rng.integers(0, 10, 240)
     np.savez(tmp_path / "poisoned.npz", images=images, labels=labels)
-    found = []
+    actual = []
     for name in ("good", "poisoned"):
         done = run(
             *("search", "digits", "--data", f"{name}.npz", "--max-drop", "1", "--minimise", "operations", "--json"),
@@ -147,11 +147,11 @@ def test_the_images_to_measure_on_decide_nothing(tmp_path: Path) -> None:
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout))
-    assert found[0]["search"] == found[1]["search"]
-    accuracies = [one["metrics"]["methods"][-1]["accuracy"]["2"] for one in found]
+        actual.append(json.loads(done.stdout))
+    assert actual[0]["search"] == actual[1]["search"]
+    accuracies = [one["metrics"]["methods"][-1]["accuracy"]["2"] for one in actual]
     assert accuracies[0] > 0.9 and accuracies[1] < 0.5
-    assert found[0]["search"]["held_out_samples"] == 100 and found[0]["metrics"]["samples"] == 240
+    assert actual[0]["search"]["held_out_samples"] == 100 and actual[0]["metrics"]["samples"] == 240
 
 
 KILLED = """

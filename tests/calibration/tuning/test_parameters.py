@@ -44,10 +44,10 @@ def test_what_is_returned_is_what_was_tuned(network: SpikingNetwork) -> None:
     for parameter in tuning.parameters.values():
         parameter.values.data.copy_(0.1 * torch.randn(parameter.values.shape, generator=generator))
     with torch.no_grad():
-        found = tuning.program().propagate(torch.from_numpy(given), tuning.train)
+        actual = tuning.program().propagate(torch.from_numpy(given), tuning.train)
     applied = tuning.applied()
     trace = simulate(applied, given, steps, device="cpu")
-    np.testing.assert_allclose(trace.logits[-1], found.mean(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(trace.logits[-1], actual.mean(0), rtol=1e-5, atol=1e-5)
     assert any((synapses(applied)[name] != weight).any() for name, weight in synapses(network).items())
     assert all((applied.neurons[name].v_init != network.neurons[name].v_init).all() for name in network.layers)
 
@@ -75,9 +75,9 @@ def test_the_gradient_of_a_weight_is_that_of_the_plain_product() -> None:
     chosen = np.eye(4)[np.zeros(5, int)]
     by_hand = (logits.detach().softmax(1).numpy() - chosen).T @ rates / 5
     unit = np.sqrt(np.mean(np.square(network.graph.nodes["head"].weight)))
-    found = tuning.parameters["head/weight"].values.grad
-    assert found is not None and np.abs(by_hand).max() > 0
-    np.testing.assert_allclose(found.numpy(), unit * by_hand, rtol=1e-5, atol=1e-6)
+    actual = tuning.parameters["head/weight"].values.grad
+    assert actual is not None and np.abs(by_hand).max() > 0
+    np.testing.assert_allclose(actual.numpy(), unit * by_hand, rtol=1e-5, atol=1e-6)
 
 
 def test_weights_help_further_and_answer_to_the_artificial_network_before() -> None:
@@ -89,10 +89,12 @@ def test_weights_help_further_and_answer_to_the_artificial_network_before() -> N
     losses = []
     for method in (plain, more):
         tuned = calibrate(network, given, method, steps, device="cpu")
-        wanted = Program(network, CPU).propagate(torch.from_numpy(given), lambda n, s, c: (c / s.threshold).clamp(0, 1))
-        found = torch.from_numpy(simulate(tuned, given, steps, device="cpu").logits[-1])
+        expected = Program(network, CPU).propagate(
+            torch.from_numpy(given), lambda n, s, c: (c / s.threshold).clamp(0, 1)
+        )
+        actual = torch.from_numpy(simulate(tuned, given, steps, device="cpu").logits[-1])
         losses.append(
-            functional.kl_div(found.log_softmax(1), wanted[0].log_softmax(1), reduction="sum", log_target=True)
+            functional.kl_div(actual.log_softmax(1), expected[0].log_softmax(1), reduction="sum", log_target=True)
         )
     assert losses[1] < losses[0]
     for name, weight in synapses(network).items():

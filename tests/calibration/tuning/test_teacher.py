@@ -49,8 +49,8 @@ def test_it_is_what_many_steps_come_to_and_not_the_quantised_network() -> None:
 def test_the_mean_over_both_sides(both_sides: bool) -> None:
     network = quantised()
     without = network.with_neurons({name: replace(spec, levels=None) for name, spec in network.neurons.items()})
-    wanted = softmax(ann_logits(without, IMAGES))
+    expected = softmax(ann_logits(without, IMAGES))
     if both_sides:
-        wanted = (wanted + softmax(ann_logits(without, IMAGES[..., ::-1].copy()))) / 2
-    found = teacher_logits(Program(network), torch.from_numpy(IMAGES), both_sides=both_sides)
-    np.testing.assert_allclose(found.exp().numpy(), wanted, rtol=1e-5, atol=1e-6)
+        expected = (expected + softmax(ann_logits(without, IMAGES[..., ::-1].copy()))) / 2
+    actual = teacher_logits(Program(network), torch.from_numpy(IMAGES), both_sides=both_sides)
+    np.testing.assert_allclose(actual.exp().numpy(), expected, rtol=1e-5, atol=1e-6)

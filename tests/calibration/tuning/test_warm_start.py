@@ -52,14 +52,14 @@ def test_what_it_answers_to_is_the_network_that_was_given() -> None:
     assert divergence(tuned, network, 2, IMAGES) < 0.3 * divergence(wrong, network, 2, IMAGES)
 
 
-@pytest.mark.parametrize(("steps", "wanted"), [(1, [0]), (2, [0, 1]), (4, [0, 1, 1, 1])])
-def test_the_last_bias_goes_on(steps: int, wanted: list[int]) -> None:
+@pytest.mark.parametrize(("steps", "expected"), [(1, [0]), (2, [0, 1]), (4, [0, 1, 1, 1])])
+def test_the_last_bias_goes_on(steps: int, expected: list[int]) -> None:
     network = two_layers(seed=8)
     bias = np.array([[0.25, 0.0, 1.0], [0.5, -1.0, 2.0]], np.float32)
     start = network.with_neurons({"first": replace(network.neurons["first"], bias=bias)})
-    found = warm_start(start, network, steps)
-    assert np.array_equal(found.neurons["first"].bias, bias[wanted])  # type: ignore[arg-type]
-    assert found.neurons["second"].bias is None
+    actual = warm_start(start, network, steps)
+    assert np.array_equal(actual.neurons["first"].bias, bias[expected])  # type: ignore[arg-type]
+    assert actual.neurons["second"].bias is None
 
 
 def test_another_network_is_refused() -> None:

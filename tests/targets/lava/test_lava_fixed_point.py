@@ -26,10 +26,10 @@ from targets.lava.lowering import lower
 BACKENDS = ("batched", "faithful")
 
 
-def _assert_same(found: Trace, wanted: Trace) -> None:
-    for name, spikes in wanted.spikes.items():
-        np.testing.assert_array_equal(found.spikes[name], spikes, err_msg=name)
-    np.testing.assert_array_equal(found.logits, wanted.logits)
+def _assert_same(actual: Trace, expected: Trace) -> None:
+    for name, spikes in expected.spikes.items():
+        np.testing.assert_array_equal(actual.spikes[name], spikes, err_msg=name)
+    np.testing.assert_array_equal(actual.logits, expected.logits)
 
 
 @pytest.mark.usefixtures("lava_environment")
@@ -43,10 +43,10 @@ def test_every_spike_and_logit_is_that_of_the_reference(backend: Any, make: Any)
     else:
         network = in_fixed_point(make(rng, condition=">"), 5)
     batch = integer_images(network, 3)
-    wanted = simulate(network, batch, 4, device="cpu")
-    for name, spikes in wanted.spikes.items():
+    expected = simulate(network, batch, 4, device="cpu")
+    for name, spikes in expected.spikes.items():
         assert 0.02 < spikes.mean() < 0.98, f"{name} would prove nothing"
-    _assert_same(run_network(network, batch, 4, options=LavaTarget(backend, batch_size=2)), wanted)
+    _assert_same(run_network(network, batch, 4, options=LavaTarget(backend, batch_size=2)), expected)
 
 
 @pytest.mark.usefixtures("lava_environment")
@@ -76,7 +76,7 @@ def test_a_potential_stops_at_24_bits(backend: Any) -> None:
     spec = NeuronSpec(np.array(thetas, np.float32), np.array(starts, np.float32), bias=np.array(betas, np.float32))
     network = network.with_neurons(dict.fromkeys(network.neurons, spec))
     batch = np.array([[8, -8], [1, 0]], np.float32)
-    found = run_network(network, batch, 4, options=LavaTarget(backend)).spikes[network.layers[0]]
+    actual = run_network(network, batch, 4, options=LavaTarget(backend)).spikes[network.layers[0]]
     stopped = 0
     for sample, image in enumerate(batch.astype(int).tolist()):
         for place in range(3):
@@ -86,10 +86,10 @@ def test_a_potential_stops_at_24_bits(backend: Any) -> None:
                 charged = potential + sum(products) + int(node.bias[place]) + betas[t][place]
                 stopped += abs(charged) > LARGEST_POTENTIAL
                 charged = max(-LARGEST_POTENTIAL, min(LARGEST_POTENTIAL, charged))
-                assert found[t, sample, place] == (charged >= thetas[place]), (t, sample, place)
+                assert actual[t, sample, place] == (charged >= thetas[place]), (t, sample, place)
                 potential = charged - thetas[place] * (charged >= thetas[place])
     assert stopped >= 8, "nothing was to stop"
-    assert found[3, 0, 1], "from further below it would not have come back"
+    assert actual[3, 0, 1], "from further below it would not have come back"
 
 
 @pytest.mark.usefixtures("lava_environment")
@@ -105,9 +105,9 @@ def test_sums_that_float32_cannot_hold_are_exact_in_the_batched_back_end_and_ref
     spec = NeuronSpec(np.full(4, 10, np.float32), np.full(4, 0.5, np.float32))
     network = network.with_neurons(dict.fromkeys(network.neurons, spec))
     batch = np.array([[8, 8]], np.float32)
-    found = run_network(network, batch, 6).spikes[network.layers[0]][:, 0]
+    actual = run_network(network, batch, 6).spikes[network.layers[0]][:, 0]
     total = np.arange(1, 7)[:, None] * np.arange(4)
-    np.testing.assert_array_equal(found, np.diff(total // 10, axis=0, prepend=0) > 0)
+    np.testing.assert_array_equal(actual, np.diff(total // 10, axis=0, prepend=0) > 0)
     with pytest.raises(TargetError, match=rf'Node {name!r}: its sums may reach \d+, and Lava.*"batched" back end'):
         run_network(network, batch, 1, options=LavaTarget("faithful"))
 
@@ -178,8 +178,8 @@ def test_states_of_each_sample_in_integers(backend: Any) -> None:
             for name, spec in network.neurons.items()
         }
     )
-    wanted = simulate(network, batch, 3, states=states, device="cpu")
-    _assert_same(run_network(network, batch, 3, states=states, options=LavaTarget(backend, batch_size=2)), wanted)
+    expected = simulate(network, batch, 3, states=states, device="cpu")
+    _assert_same(run_network(network, batch, 3, states=states, options=LavaTarget(backend, batch_size=2)), expected)
 
 
 def test_a_potential_that_24_bits_cannot_hold_is_named() -> None:

@@ -57,13 +57,13 @@ def dense_from_the_image() -> SpikingNetwork:
 def test_every_spike_and_logit_is_that_of_the_reference(make: Callable[[], SpikingNetwork]) -> None:
     network = make()
     batch = integer_images(network, 3)
-    wanted = simulate(network, batch, 4, device="cpu")
-    found = run_network(network, batch, 4, options=LavaTarget("netx"))
-    assert found.spikes.keys() == wanted.spikes.keys()
-    for name, spikes in wanted.spikes.items():
+    expected = simulate(network, batch, 4, device="cpu")
+    actual = run_network(network, batch, 4, options=LavaTarget("netx"))
+    assert actual.spikes.keys() == expected.spikes.keys()
+    for name, spikes in expected.spikes.items():
         assert 0.02 < spikes.mean() < 0.98, f"{name} would prove nothing"
-        np.testing.assert_array_equal(found.spikes[name], spikes, err_msg=name)
-    np.testing.assert_array_equal(found.logits, wanted.logits)
+        np.testing.assert_array_equal(actual.spikes[name], spikes, err_msg=name)
+    np.testing.assert_array_equal(actual.logits, expected.logits)
 
 
 def test_sums_are_folded_into_the_convolution_that_follows(tmp_path: Path) -> None:
@@ -74,13 +74,13 @@ def test_sums_are_folded_into_the_convolution_that_follows(tmp_path: Path) -> No
     spikes = torch.from_numpy(rng.integers(0, 2, (2, *network.neurons["if1"].shape)).astype(np.float32))
     node = network.graph.nodes["conv2d4"]
     summed = torch.nn.functional.avg_pool2d(spikes, (2, 3), divisor_override=1)
-    wanted = torch.nn.functional.conv2d(
+    expected = torch.nn.functional.conv2d(
         summed, torch.from_numpy(node.weight), torch.from_numpy(node.bias), padding=(1, 0), dilation=(2, 1), groups=2
     )
     with h5py.File(tmp_path / "network.hdf5") as file:
         layer = file["layer/2"]
         assert layer["type"][()] == b"conv"
-        found = torch.nn.functional.conv2d(
+        actual = torch.nn.functional.conv2d(
             spikes,
             torch.from_numpy(layer["weight"][()]).float(),
             torch.from_numpy(layer["bias"][()]).float(),
@@ -89,9 +89,9 @@ def test_sums_are_folded_into_the_convolution_that_follows(tmp_path: Path) -> No
             dilation=tuple(layer["dilation"][()]),
             groups=int(layer["groups"][()]),
         )
-        assert tuple(layer["shape"][()]) == tuple(found.shape[1:])
+        assert tuple(layer["shape"][()]) == tuple(actual.shape[1:])
         start = layer["neuron/v_init"][()]
-    assert torch.equal(found, wanted)
+    assert torch.equal(actual, expected)
     np.testing.assert_array_equal(start, np.ceil(network.neurons["if5"].v_init) - 1)
 
 

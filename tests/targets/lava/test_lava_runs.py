@@ -165,31 +165,31 @@ def test_stages_that_work_steps_behind_each_other_hear_what_they_should(make: Ca
     """A stage for each core: what skips a stage is kept as long as the longest way takes."""
     network = make()
     batch = images(network, 5, seed=3)
-    found = run_network(network, batch, 3, options=LavaTarget(batch_size=2, cores=9))
-    _assert_same(found, simulate(network, batch, 3, device="cpu"))
+    actual = run_network(network, batch, 3, options=LavaTarget(batch_size=2, cores=9))
+    _assert_same(actual, simulate(network, batch, 3, device="cpu"))
 
 
 CASES = [("batched", make) for make in (*ALIKE, one_axis, dense_only, no_neurons)]
 CASES += [("faithful", make) for make in ALIKE]
 
 
-def _assert_same(found: Trace, wanted: Trace) -> None:
-    assert found.spikes.keys() == wanted.spikes.keys()
-    for name, spikes in wanted.spikes.items():
-        assert found.spikes[name].dtype == np.bool_
-        np.testing.assert_array_equal(found.spikes[name], spikes, err_msg=name)
-    assert found.logits.dtype == np.float32
-    np.testing.assert_array_equal(found.logits, wanted.logits)
+def _assert_same(actual: Trace, expected: Trace) -> None:
+    assert actual.spikes.keys() == expected.spikes.keys()
+    for name, spikes in expected.spikes.items():
+        assert actual.spikes[name].dtype == np.bool_
+        np.testing.assert_array_equal(actual.spikes[name], spikes, err_msg=name)
+    assert actual.logits.dtype == np.float32
+    np.testing.assert_array_equal(actual.logits, expected.logits)
 
 
 @pytest.mark.parametrize(("backend", "make"), CASES, ids=lambda part: getattr(part, "__name__", part))
 def test_every_spike_is_that_of_the_reference(backend: Any, make: Callable[[], SpikingNetwork]) -> None:
     network = make()
     batch = images(network, 3, seed=1)
-    wanted = simulate(network, batch, 4, device="cpu")
-    for name, spikes in wanted.spikes.items():
+    expected = simulate(network, batch, 4, device="cpu")
+    for name, spikes in expected.spikes.items():
         assert 0 < spikes.mean() < 1, f"{name} would prove nothing"
-    _assert_same(run_network(network, batch, 4, options=LavaTarget(backend, batch_size=2)), wanted)
+    _assert_same(run_network(network, batch, 4, options=LavaTarget(backend, batch_size=2)), expected)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -198,8 +198,8 @@ def test_random_networks_in_groups_of_samples(seed: int) -> None:
     network = random_network(100 + seed)
     steps, samples = (1, 2, 5, 8)[seed], (5, 6, 1, 7)[seed]
     batch = images(network, samples, seed)
-    found = run_network(network, batch, steps, options=LavaTarget(batch_size=3, cores=(1, 2, 3, 7)[seed]))
-    _assert_same(found, simulate(network, batch, steps, device="cpu"))
+    actual = run_network(network, batch, steps, options=LavaTarget(batch_size=3, cores=(1, 2, 3, 7)[seed]))
+    _assert_same(actual, simulate(network, batch, steps, device="cpu"))
 
 
 @pytest.mark.parametrize("backend", ["batched", "faithful"])
@@ -210,16 +210,16 @@ def test_states_of_each_sample_take_the_place_of_the_networks(backend: Any) -> N
         v_init={name: dyadic(rng, 3, *spec.shape) for name, spec in network.neurons.items()},
         silent={"if1": rng.random((3, *network.neurons["if1"].shape)) < 0.4},
     )
-    wanted = simulate(network, batch, 3, states=states, device="cpu")
-    found = run_network(network, batch, 3, states=states, options=LavaTarget(backend, batch_size=2))
-    _assert_same(found, wanted)
-    assert found.states is states
+    expected = simulate(network, batch, 3, states=states, device="cpu")
+    actual = run_network(network, batch, 3, states=states, options=LavaTarget(backend, batch_size=2))
+    _assert_same(actual, expected)
+    assert actual.states is states
 
 
 def test_spikes_are_left_out_and_progress_is_told_up_to_the_last_sample() -> None:
     network, told = dense_only(), []
     batch = images(network, 4)
-    found = run_network(
+    actual = run_network(
         network,
         batch,
         2,
@@ -227,8 +227,8 @@ def test_spikes_are_left_out_and_progress_is_told_up_to_the_last_sample() -> Non
         progress=lambda stage, done, total: told.append((stage, done, total)),
         options=LavaTarget(batch_size=2),
     )
-    assert not found.spikes
-    np.testing.assert_array_equal(found.logits, simulate(network, batch, 2, device="cpu").logits)
+    assert not actual.spikes
+    np.testing.assert_array_equal(actual.logits, simulate(network, batch, 2, device="cpu").logits)
     assert told[0] == ("running in Lava", 0, 4)
     assert told[-1] == ("running in Lava", 4, 4)
 

@@ -85,8 +85,8 @@ def test_thresholds_see_the_average():
     twin.load_state_dict(model.state_dict())
     x = torch.rand(4, 2, 8, 8)
     options = {"method": "maximum", "device": "cpu"}
-    found, wanted = relu_thresholds(model, x, max_pool="average", **options), relu_thresholds(twin, x, **options)
-    assert list(found) == list(wanted) == ["1", "2.2"]
-    for key, threshold in wanted.items():
-        np.testing.assert_allclose(found[key], threshold, rtol=1e-6)
+    actual, expected = relu_thresholds(model, x, max_pool="average", **options), relu_thresholds(twin, x, **options)
+    assert list(actual) == list(expected) == ["1", "2.2"]
+    for key, threshold in expected.items():
+        np.testing.assert_allclose(actual[key], threshold, rtol=1e-6)
     assert set(prove_relu(model, max_pool="average").neurons) == {"layer_1", "layer_2_2"}
