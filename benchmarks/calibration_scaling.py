@@ -75,10 +75,10 @@ def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def markdown(found: dict[str, Any]) -> str:
+def markdown(measured: dict[str, Any]) -> str:
     """The table: each cell beside the one of the shallowest network and fewest images."""
-    few = found["images"]
-    cells = {(row["method"], row["depth"], row["images"]): row for row in found["rows"]}
+    few = measured["images"]
+    cells = {(row["method"], row["depth"], row["images"]): row for row in measured["rows"]}
     columns = [*((depth, few) for depth in BLOCKS), (min(BLOCKS), 4 * few)]
     heads = [f"{depth} layers, {images} images" for depth, images in columns]
     lines = [f"| method | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
@@ -92,12 +92,14 @@ def markdown(found: dict[str, Any]) -> str:
         lines.append(f"| `{method}` | {' | '.join(parts)} |")
     lines += [
         "",
-        f"T = {found['steps']}, batches of {found['batch']} images of 3 x 32 x 32. Processor seconds and the highest "
-        "memory above what the process held before; in brackets both as multiples of the first column. 38 and 56 "
-        f"layers have {convolutions(38):.2f} and {convolutions(56):.2f} times the convolutions of 20.",
+        f"T = {measured['steps']}, batches of {measured['batch']} images of 3 x 32 x 32. Processor seconds and the "
+        "highest memory above what the process held before; in brackets both as multiples of the first column. 38 and "
+        f"56 layers have {convolutions(38):.2f} and {convolutions(56):.2f} times the convolutions of 20.",
         "",
-        f"{found['machine']}; " + ", ".join(f"{name} {version}" for name, version in found["versions"].items()) + ".",
-        f"`{found['command']}`",
+        f"{measured['machine']}; "
+        + ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+        + ".",
+        f"`{measured['command']}`",
     ]
     return "\n".join(lines) + "\n"
 
@@ -120,7 +122,7 @@ def main() -> None:
         method, *numbers = given.worker
         print(json.dumps(work(method, *map(int, numbers))))
         return
-    found = {
+    measured = {
         "images": given.images,
         "steps": given.steps,
         "batch": given.batch,
@@ -131,8 +133,8 @@ def main() -> None:
         f"--images {given.images} --steps {given.steps} --batch {given.batch} --out docs/measured/calibration_scaling",
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
-    given.out.with_suffix(".md").write_text(markdown(found))
+    given.out.with_suffix(".json").write_text(json.dumps(measured, indent=2) + "\n")
+    given.out.with_suffix(".md").write_text(markdown(measured))
     print(given.out.with_suffix(".md").read_text())
 
 

@@ -111,16 +111,16 @@ class Stacked:
         )
 
     def _read_by(self, name: str) -> set[str]:
-        found = set()
+        sources = set()
         for source in self.network.predecessors[name]:
-            found |= {source} if source in self.neurons else self._read_by(source)
-        return found
+            sources |= {source} if source in self.neurons else self._read_by(source)
+        return sources
 
-    def _arriving(self, name: str, sent: Callable[[str], Tensor]) -> Tensor:
+    def _arriving(self, name: str, output_of: Callable[[str], Tensor]) -> Tensor:
         parts = [
-            sent(source)
+            output_of(source)
             if source in self.neurons or source == self.network.input_name
-            else self.synapses[source](self._arriving(source, sent))
+            else self.synapses[source](self._arriving(source, output_of))
             for source in self.network.predecessors[name]
         ]
         return sum(parts[1:], parts[0])
@@ -174,13 +174,13 @@ class Stacked:
         up = torch.maximum(one, theta + EPSILON * theta - highest)
         shifted = torch.where((potential < 0) & (count > 0), start - down, start)
         shifted = torch.where(potential >= theta, start + up, shifted)
-        potential, sent = shifted, []
+        potential, train = shifted, []
         for t in range(self.horizon):
             potential = potential + currents(t)
             spike = (potential >= theta).float()
             potential = potential - theta * spike
-            sent.append(spike)
-        return torch.stack(sent), shifted
+            train.append(spike)
+        return torch.stack(train), shifted
 
 
 def ours(network: SpikingNetwork, images: np.ndarray, steps: int, rho: int, device: torch.device) -> Implementation:
@@ -245,7 +245,7 @@ def prepared(given: argparse.Namespace) -> tuple[SpikingNetwork, np.ndarray]:
 
 
 def work(given: argparse.Namespace) -> None:
-    """The process of one implementation: a run for each line that it is sent, then its answer into a file."""
+    """The process of one implementation: a run for each line that it reads, then its answer into a file."""
     network, images = prepared(given)
     run = implementation(given.worker, given, network, images)
     with full_precision():
@@ -307,12 +307,12 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--answer", str(answers[name])]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             processes[name] = process
-            rows[name] = {"peak": hear(process)["peak"], "seconds": [], "processor": []}
+            rows[name] = {"peak": read_line(process)["peak"], "seconds": [], "processor": []}
         for _ in range(given.runs):
             for name, process in processes.items():
                 process.stdin.write("run\n")
                 process.stdin.flush()
-                for key, value in hear(process).items():
+                for key, value in read_line(process).items():
                     rows[name][key].append(value)
         for process in processes.values():
             process.stdin.write("end\n")
@@ -338,7 +338,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def hear(process: subprocess.Popen[str]) -> dict[str, float]:
+def read_line(process: subprocess.Popen[str]) -> dict[str, float]:
     """The next line of a process."""
     line = process.stdout.readline() if process.stdout else ""
     if not line:
@@ -367,16 +367,17 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
-def markdown(found: dict[str, Any]) -> str:
+def markdown(measured: dict[str, Any]) -> str:
     """The table and what it was measured on."""
-    rows, here = found["implementations"], found["machine"]
+    rows, here = measured["implementations"], measured["machine"]
     middle = {name: statistics.median(row["seconds"]) for name, row in rows.items()}
     busy = {name: statistics.median(row["processor"]) for name, row in rows.items()}
     lines = [
         "# Speed and memory of per-sample COS",
         "",
-        f"Per-sample COS on {found['model']} ({found['weights']}), {found['data']}, batch {found['batch']}, "
-        f"rho = {found['rho']}, T = {found['steps']}: medians of {found['runs']} runs that took turns.",
+        f"Per-sample COS on {measured['model']} ({measured['weights']}), {measured['data']}, "
+        f"batch {measured['batch']}, rho = {measured['rho']}, T = {measured['steps']}: "
+        f"medians of {measured['runs']} runs that took turns.",
         "",
         "| implementation | ms | times ours | processor ms | times ours | peak MB | times ours |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -397,8 +398,8 @@ def markdown(found: dict[str, Any]) -> str:
         if "differs" in row:
             wrong = row["differs"]
             lines.append(
-                f"* {name}: {wrong['spikes']:,} of {found['spike_slots']:,} spikes, {wrong['v_init']:,} potentials and "
-                f"{wrong['logits']:,} logits differ from ours."
+                f"* {name}: {wrong['spikes']:,} of {measured['spike_slots']:,} spikes, {wrong['v_init']:,} potentials "
+                f"and {wrong['logits']:,} logits differ from ours."
             )
     lines += [
         "* `as published` is the baseline: COS as the published code has it, written down plainly. A synapse computes "
@@ -413,8 +414,8 @@ def markdown(found: dict[str, Any]) -> str:
         "return included.",
         f"* {here['device']}, {here['processor']} ({here['instructions']}), {here['cores']} cores, threads: "
         f"{here['threads']}, load average {here['load']} (with other work on the machine, the ratios count and not the "
-        "milliseconds); " + ", ".join(f"{name} {version}" for name, version in found["versions"].items()) + ".",
-        f"* `{found['command']}`",
+        "milliseconds); " + ", ".join(f"{name} {version}" for name, version in measured["versions"].items()) + ".",
+        f"* `{measured['command']}`",
     ]
     return "\n".join(lines) + "\n"
 
@@ -437,10 +438,10 @@ def main() -> None:
     if given.worker is not None:
         work(given)
         return
-    found = measure(given)
+    measured = measure(given)
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
-    given.out.with_suffix(".md").write_text(markdown(found))
+    given.out.with_suffix(".json").write_text(json.dumps(measured, indent=2) + "\n")
+    given.out.with_suffix(".md").write_text(markdown(measured))
     print(given.out.with_suffix(".md").read_text())
 
 

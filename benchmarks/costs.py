@@ -39,8 +39,8 @@ def measured(
 ) -> dict[str, Any]:
     """The accuracy of a network at T, and what it costs."""
     row = measure_accuracy(network, test, [steps], calibration=method, **options)
-    found = costs(network, test, steps, method, **options)
-    return {"accuracy": row.accuracy[steps], **found.to_dict()}
+    measured = costs(network, test, steps, method, **options)
+    return {"accuracy": row.accuracy[steps], **measured.to_dict()}
 
 
 def cells(row: dict[str, Any]) -> list[str]:

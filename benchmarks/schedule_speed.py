@@ -84,12 +84,12 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
 
 def sessions(network: SpikingNetwork) -> dict[str, onnxruntime.InferenceSession]:
     """What is compared, by what it is called in the table."""
-    found = {"artificial network": session(artificial(network))}
+    compared = {"artificial network": session(artificial(network))}
     for schedule in ("layerwise", "synchronous"):
         for steps in STEPS:
             model = build_model(replace(network, schedule=schedule), steps)
-            found[f"{schedule}, T = {steps}"] = session(without_spikes(model).SerializeToString())
-    return found
+            compared[f"{schedule}, T = {steps}"] = session(without_spikes(model).SerializeToString())
+    return compared
 
 
 def measure(network: SpikingNetwork, batch: int, runs: int) -> dict[str, float]:

@@ -10,14 +10,14 @@ from cos_export.network import FloatArray
 __all__ = ["agreement", "divergence"]
 
 
-def divergence(answers: FloatArray, logits: FloatArray) -> float:
-    """The mean of KL(softmax(answers) || softmax(logits)) over samples, in nats.
+def divergence(reference: FloatArray, logits: FloatArray) -> float:
+    """The mean of KL(softmax(reference) || softmax(logits)) over samples, in nats.
 
     Args:
-        answers: (samples, classes).
+        reference: (samples, classes).
         logits: (samples, classes).
     """
-    true, other = _log_softmax(answers), _log_softmax(logits)
+    true, other = _log_softmax(reference), _log_softmax(logits)
     return float((np.exp(true) * (true - other)).sum(1).mean())
 
 

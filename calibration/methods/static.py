@@ -72,7 +72,7 @@ class Static(StaticMethod):
     flip: bool = option(False, "Mirror half of the images of each update left to right.")
     shift: int = option(0, "Move the images of each update by up to so many pixels.", minimum=0, maximum=MOST_SHIFT)
     # As in data distillation (Radosavovic et al., CVPR 2018); it costs one more run of the limit.
-    both_sides: bool = option(False, "Answer to the mean of the limit over an image and its mirror image.")
+    both_sides: bool = option(False, "Take as teacher the mean of the limit over an image and its mirror image.")
     compiled: bool = option(
         False, "Fuse what is computed by torch.compile: 1.4 to 1.6 times as fast after a slower start.", flag="compile"
     )

@@ -91,12 +91,12 @@ def _overwrites(module: nn.Module, threshold: float) -> Overwrites:
     """What `module` leaves in the memory of its input, in float32: `.float()` copies what is float64."""
     given = torch.linspace(-1.5, 2.5, 1_000).reshape(2, 4, 5, -1) * abs(threshold)
     z = given.clone()
-    answer = module(z)
+    output = module(z)
     if torch.equal(z, given):
         return Overwrites.NOTHING
-    if not torch.equal(z, answer):
+    if not torch.equal(z, output):
         return Overwrites.SOMETHING_ELSE
-    shared = answer.untyped_storage().data_ptr() == z.untyped_storage().data_ptr()
+    shared = output.untyped_storage().data_ptr() == z.untyped_storage().data_ptr()
     return Overwrites.INPUT_BECOMES_RESULT if shared else Overwrites.RESULT_IS_COPIED
 
 
@@ -136,13 +136,13 @@ def _usable(numbers: dict[str, float]) -> dict[str, float]:
 
 def _compare(module: nn.Module, name: str, threshold: float, levels: int | None) -> _Match | str | None:
     z = torch.linspace(-1.5, 2.5, _GRID, dtype=torch.float64) * abs(threshold)
-    answer = _evaluate(module, z)
-    if answer is None:
+    output = _evaluate(module, z)
+    if output is None:
         return None
     is_tensor = isinstance(getattr(module, name), Tensor)
-    if is_tensor and threshold > 0 and torch.allclose(answer, z.clamp(0, threshold), 0.0, _TOLERANCE * threshold):
+    if is_tensor and threshold > 0 and torch.allclose(output, z.clamp(0, threshold), 0.0, _TOLERANCE * threshold):
         return _Match(threshold, None, f"it computes clip(z, 0, {threshold:.4g}), whose bound is {name!r}")
-    steps = len(torch.unique((answer / threshold / _TOLERANCE).round()))
+    steps = len(torch.unique((output / threshold / _TOLERANCE).round()))
     # Nothing but a quantiser has few values on so fine a grid; a learnt factor or an offset is none of ours.
     if not 2 <= steps <= _MOST_LEVELS + 1:
         return None
@@ -191,8 +191,8 @@ def _evaluate(module: nn.Module, z: Tensor) -> Tensor | None:
     # A copy, for the module may write into it.
     images = module(padded.clone().reshape(2, 4, 8, -1))
     shuffled = module(padded[order].reshape(2, -1))
-    for answer in (images, shuffled):
-        if not isinstance(answer, Tensor) or answer.numel() != len(padded):
+    for output in (images, shuffled):
+        if not isinstance(output, Tensor) or output.numel() != len(padded):
             return None
     flat: Tensor = images.double().flatten()
     if not torch.allclose(flat[order], shuffled.double().flatten(), rtol=1e-6, atol=0.0, equal_nan=True):

@@ -170,11 +170,11 @@ def _check_in_place(model: nn.Module, relus: dict[nn.ReLU, str], images: Tensor)
         for module in others:
             module.inplace = False
         try:
-            answer = _run(model, images)
+            output = _run(model, images)
         finally:
             for module in others:
                 module.inplace = True
-        return all(map(_close, answer, expected))
+        return all(map(_close, output, expected))
 
     if not writing:
         return

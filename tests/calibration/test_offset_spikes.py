@@ -60,16 +60,18 @@ class Slow:
                 trains = []
                 for activation, train in zip(artificial[name], currents, strict=True):
                     trains.append(self.neuron(name, k, activation, train, thetas[name]))
-                sent = np.array(trains, np.float64).T
-                currents = (sent @ dense.weight.T.astype(np.float64) + dense.bias).T.tolist() if name == "first" else []
+                outputs = np.array(trains, np.float64).T
+                currents = (
+                    (outputs @ dense.weight.T.astype(np.float64) + dense.bias).T.tolist() if name == "first" else []
+                )
 
     def neuron(self, name: str, k: int, activation: float, train: list[float], theta: float) -> list[int]:
         start = theta / 2
-        heard = train[: self.rho]
-        total = run(heard, theta, start)
+        inputs = train[: self.rho]
+        total = run(inputs, theta, start)
         expected = sum(total.spikes) + math.floor(total.potentials[-1] / theta)
         designed = min(self.rho, max(0, expected))
-        v_init = cos_potential(heard, theta, start, k)
+        v_init = cos_potential(inputs, theta, start, k)
         after = run(train, theta, v_init)
         self.psi.setdefault((name, k), []).append(designed - sum(after.spikes[: self.rho]))
         rate = sum(after.spikes[: self.steps]) / self.steps

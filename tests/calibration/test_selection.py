@@ -35,8 +35,8 @@ def silenced(network: SpikingNetwork) -> SpikingNetwork:
 
 def chosen_of(candidates: list[Candidate], held_out: Dataset | None, *, named: bool = False) -> tuple[str, Selection]:
     start = two_layers(seed=8)
-    answers = None if held_out is None else ann_logits(start, held_out.images)
-    candidate, actual = select(start, candidates, held_out, answers, STEPS, named=named, skipped={"bias": "why"})
+    reference = None if held_out is None else ann_logits(start, held_out.images)
+    candidate, actual = select(start, candidates, held_out, reference, STEPS, named=named, skipped={"bias": "why"})
     assert actual.chosen == candidate.method.name
     return candidate.method.name, actual
 
@@ -56,10 +56,10 @@ def test_the_closest_is_taken_and_its_figures_are_those_of_a_run() -> None:
     worse = Candidate(MeanMatching(), silenced(network))
     name, actual = chosen_of([Candidate(Half(), network), worse], held)
     assert name == "half" and actual.samples == 30 and actual.warning is None and actual.skipped == {"bias": "why"}
-    answers = ann_logits(network, held.images)
+    reference = ann_logits(network, held.images)
     for score, n in zip(actual.scores, (network, silenced(network)), strict=True):
         logits = simulate(n, held.images, STEPS).logits[-1]
-        assert (score.divergence, score.agreement) == (divergence(answers, logits), agreement(answers, logits))
+        assert (score.divergence, score.agreement) == (divergence(reference, logits), agreement(reference, logits))
     # The names are exchanged, and so is the choice.
     assert chosen_of([Candidate(MeanMatching(), network), worse], held)[0] == "mean-matching"
 

@@ -69,7 +69,7 @@ def _source(network: SpikingNetwork, name: str) -> str:
 def _neuron(
     network: SpikingNetwork, name: str, index: tuple[int, ...], twice: int, current: int, t: int
 ) -> tuple[bool, int]:
-    """Whether it fires in what is heard, and twice its potential: half-integers stay integers that way."""
+    """Whether its spike reaches the next layers, and twice its potential: half-integers stay integers that way."""
     spec = network.neurons[name]
     beta = 0 if spec.bias is None or t >= len(spec.bias) else int(spec.bias[t, index[0]])
     m, theta = twice + 2 * (current + beta), 2 * int(spec.threshold[index])
@@ -77,8 +77,8 @@ def _neuron(
     after = m
     if fires:
         after = m - theta if spec.v_reset is None else round(2 * float(spec.v_reset[index]))
-    heard = fires and not (spec.silent is not None and bool(spec.silent[index]))
-    return heard, after
+    leaving = fires and not (spec.silent is not None and bool(spec.silent[index]))
+    return leaving, after
 
 
 def _through(node: Any, x: Values, shape: tuple[int, ...]) -> Values:

@@ -33,7 +33,7 @@ def summing(seed: int) -> SpikingNetwork:
 
 
 def joined(seed: int) -> SpikingNetwork:
-    """Layers of three depths meet in front of the readout, and one of them nothing hears.
+    """Layers of three depths meet in front of the readout, and one of them nothing reads.
 
     Between conv2 and if2 a convolution and a padded pool follow, so that what its bias brings is less at the border.
     """

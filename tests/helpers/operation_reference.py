@@ -92,14 +92,14 @@ def count_operations(network: SpikingNetwork, images: Any, spikes: dict[str, Any
         edges[target].append(source)
     into: dict[str, dict[Place, list[tuple[Place, float]]]] = {}
     kinds: dict[str, str] = {network.input_name: "constant"}
-    heard: dict[str, str] = {}
+    input_kinds: dict[str, str] = {}
     for name in network.order:
         if name == network.input_name:
             continue
         arriving = {kinds[source] for source in edges[name]}
-        heard[name] = arriving.pop() if len(arriving) == 1 else "graded"
+        input_kinds[name] = arriving.pop() if len(arriving) == 1 else "graded"
         synapse = isinstance(nodes[name], (nir.Conv1d, nir.Conv2d, nir.Affine, nir.Linear, nir.Scale))
-        kinds[name] = "graded" if synapse and heard[name] == "spikes" else heard[name]
+        kinds[name] = "graded" if synapse and input_kinds[name] == "spikes" else input_kinds[name]
         if name in network.neurons:
             kinds[name] = "spikes"
             continue
@@ -110,7 +110,7 @@ def count_operations(network: SpikingNetwork, images: Any, spikes: dict[str, Any
     def follow(source: str, place: Place) -> None:
         for target in (name for name, sources in edges.items() if source in sources):
             node = nodes[target]
-            if target in network.neurons or isinstance(node, nir.Output) or heard[target] != "spikes":
+            if target in network.neurons or isinstance(node, nir.Output) or input_kinds[target] != "spikes":
                 continue
             for out, weight in into[target][place]:
                 if isinstance(node, (nir.SumPool2d, nir.AvgPool2d)):
@@ -134,13 +134,13 @@ def count_operations(network: SpikingNetwork, images: Any, spikes: dict[str, Any
                 for place, number in np.ndenumerate(x):
                     for out, weight in into[name][place]:
                         result[out] += number * weight
-                        if heard[name] == "spikes" or number == 0 or weight == 0:
+                        if input_kinds[name] == "spikes" or number == 0 or weight == 0:
                             continue
                         if isinstance(node, (nir.SumPool2d, nir.AvgPool2d)):
-                            count.pooled[name] += heard[name] != "constant" or t == 0
+                            count.pooled[name] += input_kinds[name] != "constant" or t == 0
                         elif not isinstance(node, (nir.Flatten, nir.Output)):
-                            (count.multiplies if heard[name] == "graded" else count.once)[name] += (
-                                heard[name] == "graded" or t == 0
+                            (count.multiplies if input_kinds[name] == "graded" else count.once)[name] += (
+                                input_kinds[name] == "graded" or t == 0
                             )
                 if isinstance(node, (nir.Conv1d, nir.Conv2d, nir.Affine)):
                     result += np.asarray(node.bias).reshape(-1, *[1] * (result.ndim - 1))

@@ -246,7 +246,7 @@ def check_found_and_located(target: Target, fault: Fault, folder: Path) -> None:
     first = actual.comparison.first
     assert first is not None
     assert (first.layer, first.step, first.sample, first.neuron, first.fired) == first_difference(fault)
-    # What the neuron lacks or has too much: the target decided against it, or a silent neuron was heard.
+    # What the neuron lacks or has too much: the target decided against it, or a silent neuron reached the next layer.
     assert (first.margin < 0) == (first.fired and fault.plant is not silent_mask_ignored)
     assert first.bound == 0 and first.margin % 1 == 0.5, "potentials are half-integers"
     # Locally no layer is to blame but the one with the fault, and the first violation is the first divergence.

@@ -49,6 +49,6 @@ def cos_potential(currents: list[float], theta: float, v_init: float, iterations
 
 def srp_spikes(currents: list[float], theta: float, tau: int, steps: int) -> list[int]:
     """The spikes of the second run of one neuron whose currents do not depend on others."""
-    heard = run(currents[:tau], theta, theta / 2)
+    first = run(currents[:tau], theta, theta / 2)
     second = run(currents[:steps], theta, theta / 2)
-    return [0] * steps if heard.potentials[-1] <= EPSILON * theta else second.spikes
+    return [0] * steps if first.potentials[-1] <= EPSILON * theta else second.spikes

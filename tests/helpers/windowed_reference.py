@@ -80,13 +80,15 @@ def _longest(network: SpikingNetwork, name: str) -> int:
     return own + max((_longest(network, a) for a, b in edges if b == name), default=0)
 
 
-def _arriving(network: SpikingNetwork, name: str, sent: dict[str, Array], through: Any) -> Array:
-    """The sum of what the edges into `name` bring, `sent` giving what layers and the Input send."""
+def _arriving(network: SpikingNetwork, name: str, outputs: dict[str, Array], through: Any) -> Array:
+    """The sum of what the edges into `name` bring, `outputs` holding those of the layers and of the Input."""
     total: Array = 0.0
     for a, b in network.graph.edges:
         if str(b) == name:
             node = network.graph.nodes[str(a)]
-            value = sent[str(a)] if str(a) in sent else through(node, _arriving(network, str(a), sent, through))
+            value = (
+                outputs[str(a)] if str(a) in outputs else through(node, _arriving(network, str(a), outputs, through))
+            )
             total = total + value
     return total
 
@@ -117,13 +119,13 @@ def run(network: SpikingNetwork, images: list[tuple[int, Array]], steps: int) ->
     result.logits = [np.zeros(np.shape(constant[output])) for _ in images]
     result.last_step = images[-1][0] + reading + steps - 1
     for now in range(1, result.last_step + 1):
-        sent = dict(silence)
+        outputs = dict(silence)
         for first, image in images:
             if first <= now < first + steps:
-                sent[entrance] = np.asarray(image, np.float64)
+                outputs[entrance] = np.asarray(image, np.float64)
         for name in order:
             spec = network.neurons[name]
-            v[name] = v[name] + _arriving(network, name, sent, _linear)
+            v[name] = v[name] + _arriving(network, name, outputs, _linear)
             for number, (first, _) in enumerate(images):
                 # Steps of this image's own, counted from 1.
                 mine = now - first + 1
@@ -137,14 +139,16 @@ def run(network: SpikingNetwork, images: list[tuple[int, Array]], steps: int) ->
                     v[name] = v[name] - spec.threshold * fired
                     audible = fired if spec.silent is None else fired & ~spec.silent
                     result.spikes[name][number][mine - opens[name] - 1] = audible
-                    sent[name] = sent[name] + audible
+                    outputs[name] = outputs[name] + audible
                 if mine == opens[name] + steps:
                     v[name] = np.asarray(spec.v_init, np.float64)
         for number, (first, _) in enumerate(images):
             mine = now - first + 1
             # What comes early, or is constant, waits in the readout as in a layer.
             if mine >= 1:
-                result.logits[number] += _arriving(network, output, sent, _linear) if mine <= reading + steps else 0.0
+                result.logits[number] += (
+                    _arriving(network, output, outputs, _linear) if mine <= reading + steps else 0.0
+                )
             if reading + 1 <= mine <= reading + steps:
                 result.logits[number] += constant[output]
     result.logits = [logits / steps for logits in result.logits]

@@ -78,7 +78,7 @@ def test_the_mean_of_each_step_comes_closer_to_the_activations(steps: int) -> No
     assert gap(calibrate(network, IMAGES, FTBC(samples=10), steps), network, steps) < gap(network, network, steps)
 
 
-def test_it_starts_from_the_bias_that_is_there_and_hears_only_what_is_sent() -> None:
+def test_it_starts_from_the_bias_that_is_there_and_reads_only_outputs() -> None:
     network = two_layers(seed=6)
     bias, spec = np.full((1, 3), 0.25, np.float32), network.neurons["first"]
     mute = network.with_neurons({"first": replace(spec, bias=bias, silent=np.ones(spec.shape, np.bool_))})

@@ -20,9 +20,9 @@ def test_two_layers_neuron_by_neuron(tau: int, steps: int) -> None:
     conv = _constant_currents(network, images)
     dense, theta = network.graph.nodes["dense"], (1.0, 0.75)
     for sample in range(len(images)):
-        # First run: both layers together, nothing silenced; the second layer hears the unsilenced first.
-        heard = np.array([run([float(c)] * tau, theta[0], theta[0] / 2).spikes for c in conv[sample]]).T
-        felt = heard @ dense.weight.T.astype(np.float64) + dense.bias
+        # First run: both layers together, nothing silenced; the second layer reads the unsilenced first.
+        inputs = np.array([run([float(c)] * tau, theta[0], theta[0] / 2).spikes for c in conv[sample]]).T
+        felt = inputs @ dense.weight.T.astype(np.float64) + dense.bias
         silent = [run(felt[:, j].tolist(), theta[1], theta[1] / 2).potentials[-1] <= 1e-3 * theta[1] for j in range(6)]
         # Second run: from theta / 2 again, the silent ones dropped.
         first = np.array([srp_spikes([float(c)] * max(tau, steps), theta[0], tau, steps) for c in conv[sample]]).T

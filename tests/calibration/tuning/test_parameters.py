@@ -38,7 +38,7 @@ def test_parameters_of_zero_change_nothing(network: SpikingNetwork) -> None:
 
 @pytest.mark.parametrize("network", [two_layers(3), residual(np.random.default_rng(5))], ids=["sequential", "residual"])
 def test_what_is_returned_is_what_was_tuned(network: SpikingNetwork) -> None:
-    """The network that comes of the parameters fires and answers as the tuning itself does."""
+    """The network that comes of the parameters fires and has the outputs that the tuning itself does."""
     steps, given, generator = 3, images(network, 4), torch.Generator().manual_seed(0)
     tuning = Tuning(Program(network, CPU), ALL, steps)
     for parameter in tuning.parameters.values():
