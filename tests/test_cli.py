@@ -216,8 +216,9 @@ def test_a_failed_parity_exits_1(bundle: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_export_leaves_nothing_half_written(tmp_path: Path, signal_number: int) -> None:
+    arguments = ["digits", "--data", "digits", "--steps", "32", "--method", "mean-matching", "--out", "out"]
     process = subprocess.Popen(
-        [*COMMAND, "convert-and-export", "digits", "--data", "digits", "--steps", "32", "--out", "out"],
+        [*COMMAND, "convert-and-export", *arguments],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
