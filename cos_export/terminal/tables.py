@@ -186,10 +186,10 @@ def show_conversion(
             for line in violation_lines(target):
                 console.print(words(line), highlight=False)
     steps, rho = manifest["num_timesteps"], manifest["rho"]
-    made_for = manifest["calibrated_timesteps"]
+    made_for, per = manifest["calibrated_timesteps"], "input" if bundle.network.schedule == "synchronous" else "layer"
     differs = "" if made_for in (None, steps) else f" (calibrated for T = {made_for})"
     console.print(
-        f"T = {steps}{differs}, rho = {rho}, T_total = {rho + steps} steps per input, {numerics}", highlight=False
+        f"T = {steps}{differs}, rho = {rho}, T_total = {rho + steps} steps per {per}, {numerics}", highlight=False
     )
     for line in cost_lines(manifest["costs"]):
         console.print(line, highlight=False)
