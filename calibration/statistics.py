@@ -17,7 +17,9 @@ from cos_export.simulation.program import NeuronRule, Program
 __all__ = ["fired", "firing", "mean_outputs", "mean_spikes"]
 
 
-def fired(currents: Tensor, neuron: NeuronTensors, steps: int, schedule: Schedule) -> Tensor:
+def fired(
+    currents: Tensor, neuron: NeuronTensors, steps: int, schedule: Schedule, *, overwrite: bool = False
+) -> Tensor:
     """The spikes of one layer, (steps, batch, ...), by the schedule of its network.
 
     Args:
@@ -25,18 +27,18 @@ def fired(currents: Tensor, neuron: NeuronTensors, steps: int, schedule: Schedul
         neuron: The layer.
         steps: T.
         schedule: When layers fire.
+        overwrite: Whether the spikes may take the place of the currents.
     """
-    run = integrate_then_fire if schedule == "layerwise" else integrate_and_fire
-    return run(currents, steps, neuron).spikes
+    if schedule == "layerwise":
+        return integrate_then_fire(currents, steps, neuron).spikes
+    return integrate_and_fire(currents, steps, neuron, overwrite=overwrite).spikes
 
 
 def firing(steps: int, schedule: Schedule = "synchronous") -> NeuronRule:
     """The rule by which each layer fires for `steps` steps."""
 
     def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        if schedule == "layerwise":
-            return integrate_then_fire(currents, steps, neuron).spikes
-        return integrate_and_fire(currents, steps, neuron, overwrite=True).spikes
+        return fired(currents, neuron, steps, schedule, overwrite=True)
 
     return rule
 

@@ -80,12 +80,21 @@ def integrate_then_fire(currents: Tensor, steps: int, neuron: NeuronTensors) -> 
         neuron: The layer.
     """
     total = currents[:steps].sum(0) if len(currents) > 1 else currents[0] * float(steps)
+    run, _ = _fire_in_window(total, neuron, steps, record_potentials=False)
+    return run
+
+
+def _fire_in_window(total: Tensor, neuron: NeuronTensors, steps: int, *, record_potentials: bool) -> tuple[Run, Tensor]:
+    """What a layer does in its window, and the number of spikes that leave each neuron, (batch, ...)."""
     charged = window_charge(total, neuron, steps)
     counts = spike_counts(charged, neuron, steps)
-    spikes = spike_train(counts, steps)
+    train = spike_train(counts, steps)
+    left = charged - neuron.threshold * train.cumsum(0) if record_potentials else None
+    residual = charged - neuron.threshold * counts
     if neuron.silent is not None:
-        spikes = spikes * neuron.silent.logical_not().to(spikes.dtype)
-    return Run(spikes, charged - neuron.threshold * counts, None)
+        audible = neuron.silent.logical_not().to(counts.dtype)
+        counts, train = counts * audible, train * audible
+    return Run(train, residual, left), counts
 
 
 class LayerwiseProgram:
@@ -139,17 +148,10 @@ class LayerwiseProgram:
 
         def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
             neuron = neurons(name, neuron)
-            charged = window_charge(currents[0], neuron, self.steps)
-            counts = spike_counts(charged, neuron, self.steps)
-            train = spike_train(counts, self.steps)
-            left = charged - neuron.threshold * train.cumsum(0) if record_potentials else None
-            residual = charged - neuron.threshold * counts
-            if neuron.silent is not None:
-                audible = neuron.silent.logical_not().to(counts.dtype)
-                counts, train = counts * audible, train * audible
-            observe(name, Run(train, residual, left))
+            run, counts = _fire_in_window(currents[0], neuron, self.steps, record_potentials=record_potentials)
+            observe(name, run)
             if name in read:
-                trains[name] = train
+                trains[name] = run.spikes
             return counts.unsqueeze(0)
 
         self.summed.propagate(images, rule)

@@ -69,7 +69,7 @@ class Program:
         }
         self._synapses = {name: self._synapse_of(name, {}) for name in network.order if name not in network.neurons}
         self._synapses[network.input_name] = self._send_images
-        self.readout_scale = 1.0 if network.quantisation is None else network.quantisation.readout_scale
+        self.readout_scale = network.readout_scale
         edges = Counter(source for name in network.order for source in network.predecessors[name])
         self._read_once = {source for source, count in edges.items() if count == 1}
 

@@ -168,7 +168,7 @@ def read_trace(
     """
     shape = (steps, job.samples, *network.output_shape)
     outputs: FloatArray = _load(job.folder / "outputs.npy", shape, np.float32)
-    scale = 1.0 if network.quantisation is None else network.quantisation.readout_scale
+    scale = network.readout_scale
     logits = mean_readout(torch.from_numpy(outputs), steps, scale).numpy()
     spikes: dict[str, NDArray[np.bool_]] = {}
     if record_spikes:
