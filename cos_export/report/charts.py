@@ -15,7 +15,7 @@ from cos_export.terminal.printable import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy_chart", "firing_rate_chart", "plain_text", "potential_chart"]
+__all__ = ["accuracy_chart", "firing_rate_chart", "plain_text", "potential_chart", "svg"]
 
 COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a6d1d", "#7b2d8b", "#1b9aaa", "#d81159", "#6b705c", "#e09f3e", "#111111")
 
@@ -66,7 +66,7 @@ def accuracy_chart(metrics: Mapping[str, Any]) -> str:
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     else:
         axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def potential_chart(histograms: Mapping[str, Any]) -> str:
@@ -84,7 +84,7 @@ def potential_chart(histograms: Mapping[str, Any]) -> str:
         axes.set_yticks([])
         axes.set_ylabel(plain_text(name), rotation=0, ha="right", va="center", fontsize=8)
     axes.set_xlabel("initial potential / threshold (line: one half)")
-    return _svg(figure)
+    return svg(figure)
 
 
 def firing_rate_chart(shares: Mapping[str, Sequence[float]]) -> str:
@@ -107,7 +107,7 @@ def firing_rate_chart(shares: Mapping[str, Sequence[float]]) -> str:
         colour = "white" if rate > bright else "black"
         axes.text(column, row, f"{rate:.1f}", ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(image, ax=axes, label="neurons that fire (%)")
-    return _svg(figure)
+    return svg(figure)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -117,7 +117,8 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """A figure as the text of an SVG element, the same to the byte whenever it is drawn."""
     import matplotlib
 
     buffer = io.StringIO()
