@@ -16,7 +16,7 @@ __all__ = ["resolve", "verify"]
 
 
 def resolve(targets: str | Target | Sequence[str | Target], *, deadline: float | None = None) -> list[Target]:
-    """Targets by name, each of which can run here; a single one need not be in a list.
+    """Targets by name, all of which can run here; a single one need not be in a list.
 
     Args:
         targets: Targets or their names.
@@ -26,6 +26,14 @@ def resolve(targets: str | Target | Sequence[str | Target], *, deadline: float |
         InputError: None are named, or one is unknown; or the deadline is not a positive number.
         UnavailableError: One or more cannot run here; the message says why, for each.
     """
+    resolved = _named(targets, deadline)
+    reasons = _reasons(resolved)
+    if reasons:
+        raise _unavailable(reasons)
+    return resolved
+
+
+def _named(targets: str | Target | Sequence[str | Target], deadline: float | None) -> list[Target]:
     from targets import get, names
 
     if isinstance(targets, str) or not isinstance(targets, Sequence):
@@ -33,12 +41,17 @@ def resolve(targets: str | Target | Sequence[str | Target], *, deadline: float |
     if not targets:
         raise InputError(f"Name at least one target of {', '.join(names())}.")
     limit = {} if deadline is None else {"deadline": deadline}
-    resolved = [get(target, **limit) if isinstance(target, str) else target for target in targets]
-    states = [(target.name, target.available()) for target in resolved]
-    reasons = [f"{name}: {state.reason}" for name, state in states if not state.ready]
-    if reasons:
-        raise UnavailableError("A target cannot run here. " + " ".join(reasons))
-    return resolved
+    return [get(target, **limit) if isinstance(target, str) else target for target in targets]
+
+
+def _reasons(targets: Sequence[Target]) -> list[str]:
+    """Why targets cannot run here, of those that cannot."""
+    states = [(target.name, target.available()) for target in targets]
+    return [f"{name}: {state.reason}" for name, state in states if not state.ready]
+
+
+def _unavailable(reasons: Sequence[str]) -> UnavailableError:
+    return UnavailableError("A target cannot run here. " + " ".join(reasons))
 
 
 def verify(
@@ -49,6 +62,9 @@ def verify(
     progress: Progress = silent,
 ) -> parity.ParityResult:
     """Runs the golden inputs of a bundle on every target and checks what they fire.
+
+    A target that cannot run here, refuses the network or fails does not throw away what others have come to: the
+    result has it in `refused`, and has not passed. If no target has a result, the first one's error is raised.
 
     Args:
         bundle: A bundle or its folder.
@@ -62,12 +78,20 @@ def verify(
     Raises:
         BundleError: The bundle is damaged, or its method is not known here.
         InputError: A target is unknown, or the deadline is not a positive number.
-        UnavailableError: A target cannot run here.
-        TargetError: A target failed while it ran, or was not done by the deadline.
+        NetworkError: No target has a result, and the first refuses the network.
+        UnavailableError: None of the targets can run here.
+        TargetError: No target has a result, and the first failed while it ran, or was not done by the deadline.
     """
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
     _check_golden(opened)
-    return parity.verify(opened, resolve(targets, deadline=deadline), progress=progress)
+    named = _named(targets, deadline)
+    reasons = _reasons(named)
+    if len(reasons) == len(named):
+        raise _unavailable(reasons)
+    result = parity.verify(opened, named, progress=progress)
+    if not result.targets:
+        raise next(iter(result.refused.values()))
+    return result
 
 
 def _check_golden(bundle: Bundle) -> None:

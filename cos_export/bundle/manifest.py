@@ -138,6 +138,13 @@ class TargetSummary(_Entry):
     violations: Annotated[list[Place], Field(max_length=100)] = []
 
 
+class Refusal(_Entry):
+    """Why a target has no result."""
+
+    error: Text
+    exit_code: Annotated[int, Field(ge=1, le=3)]
+
+
 class Parity(_Entry):
     """The parity at the export."""
 
@@ -146,6 +153,7 @@ class Parity(_Entry):
     steps: Steps
     targets: Annotated[dict[Name, TargetSummary], Field(max_length=64)]
     record_faults: Annotated[list[Text], Field(max_length=8)] = []
+    refused: Annotated[dict[Name, Refusal], Field(max_length=64)] = {}
 
 
 class Normalisation(_Entry):

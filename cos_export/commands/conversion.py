@@ -180,4 +180,4 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
         )
     if not options.as_json:
         show_written(written, limits=options.limits)
-    return finish(written.document(), options.as_json, written.passed)
+    return finish(written.document(), options.as_json, written.passed, written.exit_code)

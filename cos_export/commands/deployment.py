@@ -49,7 +49,7 @@ def verify(
     if not as_json:
         show_parity(console(), result)
         show_notes(notes)
-    return finish(result.to_dict() | {"notes": notes}, as_json, result.passed)
+    return finish(result.to_dict() | {"notes": notes}, as_json, result.passed, result.exit_code)
 
 
 def run_bundle(
@@ -146,7 +146,8 @@ def report(
             show_parity(console(), parity)
         show_notes(notes)
         show_path(page)
-    return finish({"bundle": str(bundle), "report": str(page), **document}, as_json, parity is None or parity.passed)
+    printed = {"bundle": str(bundle), "report": str(page), **document}
+    return finish(printed, as_json, parity is None or parity.passed, 0 if parity is None else parity.exit_code)
 
 
 def list_targets(

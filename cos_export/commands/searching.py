@@ -180,4 +180,4 @@ def search(
         show_written(written, limits=limits)
         line = deployed_line(written.bundle.manifest)
         console().print(line, highlight=False, soft_wrap=True, markup=False)
-    return finish({**written.document(), "search": document, **files}, as_json, written.passed)
+    return finish({**written.document(), "search": document, **files}, as_json, written.passed, written.exit_code)

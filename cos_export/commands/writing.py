@@ -40,8 +40,13 @@ class Written:
 
     @property
     def passed(self) -> bool:
-        """Whether no target differed."""
+        """Whether every target ran, and none differed."""
         return self.parity is None or self.parity.passed
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        return 0 if self.parity is None else self.parity.exit_code
 
     def document(self) -> dict[str, Any]:
         """For `--json`."""

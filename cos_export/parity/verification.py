@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Target
+from cos_export.errors import CosExportError, UnavailableError
 from cos_export.json_numbers import spelled
 from cos_export.parity.comparison import Comparison, compare
 from cos_export.parity.local import LocalResult, check_local
@@ -57,24 +58,33 @@ class TargetParity:
 
 @dataclass(frozen=True)
 class ParityResult(Mapping[str, TargetParity]):
-    """The parity of every target, by name.
+    """The parity of every target that ran to its end, by name.
 
     Attributes:
         targets: What each did.
         samples: Golden inputs that were run.
         steps: T.
         record_faults: What is wrong with the recorded run itself, a sentence each.
+        refused: Why a target has no result: it is not there, refuses the network, or failed while it ran.
     """
 
     targets: Mapping[str, TargetParity]
     samples: int
     steps: int
     record_faults: tuple[str, ...] = ()
+    refused: Mapping[str, CosExportError] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        """Whether every target passed, and the record that they are compared with is the network's."""
-        return not self.record_faults and all(target.passed for target in self.targets.values())
+        """Whether every target ran and passed, and the record that they are compared with is the network's."""
+        return not (self.record_faults or self.refused) and all(target.passed for target in self.targets.values())
+
+    @property
+    def exit_code(self) -> int:
+        """What a command ends with: 0, 1 if a spike or the record is wrong, else that of the first target refused."""
+        if self.refused and not self.record_faults and all(target.passed for target in self.targets.values()):
+            return next(iter(self.refused.values())).exit_code
+        return 0 if self.passed else 1
 
     def __getitem__(self, name: str) -> TargetParity:
         return self.targets[name]
@@ -94,6 +104,9 @@ class ParityResult(Mapping[str, TargetParity]):
                 "steps": self.steps,
                 "record_faults": list(self.record_faults),
                 "targets": {name: _plain(target) for name, target in self.targets.items()},
+                "refused": {
+                    name: {"error": str(error), "exit_code": error.exit_code} for name, error in self.refused.items()
+                },
             }
         )
         return values
@@ -107,6 +120,9 @@ def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = si
     The local check reads the network, the inputs, the spikes and the logits, and nothing else. So it is done once for
     all targets whose spikes and logits are the recorded ones, bit for bit, and for each other target anew.
 
+    A target that is not there, refuses the network or fails is one of `refused` in the result: what the others have
+    come to is kept.
+
     Args:
         bundle: What to run.
         targets: Where to run it.
@@ -117,22 +133,28 @@ def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = si
 
     Raises:
         BundleError: The bundle is damaged.
-        UnavailableError: A target cannot run here.
-        TargetError: A target failed while it ran.
     """
     # What the local check finds of the recorded run, once it has been asked.
     faults, checked = check_record(bundle, progress=progress)
     by_target: dict[str, TargetParity] = {}
+    refused: dict[str, CosExportError] = {}
     for target in targets:
-        parity = by_target[target.name] = _on_target(bundle, target, checked, progress)
+        try:
+            parity = by_target[target.name] = _on_target(bundle, target, checked, progress)
+        except CosExportError as error:
+            refused[target.name] = error
+            continue
         if parity.comparison.identical:
             checked = parity.local
-    return ParityResult(by_target, len(bundle.golden.images), bundle.golden.trace.steps, faults)
+    return ParityResult(by_target, len(bundle.golden.images), bundle.golden.trace.steps, faults, refused)
 
 
 def _on_target(bundle: Bundle, target: Target, checked: LocalResult | None, progress: Progress) -> TargetParity:
     """One target. Its trace is let go of before the next one runs: it may be as large as the recorded one."""
     network, images, reference = bundle.network, bundle.golden.images, bundle.golden.trace
+    state = target.available()
+    if not state.ready:
+        raise UnavailableError(state.reason)
     started = time.perf_counter()
     trace = target.run(bundle, images, reference.steps, states=reference.states, progress=progress)
     seconds = time.perf_counter() - started
@@ -141,7 +163,7 @@ def _on_target(bundle: Bundle, target: Target, checked: LocalResult | None, prog
         checked = check_local(network, images, trace, states=reference.states, progress=progress)
     return TargetParity(
         name=target.name,
-        version=target.available().version,
+        version=state.version,
         seconds=seconds,
         comparison=comparison,
         local=checked,

@@ -10,6 +10,7 @@ import numpy as np
 from cos_export.bundle import Bundle
 from cos_export.network import SpikingNetwork
 from cos_export.parity.verification import ParityResult
+from cos_export.reading.limits import MAX_NAME
 
 __all__ = ["parity_summary", "report_document"]
 
@@ -73,6 +74,8 @@ def parity_summary(parity: ParityResult) -> dict[str, Any]:
     for target in whole["targets"].values():
         for key in ("layers", "seconds"):
             target.pop(key)
+    for refusal in whole["refused"].values():
+        refusal["error"] = refusal["error"].split("\n")[0][:MAX_NAME]
     return whole
 
 

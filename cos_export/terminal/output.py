@@ -17,11 +17,11 @@ from cos_export.terminal.standard_output import console, stream
 __all__ = ["fail", "finish", "show_notes", "show_path"]
 
 
-def finish(document: dict[str, Any], as_json: bool, passed: bool) -> int:
-    """Prints the document where JSON is asked for; exit code 0, or 1 if a check has failed."""
+def finish(document: dict[str, Any], as_json: bool, passed: bool, failure: int = 1) -> int:
+    """Prints the document where JSON is asked for; exit code 0, or `failure` if a check has failed."""
     if as_json:
         stream().write(json.dumps(spelled(document), indent=2, allow_nan=False) + "\n")
-    return 0 if passed else 1
+    return 0 if passed else failure
 
 
 def show_notes(notes: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "layer_table",
     "limits_table",
     "parity_table",
+    "refusal_lines",
     "show_conversion",
     "show_parity",
     "target_table",
@@ -68,6 +69,8 @@ def parity_table(result: ParityResult) -> FigureTable:
             str(target.comparison.decisions_changed),
             Text("passed", "green") if target.passed else Text("FAILED", "bold red"),
         )
+    for name in result.refused:
+        table.add_row(name, *[""] * 5, Text("NO RESULT", "bold red"))
     exact = any(target.exact for target in result.targets.values())
     rule = "A violation is a spike or logit that rounding cannot explain."
     if exact:
@@ -140,6 +143,11 @@ def violation_lines(target: TargetParity) -> list[str]:
     return lines
 
 
+def refusal_lines(result: ParityResult) -> list[str]:
+    """Why targets have no result, a line each."""
+    return [f"{name}: no result. {error}" for name, error in result.refused.items()]
+
+
 def _place(layer: str, step: int, sample: int, neuron: tuple[int, ...]) -> str:
     return f"layer {layer}, step {step}, sample {sample}, neuron {neuron}"
 
@@ -158,6 +166,8 @@ def show_parity(console: Console, result: ParityResult) -> None:
             console.print(layer_table(target))
         for line in violation_lines(target):
             console.print(words(line), highlight=False)
+    for line in refusal_lines(result):
+        console.print(words(line), highlight=False, soft_wrap=True)
     console.print(parity_table(result))
 
 
@@ -185,6 +195,8 @@ def show_conversion(
         for target in parity.targets.values():
             for line in violation_lines(target):
                 console.print(words(line), highlight=False)
+        for line in refusal_lines(parity):
+            console.print(words(line), highlight=False, soft_wrap=True)
     steps, rho = manifest["num_timesteps"], manifest["rho"]
     made_for, per = manifest["calibrated_timesteps"], "input" if bundle.network.schedule == "synchronous" else "layer"
     differs = "" if made_for in (None, steps) else f" (calibrated for T = {made_for})"
