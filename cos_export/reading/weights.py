@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,9 +71,12 @@ def read_torch(path: str | os.PathLike[str]) -> object:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        other = re.search(r"GLOBAL ([\w.]{1,120})", str(error))
+        held = f": it holds {other[1]}, which could be read only by running code that the file names" if other else ""
         raise InputError(
-            f"{path} cannot be read as plain weights ({type(error).__name__}). It must hold a state dict of tensors "
-            "and nothing else, for nothing in it is run: torch.save(model.state_dict(), path)."
+            f"{path} cannot be read as plain weights ({type(error).__name__}){held}. It must hold a "
+            "state dict of tensors and nothing else but numbers and text, for nothing in it is run: "
+            "torch.save(model.state_dict(), path)."
         ) from error
 
 

@@ -62,7 +62,9 @@ class Firing(StrEnum):
 
 
 ModelArgument = Annotated[str, typer.Argument(help="A zoo name (digits, resnet20, ...), or package.module:factory.")]
-WeightsOption = Annotated[Path | None, typer.Option(help="Weights: .safetensors or .pth (weights only).")]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="Weights: .safetensors, or of torch.save (.pth, .ckpt, .bin, ...).")
+]
 DataOption = Annotated[
     str, typer.Option(help="digits, an .npz with images and labels, or a folder of images by class.")
 ]

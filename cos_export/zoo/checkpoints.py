@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from cos_export.errors import InputError, Notice
-from cos_export.reading.weights import check_tensor, read_safetensors, read_torch
+from cos_export.training import restore_swapped
+from cos_export.user_code import user_code
 from cos_export.wrappers import unwrapped
-from cos_export.zoo.key_names import matched, prefix_hint
+from cos_export.zoo.differences import differences, wrong_values
+from cos_export.zoo.key_names import complete, matched
+from cos_export.zoo.state_files import read_state
 
 __all__ = ["load_weights"]
 
@@ -19,66 +21,67 @@ __all__ = ["load_weights"]
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Loads a state dict into `model`, every key of it or none.
 
-    The thresholds of published QCFS and COS checkpoints (`….up`, `….thresh`) are taken for `….threshold`. Where all
-    keys are the model's then, the prefixes `module.`, `_orig_mod.`, `model.` and `net.` (of data-parallel training,
-    torch.compile, Lightning) are left out and the masks of pruned weights multiplied in, with a `Notice`.
+    What `load_state_dict(strict=True)` takes is taken, and a state dict without batch norm's counters. The ReLUs
+    that `cos-export train --swap-activations` had made QCFS are made so again. The thresholds of published QCFS, COS
+    and SRP checkpoints (`….up`, `….thresh`) are taken for `….threshold`. Where all keys are the model's then, the
+    prefixes `module.`, `_orig_mod.`, `model.` and `net.` (of data-parallel training, torch.compile, Lightning) are
+    left out and the masks of pruned weights multiplied in, with a `Notice`.
 
     Args:
         model: What to load into.
-        path: A `.safetensors` file, or a `.pth`, `.pt` or `.ckpt` file with a state dict (or a dict that has one under
-            "state_dict"), read with weights_only=True.
+        path: A `.safetensors` file, or what torch.save wrote (.pth, .pt, .th, .ckpt, .bin, .pth.tar, ...): a state
+            dict, or a dictionary that has one under any key. It is read with weights_only=True.
 
     Raises:
-        InputError: The file is not there or cannot be read, or its keys, shapes or values are not the model's.
+        InputError: The file is not there or cannot be read, or its keys, shapes or values are not the model's. Every
+            key that does not fit is named, with the nearest one.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"There is no file of weights {path}.")
     model = unwrapped(model)
-    expected = model.state_dict()
-    given, notes = matched(_state(path), expected)
-    problems = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected if key not in given]
-    problems += [f"unexpected: {key} {tuple(given[key].shape)}" for key in given if key not in expected]
-    for key in expected:
-        if key not in given:
-            continue
-        if given[key].shape != expected[key].shape:
-            problems.append(
-                f"wrong shape: {key} is {tuple(given[key].shape)} in the file and {tuple(expected[key].shape)} here"
-            )
-        elif not bool(torch.isfinite(given[key]).all()):
-            problems.append(f"not finite: {key} holds nan or inf")
-        elif key.rpartition(".")[2] == "threshold" and not bool((given[key] > 0).all()):
-            problems.append(f"not positive: the threshold {key} is {float(given[key].min())}")
-    if problems:
-        hint = prefix_hint(given, expected)
-        listed = "\n  ".join([*_other_classes(given, expected), *([hint] if hint else []), *problems])
-        raise InputError(f"The weights in {path} do not fit {type(model).__name__}:\n  {listed}")
-    model.load_state_dict(given, strict=True)
-    for note in notes:
+    held, taken = read_state(path)
+    parts = [(parent, name, child) for parent in model.modules() for name, child in parent._modules.items()]
+    try:
+        restore_swapped(model, path)
+        notes = _fill(model, path, held)
+    except InputError:
+        for parent, name, child in parts:
+            parent._modules[name] = child
+        raise
+    for note in filter(None, [taken, *notes]):
         warnings.warn(f"{path}: {note}.", Notice, stacklevel=2)
 
 
-def _other_classes(given: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
-    """A line that says so if the readout, the last matrix of the model, has another number of rows in the file."""
-    last = next((key for key in reversed(expected) if expected[key].ndim == 2), None)
-    if last is None or last not in given or given[last].ndim != 2:
-        return []
-    theirs, ours = given[last].shape, expected[last].shape
-    if theirs[0] == ours[0] or theirs[1] != ours[1]:
-        return []
-    fix = f"classes={theirs[0]} (--classes {theirs[0]})"
-    return [f"The file has {theirs[0]} classes and the network {ours[0]}: build it with {fix}."]
+def _fill(model: nn.Module, path: Path, held: dict[str, Tensor]) -> tuple[str, ...]:
+    """Loads `held` under the names of the model, and says what was done to it."""
+    expected = model.state_dict()
+    given, notes = matched(held, expected)
+    problems = wrong_values(given)
+    if problems:
+        problems = differences(model, given, expected) + problems
+    elif (failure := _load(model, given, expected)) is not None:
+        problems = differences(model, given, expected) or [failure]
+    if problems:
+        raise InputError(f"The weights in {path} do not fit {type(model).__name__}:\n  " + "\n  ".join(problems))
+    return notes
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    if path.suffix not in (".pth", ".pt", ".ckpt"):
-        raise InputError(f"Weights are read from .safetensors, .pth, .pt or .ckpt files, and {path} is none of them.")
-    content = read_torch(path)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{path} holds no state dict of tensors. Save it with torch.save(model.state_dict(), path).")
-    return {str(key): check_tensor(path, str(key), value) for key, value in content.items()}
+def _load(model: nn.Module, given: dict[str, Tensor], expected: dict[str, Tensor]) -> str | None:
+    """Loads the state if torch takes it, hooks of the model's own included. If not, the model is left as it was.
+
+    Returns:
+        What torch says of it, or None if it is loaded.
+    """
+    filled = {key: given.get(key, value) for key, value in expected.items()} if complete(given, expected) else given
+    before = {key: value.clone() for key, value in expected.items()}
+    try:
+        with user_code(f"{type(model).__name__}.load_state_dict fails"):
+            model.load_state_dict(filled, strict=True)
+    except InputError as error:
+        model.load_state_dict(before, strict=True)
+        # What does not fit is named by torch in an error of just this type.
+        if type(error.__cause__) is RuntimeError:
+            return str(error.__cause__)
+        raise
+    return None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-__all__ = ["matched", "prefix_hint"]
+__all__ = ["THRESHOLD_NAMES", "complete", "matched", "prefix_hint"]
 
 State = dict[str, Tensor]
 
@@ -16,8 +16,14 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _WRAPPERS = ("module", "_orig_mod")
 """What the first two put into the path of a part that was wrapped alone."""
 
-_THRESHOLD_NAMES = ("up", "thresh")
-"""What published QCFS and COS checkpoints call `threshold`. There it has shape (1,), and here ()."""
+THRESHOLD_NAMES = ("threshold", "up", "thresh")
+"""What we, published COS and SRP, and published QCFS checkpoints call the threshold of an activation."""
+
+_ACTIVATION_NAMES = ("act", "relu")
+"""What published QCFS, and COS and SRP checkpoints call the activation behind a residual sum."""
+
+_COUNTER = "num_batches_tracked"
+"""Batch norm's count of the batches that it was trained on, which no result in eval mode depends on."""
 
 
 def matched(given: State, expected: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...]]:
@@ -34,7 +40,7 @@ def matched(given: State, expected: Mapping[str, Tensor]) -> tuple[State, tuple[
         for prefix, stripped in _without_prefixes(bare):
             for masked, dense in _without_masks(stripped):
                 state = _with_thresholds(dense, expected)
-                if state.keys() == expected.keys():
+                if complete(state, expected):
                     notes = (
                         f"every key begins with {prefix!r}, which was left out" if prefix else "",
                         f"{' and '.join(map(repr, inside))} within keys was left out" if inside else "",
@@ -42,6 +48,13 @@ def matched(given: State, expected: Mapping[str, Tensor]) -> tuple[State, tuple[
                     )
                     return state, tuple(note for note in notes if note)
     return _with_thresholds(given, expected), ()
+
+
+def complete(state: State, expected: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of the network; old checkpoints lack batch norm's counters."""
+    return state.keys() <= expected.keys() and all(
+        key in state or key.rpartition(".")[2] == _COUNTER for key in expected
+    )
 
 
 def prefix_hint(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
@@ -92,12 +105,21 @@ def _with_thresholds(given: State, expected: Mapping[str, Tensor]) -> State:
     """The state with the network's names and shapes of thresholds, where it has them under others."""
     state = {}
     for key, value in given.items():
-        owner, _, last = key.rpartition(".")
-        ours = f"{owner}.threshold" if owner else "threshold"
-        name = (
-            ours if last in _THRESHOLD_NAMES and key not in expected and ours in expected and ours not in given else key
-        )
-        if name.rpartition(".")[2] == "threshold" and name in expected and value.numel() == expected[name].numel() == 1:
+        names = () if key in expected else _threshold_names(key)
+        name = next((name for name in names if name in expected and name not in given), key)
+        one = name in expected and name.rpartition(".")[2] in THRESHOLD_NAMES
+        if one and value.numel() == expected[name].numel() == 1:
             value = value.reshape(expected[name].shape)
         state[name] = value
     return state
+
+
+def _threshold_names(key: str) -> list[str]:
+    """Other names of a threshold: first those of the same module."""
+    *owner, last = key.split(".")
+    if last not in THRESHOLD_NAMES:
+        return []
+    owners = [owner]
+    if owner and owner[-1] in _ACTIVATION_NAMES:
+        owners += [[*owner[:-1], name] for name in _ACTIVATION_NAMES if name != owner[-1]]
+    return [".".join([*path, name]) for path in owners for name in THRESHOLD_NAMES]

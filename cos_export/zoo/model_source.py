@@ -10,7 +10,6 @@ from torch import nn
 
 from cos_export import zoo
 from cos_export.errors import InputError
-from cos_export.training import restore_swapped
 from cos_export.zoo.factory import build_from_factory
 
 __all__ = ["Model", "build_model", "load_model"]
@@ -68,7 +67,6 @@ def load_model(
                 f"{levels}. Leave it out, or give weights that were trained with it."
             )
     if chosen is not None:
-        restore_swapped(module, chosen)
         zoo.load_weights(module, chosen)
     return Model(module.eval(), spec, chosen)
 

@@ -1,7 +1,7 @@
 """Residual networks (He et al., CVPR 2016) with QCFS activations.
 
-Modules are named as in the published QCFS and COS checkpoints, so that those load: `conv1.{0,1,2}`,
-`conv{2,3,...}_x.{block}.residual_function.{0..4}`, `.shortcut.{0,1}`, `.relu`, and `fc`.
+Modules are named as in the published COS and SRP checkpoints, so that those load, and QCFS's by `key_names`:
+`conv1.{0,1,2}`, `conv{2,3,...}_x.{block}.residual_function.{0..4}`, `.shortcut.{0,1}`, `.relu`, and `fc`.
 """
 
 from __future__ import annotations

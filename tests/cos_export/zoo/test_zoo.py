@@ -146,7 +146,7 @@ def test_nothing_is_unpickled(tmp_path, capsys):
         ("w.safetensors", b"", "cannot be read as safetensors"),
         ("w.pth", b"garbage", "cannot be read as plain weights"),
         ("w.pth", b"", "cannot be read as plain weights"),
-        ("w.bin", b"", "Weights are read from"),
+        ("w.bin", b"", "cannot be read as plain weights"),
     ],
 )
 def test_files_that_hold_no_weights(tmp_path, name, content, message):
