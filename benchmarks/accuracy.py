@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.keep.mkdir(parents=True, exist_ok=True)
     test = load_dataset(given.data, "test").first(given.test_samples)
     train = load_dataset(given.calibration_data or given.data, "train").first(given.samples)
-    module = load_model(given.model, given.weights).module
+    module = load_model(given.model, given.weights).source
     network = replace(capture(module, test.images[:2]), schedule=given.schedule)
     chosen = list(method_names()) if given.methods is None else [name for name in given.methods.split(",") if name]
     ann = accuracy(module, test, device=given.device)

@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     test = load_dataset(given.data, "test")
-    captured = capture(load_model(given.model, None).module, test.images[:1])
+    captured = capture(load_model(given.model, None).source, test.images[:1])
     rows = []
     with progress_bars() as progress:
         for steps in map(int, given.steps.split(",")):

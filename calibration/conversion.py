@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from calibration.choices import Choices
 from calibration.data_parts import DataParts
 from calibration.methods.method import PerSampleMethod
 from calibration.preparing import prepare
 from calibration.selection import MOST_HELD_OUT, Candidate, Selection, select
+from calibration.sources import Source
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
 from cos_export.datasets import Dataset
 from cos_export.divergence import agreement
@@ -56,7 +55,7 @@ class Conversion:
     Attributes:
         network: Calibrated, if its method is static.
         calibration: The per-sample method that it is to be run with, or None.
-        ann_accuracy: Of the module that was converted.
+        ann_accuracy: Of the module that was converted, or of the artificial network that a file's thresholds stand for.
         captured_accuracy: Of the captured network with activations in place of spikes: that of the module but for
             rounding and, for ReLUs, what was clipped at the threshold.
         rows: The accuracies of v_init = theta / 2 and of the method, by step.
@@ -100,7 +99,7 @@ class Conversion:
 
 
 def convert(
-    module: nn.Module,
+    source: Source,
     parts: DataParts,
     choices: Choices,
     *,
@@ -108,7 +107,7 @@ def convert(
     progress: Progress = silent,
 ) -> Conversion:
     """Captures a module, calibrates it and measures what came of it; arguments and errors are those of `prepare`."""
-    prepared = prepare(module, parts, choices, resume=resume, progress=progress)
+    prepared = prepare(source, parts, choices, resume=resume, progress=progress)
     held_out, evaluation = parts.held_out, parts.evaluation
     chosen, selection = select(
         prepared.captured,
@@ -152,12 +151,12 @@ def _rows(
     choices: Choices,
     progress: Progress,
 ) -> tuple[AccuracyRow, ...]:
-    """The accuracies of v_init = theta / 2 and, if that is another, of the method."""
+    """The accuracies of the network before its calibration and, if that changed it, of the method."""
     measure = partial(
         measure_accuracy, dataset=evaluation, at=readouts(choices.steps), device=choices.device, progress=progress
     )
     rows = [measure(start)]
-    if chosen.method.name != "half":
+    if calibrated is not start or chosen.per_sample is not None:
         rows.append(measure(calibrated, calibration=chosen.per_sample))
     return tuple(rows)
 

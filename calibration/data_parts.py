@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from calibration.choices import CALIBRATION_SAMPLES, Choices
 from calibration.selection import held_out_beside, hold_out
+from calibration.sources import Channels, Source, source_dataset
 from cos_export.capturing.activation_observer import observed_relus
 from cos_export.capturing.options import check_options
 from cos_export.capturing.preparing import traced_module
 from cos_export.capturing.tracing import Traced
-from cos_export.datasets import Dataset, is_named, load_dataset
+from cos_export.datasets import Dataset, is_named
 from cos_export.errors import InputError
-from cos_export.module_logits import eval_mode
-from cos_export.training.evaluation import check_logits
-from cos_export.user_code import user_code
+from cos_export.network import SpikingNetwork
 
-__all__ = ["DataParts", "check_takes", "data_parts"]
-
-Channels = float | Sequence[float] | None
+__all__ = ["DataParts", "data_parts"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class DataParts:
 
 
 def data_parts(
-    module: nn.Module,
+    source: Source,
     spec: str,
     choices: Choices,
     *,
@@ -54,13 +49,13 @@ def data_parts(
     mean: Channels = None,
     std: Channels = None,
 ) -> DataParts:
-    """The data for a conversion of `module`.
+    """The data for a conversion of `source`.
 
     A named data set has a training part to calibrate on. Of a file, what needs data gets the first images, at most
     half of them, and the accuracy is measured on the rest, unless there is another file to calibrate on.
 
     Args:
-        module: What is to be converted.
+        source: What is to be converted.
         spec: A data set as `load_dataset` takes it.
         choices: Of the user.
         calibration: Another data set to calibrate on, all of whose images may serve.
@@ -70,21 +65,21 @@ def data_parts(
 
     Raises:
         CaptureError: The module holds something that cannot be converted.
-        InputError: There is no such data set or method, the module does not take its images, or they are too few.
+        InputError: There is no such data set or method, the source does not take its images, or they are too few.
     """
     needed = choices.method.needs_data or bool(choices.candidates) or choices.weight_bits is not None
-    whole = load_dataset(spec, "test", mean=mean, std=std)
-    check_takes(module, whole)
+    whole = source_dataset(source, spec, "test", mean, std)
     traced = None
     if not needed:
+        if isinstance(source, SpikingNetwork):
+            return DataParts(None, whole)
         options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
-        traced = traced_module(module, whole.first(1), options)
+        traced = traced_module(source, whole.first(1), options)
         if not observed_relus(traced, options, torch.device("cpu")).keys:
             return DataParts(None, whole, traced=traced)
     samples = choices.samples or CALIBRATION_SAMPLES
     if is_named(spec) or calibration is not None:
-        pool = load_dataset(calibration or spec, "train", mean=mean, std=std)
-        check_takes(module, pool)
+        pool = source_dataset(source, calibration or spec, "train", mean, std)
     elif len(whole) < 2:
         raise InputError(f"{spec} has one image: some are needed to calibrate on, and others to measure on.")
     else:
@@ -95,13 +90,3 @@ def data_parts(
         return DataParts(pool.first(min(samples, len(pool))), whole, traced=traced)
     used, others = hold_out(pool, samples, held_out)
     return DataParts(used, whole, others, traced)
-
-
-def check_takes(module: nn.Module, dataset: Dataset) -> None:
-    """Runs one image, so that a misfit is named before it is a traceback from deep inside the module."""
-    shape = tuple(dataset.images.shape[1:])
-    failure = f"{type(module).__name__} does not take images of shape {shape} from {dataset.name}"
-    with user_code(failure), eval_mode(module), torch.no_grad():
-        # A copy, for forward may write into it.
-        logits = module(torch.from_numpy(dataset.images[:1].copy()))
-    check_logits(module, logits, dataset)

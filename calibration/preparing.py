@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from torch import nn
-
 from calibration.agreement import check_agreement
 from calibration.choices import QUANTISATIONS, Choices, check_method
 from calibration.data_parts import DataParts
 from calibration.methods.method import Method, StaticMethod
+from calibration.methods.unchanged import Unchanged
 from calibration.selection import Candidate
+from calibration.sources import Source, logits_of
 from calibration.stage import calibrate
 from calibration.thresholds import observed_thresholds, threshold_rule
 from cos_export.capturing import captured
@@ -23,7 +23,7 @@ from cos_export.capturing.options import check_options
 from cos_export.capturing.preparing import traced_module
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError, ResolutionWarning
-from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.network import FloatArray, SpikingNetwork, with_normalisation_of
 from cos_export.progress import Progress, silent
 from cos_export.quantisation import quantise
 
@@ -72,7 +72,7 @@ class Prepared:
 
 
 def prepare(
-    module: nn.Module,
+    source: Source,
     parts: DataParts,
     choices: Choices,
     *,
@@ -82,7 +82,7 @@ def prepare(
     """Captures a module and calibrates it: the part of `convert` that several processes share.
 
     Args:
-        module: A trained network of QCFS or ReLU activations.
+        source: A trained network of QCFS or ReLU activations, or a network that was read and is calibrated as it is.
         parts: From `data_parts`.
         choices: Of the user.
         resume: A file for the state of the calibration; see `calibration.stage.calibrate`.
@@ -94,7 +94,7 @@ def prepare(
         ParityError: The captured network does not compute what the module does.
     """
     check_method(choices)
-    begun = start(module, parts, choices, progress=progress)
+    begun = start(source, parts, choices, progress=progress)
     candidates, skipped, states = [], {}, []
     for method in choices.candidates or (choices.method,):
         own = _state_file(resume, method.name if choices.candidates else None)
@@ -111,8 +111,13 @@ def prepare(
     )
 
 
-def start(module: nn.Module, parts: DataParts, choices: Choices, *, progress: Progress = silent) -> Start:
+def start(source: Source, parts: DataParts, choices: Choices, *, progress: Progress = silent) -> Start:
     """Captures a module, and makes integers of it if these are asked for; arguments and errors as for `prepare`."""
+    if isinstance(source, SpikingNetwork):
+        read = with_normalisation_of(replace(source, schedule=choices.schedule), parts.evaluation)
+        network = _in_integers(read, parts, choices, progress)
+        return Start(network, read, {}, logits_of(read, parts.evaluation.images, choices.device))
+    module = source
     progress("capturing the network", 0, 1)
     example = parts.evaluation.first(1)
     options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
@@ -124,10 +129,14 @@ def start(module: nn.Module, parts: DataParts, choices: Choices, *, progress: Pr
     capture = captured(module, example, options, traced)
     logits = check_agreement(module, capture, parts.evaluation.images, device=choices.device)
     progress("capturing the network", 1, 1)
-    reference = network = replace(capture.network, schedule=choices.schedule)
-    if choices.weight_bits is not None:
-        network = _quantised(reference, parts=parts, choices=choices, progress=progress)
-    return Start(network, reference, thresholds, logits)
+    reference = replace(capture.network, schedule=choices.schedule)
+    return Start(_in_integers(reference, parts, choices, progress), reference, thresholds, logits)
+
+
+def _in_integers(network: SpikingNetwork, parts: DataParts, choices: Choices, progress: Progress) -> SpikingNetwork:
+    if choices.weight_bits is None:
+        return network
+    return _quantised(network, parts=parts, choices=choices, progress=progress)
 
 
 def calibrated_by(
@@ -182,10 +191,11 @@ def _calibrated(
     resume: Path | None,
     progress: Progress,
 ) -> SpikingNetwork:
-    """The network calibrated by a static method; as it is for any other, and for the one that it was captured with."""
+    """The network calibrated by a static method; as it is for any other, and where that would change nothing."""
     # A method that looks at no image is given those that are there; one that does never sees the evaluation's.
     given = parts.calibration if method.needs_data else parts.evaluation
-    if given is None or not isinstance(method, StaticMethod) or method.name == network.method:
+    done = method.record() == network.calibration and not method.depends_on_steps
+    if given is None or done or isinstance(method, Unchanged) or not isinstance(method, StaticMethod):
         return network
     return calibrate(
         network,

@@ -8,13 +8,14 @@ from typing import Any, get_args, get_origin
 
 from calibration.methods import METHODS
 from calibration.methods.method import Method, NetworkReference, PerSampleMethod, annotations_of
+from calibration.methods.unchanged import Unchanged
 from cos_export.bundle import Bundle
 from cos_export.errors import BundleError, InputError
 from cos_export.network import SpikingNetwork
 
 __all__ = ["RecordedMethod", "method_from_record", "method_named", "method_names", "method_of"]
 
-UNCALIBRATED = "none"
+UNCALIBRATED = Unchanged.name
 """What the metadata of a network says that no method has calibrated, as one of another tool."""
 
 
@@ -33,6 +34,8 @@ def method_named(name: str, options: Mapping[str, object] | None = None) -> Meth
     Raises:
         InputError: There is no such method, it has no such option, or an option cannot have that value.
     """
+    if name == UNCALIBRATED and not options:
+        return Unchanged()
     if name not in METHODS:
         raise InputError(f"There is no calibration method {name!r}. There are {', '.join(METHODS)}.")
     known = [entry.name for entry in fields(METHODS[name])]

@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from calibration.methods.half import Half
 from calibration.methods.method import Method, PerSampleMethod
+from calibration.methods.unchanged import Unchanged
 from cos_export.datasets import Dataset
 from cos_export.divergence import agreement, divergence
 from cos_export.network import FloatArray, SpikingNetwork
@@ -147,7 +149,7 @@ def select(
     """The candidate to export: the one that was named, or else the closest on the images held out.
 
     Args:
-        start: The network with v_init = theta / 2.
+        start: The network before its calibration: v_init = theta / 2, or what a file says.
         candidates: At least one; the first of those that are equally close is taken, and the first if nothing is
             measured.
         held_out: Images that no candidate was calibrated on.
@@ -174,7 +176,8 @@ def select(
         )
         return Score(name, divergence(ann_logits, trace.logits[-1]), agreement(ann_logits, trace.logits[-1]))
 
-    scores = {"half": score("half", start, None)}
+    before = Half.name if start.method == Half.name else Unchanged.name
+    scores = {before: score(before, start, None)}
     for candidate in candidates:
         if candidate.method.name not in scores:
             scores[candidate.method.name] = score(candidate.method.name, candidate.network, candidate.per_sample)

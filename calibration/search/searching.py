@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from calibration.choices import Choices
 from calibration.data_parts import DataParts
@@ -19,6 +17,7 @@ from calibration.methods.method import PerSampleMethod
 from calibration.preparing import Start, calibrated_by, start
 from calibration.search.candidates import Deployment
 from calibration.search.state import Measured, SearchState
+from calibration.sources import Source, digest_of, logits_of
 from cos_export.capturing.options import check_options
 from cos_export.capturing.preparing import traced_module
 from cos_export.costing.counted_run import counted_run
@@ -26,7 +25,6 @@ from cos_export.costing.timing import timing
 from cos_export.datasets import Dataset
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError
-from cos_export.module_logits import module_logits
 from cos_export.network import SpikingNetwork
 from cos_export.progress import Progress, silent
 from cos_export.version import __version__
@@ -35,7 +33,7 @@ __all__ = ["search"]
 
 
 def search(
-    module: nn.Module,
+    source: Source,
     parts: DataParts,
     choices: Choices,
     deployments: Sequence[Deployment],
@@ -49,7 +47,7 @@ def search(
     what one image costs.
 
     Args:
-        module: A trained network.
+        source: A trained network, or one that was read.
         parts: From `data_parts`; what is to be measured on at the end is not looked at.
         choices: Of the user; method, steps and schedule are those of each deployment.
         deployments: In the order in which they are measured.
@@ -67,14 +65,15 @@ def search(
     if parts.calibration is None or parts.held_out is None:
         raise InputError("A search needs images to calibrate on, and others to compare on: give more than one.")
     held_out = parts.held_out
-    known = SearchState(state, _depends_on(module, parts.calibration, held_out, choices))
-    options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
-    traced = parts.traced or traced_module(module, held_out.first(1), options)
+    known = SearchState(state, _depends_on(source, parts.calibration, held_out, choices))
+    traced = parts.traced
+    if traced is None and not isinstance(source, SpikingNetwork):
+        options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
+        traced = traced_module(source, held_out.first(1), options)
     # The images held out take the place of those that are measured on.
     own = DataParts(parts.calibration, held_out, traced=traced)
-    starts = _Starts(module, own, choices, progress)
-    device, pictures = resolve_device(choices.device), torch.from_numpy(held_out.images)
-    right = _right(module_logits(module, pictures, device=device).numpy(), held_out)
+    starts = _Starts(source, own, choices, progress)
+    right = _right(logits_of(source, held_out.images, choices.device), held_out)
     results = []
     for number, one in enumerate(deployments):
         progress("measuring deployments", number, len(deployments))
@@ -93,8 +92,8 @@ def search(
 class _Starts:
     """What was captured, for each T and schedule that it depends on."""
 
-    def __init__(self, module: nn.Module, parts: DataParts, choices: Choices, progress: Progress) -> None:
-        self._module, self._parts, self._choices, self._progress = module, parts, choices, progress
+    def __init__(self, source: Source, parts: DataParts, choices: Choices, progress: Progress) -> None:
+        self._source, self._parts, self._choices, self._progress = source, parts, choices, progress
         self._known: dict[tuple[int, str], Start] = {}
         self._any: Start | None = None
 
@@ -108,7 +107,7 @@ class _Starts:
             return replace(self._any, reference=reference, captured=reference)
         key = one.steps, one.schedule
         if key not in self._known:
-            started = start(self._module, self._parts, self.choices_of(one), progress=self._progress)
+            started = start(self._source, self._parts, self.choices_of(one), progress=self._progress)
             # Thresholds from data and integers are chosen for T; nothing else is.
             if not started.thresholds and self._choices.weight_bits is None:
                 self._any = started
@@ -169,17 +168,12 @@ def _resume_file(state: Path, one: Deployment) -> Path:
     return state.with_suffix(f".{hashlib.blake2b(one.key.encode(), digest_size=4).hexdigest()}.safetensors")
 
 
-def _depends_on(module: nn.Module, calibration: Dataset, held_out: Dataset, choices: Choices) -> Mapping[str, Any]:
-    arrays = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-    weights = hashlib.blake2b(str(module).encode(), digest_size=16)
-    for name, tensor in arrays.items():
-        weights.update(f"{name}/{tuple(tensor.shape)}/{tensor.dtype}".encode())
-        weights.update(np.ascontiguousarray(tensor.float().numpy()).data)
+def _depends_on(source: Source, calibration: Dataset, held_out: Dataset, choices: Choices) -> Mapping[str, Any]:
     kept = ("levels", "max_pool", "thresholds", "per_channel", "numerics", "quantisation", "batch_size")
     plain = {key: value for key, value in asdict(choices).items() if key in kept}
     return {
         "version": __version__,
-        "module": weights.hexdigest(),
+        "module": digest_of(source),
         "calibration images": _hash(calibration),
         "images held out": _hash(held_out),
         "device": resolve_device(choices.device).type,

@@ -5,10 +5,50 @@ from __future__ import annotations
 from pathlib import Path
 
 from cos_export.bundle.folder import Bundle
-from cos_export.datasets import Dataset, Normalisation, agree, class_numbers, load_dataset
+from cos_export.datasets import Dataset, Normalisation, Split, agree, class_numbers, load_dataset
 from cos_export.errors import InputError
+from cos_export.network import SpikingNetwork
 
-__all__ = ["dataset_for"]
+__all__ = ["dataset_for", "network_dataset"]
+
+
+def network_dataset(
+    network: SpikingNetwork,
+    called: object,
+    spec: str | Path,
+    asked: Normalisation | None = None,
+    *,
+    known: bool,
+    split: Split = "test",
+) -> Dataset:
+    """The data set called `spec`, as a network takes it that was made before.
+
+    Args:
+        network: What is to be run.
+        called: What an error calls it.
+        spec: As for `load_dataset`.
+        asked: What the user gave besides, or None. It must be what the network says.
+        known: Whether the network, or what it lies in, says of its normalisation that there is one or none.
+        split: Which part of a named data set.
+
+    Raises:
+        InputError: There is no such data set, or it or `asked` contradicts the network.
+    """
+    if known and asked is not None and not agree(asked, network.normalisation):
+        held = "without mean and std" if network.normalisation is None else network.normalisation.words()
+        raise InputError(
+            f"{called} was made for images {held}, and --mean and --std ask for {asked.words()}. "
+            "Leave them out: what it says is applied."
+        )
+    dataset = load_dataset(spec, split).normalised(network.normalisation or asked)
+    class_numbers(dataset.labels, None, network.output_shape[-1], f"The labels of {dataset.name}")
+    names = dataset.class_names
+    if names is not None and network.class_names is not None and names != network.class_names:
+        raise InputError(
+            f"The classes of {dataset.name} are {', '.join(names[:9])}, and those of {called} are "
+            f"{', '.join(network.class_names[:9])}: their numbers differ. Give a folder of just these classes."
+        )
+    return dataset
 
 
 def dataset_for(bundle: Bundle, spec: str | Path, asked: Normalisation | None = None) -> Dataset:
@@ -26,20 +66,5 @@ def dataset_for(bundle: Bundle, spec: str | Path, asked: Normalisation | None = 
         BundleError: The manifest contradicts the graph.
         InputError: There is no such data set, or it or `asked` contradicts the bundle.
     """
-    network = bundle.network
-    known = network.normalisation is not None or "normalisation" in bundle.manifest
-    if known and asked is not None and not agree(asked, network.normalisation):
-        held = "without mean and std" if network.normalisation is None else network.normalisation.words()
-        raise InputError(
-            f"{bundle.path} was made for images {held}, and --mean and --std ask for {asked.words()}. "
-            "Leave them out: what the bundle says is applied."
-        )
-    dataset = load_dataset(spec).normalised(network.normalisation or asked)
-    class_numbers(dataset.labels, None, network.output_shape[-1], f"The labels of {dataset.name}")
-    names = dataset.class_names
-    if names is not None and network.class_names is not None and names != network.class_names:
-        raise InputError(
-            f"The classes of {dataset.name} are {', '.join(names[:9])}, and those of {bundle.path} are "
-            f"{', '.join(network.class_names[:9])}: their numbers differ. Give a folder of just these classes."
-        )
-    return dataset
+    known = bundle.network.normalisation is not None or "normalisation" in bundle.manifest
+    return network_dataset(bundle.network, bundle.path, spec, asked, known=known)

@@ -11,8 +11,10 @@ import typer
 from cos_export.bounds import MAX_STEPS, MOST_SAMPLES
 from cos_export.terminal.options import (
     ClassesOption,
+    ConditionOption,
     DataOption,
     DeviceOption,
+    DtOption,
     Firing,
     JsonOption,
     LevelsOption,
@@ -20,9 +22,11 @@ from cos_export.terminal.options import (
     MaxPoolOption,
     MeanOption,
     PerChannelOption,
+    ResetOption,
     StdOption,
     ThresholdsOption,
     WeightsOption,
+    conventions_of,
     numbers,
 )
 from cos_export.terminal.output import finish, show_notes, show_path
@@ -47,6 +51,9 @@ def analyze(
     max_pool: MaxPoolOption = MaxPooling.refuse,
     thresholds: ThresholdsOption = "mmse",
     per_channel: PerChannelOption = False,
+    reset: ResetOption = None,
+    condition: ConditionOption = None,
+    dt: DtOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
     device: DeviceOption = "auto",
@@ -76,7 +83,16 @@ def analyze(
         )
     channels = {"mean": numbers("--mean", mean), "std": numbers("--std", std)}
     with progress_bars() as progress:
-        opened = open_network(model, data, choices, weights=weights, classes=classes, **channels, progress=progress)
+        opened = open_network(
+            model,
+            data,
+            choices,
+            weights=weights,
+            classes=classes,
+            conventions=conventions_of(reset, condition, dt),
+            **channels,
+            progress=progress,
+        )
         network = opened.network if schedule is None else replace(opened.network, schedule=schedule.value)
         images = opened.images.first(min(samples, len(opened.images)))
         errors = layer_errors(network, images, steps, calibration=opened.calibration, device=device, progress=progress)

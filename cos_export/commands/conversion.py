@@ -16,9 +16,11 @@ from cos_export.terminal.options import (
     CalibrationDataOption,
     CalibrationSamplesOption,
     ClassesOption,
+    ConditionOption,
     DataOption,
     DeadlineOption,
     DeviceOption,
+    DtOption,
     Firing,
     GoldenOption,
     JsonOption,
@@ -32,12 +34,14 @@ from cos_export.terminal.options import (
     OutOption,
     PerChannelOption,
     QuantisationOption,
+    ResetOption,
     ScheduleOption,
     StdOption,
     StepsOption,
     TargetsOption,
     ThresholdsOption,
     WeightsOption,
+    conventions_of,
     names,
     numbers,
 )
@@ -71,6 +75,9 @@ class ConversionOptions:
     max_pool: MaxPoolOption = in_panel(NETWORK, MaxPooling.refuse)
     thresholds: ThresholdsOption = in_panel(NETWORK, "mmse")
     per_channel: PerChannelOption = in_panel(NETWORK, False)
+    reset: ResetOption = in_panel(NETWORK, None)
+    condition: ConditionOption = in_panel(NETWORK, None)
+    dt: DtOption = in_panel(NETWORK, None)
     data: DataOption = in_panel(IMAGES)
     calibration_data: CalibrationDataOption = in_panel(IMAGES, None)
     samples: CalibrationSamplesOption = in_panel(IMAGES, None)
@@ -153,6 +160,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
     from calibration.data_parts import data_parts
     from calibration.distributed import is_main
     from calibration.preparing import prepare
+    from calibration.sources import choices_for
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
     from cos_export.terminal.progress_bars import progress_bars
@@ -162,9 +170,17 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
     resume = resume_file(check_destination(options.out))
     resolve_device(choices.device)
     check_method(choices)
-    loaded = load_model(options.model, options.weights, levels=choices.levels, classes=options.classes)
+    loaded = load_model(
+        options.model,
+        options.weights,
+        levels=choices.levels,
+        classes=options.classes,
+        conventions=conventions_of(options.reset, options.condition, options.dt),
+    )
+    choices = choices_for(loaded.source, choices)
+    check_method(choices)
     parts = data_parts(
-        loaded.module,
+        loaded.source,
         options.data,
         choices,
         calibration=options.calibration_data,
@@ -172,7 +188,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
         std=numbers("--std", options.std),
     )
     if not is_main():
-        prepare(loaded.module, parts, choices, resume=resume)
+        prepare(loaded.source, parts, choices, resume=resume)
         return 0
     with progress_bars() as progress:
         written = convert_and_write(

@@ -8,15 +8,20 @@ from typing import Annotated
 
 import typer
 
+from cos_export.bounds import MAX_STEPS
 from cos_export.terminal.options import (
+    ConditionOption,
     DataOption,
     DeadlineOption,
     DeviceOption,
+    DtOption,
     JsonOption,
     MeanOption,
+    ResetOption,
     SamplesOption,
     StdOption,
     TargetsOption,
+    conventions_of,
     names,
     numbers,
 )
@@ -53,9 +58,15 @@ def verify(
 
 
 def run_bundle(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    bundle: Annotated[str, typer.Argument(help="Folder of a bundle, or a .nir file, which is run as it is.")],
     data: DataOption,
     target: Annotated[str, typer.Option(help="pytorch, onnxruntime or lava.")] = "onnxruntime",
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_STEPS, help="T of a .nir file; a bundle knows its own.")
+    ] = None,
+    reset: ResetOption = None,
+    condition: ConditionOption = None,
+    dt: DtOption = None,
     samples: SamplesOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -63,17 +74,15 @@ def run_bundle(
     deadline: DeadlineOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Classify images with a bundle on one target and report the accuracy after every step.
+    """Classify images with a bundle, or a NIR file, on one target and report the accuracy after every step.
 
     Example: cos-export run out/digits --data digits --target lava --samples 100
     """
     from calibration import method_of
     from cos_export.accuracy import row_of
-    from cos_export.bundle import load
-    from cos_export.bundle.data import dataset_for
+    from cos_export.commands.opening import open_to_run
     from cos_export.costing import costs_of
     from cos_export.costing.counted_run import counted_trace
-    from cos_export.datasets import Normalisation
     from cos_export.network import check_images
     from cos_export.terminal.cost_lines import cost_lines
     from cos_export.terminal.progress_bars import progress_bars
@@ -81,17 +90,20 @@ def run_bundle(
     from targets.running import classify
     from targets.verification import resolve
 
-    opened, [chosen] = load(bundle), resolve([target], deadline=deadline)
-    asked = Normalisation.of(numbers("--mean", mean), numbers("--std", std))
-    dataset = dataset_for(opened, data, asked).first(samples)
-    images = check_images(opened.network, dataset)
-    recorded = method_of(opened)
-    with progress_bars() as progress:
-        trace = classify(chosen, opened, images, calibration=recorded.per_sample, device=device, progress=progress)
-        golden = opened.golden
-        counted = counted_trace(
-            opened.network, golden.images, golden.trace, recorded.per_sample, device=device, activity=True
-        )
+    [chosen] = resolve([target], deadline=deadline)
+    channels = {"mean": numbers("--mean", mean), "std": numbers("--std", std)}
+    conventions = conventions_of(reset, condition, dt)
+    with open_to_run(bundle, data, steps, **channels, conventions=conventions, device=device) as run:
+        opened, dataset = run.bundle, run.images.first(samples)
+        images = check_images(opened.network, dataset)
+        recorded = method_of(opened)
+        notes = [*recorded.notes, *run.notes]
+        with progress_bars() as progress:
+            trace = classify(chosen, opened, images, calibration=recorded.per_sample, device=device, progress=progress)
+            golden = opened.golden
+            counted = counted_trace(
+                opened.network, golden.images, golden.trace, recorded.per_sample, device=device, activity=True
+            )
     row, costs = row_of(trace, dataset, range(1, opened.steps + 1), counted), costs_of(counted)
     version = chosen.available().version
     if not as_json:
@@ -101,10 +113,10 @@ def run_bundle(
         console().print(f"Operations are counted on the bundle's {len(golden.images)} golden images.", highlight=False)
         for line in cost_lines(costs.to_dict()):
             console().print(line, highlight=False)
-        show_notes(recorded.notes)
+        show_notes(notes)
     document = {"target": chosen.name, "version": version, "dataset": dataset.name, "samples": len(dataset)}
     document["costs"] = costs.to_dict()
-    document |= {"calibration": None if recorded.method is None else recorded.method.record(), "notes": recorded.notes}
+    document |= {"calibration": None if recorded.method is None else recorded.method.record(), "notes": notes}
     return finish(document | row.to_dict(), as_json, True)
 
 

@@ -13,8 +13,10 @@ from cos_export.bounds import LARGEST_SEED, MAX_STEPS, MOST_BATCH, MOST_EXTRA_ST
 from cos_export.errors import InputError
 from cos_export.terminal.options import (
     ClassesOption,
+    ConditionOption,
     DataOption,
     DeviceOption,
+    DtOption,
     JsonOption,
     LevelsOption,
     MaxPooling,
@@ -22,15 +24,17 @@ from cos_export.terminal.options import (
     MeanOption,
     ModelArgument,
     PerChannelOption,
+    ResetOption,
     SamplesOption,
     StdOption,
     ThresholdsOption,
     WeightsOption,
+    conventions_of,
     given,
     numbers,
     whole_numbers,
 )
-from cos_export.terminal.output import finish, show_path
+from cos_export.terminal.output import finish, show_notes, show_path
 from cos_export.terminal.standard_output import console
 
 __all__ = ["check", "offsets", "train"]
@@ -43,6 +47,9 @@ def check(
     levels: LevelsOption = None,
     classes: ClassesOption = None,
     max_pool: MaxPoolOption = MaxPooling.refuse,
+    reset: ResetOption = None,
+    condition: ConditionOption = None,
+    dt: DtOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """List every operation of a network, what it becomes, and all that stands in the way, each with its fix.
@@ -53,9 +60,18 @@ def check(
 
     from cos_export import zoo
     from cos_export.capturing import check_model
+    from cos_export.nir_file.checking import check_nir
     from cos_export.terminal.check_table import check_table
-    from cos_export.zoo.model_source import build_model
+    from cos_export.zoo.model_source import build_model, check_conventions, check_options_of_nir, is_nir
 
+    conventions = conventions_of(reset, condition, dt)
+    if is_nir(model):
+        check_options_of_nir(model, weights=weights, input_shape=input_shape, levels=levels, classes=classes)
+        read = check_nir(model, conventions)
+        if not as_json:
+            console().print(check_table(read, model))
+        return finish(read.to_dict(), as_json, read.passed)
+    check_conventions(model, conventions)
     module = build_model(model, levels=levels, classes=classes)
     if weights is not None:
         zoo.load_weights(module, weights)
@@ -157,6 +173,9 @@ def offsets(
     max_pool: MaxPoolOption = MaxPooling.refuse,
     thresholds: ThresholdsOption = "mmse",
     per_channel: PerChannelOption = False,
+    reset: ResetOption = None,
+    condition: ConditionOption = None,
+    dt: DtOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
     device: DeviceOption = "auto",
@@ -185,12 +204,26 @@ def offsets(
         )
     channels = {"mean": numbers("--mean", mean), "std": numbers("--std", std)}
     with progress_bars() as progress:
-        opened = open_network(model, data, choices, weights=weights, classes=classes, **channels, progress=progress)
+        opened = open_network(
+            model,
+            data,
+            choices,
+            weights=weights,
+            classes=classes,
+            conventions=conventions_of(reset, condition, dt),
+            **channels,
+            progress=progress,
+        )
         images = opened.images.first(samples)
         offsets = offset_spikes(opened.network, images.images, steps, rho, device=device, progress=progress)
     document = offsets.to_dict()
     picture = save_offset_picture(out, document)
     if not as_json:
         console().print(offsets_table(document, model))
+        show_notes(opened.notes)
         show_path(picture)
-    return finish({"model": model, "dataset": images.name, "picture": str(picture), **document}, as_json, True)
+    return finish(
+        {"model": model, "dataset": images.name, "picture": str(picture), "notes": list(opened.notes), **document},
+        as_json,
+        True,
+    )

@@ -17,9 +17,11 @@ from cos_export.terminal.options import (
     CalibrationDataOption,
     CalibrationSamplesOption,
     ClassesOption,
+    ConditionOption,
     DataOption,
     DeadlineOption,
     DeviceOption,
+    DtOption,
     GoldenOption,
     JsonOption,
     LevelsOption,
@@ -32,10 +34,12 @@ from cos_export.terminal.options import (
     OutOption,
     PerChannelOption,
     QuantisationOption,
+    ResetOption,
     StdOption,
     TargetsOption,
     ThresholdsOption,
     WeightsOption,
+    conventions_of,
     names,
     numbers,
     step_ranges,
@@ -77,6 +81,9 @@ def search(
     max_pool: MaxPoolOption = MaxPooling.refuse,
     thresholds: ThresholdsOption = "mmse",
     per_channel: PerChannelOption = False,
+    reset: ResetOption = None,
+    condition: ConditionOption = None,
+    dt: DtOption = None,
     numerics: NumericsOption = FLOAT32,
     quantisation: QuantisationOption = None,
     limits: LimitsOption = False,
@@ -94,8 +101,10 @@ def search(
     """
     from calibration.choices import Auto, Choices, check_method
     from calibration.data_parts import data_parts
+    from calibration.methods.unchanged import Unchanged
     from calibration.search import DEFAULT_METHODS, deployments, outcome
     from calibration.search import search as measured_by_search
+    from calibration.sources import choices_for
     from cos_export.atomic_file import check_derived_destination
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
@@ -104,7 +113,7 @@ def search(
     from cos_export.storage import resolved
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.search_table import deployed_line, search_lines, search_table
-    from cos_export.zoo.model_source import load_model
+    from cos_export.zoo.model_source import is_nir, load_model
     from targets.verification import resolve
 
     # Everything that can be refused is refused before the first second of work.
@@ -129,16 +138,20 @@ def search(
         quantisation=tuple(names(quantisation or "")),
     )
     check_method(choices)
+    conventions = conventions_of(reset, condition, dt)
+    loaded = load_model(model, weights, levels=levels, classes=classes, conventions=conventions)
+    choices = replace(choices_for(loaded.source, choices), method=Auto())
+    # What a file says of its potentials is a deployment as well; a module says nothing.
+    cheap = (*([Unchanged.name] if is_nir(model) else []), *DEFAULT_METHODS)
     candidates, refused = deployments(
-        names(methods) if methods is not None else DEFAULT_METHODS,
+        names(methods) if methods is not None else cheap,
         step_ranges("--steps", steps),
         [check_schedule(schedule) for schedule in names(schedules)],
         step_ranges("--rho", rho),
         numerics,
     )
-    loaded = load_model(model, weights, levels=levels, classes=classes)
     parts = data_parts(
-        loaded.module,
+        loaded.source,
         data,
         choices,
         calibration=calibration_data,
@@ -148,7 +161,7 @@ def search(
     )
     samples_held_out = 0 if parts.held_out is None else len(parts.held_out)
     with progress_bars() as progress:
-        measured, ann = measured_by_search(loaded.module, parts, choices, candidates, state=state, progress=progress)
+        measured, ann = measured_by_search(loaded.source, parts, choices, candidates, state=state, progress=progress)
     result = outcome(measured, minimise.value, max_drop, ann, samples_held_out, refused)
     document = result.to_dict()
     shown = save_search_picture(picture, document) if result.measured else None

@@ -88,7 +88,7 @@ def convert_and_write(
     from calibration.conversion import convert
     from cos_export.exporting import export_and_verify
 
-    done = convert(model.module, parts, choices, resume=resume, progress=progress)
+    done = convert(model.source, parts, choices, resume=resume, progress=progress)
     shown = parts.evaluation.first(min(golden, len(parts.evaluation)))
     bundle, parity = export_and_verify(
         done.network,
@@ -97,7 +97,7 @@ def convert_and_write(
         golden=shown.images,
         labels=shown.labels,
         calibration=done.calibration,
-        metrics={"model": model.name, **done.metrics(parts, choices), **(metrics or {})},
+        metrics={"model": model.name, **_assumed(model), **done.metrics(parts, choices), **(metrics or {})},
         targets=run_on,
         device=choices.device,
         progress=progress,
@@ -106,6 +106,11 @@ def convert_and_write(
     for state in done.states:
         state.unlink(missing_ok=True)
     return Written(done, bundle, parity)
+
+
+def _assumed(model: Model) -> dict[str, Any]:
+    """What was assumed about a NIR file, for the manifest."""
+    return {"assumed": list(model.notes)} if model.notes else {}
 
 
 def show_written(written: Written, *, limits: bool) -> None:
@@ -123,6 +128,7 @@ def show_written(written: Written, *, limits: bool) -> None:
     show_conversion(console(), written.bundle, written.conversion.ann_accuracy, written.conversion.rows, written.parity)
     for line in note_lines(manifest["metrics"]):
         console().print(line, highlight=False, soft_wrap=True)
+    show_notes(manifest["metrics"].get("assumed", []))
     show_notes(type_check_notes(manifest.get("refused_by_nir", {})))
     if limits and "quantisation" in manifest:
         console().print(limits_table(manifest["quantisation"]))

@@ -19,6 +19,7 @@ import nir
 import numpy as np
 
 from cos_export.errors import NetworkError
+from cos_export.network.batch_axis import batch_axis_hint
 from cos_export.network.fields import check_fields, check_size, spelled_padding, whole_number, whole_numbers
 
 __all__ = [
@@ -116,7 +117,10 @@ def topological_order(graph: nir.NIRGraph) -> tuple[str, ...]:
                 heapq.heappush(ready, (rank[target], target))
     if len(order) < len(graph.nodes):
         looped = sorted(set(graph.nodes) - set(order))
-        raise NetworkError(f"The graph has a cycle through {_listed(looped)}. Only feed-forward networks can be run.")
+        raise NetworkError(
+            f"The graph has a cycle through {_listed(looped)}: recurrent neurons are not supported. Only feed-forward "
+            "networks can be run."
+        )
     return tuple(order)
 
 
@@ -216,7 +220,8 @@ def _shape_after(node: nir.NIRNode, shape: Shape) -> Shape:
 
 def _expect(actual: Shape, expected: Shape) -> None:
     if actual != expected:
-        raise NetworkError(f"it takes shape {expected}, and gets {actual}.")
+        hint = batch_axis_hint(actual, len(expected)) if actual[1:] == expected else ""
+        raise NetworkError(f"it takes shape {expected}, and gets {actual}.{hint}")
 
 
 def _array_shape(value: Any) -> Shape:
@@ -275,6 +280,7 @@ def _(node: nir.Conv1d | nir.Conv2d, shape: Shape) -> Shape:
     if len(shape) != len(weight) - 1 or shape[0] != weight[1] * geometry.groups:
         raise NetworkError(
             f"it takes {weight[1] * geometry.groups} channels over {len(weight) - 2} axes, and gets shape {shape}."
+            f"{batch_axis_hint(shape, len(weight) - 1)}"
         )
     return (int(weight[0]), *_windows(shape[1:], geometry))
 
@@ -283,7 +289,7 @@ def _(node: nir.Conv1d | nir.Conv2d, shape: Shape) -> Shape:
 @_shape_after.register(nir.AvgPool2d)
 def _(node: nir.SumPool2d | nir.AvgPool2d, shape: Shape) -> Shape:
     if len(shape) != 3:
-        raise NetworkError(f"it takes (channels, height, width), and gets shape {shape}.")
+        raise NetworkError(f"it takes (channels, height, width), and gets shape {shape}.{batch_axis_hint(shape, 3)}")
     window = pooling(node)
     padding = tuple((p, p) for p in window.padding)
     return (shape[0], *_windows(shape[1:], Convolution(window.kernel, window.stride, padding, (1, 1), 1)))

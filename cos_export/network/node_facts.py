@@ -54,10 +54,11 @@ class NodeFacts:
 
 
 REFUSED: Mapping[str, str] = {
-    "LIF": "its neurons leak, and an integrate-and-fire neuron does not",
-    "CubaLIF": "its neurons leak and filter their current, and an integrate-and-fire neuron does neither",
-    "LI": "it leaks and never fires",
-    "CubaLI": "it leaks, filters its current and never fires",
+    "LIF": "leaky neurons are not supported: an integrate-and-fire neuron keeps its potential",
+    "CubaLIF": "leaky neurons are not supported: an integrate-and-fire neuron keeps its potential, and takes its "
+    "current as it comes",
+    "LI": "leaky neurons are not supported, and these never fire",
+    "CubaLI": "leaky neurons are not supported, and these never fire",
     "I": "it integrates and never fires",
     "Threshold": "it fires without a potential that goes from step to step",
     "Delay": "it holds spikes back, and every wire of these networks delivers in the step in which a neuron fires",

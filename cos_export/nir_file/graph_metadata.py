@@ -161,6 +161,12 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
         actual = word(key, metadata) if isinstance(value, str) else number(key, metadata.get(key, value))
         if actual not in (None, value):
             raise NetworkError(f"The graph's metadata says {key} = {actual!r}, and only {value!r} can be run.")
+    lost = [key for key in QUANTISATION_KEYS if key in metadata]
+    if lost and "numerics" not in metadata:
+        raise NetworkError(
+            f"The graph's metadata has {lost[0]}, which networks of integers have, and no numerics. A tool that copied "
+            "the graph has dropped it: use the original file."
+        )
     numerics = word("numerics", metadata) or FLOAT32
     if numerics not in NUMERICS:
         known = " and ".join(f'"{name}"' for name in NUMERICS)

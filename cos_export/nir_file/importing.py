@@ -4,65 +4,70 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import nir
 import numpy as np
 
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
+from cos_export.network.batch_axis import batch_axis_hint
 from cos_export.network.fields import numbers, whole_numbers
 from cos_export.network.graph import Shape, output_shape, predecessors, topological_order
+from cos_export.nir_file.conventions import ROUNDING, Condition, Conventions, Reset, assumed_lines, rescaled
 from cos_export.nir_file.graph_metadata import GRAPH_KEYS, GraphFacts, read_graph_metadata
 from cos_export.nir_file.metadata_values import others
-from cos_export.nir_file.neuron_metadata import NODE_KEYS, read_neuron_metadata, window_metadata
+from cos_export.nir_file.neuron_metadata import (
+    ALWAYS_WRITTEN,
+    NODE_KEYS,
+    NeuronFacts,
+    read_neuron_metadata,
+    window_metadata,
+)
 
-__all__ = ["import_graph"]
+__all__ = ["Imported", "import_graph"]
 
-Reset = Literal["subtract", "value"]
-Condition = Literal[">=", ">"]
 _Chosen = TypeVar("_Chosen")
 
-# r and dt are each rounded to float32 in most files, so their product is off by up to two units.
 _LARGEST_SPREAD = 2**24
 """Neurons of a file whose parameters it has not one by one: what it does not hold is not made without end."""
 
-_ROUNDING = 2.0 * float(np.finfo(np.float32).eps)
+
+@dataclass(frozen=True)
+class Imported:
+    """A network that was read.
+
+    Attributes:
+        network: The network, with r = 1 and parameters of full shape. What our metadata said is in its fields and
+            no longer in the graph's metadata; other metadata is kept.
+        assumed: In words, what neither the file nor the user says, and what is assumed in its place.
+    """
+
+    network: SpikingNetwork
+    assumed: tuple[str, ...] = ()
 
 
-def import_graph(
-    graph: nir.NIRGraph,
-    *,
-    reset: Reset | None = None,
-    condition: Condition | None = None,
-    dt: float | None = None,
-) -> SpikingNetwork:
+def import_graph(graph: nir.NIRGraph, conventions: Conventions | None = None) -> Imported:
     """Makes a network of a NIR graph; the rules are those of `read_nir`.
 
     Args:
         graph: The graph, which is not changed. Its `nir.IF` may have parameters of fewer elements than
             neurons: one number for all of a layer, or an axis of length 1 for all along it.
-        reset: How a neuron is reset, if the graph does not say.
-        condition: When a neuron fires, if the graph does not say.
-        dt: Length of a step in the unit of r, if the graph does not say.
-
-    Returns:
-        The network, with r = 1 and parameters of full shape. What our metadata said is in its fields and
-        no longer in the graph's metadata; other metadata is kept.
+        conventions: What the user says, where the graph does not.
 
     Raises:
-        InputError: An argument has no meaning, or contradicts the graph.
+        InputError: What the user says contradicts the graph.
         NetworkError: The graph is not a feed-forward network of integrate-and-fire neurons.
     """
-    if reset not in (None, "subtract", "value"):
-        raise InputError(f'reset must be "subtract" or "value", and is {reset!r}.')
-    if condition not in (None, ">=", ">"):
-        raise InputError(f'condition must be ">=" or ">", and is {condition!r}.')
+    asked = conventions or Conventions()
     facts = read_graph_metadata(graph.metadata)
-    dt = _choose("dt", dt, facts.dt, 1.0, "The graph") if facts.ours or dt is None else dt
+    dt = _choose("dt", asked.dt, facts.dt, 1.0, "The graph")
     _check_ends(graph)
     nodes = dict.fromkeys(graph.nodes)
     neurons: dict[str, NeuronSpec] = {}
+    said: dict[str, NeuronFacts] = {}
+    gains: dict[str, float] = {}
     spread = 0
     shapes: dict[str, Shape] = {}
     feeds = predecessors(graph)
@@ -77,7 +82,13 @@ def import_graph(
                     spread += math.prod(shape)
                 if spread > _LARGEST_SPREAD:
                     raise NetworkError(f"fewer parameters than neurons are accepted for {_LARGEST_SPREAD:,} of them.")
-                spec = neurons[name] = _neurons(node, shape, facts, reset, condition, dt)
+                said[name] = read_neuron_metadata(node.metadata)
+                _check_metadata_is_whole(node, facts)
+                gain = _spread("r", node.r, shape) * dt
+                if np.any(np.abs(gain - 1.0) > ROUNDING):
+                    gains[name] = float(gain.flat[np.argmax(np.abs(gain - 1.0))])
+                dt_known = asked.dt is not None or facts.dt is not None
+                spec = neurons[name] = _neurons(node, shape, said[name], asked, gain, dt_known=dt_known)
                 nodes[name], shapes[name] = _plain_if(node, spec), shape
             else:
                 shapes[name] = output_shape(node, shape)
@@ -101,7 +112,7 @@ def import_graph(
         class_names=facts.class_names,
     )
     _check_windows(graph, network)
-    return network
+    return Imported(network, () if facts.ours else tuple(assumed_lines(said, gains, facts.dt, asked)))
 
 
 def _check_windows(graph: nir.NIRGraph, network: SpikingNetwork) -> None:
@@ -132,34 +143,40 @@ def _choose(what: str, asked: _Chosen | None, said: _Chosen | None, default: _Ch
     return said if said is not None else asked if asked is not None else default
 
 
-def _neurons(
-    node: nir.IF,
-    shape: Shape,
-    facts: GraphFacts,
-    reset: Reset | None,
-    condition: Condition | None,
-    dt: float,
-) -> NeuronSpec:
-    said = read_neuron_metadata(node.metadata)
-    if facts.ours and (said.v_init is None or said.reset is None or said.condition is None):
+def _check_metadata_is_whole(node: nir.IF, facts: GraphFacts) -> None:
+    """Refuses a node that says less, or more, than a graph of our schema or of another tool does."""
+    missing = [key for key in ALWAYS_WRITTEN if key not in node.metadata]
+    if facts.ours and missing:
         raise NetworkError(
             "the graph is of our schema, but this node lacks v_init, reset_mechanism or spike_condition. A tool that "
             "copied the graph has dropped them: use the original file."
         )
-    gain = _spread("r", node.r, shape) * dt
-    if not np.all(np.isfinite(gain)) or not np.all(gain > 0):
-        raise NetworkError("r * dt must be a positive number.")
+    if not facts.ours and not missing:
+        raise NetworkError(
+            "this node has the metadata of our schema, and the graph has lost its own, which says T, the numerics, the "
+            "schedule and the normalisation. A tool that copied the graph has dropped it: use the original file."
+        )
+
+
+def _neurons(
+    node: nir.IF,
+    shape: Shape,
+    said: NeuronFacts,
+    asked: Conventions,
+    gain: np.ndarray[Any, np.dtype[np.float64]],
+    *,
+    dt_known: bool,
+) -> NeuronSpec:
     threshold = _spread("v_threshold", node.v_threshold, shape)
     v_reset = _spread("v_reset", node.v_reset, shape)
     v_init = np.zeros(shape) if said.v_init is None else said.v_init.astype(np.float64)
     if v_init.shape != shape:
         raise NetworkError(f"v_init has shape {v_init.shape}, and the node {shape}.")
-    if np.any(np.abs(gain - 1.0) > _ROUNDING):
-        if said.bias is not None:
-            raise NetworkError("it has a per-step bias (v_bias), which needs r * dt = 1.")
-        threshold, v_reset, v_init = threshold / gain, v_reset / gain, v_init / gain
-    rule: Reset = _choose("reset", reset, said.reset, "value")
-    fires: Condition = _choose("condition", condition, said.condition, ">")
+    if said.bias is not None and np.any(np.abs(gain - 1.0) > ROUNDING):
+        raise NetworkError("it has a per-step bias (v_bias), which needs r * dt = 1.")
+    threshold, v_reset, v_init = rescaled(threshold, v_reset, v_init, gain, dt_known=dt_known)
+    rule: Reset = _choose("reset", asked.reset, said.reset, "value")
+    fires: Condition = _choose("condition", asked.condition, said.condition, ">")
     if rule == "subtract" and np.any(v_reset):
         raise NetworkError(
             "reset by subtraction was asked for, but v_reset is not 0 there, which only a reset to a value uses."
@@ -188,7 +205,8 @@ def _spread(field: str, value: Any, shape: Shape) -> np.ndarray[Any, np.dtype[np
         return np.full(shape, array.item())
     fits = array.ndim == len(shape) and all(a in (1, n) for a, n in zip(array.shape, shape, strict=True))
     if not fits:
-        raise NetworkError(f"{field} has shape {array.shape}, which does not say a value for each of {shape}.")
+        hint = batch_axis_hint(array.shape, len(shape)) or batch_axis_hint(shape, array.ndim if array.ndim else -1)
+        raise NetworkError(f"{field} has shape {array.shape}, which does not say a value for each of {shape}.{hint}")
     return np.broadcast_to(array, shape).copy()
 
 

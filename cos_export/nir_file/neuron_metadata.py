@@ -15,11 +15,12 @@ from cos_export.network.fields import numbers
 from cos_export.network.schedule import windows
 from cos_export.nir_file.metadata_values import array, floats, integer, word
 
-__all__ = ["NODE_KEYS", "NeuronFacts", "neuron_metadata", "read_neuron_metadata", "window_metadata"]
+__all__ = ["ALWAYS_WRITTEN", "NODE_KEYS", "NeuronFacts", "neuron_metadata", "read_neuron_metadata", "window_metadata"]
 
-NODE_KEYS = frozenset(
-    {"v_init", "reset_mechanism", "spike_condition", "v_bias", "silent", "levels", "integer_scale", "window_opens"}
-)
+ALWAYS_WRITTEN = ("v_init", "reset_mechanism", "spike_condition")
+"""What every spiking node of our files says."""
+
+NODE_KEYS = frozenset({*ALWAYS_WRITTEN, "v_bias", "silent", "levels", "integer_scale", "window_opens"})
 
 
 @dataclass(frozen=True)

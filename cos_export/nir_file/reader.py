@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nir
 import numpy as np
@@ -12,10 +13,11 @@ import numpy as np
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.network.node_facts import REFUSED, known_types
+from cos_export.nir_file.conventions import AssumptionNotice, Condition, Conventions, Reset, assumptions
 from cos_export.nir_file.hdf5_process import Tree, read_tree
-from cos_export.nir_file.importing import import_graph
+from cos_export.nir_file.importing import Imported, import_graph
 
-__all__ = ["graph_of", "read_nir"]
+__all__ = ["graph_of", "node_of", "open_nir", "read_nir"]
 
 _DECLARED = {"Conv1d": ("input_shape",), "Conv2d": ("input_shape",), "Flatten": ("input_type",)}
 """By type, what a file says about the shape that arrives; `import_graph` compares it with the one that does."""
@@ -24,14 +26,15 @@ _DECLARED = {"Conv1d": ("input_shape",), "Conv2d": ("input_shape",), "Flatten": 
 def read_nir(
     path: str | os.PathLike[str],
     *,
-    reset: Literal["subtract", "value"] | None = None,
-    condition: Literal[">=", ">"] | None = None,
+    reset: Reset | None = None,
+    condition: Condition | None = None,
     dt: float | None = None,
 ) -> SpikingNetwork:
     """Reads a network of integrate-and-fire neurons from a NIR file, whichever tool has written it.
 
-    What our metadata does not say has NIR's own meaning: a neuron fires strictly above its threshold, is
-    reset to `v_reset` and starts at 0. For such files `reset` and `condition` say otherwise.
+    What the file does not say has NIR's own meaning: a neuron fires strictly above its threshold, is
+    reset to `v_reset` and starts at 0. For such files `reset` and `condition` say otherwise; what neither says is
+    an `AssumptionNotice`, a warning. What the file says is never overridden.
 
     A NIR neuron charges by r * dt * I. Where r * dt is 1 (to float32's rounding) nothing changes; elsewhere
     the threshold, v_reset and the initial potential are divided by r * dt, which gives the same spikes with
@@ -41,7 +44,8 @@ def read_nir(
         path: The file.
         reset: How a neuron is reset, in a file that does not say.
         condition: When a neuron fires, in a file that does not say.
-        dt: Length of a step in the unit of r, in a file that does not say; 1 if neither says.
+        dt: Length of a step in the unit of r, in a file that does not say; 1 if neither says, unless r is so far from
+            1 that it must have been forgotten.
 
     Returns:
         The network. Nodes are listed by name, as the file has them.
@@ -51,7 +55,15 @@ def read_nir(
             within its limits (`hdf5_content`), or an argument contradicts it.
         NetworkError: What it holds is not a feed-forward network of integrate-and-fire neurons.
     """
-    return import_graph(graph_of(read_tree(Path(path), "node"), Path(path)), reset=reset, condition=condition, dt=dt)
+    opened = open_nir(path, Conventions(reset, condition, dt))
+    if opened.assumed:
+        warnings.warn(assumptions(path, opened.assumed), AssumptionNotice, stacklevel=2)
+    return opened.network
+
+
+def open_nir(path: str | os.PathLike[str], conventions: Conventions | None = None) -> Imported:
+    """`read_nir`, with what was assumed in place of a warning; errors are the same."""
+    return import_graph(graph_of(read_tree(Path(path), "node"), Path(path)), conventions)
 
 
 def graph_of(content: Tree, path: Path) -> nir.NIRGraph:
@@ -79,14 +91,19 @@ def graph_of(content: Tree, path: Path) -> nir.NIRGraph:
     if not isinstance(edges, np.ndarray) or edges.dtype.kind != "O" or edges.ndim != 2 or edges.shape[1] != 2:
         raise NetworkError(f"The edges of the graph in {path} are not pairs of node names.")
     return nir.NIRGraph(
-        nodes={name: _node(name, entry) for name, entry in content["nodes"].items()},
+        nodes={name: node_of(name, entry) for name, entry in content["nodes"].items()},
         edges=[(str(source), str(target)) for source, target in edges],
         metadata=metadata if isinstance(metadata, dict) else {},
         type_check=False,
     )
 
 
-def _node(name: str, entry: Any) -> nir.NIRNode:
+def node_of(name: str, entry: Any) -> nir.NIRNode:
+    """A node as NIR has it, from what the file holds of it.
+
+    Raises:
+        NetworkError: It is of a type that cannot be run, or its fields are not those of its type.
+    """
     kind = str(entry.get("type")) if isinstance(entry, dict) else "nothing"
     if kind not in known_types():
         why = f" ({REFUSED[kind]})" if kind in REFUSED else ""

@@ -64,7 +64,7 @@ def write_nir(network: SpikingNetwork, path: str | os.PathLike[str], *, strip_v_
             raise NetworkError(f"The network cannot be written as NIR: {error}") from error
         draft.write_bytes(content.getbuffer())
         try:
-            actual = import_graph(graph_of(read_own(draft, "node"), draft))
+            actual = import_graph(graph_of(read_own(draft, "node"), draft)).network
         except CosExportError as error:
             raise NetworkError(f"The NIR file that was written does not read back: {error}") from error
         difference = _difference(network, graph, actual)

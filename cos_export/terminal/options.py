@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,13 +12,19 @@ from cos_export.bounds import MAX_STEPS, MOST_CLASSES, MOST_LEVELS, MOST_SAMPLES
 from cos_export.errors import InputError
 from cos_export.numerics import FLOAT32, INTEGERS
 
+if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
+    from cos_export.nir_file.conventions import Conventions
+
 __all__ = [
     "CalibrationDataOption",
     "CalibrationSamplesOption",
     "ClassesOption",
+    "Condition",
+    "ConditionOption",
     "DataOption",
     "DeadlineOption",
     "DeviceOption",
+    "DtOption",
     "Firing",
     "GoldenOption",
     "JsonOption",
@@ -32,6 +38,8 @@ __all__ = [
     "OutOption",
     "PerChannelOption",
     "QuantisationOption",
+    "Reset",
+    "ResetOption",
     "SamplesOption",
     "ScheduleOption",
     "StdOption",
@@ -39,6 +47,7 @@ __all__ = [
     "TargetsOption",
     "ThresholdsOption",
     "WeightsOption",
+    "conventions_of",
     "given",
     "names",
     "numbers",
@@ -61,7 +70,32 @@ class Firing(StrEnum):
     layerwise = "layerwise"
 
 
-ModelArgument = Annotated[str, typer.Argument(help="A zoo name (digits, resnet20, ...), or package.module:factory.")]
+class Reset(StrEnum):
+    """How a neuron is reset."""
+
+    subtract = "subtract"
+    value = "value"
+
+
+class Condition(StrEnum):
+    """When a neuron fires."""
+
+    at_or_above = ">="
+    above = ">"
+
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="A zoo name (digits, resnet20, ...), package.module:factory, or a .nir file.")
+]
+ResetOption = Annotated[
+    Reset | None, typer.Option(help="Of a .nir file that does not say: minus the threshold, or to v_reset (NIR's own).")
+]
+ConditionOption = Annotated[
+    Condition | None, typer.Option(help="Of a .nir file that does not say: at the threshold, or above it (NIR's own).")
+]
+DtOption = Annotated[
+    float | None, typer.Option("--dt", help="Of a .nir file that does not say: the length of a step in the unit of r.")
+]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="Weights: .safetensors, or of torch.save (.pth, .ckpt, .bin, ...).")
 ]
@@ -116,6 +150,17 @@ LimitsOption = Annotated[bool, typer.Option("--limits", help="Of integers: print
 def given(**options: object) -> dict[str, object]:
     """The options that the user gave."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def conventions_of(reset: Reset | None, condition: Condition | None, dt: float | None) -> Conventions:
+    """What the user says of a NIR file that does not say it."""
+    from cos_export.nir_file.conventions import Conventions
+
+    return Conventions(
+        None if reset is None else "subtract" if reset is Reset.subtract else "value",
+        None if condition is None else ">=" if condition is Condition.at_or_above else ">",
+        dt,
+    )
 
 
 def names(listed: str) -> list[str]:

@@ -51,7 +51,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture(scope="module")
 def module() -> Any:
-    return load_model("digits").module
+    return load_model("digits").source
 
 
 @pytest.fixture(scope="module")

@@ -178,16 +178,6 @@ def test_our_graph_that_lost_a_nodes_metadata_does_not_run_as_something_else(tmp
         read_nir(tmp_path / "model.nir")
 
 
-def test_node_metadata_counts_without_the_graphs(tmp_path):
-    network = build.residual(np.random.default_rng(0))
-    write_nir(network, tmp_path / "model.nir")
-    with h5py.File(tmp_path / "model.nir", "r+") as file:
-        del file["node/metadata"]
-    found = read_nir(tmp_path / "model.nir")
-    np.testing.assert_array_equal(found.neurons["if1"].v_init, network.neurons["if1"].v_init)
-    assert (found.neurons["if1"].reset, found.num_timesteps) == ("subtract", None)
-
-
 # --- what is not a network ----------------------------------------------------------------------------------
 
 

@@ -27,15 +27,15 @@ def module(tmp_path, monkeypatch):
 def test_a_zoo_network_comes_with_its_weights():
     model = load_model("digits")
     assert model.weights == zoo.weights_path("digits")
-    assert not model.module.training
+    assert not model.source.training
 
 
 def test_levels_and_classes_of_a_zoo_network(tmp_path):
     path = tmp_path / "w.safetensors"
     save_file(zoo.build("digits", classes=3).state_dict(), path)
     model = load_model("digits", path, levels=8, classes=3)
-    assert model.module.head.out_features == 3
-    assert {m.levels for m in model.module.modules() if isinstance(m, QCFS)} == {8}
+    assert model.source.head.out_features == 3
+    assert {m.levels for m in model.source.modules() if isinstance(m, QCFS)} == {8}
     with pytest.raises(InputError, match="The file has 3 classes and the network 10"):
         load_model("digits", path)
     with pytest.raises(InputError, match="trained with L = 4, and levels is 8"):
@@ -44,10 +44,10 @@ def test_levels_and_classes_of_a_zoo_network(tmp_path):
 
 def test_a_factory(module, tmp_path):
     first = load_model(f"{module}:net")
-    assert isinstance(first.module, nn.Linear)
+    assert isinstance(first.source, nn.Linear)
     assert first.weights is None
     save_file({"weight": torch.ones(2, 3), "bias": torch.zeros(2)}, tmp_path / "w.safetensors")
-    assert load_model(f"{module}:net", tmp_path / "w.safetensors").module.weight.sum() == 6
+    assert load_model(f"{module}:net", tmp_path / "w.safetensors").source.weight.sum() == 6
     assert torch.equal(build_model(f"{module}:net", seed=3).weight, build_model(f"{module}:net", seed=3).weight)
 
 
