@@ -85,7 +85,8 @@ def _method_parameters() -> list[inspect.Parameter]:
     static = [name for name in METHODS if name not in per_sample]
     closest = f"the closest of {', '.join(one.name for one in CHEAP)}"
     about = typer.Option(
-        help=f"auto ({closest}; of a .nir file none: as it is), {', '.join(static)}; per sample: {', '.join(per_sample)}.",
+        help=f"auto ({closest}; of a .nir file none: as it is), {', '.join(static)}; "
+        f"per sample: {', '.join(per_sample)}.",
         rich_help_panel="Calibration",
     )
     parameters = [parameter("method", Annotated[str, about], Auto.name)]
