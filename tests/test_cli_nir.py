@@ -161,6 +161,8 @@ def test_options_that_are_only_for_files(tmp_path: Path) -> None:
     assert (done.returncode, "--reset says what a .nir file does not" in done.stderr) == (2, True)
     done = run("convert-and-export", "digits", *options, "--method", "none")
     assert (done.returncode, "'none' keeps the potentials of a NIR file" in done.stderr) == (2, True)
+    done = run("search", "digits", "--data", "digits", "--out", tmp_path / "out", "--methods", "none")
+    assert (done.returncode, "'none' keeps the potentials of a NIR file" in done.stderr) == (2, True)
     done = run("train", "model.nir", "--data", "digits", "--out", tmp_path / "w.safetensors")
     assert (done.returncode, "spikes already" in done.stderr) == (2, True)
 

@@ -150,6 +150,8 @@ def search(
         step_ranges("--rho", rho),
         numerics,
     )
+    for one in candidates:
+        choices_for(loaded.source, replace(choices, method=one.method))
     parts = data_parts(
         loaded.source,
         data,

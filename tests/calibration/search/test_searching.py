@@ -112,7 +112,7 @@ def test_what_is_known_is_not_measured_again_and_another_search_is_refused(
         ({"format": "cos-export-search/2"}, "another file of that name"),
         ({"depends_on": {}}, "another search"),
         ({"measured": [{**document["measured"][0], "accuracy": 2.0}]}, "less than or equal to 1"),
-        ({"measured": [{**document["measured"][0], "method": {"name": "none"}}]}, "no calibration method"),
+        ({"measured": [{**document["measured"][0], "method": {"name": "nothing"}}]}, "no calibration method"),
     ):
         state.write_text(json.dumps({**document, **damage}))
         with pytest.raises(InputError, match=message):
