@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from calibration import method_of
 from cos_export import parity
 from cos_export.bundle import Bundle, load
+from cos_export.bundle.golden import Golden
 from cos_export.bundle.target import Target
+from cos_export.datasets import Images
 from cos_export.errors import BundleError, InputError, UnavailableError
+from cos_export.network import check_images
 from cos_export.progress import Progress, silent
+from cos_export.simulation import PerSampleCalibration, simulate
 
 __all__ = ["resolve", "verify"]
 
@@ -58,10 +62,11 @@ def verify(
     bundle: Bundle | str | os.PathLike[str],
     targets: str | Target | Sequence[str | Target],
     *,
+    images: Images | None = None,
     deadline: float | None = None,
     progress: Progress = silent,
 ) -> parity.ParityResult:
-    """Runs the golden inputs of a bundle on every target and checks what they fire.
+    """Runs the golden inputs of a bundle, or other images, on every target and checks what they fire.
 
     A target that cannot run here, refuses the network or fails does not throw away what others have come to: the
     result has it in `refused`, and has not passed. If no target has a result, the first one's error is raised.
@@ -69,6 +74,8 @@ def verify(
     Args:
         bundle: A bundle or its folder.
         targets: Targets or their names, or one of them.
+        images: To run in place of the golden inputs, as for `cos_export.simulate`. The reference runs them first, and
+            its spikes, and those of a target, are held in memory: a byte each, T x neurons x samples.
         deadline: Seconds that a run may take on each that is given by its name; by default plenty.
         progress: Told as the runs go on.
 
@@ -77,26 +84,43 @@ def verify(
 
     Raises:
         BundleError: The bundle is damaged, or its method is not known here.
-        InputError: A target is unknown, or the deadline is not a positive number.
+        InputError: A target is unknown, the images do not fit, or the deadline is not a positive number.
         NetworkError: No target has a result, and the first refuses the network.
         UnavailableError: None of the targets can run here.
         TargetError: No target has a result, and the first failed while it ran, or was not done by the deadline.
     """
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
-    _check_golden(opened)
+    recorded = method_of(opened)
+    if images is None:
+        _check_golden(opened, recorded.per_sample)
     named = _named(targets, deadline)
     reasons = _reasons(named)
     if len(reasons) == len(named):
         raise _unavailable(reasons)
-    result = parity.verify(opened, named, progress=progress)
+    result = parity.verify(
+        opened,
+        named,
+        # With an option at a default, for want of a record, the method need not set the states that were recorded.
+        calibration=None if recorded.unknown else recorded.per_sample,
+        reference=None if images is None else _reference_run(opened, images, recorded.per_sample, progress),
+        progress=progress,
+    )
     if not result.targets:
         raise next(iter(result.refused.values()))
     return result
 
 
-def _check_golden(bundle: Bundle) -> None:
+def _reference_run(
+    bundle: Bundle, images: Images, calibration: PerSampleCalibration | None, progress: Progress
+) -> Golden:
+    array = check_images(bundle.network, images)
+    trace = simulate(bundle.network, array, bundle.steps, calibration=calibration, device="cpu", progress=progress)
+    return Golden(array, trace)
+
+
+def _check_golden(bundle: Bundle, method: PerSampleCalibration | None) -> None:
     """The golden run must hold states of each sample if the bundle's method sets them, and only then."""
-    method, states = method_of(bundle).per_sample, bundle.golden.trace.states
+    states = bundle.golden.trace.states
     if (states is None) != (method is None):
         raise BundleError(
             f"{bundle.golden_path} holds {'no ' if states is None else ''}states of each sample, which "

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cos_export.bounds import MAX_STEPS
+from cos_export.bounds import MAX_STEPS, MOST_SAMPLES
+from cos_export.errors import InputError
 from cos_export.terminal.options import (
     ConditionOption,
     DataOption,
@@ -34,27 +35,48 @@ __all__ = ["list_targets", "report", "run_bundle", "verify"]
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     targets: TargetsOption = "onnxruntime",
+    data: Annotated[
+        str | None, typer.Option(help="Run these images in place of the golden inputs; given as of run.")
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST_SAMPLES, help="How many of --data; by default as many as there are golden inputs."
+        ),
+    ] = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     deadline: DeadlineOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Run a bundle's golden inputs on targets and compare every spike, end to end and locally.
+    """Run a bundle's golden inputs, or other images, on targets and compare every spike, end to end and locally.
 
     Example: cos-export verify out/digits --targets onnxruntime,lava
     """
     from calibration import method_of
     from cos_export.bundle import load
+    from cos_export.bundle.data import dataset_for
+    from cos_export.datasets import Normalisation
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import show_parity
     from targets import verification
 
     opened = load(bundle)
     notes = method_of(opened).notes
+    asked = Normalisation.of(numbers("--mean", mean), numbers("--std", std))
+    if data is None and not (samples is None and asked is None):
+        raise InputError("--samples, --mean and --std are about the images of --data: name them, or leave these out.")
+    images = None
+    if data is not None:
+        images = dataset_for(opened, data, asked)
+        images = images.first(samples or min(len(images), opened.manifest["golden_samples"]))
     with progress_bars() as progress:
-        result = verification.verify(opened, names(targets), deadline=deadline, progress=progress)
+        result = verification.verify(opened, names(targets), images=images, deadline=deadline, progress=progress)
     if not as_json:
         show_parity(console(), result)
         show_notes(notes)
-    return finish(result.to_dict() | {"notes": notes}, as_json, result.passed, result.exit_code)
+    ran = "golden inputs" if images is None else images.name
+    return finish(result.to_dict() | {"dataset": ran, "notes": notes}, as_json, result.passed, result.exit_code)
 
 
 def run_bundle(

@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cos_export.bundle import Bundle
+from cos_export.bundle.golden import Golden
 from cos_export.bundle.target import Target
 from cos_export.errors import CosExportError, UnavailableError
 from cos_export.json_numbers import spelled
 from cos_export.parity.comparison import Comparison, compare
 from cos_export.parity.local import LocalResult, check_local
-from cos_export.parity.record import check_record
+from cos_export.parity.record import RecordCheck, check_record
 from cos_export.progress import Progress, silent
+from cos_export.simulation import PerSampleCalibration
 
 __all__ = ["ParityResult", "TargetParity", "verify"]
 
@@ -62,10 +64,11 @@ class ParityResult(Mapping[str, TargetParity]):
 
     Attributes:
         targets: What each did.
-        samples: Golden inputs that were run.
+        samples: Inputs that were run.
         steps: T.
         record_faults: What is wrong with the recorded run itself, a sentence each.
         refused: Why a target has no result: it is not there, refuses the network, or failed while it ran.
+        states_differing: States of samples in it that the bundle's per-sample method sets otherwise here.
     """
 
     targets: Mapping[str, TargetParity]
@@ -73,6 +76,7 @@ class ParityResult(Mapping[str, TargetParity]):
     steps: int
     record_faults: tuple[str, ...] = ()
     refused: Mapping[str, CosExportError] = field(default_factory=dict)
+    states_differing: int = 0
 
     @property
     def passed(self) -> bool:
@@ -103,6 +107,7 @@ class ParityResult(Mapping[str, TargetParity]):
                 "samples": self.samples,
                 "steps": self.steps,
                 "record_faults": list(self.record_faults),
+                "states_differing": self.states_differing,
                 "targets": {name: _plain(target) for name, target in self.targets.items()},
                 "refused": {
                     name: {"error": str(error), "exit_code": error.exit_code} for name, error in self.refused.items()
@@ -112,8 +117,15 @@ class ParityResult(Mapping[str, TargetParity]):
         return values
 
 
-def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = silent) -> ParityResult:
-    """Runs the golden inputs of a bundle on every target and checks what they fire.
+def verify(
+    bundle: Bundle,
+    targets: Sequence[Target],
+    *,
+    calibration: PerSampleCalibration | None = None,
+    reference: Golden | None = None,
+    progress: Progress = silent,
+) -> ParityResult:
+    """Runs the golden inputs of a bundle, or others, on every target and checks what they fire.
 
     First the record that they are compared with is checked itself, against the PyTorch reference (`check_record`).
 
@@ -126,6 +138,8 @@ def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = si
     Args:
         bundle: What to run.
         targets: Where to run it.
+        calibration: The bundle's per-sample method, if it is known with all of its options.
+        reference: A run of the reference, made just now on other inputs, to compare with in place of the record.
         progress: Told as the runs go on.
 
     Returns:
@@ -134,24 +148,32 @@ def verify(bundle: Bundle, targets: Sequence[Target], *, progress: Progress = si
     Raises:
         BundleError: The bundle is damaged.
     """
-    # What the local check finds of the recorded run, once it has been asked.
-    faults, checked = check_record(bundle, progress=progress)
+    if reference is None:
+        expected, record = bundle.golden, check_record(bundle, calibration=calibration, progress=progress)
+    else:
+        expected, record = reference, RecordCheck(())
+    # What the local check finds of the reference's run, once it has been asked.
+    checked = record.local
     by_target: dict[str, TargetParity] = {}
     refused: dict[str, CosExportError] = {}
     for target in targets:
         try:
-            parity = by_target[target.name] = _on_target(bundle, target, checked, progress)
+            parity = by_target[target.name] = _on_target(bundle, target, expected, checked, progress)
         except CosExportError as error:
             refused[target.name] = error
             continue
         if parity.comparison.identical:
             checked = parity.local
-    return ParityResult(by_target, len(bundle.golden.images), bundle.golden.trace.steps, faults, refused)
+    return ParityResult(
+        by_target, len(expected.images), expected.trace.steps, record.faults, refused, record.states_differing
+    )
 
 
-def _on_target(bundle: Bundle, target: Target, checked: LocalResult | None, progress: Progress) -> TargetParity:
-    """One target. Its trace is let go of before the next one runs: it may be as large as the recorded one."""
-    network, images, reference = bundle.network, bundle.golden.images, bundle.golden.trace
+def _on_target(
+    bundle: Bundle, target: Target, expected: Golden, checked: LocalResult | None, progress: Progress
+) -> TargetParity:
+    """One target. Its trace is let go of before the next one runs: it may be as large as the reference's."""
+    network, images, reference = bundle.network, expected.images, expected.trace
     state = target.available()
     if not state.ready:
         raise UnavailableError(state.reason)

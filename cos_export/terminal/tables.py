@@ -56,7 +56,7 @@ def accuracy_table(ann: float | None, rows: Sequence[AccuracyRow], title: str) -
 def parity_table(result: ParityResult) -> FigureTable:
     """One line for each target."""
     table = FigureTable(
-        "Parity with the recorded PyTorch run",
+        "Parity with the PyTorch run",
         [prose("target"), *figures("spikes", "differ", "violations", "logits off", "decisions", "")],
     )
     for target in result.targets.values():
@@ -76,6 +76,8 @@ def parity_table(result: ParityResult) -> FigureTable:
     if exact:
         rule = "In integers not one spike or logit may differ."
     faults = "".join(f"\n{fault}" for fault in result.record_faults)
+    if result.states_differing and not result.record_faults:
+        faults = f"\n{result.states_differing:,} recorded states of samples are set otherwise here, as rounding may do."
     table.caption = f"{result.samples} samples, T = {result.steps}. {rule}{faults}"
     return table
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from bundles import relist
+from nir_mutations import mutated_fields
 from small_networks import two_layers
 from torch import nn
 
@@ -152,6 +153,11 @@ def in_safetensors(content: bytes, rng: random.Random) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
+def in_fields(content: bytes, rng: random.Random) -> bytes:
+    """A field of a NIR graph with another value, type or shape; or gone; or renamed."""
+    return mutated_fields(content, np.random.default_rng(rng.getrandbits(64)))[1]
+
+
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
@@ -245,6 +251,7 @@ KINDS: Mapping[str, Kind] = {
     "golden.npz": Kind(_in_bundle("golden.npz"), _open_golden, in_members),
     "model.onnx": Kind(_in_bundle("model.onnx"), _open_onnx, in_bytes),
     "model.nir": Kind(_in_bundle("model.nir"), read_nir, in_bytes),
+    "model.nir fields": Kind(_in_bundle("model.nir"), read_nir, in_fields),
     "data.npz": Kind(_data, load_dataset, in_members),
     "weights.pth": Kind(_pth, _open_weights, in_members),
     "weights.old.pth": Kind(_old_pth, _open_weights, in_bytes),
