@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cos_export.capturing import Captured
+from cos_export.capturing.tail import flat
 from cos_export.device import resolve_device
+from cos_export.divergence import agreement
 from cos_export.errors import ParityError
 from cos_export.module_logits import module_logits
 from cos_export.network import FloatArray
@@ -56,21 +58,23 @@ def check_agreement(module: nn.Module, captured: Captured, images: FloatArray, *
         device: Where to run.
 
     Returns:
-        The module's logits, (samples, classes).
+        What the module decides by, (samples, classes): its logits, or what it makes of them at its end.
 
     Raises:
         ParityError: Their logits differ beyond rounding.
     """
     where, given = resolve_device(device), torch.from_numpy(images)
-    expected = module_logits(module, given, device=where).numpy()
+    outputs = _outputs(module, given, where)
+    expected, logits = outputs.numpy(), captured.tail.logits(outputs).numpy()
     if captured.replaced:
-        return expected
-    actual = ann_logits(captured.network, images, device=where, unclipped=captured.unbounded)
+        return logits
+    readout = ann_logits(captured.network, images, device=where, unclipped=captured.unbounded)
+    actual = captured.tail(torch.from_numpy(readout)).numpy()
     off = _distance(actual, expected)
     smooth = _SMOOTH * float(np.abs(expected).max())
     # Written so that nan is beyond it, too.
     if not (beyond := ~(off <= smooth)).any():
-        return expected
+        return logits
     # The worst, and as many that nobody chose, by whose mean a small fault is told from a rare flip.
     worst = np.argsort(-np.nan_to_num(off, nan=np.inf))[:_JUDGED]
     spread = np.unique(np.linspace(0, len(off) - 1, _JUDGED).astype(np.int64))
@@ -78,9 +82,9 @@ def check_agreement(module: nn.Module, captured: Captured, images: FloatArray, *
     of_worst, of_spread = noise[:, : len(worst)], noise[:, len(worst) :]
     explained = bool((off[worst] <= _MARGIN * of_worst.max(axis=0) + smooth).all())
     if explained and off[spread].mean() <= _MARGIN * of_spread.mean() + smooth:
-        return expected
+        return logits
     first = int(worst[np.argmax(off[worst] - of_worst.max(axis=0))])
-    same = float((actual.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    same = agreement(captured.tail.logits(torch.from_numpy(actual)).numpy(), logits)
     raise ParityError(
         f"The network captured from {type(module).__name__} does not compute what the module does: their logits differ "
         f"on {int(beyond.sum())} of {len(off)} images, on image {first} by {off[first]:.3g}, where rounding explains "
@@ -89,6 +93,10 @@ def check_agreement(module: nn.Module, captured: Captured, images: FloatArray, *
         "random numbers, state kept between calls, or whether it is being exported. Make it compute the same from the "
         "same images whenever it is called."
     )
+
+
+def _outputs(module: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    return flat(module_logits(module, images, device=device))
 
 
 def _distance(one: FloatArray, other: FloatArray) -> NDArray[np.float64]:
@@ -102,7 +110,7 @@ def _rounding_noise(
 ) -> NDArray[np.float64]:
     """How far each run with every number a little off moves the logits of the `chosen` images: (runs, chosen)."""
     generator, shown = torch.Generator().manual_seed(0), images[torch.from_numpy(chosen)]
-    expected = module_logits(module, shown, device=device).numpy()
+    expected = _outputs(module, shown, device).numpy()
     moved = []
     for _ in range(_RUNS):
         other = copy.deepcopy(module).cpu()
@@ -111,7 +119,7 @@ def _rounding_noise(
                 if tensor.is_floating_point():
                     tensor.mul_(_factors(tensor, generator))
         shifted = shown * _factors(shown, generator)
-        moved.append(_distance(module_logits(other, shifted, device=device).numpy(), expected))
+        moved.append(_distance(_outputs(other, shifted, device).numpy(), expected))
     return np.stack(moved)
 
 

@@ -16,6 +16,7 @@ from calibration.selection import MOST_HELD_OUT, Candidate, Selection, select
 from calibration.sources import Source
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
 from cos_export.datasets import Dataset
+from cos_export.decisions import decisions
 from cos_export.divergence import agreement
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
@@ -120,8 +121,8 @@ def convert(
         device=choices.device,
         progress=progress,
     )
-    ann = float((prepared.logits.argmax(axis=1) == evaluation.labels).mean())
-    predictions = ann_logits(prepared.captured, evaluation.images, device=choices.device).argmax(axis=1)
+    ann = float((decisions(prepared.logits) == evaluation.labels).mean())
+    predictions = decisions(ann_logits(prepared.captured, evaluation.images, device=choices.device))
     measured = partial(_rows, chosen=chosen, evaluation=evaluation, choices=choices, progress=progress)
     share = float((predictions == evaluation.labels).mean())
     integers = None

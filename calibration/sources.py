@@ -15,10 +15,11 @@ from calibration.identity import fingerprint
 from calibration.methods.unchanged import Unchanged
 from calibration.records import method_of
 from cos_export.bundle.data import network_dataset
+from cos_export.capturing.tail import Tail, flat
 from cos_export.datasets import Dataset, Normalisation, Split, load_dataset
 from cos_export.device import resolve_device
 from cos_export.errors import InputError
-from cos_export.module_logits import eval_mode, module_logits
+from cos_export.module_logits import eval_mode, module_logits, one_tensor
 from cos_export.network import FloatArray, SpikingNetwork, check_images
 from cos_export.numerics import FLOAT32
 from cos_export.simulation import ann_logits
@@ -90,16 +91,24 @@ def check_takes(source: Source, dataset: Dataset) -> None:
     failure = f"{type(source).__name__} does not take images of shape {shape} from {dataset.name}"
     with user_code(failure), eval_mode(source), torch.no_grad():
         # A copy, for forward may write into it.
-        logits = source(torch.from_numpy(dataset.images[:1].copy()))
-    check_logits(source, logits, dataset)
+        logits = one_tensor(source(torch.from_numpy(dataset.images[:1].copy())))
+    check_logits(source, flat(logits) if logits.ndim == 1 else logits, dataset, one_for_two=True)
 
 
-def logits_of(source: Source, images: FloatArray, device: str) -> FloatArray:
-    """What the source computes of images, (samples, classes): a network by what its layers stand for."""
+def logits_of(source: Source, images: FloatArray, device: str, tail: Tail | None = None) -> FloatArray:
+    """What the source decides by on images, (samples, classes): a network by what its layers stand for.
+
+    Args:
+        source: A module, or a network.
+        images: (samples, ...).
+        device: Where to run.
+        tail: What the module does to its logits at its end.
+    """
     where = resolve_device(device)
     if isinstance(source, SpikingNetwork):
         return ann_logits(source, images, device=where)
-    logits: FloatArray = module_logits(source, torch.from_numpy(images), device=where).numpy()
+    outputs = flat(module_logits(source, torch.from_numpy(images), device=where))
+    logits: FloatArray = (tail or Tail()).logits(outputs).numpy()
     return logits
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cos_export.decisions import class_logits, decisions
 from cos_export.network import FloatArray
 
 __all__ = ["agreement", "divergence"]
@@ -14,16 +15,16 @@ def divergence(reference: FloatArray, logits: FloatArray) -> float:
     """The mean of KL(softmax(reference) || softmax(logits)) over samples, in nats.
 
     Args:
-        reference: (samples, classes).
-        logits: (samples, classes).
+        reference: (samples, classes); one logit z stands for (0, z).
+        logits: Likewise.
     """
-    true, other = _log_softmax(reference), _log_softmax(logits)
+    true, other = _log_softmax(class_logits(reference)), _log_softmax(class_logits(logits))
     return float((np.exp(true) * (true - other)).sum(1).mean())
 
 
 def agreement(one: FloatArray, other: FloatArray) -> float:
-    """The share of samples whose largest of (samples, classes) logits is that of the same class."""
-    return float((one.argmax(1) == other.argmax(1)).mean())
+    """The share of samples for which (samples, classes) logits decide for the same class."""
+    return float((decisions(one) == decisions(other)).mean())
 
 
 def _log_softmax(logits: FloatArray) -> NDArray[np.float64]:

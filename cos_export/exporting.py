@@ -23,6 +23,7 @@ from cos_export.bundle.target import Target
 from cos_export.costing import costs_of
 from cos_export.costing.counted_run import counted_trace
 from cos_export.datasets import Dataset, Images, class_numbers
+from cos_export.decisions import class_count, decisions
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, check_images, check_network, check_steps, with_normalisation_of
 from cos_export.nir_file import write_nir
@@ -112,7 +113,7 @@ def export_and_verify(
     network = with_normalisation_of(network, golden)
     images, steps = check_images(network, golden), check_steps(steps, network)
     labels = golden.labels if labels is None and isinstance(golden, Dataset) else labels
-    known, called = network.output_shape[-1], "The labels of the golden inputs"
+    known, called = class_count(network.output_shape[-1]), "The labels of the golden inputs"
     if labels is not None and len(network.output_shape) != 1:
         raise InputError(f"{called} need a readout (classes,), and this network's has {network.output_shape}.")
     classes = None if labels is None else class_numbers(labels, len(images), known, called)
@@ -146,7 +147,7 @@ def export_and_verify(
         if refused:
             manifest["refused_by_nir"] = refused
         if classes is not None:
-            manifest["golden_correct"] = int((reference.logits[-1].argmax(-1) == classes).sum())
+            manifest["golden_correct"] = int((decisions(reference.logits[-1]) == classes).sum())
         if network.quantisation is not None and limits is not None:
             manifest["quantisation"] = asdict(network.quantisation) | {"layers": [layer.to_dict() for layer in limits]}
         draft = Bundle(staging, manifest)
@@ -183,6 +184,8 @@ def _manifest(network: SpikingNetwork, steps: int, samples: int, metrics: Mappin
         "classes": None if network.class_names is None else list(network.class_names),
         "input_shape": list(network.input_shape),
         "output_shape": list(network.output_shape),
+        "readout_shape": None if network.readout_shape is None else list(network.readout_shape),
+        "left_out": list(network.left_out),
         "neurons": network.neuron_count,
         "golden_samples": samples,
         "layers": [_layer(network, name) for name in network.layers],

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from cos_export.device import full_precision
+from cos_export.errors import InputError
 from cos_export.user_code import user_code
 from cos_export.whole_number import whole_number
 from cos_export.wrappers import unwrapped
 
-__all__ = ["eval_mode", "module_logits"]
+__all__ = ["eval_mode", "module_logits", "one_tensor"]
 
 
 @contextmanager
@@ -28,6 +31,18 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def one_tensor(output: Any) -> Tensor:
+    """The one tensor that a module has returned, alone or in a tuple, list or dictionary beside what is None.
+
+    Raises:
+        InputError: There is none, or there are several.
+    """
+    tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    if len(tensors) != 1:
+        raise InputError(f"The module returns {len(tensors)} tensors for a batch, and must return its logits alone.")
+    return tensors[0]
+
+
 def module_logits(model: nn.Module, images: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
     """What `model` computes in eval mode, in full float32 precision.
 
@@ -38,7 +53,7 @@ def module_logits(model: nn.Module, images: Tensor, *, device: torch.device, bat
         batch_size: Samples computed at once.
 
     Returns:
-        (samples, classes) on the host.
+        What it returns, in one tensor on the host: (samples, classes), or as the module has it.
 
     Raises:
         InputError: Its forward raises something.
@@ -51,6 +66,7 @@ def module_logits(model: nn.Module, images: Tensor, *, device: torch.device, bat
         failure = f"{type(model).__name__} fails on images of shape {shape}"
         with user_code(failure), eval_mode(model), torch.no_grad(), full_precision():
             # The copy is not to be left out: `.to` gives back the very tensor where there is nothing to move.
-            return torch.cat([model(batch.to(device, copy=True)).cpu() for batch in torch.split(images, batch_size)])
+            batches = (batch.to(device, copy=True) for batch in torch.split(images, batch_size))
+            return torch.cat([one_tensor(model(batch)).cpu() for batch in batches])
     finally:
         model.cpu()

@@ -35,6 +35,7 @@ LOWER = {
         "cos_export.network",
         "cos_export.bounds",
         "cos_export.datasets",
+        "cos_export.decisions",
         "cos_export.errors",
         "cos_export.numerics",
         "cos_export.whole_number",
@@ -42,6 +43,7 @@ LOWER = {
     "cos_export/simulation": {
         "cos_export.network",
         "cos_export.simulation",
+        "cos_export.decisions",
         "cos_export.errors",
         "cos_export.device",
         "cos_export.progress",

@@ -21,6 +21,7 @@ from calibration.tuning.surrogate import check_compiler
 from calibration.tuning.teacher import teacher_logits
 from calibration.tuning.warm_start import warm_start
 from cos_export.bounds import LARGEST_SEED, MOST_BATCH, MOST_ROUNDS, MOST_SHIFT
+from cos_export.decisions import class_logits
 from cos_export.device import mixed_precision, mixed_precision_type
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
@@ -220,7 +221,7 @@ class Static(StaticMethod):
         program = tuning.program()
         # Over a window what reaches the Output is a sum over the steps already.
         mean = program.propagate(images, tuning.train).float().mean(0) / program.window
-        logits = program.readout_scale * mean
+        logits = class_logits(program.readout_scale * mean)
         return functional.kl_div(logits.log_softmax(dim=1), expected, reduction="sum", log_target=True)
 
 

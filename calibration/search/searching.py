@@ -20,9 +20,11 @@ from calibration.search.state import Measured, SearchState
 from calibration.sources import Source, digest_of, logits_of
 from cos_export.capturing.options import check_options
 from cos_export.capturing.preparing import traced_module
+from cos_export.capturing.tail import Tail
 from cos_export.costing.counted_run import counted_run
 from cos_export.costing.timing import timing
 from cos_export.datasets import Dataset
+from cos_export.decisions import decisions
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import SpikingNetwork
@@ -73,7 +75,8 @@ def search(
     # The images held out take the place of those that are measured on.
     own = DataParts(parts.calibration, held_out, traced=traced)
     starts = _Starts(source, own, choices, progress)
-    right = _right(logits_of(source, held_out.images, choices.device), held_out)
+    tail = Tail() if traced is None else Tail(traced.left_out)
+    right = _right(logits_of(source, held_out.images, choices.device, tail), held_out)
     results = []
     for number, one in enumerate(deployments):
         progress("measuring deployments", number, len(deployments))
@@ -160,7 +163,7 @@ def _figures(
 
 
 def _right(logits: NDArray[np.float32], images: Dataset) -> NDArray[np.bool_]:
-    return np.asarray(logits.argmax(axis=1) == images.labels)
+    return np.asarray(decisions(logits) == images.labels)
 
 
 def _resume_file(state: Path, one: Deployment) -> Path:

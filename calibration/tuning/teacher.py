@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from cos_export.decisions import class_logits
 from cos_export.simulation.activations import limit_activation
 from cos_export.simulation.program import Program
 
@@ -23,7 +24,7 @@ def teacher_logits(program: Program, images: Tensor, *, both_sides: bool = False
         both_sides: Whether to take the mean of the softmax over each image and its mirror image, left to right.
 
     Returns:
-        (batch, classes), float32.
+        (batch, classes), float32; two for a single logit.
     """
     logits = _one_side(program, images)
     if not both_sides:
@@ -33,4 +34,4 @@ def teacher_logits(program: Program, images: Tensor, *, both_sides: bool = False
 
 def _one_side(program: Program, images: Tensor) -> Tensor:
     logits = program.propagate(images, limit_activation)[0].float()
-    return (program.readout_scale * logits).log_softmax(dim=1)
+    return class_logits(program.readout_scale * logits).log_softmax(dim=1)

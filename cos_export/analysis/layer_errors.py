@@ -11,6 +11,7 @@ from cos_export.analysis.firing import Firing, quantised_counts
 from cos_export.analysis.result import KINDS, LayerDivergences, LayerErrors, Output
 from cos_export.analysis.split import SplitSums
 from cos_export.datasets import Dataset, Images, class_numbers
+from cos_export.decisions import class_count, decisions
 from cos_export.device import full_precision, resolve_device
 from cos_export.divergence import divergence
 from cos_export.errors import NetworkError
@@ -67,7 +68,9 @@ def layer_errors(
     check_network(network)
     array, steps = check_images(network, images), check_steps(steps, network)
     batch_size = whole_number("batch_size", batch_size, 1)
-    labels = class_numbers(images.labels, len(array), network.output_shape[-1]) if isinstance(images, Dataset) else None
+    labels, classes = None, class_count(network.output_shape[-1])
+    if isinstance(images, Dataset):
+        labels = class_numbers(images.labels, len(array), classes)
     firing = Firing(network, steps, resolve_device(device))
     sums = _Sums(firing)
     with torch.no_grad(), full_precision():
@@ -150,7 +153,7 @@ class _Batch:
         for kind in KINDS:
             sums.diverge(kind, "", answers, logits[kind])
             if labels is not None:
-                sums.right[kind] += int((logits[kind].argmax(1).cpu().numpy() == labels).sum())
+                sums.right[kind] += int((decisions(logits[kind].cpu().numpy()) == labels).sum())
         for layer in firing.network.layers:
             sums.diverge("unclipped", layer, answers, self._activations(_but(layer, unclipped_activation)))
             sums.diverge("alone", layer, answers, self._activations(_but(layer, self._fires_alone)))

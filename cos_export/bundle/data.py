@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cos_export.bundle.folder import Bundle
 from cos_export.datasets import Dataset, Normalisation, Split, agree, class_numbers, load_dataset
+from cos_export.decisions import class_count
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 
@@ -41,7 +42,7 @@ def network_dataset(
             "Leave them out: what it says is applied."
         )
     dataset = load_dataset(spec, split).normalised(network.normalisation or asked)
-    class_numbers(dataset.labels, None, network.output_shape[-1], f"The labels of {dataset.name}")
+    class_numbers(dataset.labels, None, class_count(network.output_shape[-1]), f"The labels of {dataset.name}")
     names = dataset.class_names
     if names is not None and network.class_names is not None and names != network.class_names:
         raise InputError(

@@ -77,6 +77,8 @@ class Bundle:
             classes=None if network.class_names is None else list(network.class_names),
             input_shape=list(network.input_shape),
             output_shape=list(network.output_shape),
+            readout_shape=None if network.readout_shape is None else list(network.readout_shape),
+            left_out=list(network.left_out),
             neurons=network.neuron_count,
         )
         if "normalisation" in self.manifest:

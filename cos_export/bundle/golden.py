@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cos_export.atomic_file import atomic_write
 from cos_export.datasets.labels import class_numbers
+from cos_export.decisions import class_count
 from cos_export.errors import BundleError, InputError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.reading.limits import MAX_STEPS
@@ -79,7 +80,7 @@ def read_golden(path: Path, network: SpikingNetwork) -> Golden:
             arrays = {name: archive.read(name) for name in archive.names}
         labels = arrays.get("labels")
         if labels is not None:
-            class_numbers(labels, len(arrays["images"]), network.output_shape[-1], f"'labels' in {path}")
+            class_numbers(labels, len(arrays["images"]), class_count(network.output_shape[-1]), f"'labels' in {path}")
     except InputError as error:
         raise BundleError(str(error)) from error
     for name, array in arrays.items():

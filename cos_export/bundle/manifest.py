@@ -174,6 +174,8 @@ class Manifest(_Entry):
     numerics: Numerics
     input_shape: Shape
     output_shape: Shape
+    readout_shape: Shape | None = None
+    left_out: Annotated[list[Text], Field(max_length=64)] = []
     neurons: Count
     golden_samples: Annotated[int, Field(ge=1, lt=2**31)]
     golden_correct: Count | None = None

@@ -10,7 +10,7 @@ carries what waits, alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from numpy.typing import ArrayLike
 from torch import nn
@@ -20,6 +20,7 @@ from cos_export.capturing.findings import Finding, explain
 from cos_export.capturing.operators.rectifiers import check_keys
 from cos_export.capturing.options import MaxPool, Options, check_options
 from cos_export.capturing.preparing import traced_module
+from cos_export.capturing.tail import Tail
 from cos_export.capturing.tracing import Traced
 from cos_export.capturing.walk import walk
 from cos_export.datasets import Images
@@ -37,11 +38,13 @@ class Captured:
         network: The spiking network.
         unbounded: Its layers that stand for a ReLU without an upper bound, which they clip at their threshold.
         replaced: Whether an operation was replaced by another function, such as max pooling by average pooling.
+        tail: What the module does to the network's readout at its end.
     """
 
     network: SpikingNetwork
     unbounded: frozenset[str]
     replaced: bool
+    tail: Tail = field(default_factory=Tail)
 
 
 def capture(
@@ -60,7 +63,8 @@ def capture(
     ReLU exceeds its threshold. Weights are folded in float64 and rounded to float32 once.
 
     Args:
-        model: From one float32 tensor (batch, ...) to logits (batch, classes). It is left untouched.
+        model: From one float32 tensor (batch, ...) to logits (batch, classes), or one tensor of another shape, which
+            is flattened; alone, or in a tuple or dictionary. It is left untouched.
         example_input: Images of the right shape, (batch, ...), any batch size, in any form that `cos_export.simulate`
             takes; their values do not matter. The network takes on the normalisation and class names of a `Dataset`.
         levels: L of quantised activations of the user's own whose attributes do not say it; it only names them,
@@ -96,4 +100,4 @@ def captured(model: nn.Module, example_input: Images, options: Options, traced: 
     if walked.network is None:
         raise CaptureError(explain(type(model).__name__, walked.findings))
     network = with_normalisation_of(walked.network, example_input)
-    return Captured(network, walked.unbounded, walked.replaced)
+    return Captured(network, walked.unbounded, walked.replaced, Tail(graph.left_out))

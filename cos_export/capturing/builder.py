@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal
 
 import nir
@@ -165,6 +166,18 @@ class Builder:
             terms.append(replace(after, source=self._add(preferred, node, sources)))
         return terms[0].source, Value(shape, tuple(terms))
 
+    def flattened(self, preferred: str, value: Value) -> Value:
+        """`value` as features, (features,)."""
+        count, rank = prod(value.spatial), len(value.spatial) + 1
+        _, result = self.unweighted(
+            preferred,
+            value,
+            (prod(value.shape),),
+            lambda taken: nir.Flatten({"input": np.array(taken)}, start_dim=-rank, end_dim=-1),
+            spread=count,
+        )
+        return result
+
     def neurons(
         self, preferred: str, value: Value, threshold: float | DoubleArray, levels: int | None
     ) -> tuple[str, Value]:
@@ -189,15 +202,30 @@ class Builder:
         self._neurons[name] = NeuronSpec(threshold=theta, v_init=theta / np.float32(2), levels=levels)
         return name, Value(value.shape, (Term(name, value.channels, pack(rounded)),))
 
-    def finish(self, output: Value) -> SpikingNetwork:
-        """The network whose readout is `output`."""
+    def finish(self, output: Value, left_out: tuple[str, ...] = ()) -> SpikingNetwork:
+        """The network whose readout is `output`, flattened if it is not a vector.
+
+        Args:
+            output: What the module returns.
+            left_out: What it does to that at its end, and the network does not.
+        """
+        shape = output.shape
+        if len(shape) > 1:
+            output = self.flattened("flatten", output)
         node = nir.Output({"output": np.array(output.shape)})
         sources = self._unit_sources(output)
         self._nodes["output"] = node
         self._edges += [(source, "output") for source in sources]
         nodes = {name: node.node() if isinstance(node, Synapse) else node for name, node in self._nodes.items()}
         graph = nir.NIRGraph(nodes, self._edges, metadata={}, type_check=False)
-        return SpikingNetwork(graph, self._neurons, method="half", calibration={"name": "half"})
+        return SpikingNetwork(
+            graph,
+            self._neurons,
+            method="half",
+            calibration={"name": "half"},
+            left_out=left_out,
+            readout_shape=shape if len(shape) > 1 else None,
+        )
 
     def _add(self, preferred: str, node: nir.NIRNode | Synapse, sources: list[str]) -> str:
         name = self._free_name(preferred)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from cos_export.capturing.findings import Finding, explain
 from cos_export.capturing.operators.max_pooling import average_max_pools
 from cos_export.capturing.options import Options
+from cos_export.capturing.tail import without_tail
 from cos_export.capturing.tracing import Traced, check_example, trace
 from cos_export.datasets import Images
 from cos_export.errors import CaptureError
@@ -50,9 +51,11 @@ def prepare(model: nn.Module, example: Tensor, options: Options) -> Traced | Fin
     if foreign is not None:
         return foreign
     traced = trace(module, example, options.levels)
-    if isinstance(traced, Traced) and options.max_pool == "average":
+    if isinstance(traced, Finding):
+        return traced
+    if options.max_pool == "average":
         average_max_pools(traced.graph)
-    return traced
+    return without_tail(traced)
 
 
 _SPIKING = ("lava", "norse", "sinabs", "snntorch", "spikingjelly")

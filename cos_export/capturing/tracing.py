@@ -57,6 +57,7 @@ class Traced:
         input: The placeholder of the input.
         batch: The batch axis as shapes spell it: a symbol, or a number if forward asks for it as len(x) does.
         recognition: The user's own activations that were taken for QCFS, or nearly.
+        left_out: The operations at the end that were taken off the graph (`cos_export.capturing.tail`).
     """
 
     graph: fx.Graph
@@ -65,6 +66,7 @@ class Traced:
     input: fx.Node
     batch: str
     recognition: Recognition
+    left_out: tuple[fx.Node, ...] = ()
 
 
 def check_example(example: Images) -> Tensor:

@@ -20,6 +20,7 @@ from cos_export.capturing.operators.rectifiers import rectifier_keys
 from cos_export.capturing.operators.registry import OPERATORS, Call, Converted
 from cos_export.capturing.options import Options
 from cos_export.capturing.refusals import refusal
+from cos_export.capturing.tail import Tail
 from cos_export.capturing.tracing import (
     REPLACED,
     Traced,
@@ -80,6 +81,8 @@ class _Walker:
     def run(self) -> Walk:
         output: Value | None = None
         for node in self.traced.graph.nodes:
+            if node in self.traced.left_out:
+                continue
             if node.op == "call_function":
                 self._call(node)
             elif node.op == "output":
@@ -97,7 +100,7 @@ class _Walker:
         if output is None or blockers(self.findings):
             return None
         try:
-            return self.builder.finish(output)
+            return self.builder.finish(output, Tail(self.traced.left_out).names)
         except Unsupported as error:
             self._block_model("output", error.reason, error.fix)
             return None
@@ -235,7 +238,9 @@ class _Walker:
             self._add(node, "", error.reason, error.fix)
 
     def _output(self, node: fx.Node) -> Value | None:
-        returned: tuple[Any, ...] = node.args[0]  # type: ignore[assignment]
+        entries: tuple[Any, ...] = node.args[0]  # type: ignore[assignment]
+        # What is None, as the auxiliary logits of eval mode, is not an output.
+        returned = [entry for entry in entries if entry is not None]
         if len(returned) != 1:
             self._block_model("output", f"it returns {len(returned)} values", "return the logits alone")
             return None
@@ -243,13 +248,7 @@ class _Walker:
         if value is None:
             self._block_model("output", "its output does not depend on the input", "return the logits of the input")
             return None
-        if len(value.shape) != 1 and not value.lost:
-            shape = ", ".join(map(str, value.shape))
-            self._block_model(
-                "output",
-                f"it returns (batch, {shape}), and a readout is (batch, classes)",
-                "flatten, or average over height and width, and end in a linear layer",
-            )
+        self.findings += Tail(self.traced.left_out).findings()
         return value
 
     def _stand_in(self, result: Any) -> Value:

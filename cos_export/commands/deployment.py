@@ -106,6 +106,7 @@ def run_bundle(
     from cos_export.costing import costs_of
     from cos_export.costing.counted_run import counted_trace
     from cos_export.network import check_images
+    from cos_export.network.readout import readout_notes
     from cos_export.terminal.cost_lines import cost_lines
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import accuracy_table
@@ -119,7 +120,7 @@ def run_bundle(
         opened, dataset = run.bundle, run.images.first(samples)
         images = check_images(opened.network, dataset)
         recorded = method_of(opened)
-        notes = [*recorded.notes, *run.notes]
+        notes = [*recorded.notes, *run.notes, *readout_notes(opened.network)]
         with progress_bars() as progress:
             trace = classify(chosen, opened, images, calibration=recorded.per_sample, device=device, progress=progress)
             golden = opened.golden

@@ -120,6 +120,7 @@ def show_written(written: Written, *, limits: bool) -> None:
         written: What came of it.
         limits: Whether to show the ranges of integers.
     """
+    from cos_export.network.readout import readout_notes
     from cos_export.nir_file.type_check import type_check_notes
     from cos_export.terminal.conversion_notes import note_lines
     from cos_export.terminal.tables import limits_table, show_conversion
@@ -129,6 +130,7 @@ def show_written(written: Written, *, limits: bool) -> None:
     for line in note_lines(manifest["metrics"]):
         console().print(line, highlight=False, soft_wrap=True)
     show_notes(manifest["metrics"].get("assumed", []))
+    show_notes(readout_notes(written.conversion.network))
     show_notes(type_check_notes(manifest.get("refused_by_nir", {})))
     if limits and "quantisation" in manifest:
         console().print(limits_table(manifest["quantisation"]))

@@ -8,6 +8,7 @@ import numpy as np
 
 from cos_export.bounds import MAX_STEPS
 from cos_export.datasets import Dataset, Images, image_array
+from cos_export.decisions import class_count
 from cos_export.errors import InputError
 from cos_export.network.neuron_spec import FloatArray
 from cos_export.network.sample_states import SampleStates
@@ -81,7 +82,7 @@ def with_normalisation_of(network: SpikingNetwork, images: Images) -> SpikingNet
     if not isinstance(images, Dataset):
         return network
     names = images.class_names
-    if names is not None and len(names) != network.output_shape[-1]:
+    if names is not None and len(names) != class_count(network.output_shape[-1]):
         names = None
     return replace(
         network,

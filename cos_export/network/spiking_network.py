@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +14,7 @@ import nir
 import numpy as np
 
 from cos_export.datasets.normalisation import Normalisation
+from cos_export.decisions import class_count
 from cos_export.errors import InputError, NetworkError
 from cos_export.network.graph import Shape, predecessors, shapes, topological_order
 from cos_export.network.neuron_spec import NeuronSpec
@@ -50,6 +52,8 @@ class SpikingNetwork:
             pixels divided by 255 do, or nobody has said. Raw images (uint8, or a `Dataset`) get it wherever the network
             is run; arrays of a float type are taken to have had it.
         class_names: What the entries of the readout are called, or None if that is not known.
+        left_out: What the module does to its logits at its end, such as a softmax, and the network does not.
+        readout_shape: The shape of one sample's readout in the module, if the network's is that, flattened.
     """
 
     graph: nir.NIRGraph
@@ -64,6 +68,8 @@ class SpikingNetwork:
     calibrated_timesteps: int | None = None
     normalisation: Normalisation | None = None
     class_names: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
+    readout_shape: Shape | None = None
 
     def __post_init__(self) -> None:
         check_schedule(self.schedule)
@@ -113,8 +119,10 @@ class SpikingNetwork:
         for name, values in ({} if self.normalisation is None else self.normalisation.to_dict()).items():
             if len(values) not in (1, channels):
                 raise NetworkError(f"There are {len(values)} values of {name}, and the Input has {channels} channels.")
-        if names is not None and self.output_shape != (len(names),):
+        if names is not None and (len(self.output_shape), class_count(self.output_shape[-1])) != (1, len(names)):
             raise NetworkError(f"There are {len(names)} class names, and the readout has shape {self.output_shape}.")
+        if self.readout_shape is not None and self.output_shape != (prod(self.readout_shape),):
+            raise NetworkError(f"A readout {self.readout_shape} cannot be the flattened one of {self.output_shape}.")
 
     @cached_property
     def order(self) -> tuple[str, ...]:

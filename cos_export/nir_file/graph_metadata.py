@@ -18,7 +18,7 @@ every option, as JSON), `calibrated_timesteps` (T of the calibration, 0 if made 
 constants of `CONTRACT`, and for integers `input_scale`, `input_minimum`, `input_maximum`, `readout_scale`,
 `weight_bits` and `input_bits` (see `cos_export.network.Quantisation`): the graph itself takes and gives integers.
 `input_encoding` is "constant", or "constant_then_zero" beside `input_steps`, the steps for which the input is held.
-`input_mean`, `input_std` and `class_names` are said at `cos_export.nir_file.input_metadata`.
+`input_mean`, `input_std`, `class_names`, `left_out`, `readout_shape`: see `cos_export.nir_file.input_metadata`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ from cos_export.datasets import Normalisation
 from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, Quantisation, SpikingNetwork
 from cos_export.network.schedule import SCHEDULES, Schedule
-from cos_export.nir_file.input_metadata import INPUT_KEYS, input_metadata, read_class_names, read_normalisation
+from cos_export.nir_file.input_metadata import (
+    INPUT_KEYS,
+    input_metadata,
+    read_class_names,
+    read_left_out,
+    read_normalisation,
+    read_readout_shape,
+)
 from cos_export.nir_file.metadata_values import integer, number, word
 from cos_export.numerics import FLOAT32, INPUT_BITS, NUMERICS, signed_range
 from cos_export.version import __version__
@@ -94,6 +101,8 @@ class GraphFacts:
         dt: Length of a step in the unit of NIR's r, or None if not said.
         normalisation: What pixels are normalised with before they reach the Input, if it is said.
         class_names: What the entries of the readout are called, if it is said.
+        left_out: What the module does to its logits at its end, and the network does not.
+        readout_shape: The shape that the module gives what the readout has as one axis, if it is another.
     """
 
     ours: bool = False
@@ -108,6 +117,8 @@ class GraphFacts:
     dt: float | None = None
     normalisation: Normalisation | None = None
     class_names: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
+    readout_shape: tuple[int, ...] | None = None
 
 
 def producer() -> str:
@@ -192,6 +203,8 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
         dt=1.0 if dt is None else number("dt", dt),
         normalisation=read_normalisation(metadata),
         class_names=read_class_names(metadata),
+        left_out=read_left_out(metadata),
+        readout_shape=read_readout_shape(metadata),
     )
 
 

@@ -110,6 +110,8 @@ def import_graph(graph: nir.NIRGraph, conventions: Conventions | None = None) ->
         input_steps=facts.input_steps,
         normalisation=facts.normalisation,
         class_names=facts.class_names,
+        left_out=facts.left_out,
+        readout_shape=facts.readout_shape,
     )
     _check_windows(graph, network)
     return Imported(network, () if facts.ours else tuple(assumed_lines(said, gains, facts.dt, asked)))

@@ -3,6 +3,8 @@
 input_mean           float32 (1,) or (channels,): the Input takes (x - input_mean) / input_std of pixels x,
 input_std            float32 likewise             divided by 255
 class_names          a JSON list of text, one for each entry of the readout
+left_out             a JSON list of text: what the module does to its logits at its end, and the network does not
+readout_shape        a JSON list of whole numbers: the shape that the module gives what the readout has as one axis
 """
 
 from __future__ import annotations
@@ -18,9 +20,16 @@ from cos_export.errors import CosExportError, NetworkError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.reading.json_file import parse_json
 
-__all__ = ["INPUT_KEYS", "input_metadata", "read_class_names", "read_normalisation"]
+__all__ = [
+    "INPUT_KEYS",
+    "input_metadata",
+    "read_class_names",
+    "read_left_out",
+    "read_normalisation",
+    "read_readout_shape",
+]
 
-INPUT_KEYS = ("input_mean", "input_std", "class_names")
+INPUT_KEYS = ("input_mean", "input_std", "class_names", "left_out", "readout_shape")
 
 
 def input_metadata(network: SpikingNetwork) -> dict[str, str | FloatArray]:
@@ -31,6 +40,10 @@ def input_metadata(network: SpikingNetwork) -> dict[str, str | FloatArray]:
             entries[f"input_{name}"] = np.array(values, np.float32)
     if network.class_names is not None:
         entries["class_names"] = json.dumps(network.class_names)
+    if network.left_out:
+        entries["left_out"] = json.dumps(network.left_out)
+    if network.readout_shape is not None:
+        entries["readout_shape"] = json.dumps(network.readout_shape)
     return entries
 
 
@@ -60,13 +73,41 @@ def read_class_names(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
     Raises:
         NetworkError: They are not a JSON list of text.
     """
-    if "class_names" not in metadata:
+    names = _json_list(metadata, "class_names", str, "text")
+    return None if names is None else tuple(names)
+
+
+def read_left_out(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the metadata tells that a module does to its logits at its end, and the network does not.
+
+    Raises:
+        NetworkError: It is not a JSON list of text.
+    """
+    return tuple(_json_list(metadata, "left_out", str, "text") or ())
+
+
+def read_readout_shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The shape that the metadata tells of, or None if it tells of none.
+
+    Raises:
+        NetworkError: It is not a JSON list of whole numbers from 1.
+    """
+    shape = _json_list(metadata, "readout_shape", int, "whole numbers")
+    if shape is None:
         return None
-    text = metadata["class_names"]
+    if not shape or any(isinstance(n, bool) or n < 1 for n in shape):
+        raise NetworkError("readout_shape in the graph's metadata must be whole numbers from 1.")
+    return tuple(shape)
+
+
+def _json_list(metadata: Mapping[str, Any], key: str, kind: type, words: str) -> list[Any] | None:
+    if key not in metadata:
+        return None
+    text = metadata[key]
     try:
-        names = parse_json(text, "class_names in the graph's metadata") if isinstance(text, str) else None
+        entries = parse_json(text, f"{key} in the graph's metadata") if isinstance(text, str) else None
     except CosExportError as error:
         raise NetworkError(str(error)) from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise NetworkError("class_names in the graph's metadata must be a JSON list of text.")
-    return tuple(names)
+    if not isinstance(entries, list) or not all(isinstance(entry, kind) for entry in entries):
+        raise NetworkError(f"{key} in the graph's metadata must be a JSON list of {words}.")
+    return entries

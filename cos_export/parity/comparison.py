@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cos_export.decisions import decisions
 from cos_export.errors import ParityError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.parity.margin import margin_at
@@ -137,7 +138,7 @@ def check_numbers(network: SpikingNetwork, trace: Trace) -> None:
 def _decisions_changed(expected: FloatArray, actual: FloatArray) -> int:
     """Samples whose class differs; one whose logits are not finite has none."""
     undecided = ~(np.isfinite(expected) & np.isfinite(actual)).all(-1)
-    return int((undecided | (expected.argmax(-1) != actual.argmax(-1))).sum())
+    return int((undecided | (decisions(expected) != decisions(actual))).sum())
 
 
 def _counts(steps: Iterable[NDArray[np.bool_]]) -> NDArray[np.int64]:

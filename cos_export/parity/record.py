@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cos_export.bundle import Bundle
+from cos_export.decisions import decisions
 from cos_export.network import SampleStates, SpikingNetwork
 from cos_export.parity.comparison import compare
 from cos_export.parity.local import LocalResult, check_local
@@ -91,7 +92,7 @@ def _label_faults(bundle: Bundle) -> list[str]:
     golden, told = bundle.golden, bundle.manifest.get("golden_correct")
     if golden.labels is None or told is None:
         return []
-    correct = int((golden.trace.logits[-1].argmax(-1) == golden.labels).sum())
+    correct = int((decisions(golden.trace.logits[-1]) == golden.labels).sum())
     if correct == told:
         return []
     return [

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.datasets import class_numbers
+from cos_export.decisions import class_count, decisions
 from cos_export.network import FloatArray, SampleStates
 
 __all__ = ["Trace", "concatenate"]
@@ -43,7 +44,7 @@ class Trace:
         return self.rho + self.steps
 
     def accuracy(self, labels: NDArray[np.integer]) -> NDArray[np.float64]:
-        """The share of samples whose largest logit is their label, after each of the steps.
+        """The share of samples that are decided for their label, after each of the steps.
 
         Args:
             labels: (batch,) class numbers.
@@ -51,8 +52,8 @@ class Trace:
         Raises:
             InputError: They are not one class number for each sample, below the number of logits.
         """
-        numbers = class_numbers(labels, self.logits.shape[1], self.logits.shape[-1])
-        return np.asarray((self.logits.argmax(axis=-1) == numbers).mean(axis=1), np.float64)
+        numbers = class_numbers(labels, self.logits.shape[1], class_count(self.logits.shape[-1]))
+        return np.asarray((decisions(self.logits) == numbers).mean(axis=1), np.float64)
 
 
 def concatenate(traces: Sequence[Trace]) -> Trace:

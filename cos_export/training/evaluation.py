@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from cos_export.datasets import Dataset, labelled
+from cos_export.decisions import class_count
 from cos_export.device import resolve_device
 from cos_export.errors import InputError
 from cos_export.module_logits import module_logits
@@ -36,8 +37,14 @@ def accuracy(
     return float((logits.argmax(dim=1).numpy() == dataset.labels).mean())
 
 
-def check_logits(model: nn.Module, logits: object, dataset: Dataset) -> None:
+def check_logits(model: nn.Module, logits: object, dataset: Dataset, *, one_for_two: bool = False) -> None:
     """Refuses what a model made of a batch if it cannot be held against the labels.
+
+    Args:
+        model: The model.
+        logits: What it made of the batch.
+        dataset: Whose labels are meant.
+        one_for_two: Whether one logit may stand for two classes, by its sign: cross-entropy knows no such thing.
 
     Raises:
         InputError: It is not (batch, classes), or a label of the data set is beyond its classes.
@@ -46,13 +53,14 @@ def check_logits(model: nn.Module, logits: object, dataset: Dataset) -> None:
         actual = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise InputError(f"{type(model).__name__} must return logits (batch, classes), and returned {actual}.")
     largest = int(dataset.labels.max())
-    if logits.shape[1] == 1 <= largest:
+    classes = class_count(logits.shape[1]) if one_for_two else logits.shape[1]
+    if classes == 1 <= largest:
         raise InputError(
             f"{type(model).__name__} returns one logit, and {dataset.name} has labels up to {largest}. "
             "Give one logit for each class: 0 and z in place of one logit z decide as z > 0 does."
         )
-    if largest >= logits.shape[1]:
+    if largest >= classes:
         raise InputError(
-            f"{type(model).__name__} knows {logits.shape[1]} classes, and {dataset.name} has labels up to {largest} "
+            f"{type(model).__name__} knows {classes} classes, and {dataset.name} has labels up to {largest} "
             f"(sample {int(dataset.labels.argmax())})."
         )

@@ -51,7 +51,7 @@ CASES = {
     ),
     "a branch on a bound": (Net(branch), "a threshold of its own", "a threshold belongs into an activation"),
     "a minimum": (Net(lambda m, x: torch.minimum(F.relu6(x), m.bound)), "maximum or minimum", "nn.Hardtanh"),
-    "one logit": (Net(six, lambda x: x.squeeze(1), head=nn.Linear(4, 1)), "one number for each sample", "squeeze out"),
+    "one number": (Net(six, lambda x: x.mean(1), head=nn.Linear(4, 2)), "one number for each sample", "squeeze out"),
     "TorchScript": (torch.jit.script(nn.Sequential(nn.Linear(4, 2), nn.ReLU6())), "TorchScript", "give the nn.Module"),
     "a TorchScript part": (
         nn.Sequential(torch.jit.script(nn.Linear(4, 2)), nn.ReLU6()),

@@ -224,12 +224,6 @@ def test_a_model_without_qcfs():
     assert "no QCFS activation" in finding.blocker
 
 
-def test_an_output_that_is_no_vector_of_classes():
-    finding = one(nn.Sequential(nn.Conv2d(2, 4, 3), QCFS(4)))
-    assert finding.op == "output"
-    assert "(batch, 4, 6, 6)" in finding.blocker
-
-
 def test_several_outputs():
     class Two(nn.Module):
         def __init__(self):
