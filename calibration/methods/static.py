@@ -179,13 +179,16 @@ class Static(StaticMethod):
         for parameter in tuning.parameters.values():
             top = self.learning_rate * parameter.rate
             groups.append({"params": [parameter.values], "lr": top, "top": top})
-        optimizer = torch.optim.Adam(groups)
+        # Fused, all parameters are moved in one pass over each, without a copy in between.
+        optimizer = torch.optim.Adam(groups, fused=True)
         for key, parameter in tuning.parameters.items():
             held = _part(kept, f"adam/{key}/")
             if held:
                 parameter.values.data.copy_(kept[f"parameter/{key}"])
                 optimizer.state[parameter.values] = {
-                    name: value if name == "step" else torch.empty_like(parameter.values).copy_(value)
+                    name: value.to(parameter.values.device)
+                    if name == "step"
+                    else torch.empty_like(parameter.values).copy_(value)
                     for name, value in held.items()
                 }
         return optimizer
@@ -235,8 +238,8 @@ def _average(averages: Mapping[str, Tensor], tuning: Tuning, update: int) -> Non
     """Moves the running average to the parameters after the update with this number, 0, 1, ..."""
     share = max(1.0 - AVERAGED, 9.0 / (update + 10.0))
     with torch.no_grad():
-        for key, parameter in tuning.parameters.items():
-            averages[key].lerp_(parameter.values, share)
+        tuned = [parameter.values for parameter in tuning.parameters.values()]
+        torch._foreach_lerp_([averages[key] for key in tuning.parameters], tuned, share)
 
 
 def _state(

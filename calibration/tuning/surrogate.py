@@ -50,17 +50,22 @@ def _passed(
 ) -> tuple[Tensor, Tensor | None]:
     """dL/dI(t), (steps, batch, ...), and what each neuron adds to dL/dtheta, (batch, ...)."""
     charged = _charged(currents, bias, v_init, threshold, steps)
-    g = torch.zeros_like(charged[0])
-    to_threshold = torch.zeros_like(g) if wants_threshold else None
+    g: Tensor | None = None
+    to_threshold: Tensor | None = None
     passed = []
     for t in reversed(range(steps)):
         ratio = charged[t] / threshold
-        reaching = gradient[t].to(g.dtype) - threshold * g
-        reaching = reaching * (1.0 - (ratio - 1.0).abs()).clamp(min=0.0) / threshold
-        if to_threshold is not None:
-            fired = (charged[t] >= threshold).to(g.dtype)
-            to_threshold = to_threshold - reaching * ratio - g * fired
-        g = g + reaching
+        reaching = gradient[t].to(ratio.dtype)
+        if g is not None:
+            reaching = reaching - threshold * g
+        triangle = (ratio - 1.0).abs_().neg_().add_(1.0).clamp_(min=0.0)
+        reaching = (reaching * triangle).div_(threshold)
+        if wants_threshold:
+            change = reaching * ratio
+            if g is not None:
+                change = change + g * (charged[t] >= threshold).to(g.dtype)
+            to_threshold = change.neg_() if to_threshold is None else to_threshold - change
+        g = reaching if g is None else g + reaching
         passed.append(g.to(currents.dtype))
     return torch.stack(passed[::-1]), to_threshold
 

@@ -18,7 +18,7 @@ def clipped_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Te
     if neuron.levels is None:
         return limit_activation(name, neuron, currents)
     quantised = torch.floor(currents * neuron.levels / neuron.threshold + 0.5) / neuron.levels
-    return quantised.clamp(0.0, 1.0)
+    return quantised.clamp_(0.0, 1.0)
 
 
 def limit_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
@@ -27,9 +27,9 @@ def limit_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Tens
     The soft reset loses no charge: with 0 <= z <= theta a neuron fires T z / theta times, up to one spike. QCFS is this
     rounded to L levels.
     """
-    return (currents / neuron.threshold).clamp(0.0, 1.0)
+    return (currents / neuron.threshold).clamp_(0.0, 1.0)
 
 
 def unclipped_activation(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
     """The ReLU before a threshold was chosen for it, as a rule: max(z, 0) / theta."""
-    return (currents / neuron.threshold).clamp(min=0.0)
+    return (currents / neuron.threshold).clamp_(min=0.0)
