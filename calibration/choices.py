@@ -12,7 +12,9 @@ from calibration.methods.method import CalibrationRun, Method, PerSampleMethod, 
 from cos_export.capturing.options import MaxPool
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
+from cos_export.network.dense_kernels import with_dense_kernels
 from cos_export.network.schedule import Schedule, check_schedule
+from cos_export.network.unit_thresholds import with_unit_thresholds
 from cos_export.numerics import FLOAT32, INTEGERS, NUMERICS
 
 __all__ = ["CALIBRATION_SAMPLES", "CHEAP", "QUANTISATIONS", "Auto", "Choices", "check_method"]
@@ -57,6 +59,8 @@ class Choices:
         numerics: "float32", or "int8" to quantise the network before it is calibrated; of `cos_export.numerics`.
         quantisation: Choices about the integers, of `QUANTISATIONS`.
         schedule: "synchronous", or "layerwise": every layer integrates all T steps before it fires.
+        unit_thresholds: Whether what is exported has thresholds of 1 (`with_unit_thresholds`).
+        dense_kernels: Whether what is exported has dense square kernels alone (`with_dense_kernels`).
     """
 
     method: Method
@@ -71,6 +75,17 @@ class Choices:
     numerics: str = FLOAT32
     quantisation: tuple[str, ...] = ()
     schedule: Schedule = "synchronous"
+    unit_thresholds: bool = False
+    dense_kernels: bool = False
+
+    def in_written_form(self, network: SpikingNetwork) -> SpikingNetwork:
+        """The network as it is exported.
+
+        Raises:
+            NetworkError: It has no such form.
+        """
+        network = with_dense_kernels(network) if self.dense_kernels else network
+        return with_unit_thresholds(network) if self.unit_thresholds else network
 
     @property
     def candidates(self) -> tuple[StaticMethod, ...]:
@@ -102,6 +117,8 @@ def check_method(choices: Choices) -> None:
         asked = ", ".join(unknown or choices.quantisation)
         raise InputError(f"With numerics {' or '.join(INTEGERS)} can be chosen {known}; not {asked}.")
     check_schedule(choices.schedule)
+    if choices.unit_thresholds and choices.weight_bits is not None:
+        raise InputError("The thresholds of integers are integers: unit thresholds are for float32.")
     refused = choices.method.refusal(choices.numerics) or choices.method.schedule_refusal(choices.schedule)
     if refused:
         raise InputError(refused)

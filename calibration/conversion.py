@@ -54,7 +54,7 @@ class Conversion:
     """A network that is ready to be exported.
 
     Attributes:
-        network: Calibrated, if its method is static.
+        network: Calibrated, if its method is static; in the form that was asked for.
         calibration: The per-sample method that it is to be run with, or None.
         ann_accuracy: Of the module that was converted, or of the artificial network that a file's thresholds stand for.
         captured_accuracy: Of the captured network with activations in place of spikes: that of the module but for
@@ -131,7 +131,7 @@ def convert(
         coarse = tuple(coarse_layers(chosen.float32, chosen.network, choices.steps))
         integers = IntegerLoss(measured(prepared.reference, chosen.float32), agreed, count, coarse)
     return Conversion(
-        chosen.network,
+        choices.in_written_form(chosen.network),
         chosen.per_sample,
         ann,
         share,

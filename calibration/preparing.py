@@ -116,6 +116,7 @@ def start(source: Source, parts: DataParts, choices: Choices, *, progress: Progr
     if isinstance(source, SpikingNetwork):
         read = with_normalisation_of(replace(source, schedule=choices.schedule), parts.evaluation)
         network = _in_integers(read, parts, choices, progress)
+        choices.in_written_form(network)
         return Start(network, read, {}, logits_of(read, parts.evaluation.images, choices.device))
     module = source
     progress("capturing the network", 0, 1)
@@ -130,7 +131,10 @@ def start(source: Source, parts: DataParts, choices: Choices, *, progress: Progr
     logits = check_agreement(module, capture, parts.evaluation.images, device=choices.device)
     progress("capturing the network", 1, 1)
     reference = replace(capture.network, schedule=choices.schedule)
-    return Start(_in_integers(reference, parts, choices, progress), reference, thresholds, logits)
+    network = _in_integers(reference, parts, choices, progress)
+    # What has no such form is refused before anything is calibrated.
+    choices.in_written_form(network)
+    return Start(network, reference, thresholds, logits)
 
 
 def _in_integers(network: SpikingNetwork, parts: DataParts, choices: Choices, progress: Progress) -> SpikingNetwork:

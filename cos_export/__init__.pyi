@@ -35,6 +35,8 @@ from cos_export.lowering import lowered as lowered
 from cos_export.network import NeuronSpec as NeuronSpec
 from cos_export.network import SampleStates as SampleStates
 from cos_export.network import SpikingNetwork as SpikingNetwork
+from cos_export.network.dense_kernels import with_dense_kernels as with_dense_kernels
+from cos_export.network.unit_thresholds import with_unit_thresholds as with_unit_thresholds
 from cos_export.nir_file import read_nir as read_nir
 from cos_export.nir_file import write_nir as write_nir
 from cos_export.onnx_file import write_onnx as write_onnx

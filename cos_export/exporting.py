@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -27,6 +28,7 @@ from cos_export.decisions import class_count, decisions
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, check_images, check_network, check_steps, with_normalisation_of
 from cos_export.nir_file import write_nir
+from cos_export.nir_file.type_check import TypeCheckNotice, type_check_note
 from cos_export.onnx_file import write_onnx
 from cos_export.parity.verification import ParityResult, verify
 from cos_export.progress import Progress, silent
@@ -50,6 +52,7 @@ def export(
     labels: ArrayLike | None = None,
     calibration: PerSampleCalibration | None = None,
     metrics: Mapping[str, Any] | None = None,
+    strip_v_reset: bool = False,
     device: str = "auto",
     progress: Progress = silent,
 ) -> Bundle:
@@ -62,6 +65,7 @@ def export(
         labels=labels,
         calibration=calibration,
         metrics=metrics,
+        strip_v_reset=strip_v_reset,
         device=device,
         progress=progress,
     )
@@ -77,6 +81,7 @@ def export_and_verify(
     labels: ArrayLike | None = None,
     calibration: PerSampleCalibration | None = None,
     metrics: Mapping[str, Any] | None = None,
+    strip_v_reset: bool = False,
     targets: Sequence[Target] = (),
     device: str = "auto",
     progress: Progress = silent,
@@ -96,6 +101,7 @@ def export_and_verify(
         labels: Their classes, if known; by default those of a `Dataset`.
         calibration: The per-sample method to run with, whose states for the golden inputs go into golden.npz.
         metrics: More for the manifest, such as accuracies; plain JSON values.
+        strip_v_reset: Leave the `v_reset` fields out of model.nir, on which readers of nir 1.0.4 and older fail.
         targets: Where to verify.
         device: Where the reference runs.
         progress: Told as it goes on.
@@ -135,7 +141,7 @@ def export_and_verify(
     reference = simulate(network, images, steps, calibration=calibration, device=device, progress=progress)
     with replacing_folder(path) as staging:
         progress("writing the bundle", 0, 4)
-        refused = write_nir(network, staging / "model.nir")
+        refused = write_nir(network, staging / "model.nir", strip_v_reset=strip_v_reset)
         progress("writing the bundle", 1, 4)
         write_onnx(network, staging / "model.onnx", steps, per_sample=calibration is not None)
         progress("writing the bundle", 2, 4)
@@ -146,6 +152,7 @@ def export_and_verify(
         manifest["costs"] = costs_of(counted).to_dict()
         if refused:
             manifest["refused_by_nir"] = refused
+            warnings.warn(type_check_note(refused), TypeCheckNotice, stacklevel=2)
         if classes is not None:
             manifest["golden_correct"] = int((decisions(reference.logits[-1]) == classes).sum())
         if network.quantisation is not None and limits is not None:

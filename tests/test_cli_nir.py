@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import random_networks as build
@@ -180,3 +181,17 @@ def test_the_file_may_hold_the_steps(folder: Path) -> None:
     half = calibrate(network, np.zeros((2, 1, 8, 8), np.float32), "half", 3)
     write_nir(half, folder / "model.nir")
     assert list(command("run", folder)[1]["accuracy"]) == ["1", "2", "3"]
+
+
+def test_writer_options(folder: Path) -> None:
+    options = ("--steps", "2", "--reset", "subtract", "--nir-compat", "1.0.4", "--unit-thresholds", "--dense-kernels")
+    code, document, _ = command("convert-and-export", folder, *options, "--out", folder / "out")
+    assert (code, document["parity"]["passed"]) == (0, True)
+    assert {layer["threshold_max"] for layer in document["layers"]} == {1.0}
+    with h5py.File(folder / "out" / "model.nir") as file:
+        assert not [name for name, node in file["node/nodes"].items() if "v_reset" in node]
+        np.testing.assert_array_equal(file["node/nodes/1/v_threshold"], np.ones((4, 8, 8)))
+    code, document, _ = command(
+        "convert-and-export", folder, *options[:2], "--unit-thresholds", "--numerics", "int8", "--out", "no"
+    )
+    assert (code, "thresholds of integers" in document["error"]) == (2, True)

@@ -19,6 +19,7 @@ from cos_export.terminal.options import (
     ConditionOption,
     DataOption,
     DeadlineOption,
+    DenseKernelsOption,
     DeviceOption,
     DtOption,
     Firing,
@@ -30,6 +31,7 @@ from cos_export.terminal.options import (
     MaxPoolOption,
     MeanOption,
     ModelArgument,
+    NirCompatOption,
     NumericsOption,
     OutOption,
     PerChannelOption,
@@ -40,6 +42,7 @@ from cos_export.terminal.options import (
     StepsOption,
     TargetsOption,
     ThresholdsOption,
+    UnitThresholdsOption,
     WeightsOption,
     conventions_of,
     names,
@@ -56,7 +59,7 @@ if TYPE_CHECKING:  # what is slow to import is imported by the command that need
 
 __all__ = ["CalibrateOptions", "ConversionOptions", "ExportOptions", "calibrate", "convert_and_export"]
 
-NETWORK, IMAGES, CALIBRATION, NUMBERS = "Network", "Images", "Calibration", "Numbers"
+NETWORK, IMAGES, CALIBRATION, NUMBERS, FILES = "Network", "Images", "Calibration", "Numbers", "Files"
 """Panels of --help, in the order of their first option."""
 
 
@@ -86,6 +89,9 @@ class ConversionOptions:
     numerics: NumericsOption = in_panel(NUMBERS, FLOAT32)
     quantisation: QuantisationOption = in_panel(NUMBERS, None)
     limits: LimitsOption = in_panel(NUMBERS, False)
+    nir_compat: NirCompatOption = in_panel(FILES, None)
+    unit_thresholds: UnitThresholdsOption = in_panel(FILES, False)
+    dense_kernels: DenseKernelsOption = in_panel(FILES, False)
     steps: StepsOption = in_panel(CALIBRATION)
     schedule: ScheduleOption = in_panel(CALIBRATION, Firing.synchronous)
 
@@ -106,6 +112,8 @@ class ConversionOptions:
             quantisation=tuple(names(self.quantisation or "")),
             batch_size=batch_size,
             schedule=self.schedule.value,
+            unit_thresholds=self.unit_thresholds,
+            dense_kernels=self.dense_kernels,
         )
 
 
@@ -192,7 +200,15 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
         return 0
     with progress_bars() as progress:
         written = convert_and_write(
-            loaded, parts, choices, options.out, golden=options.golden, run_on=run_on, resume=resume, progress=progress
+            loaded,
+            parts,
+            choices,
+            options.out,
+            golden=options.golden,
+            strip_v_reset=options.nir_compat is not None,
+            run_on=run_on,
+            resume=resume,
+            progress=progress,
         )
     if not options.as_json:
         show_written(written, limits=options.limits)

@@ -67,6 +67,7 @@ def convert_and_write(
     out: Path,
     *,
     golden: int,
+    strip_v_reset: bool = False,
     run_on: Sequence[Target],
     resume: Path,
     metrics: Mapping[str, Any] | None = None,
@@ -80,6 +81,7 @@ def convert_and_write(
         choices: Of the user.
         out: The bundle's folder.
         golden: Inputs that are recorded, at most.
+        strip_v_reset: Whether model.nir is for readers of nir 1.0.4.
         run_on: Targets.
         resume: The file for the state of the calibration.
         metrics: More for the manifest.
@@ -98,6 +100,7 @@ def convert_and_write(
         labels=shown.labels,
         calibration=done.calibration,
         metrics={"model": model.name, **_assumed(model), **done.metrics(parts, choices), **(metrics or {})},
+        strip_v_reset=strip_v_reset,
         targets=run_on,
         device=choices.device,
         progress=progress,
@@ -121,7 +124,6 @@ def show_written(written: Written, *, limits: bool) -> None:
         limits: Whether to show the ranges of integers.
     """
     from cos_export.network.readout import readout_notes
-    from cos_export.nir_file.type_check import type_check_notes
     from cos_export.terminal.conversion_notes import note_lines
     from cos_export.terminal.tables import limits_table, show_conversion
 
@@ -131,6 +133,5 @@ def show_written(written: Written, *, limits: bool) -> None:
         console().print(line, highlight=False, soft_wrap=True)
     show_notes(manifest["metrics"].get("assumed", []))
     show_notes(readout_notes(written.conversion.network))
-    show_notes(type_check_notes(manifest.get("refused_by_nir", {})))
     if limits and "quantisation" in manifest:
         console().print(limits_table(manifest["quantisation"]))

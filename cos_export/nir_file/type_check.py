@@ -11,7 +11,9 @@ from collections.abc import Mapping
 
 import nir
 
-__all__ = ["refused_by_nir", "type_check_notes"]
+from cos_export.errors import Notice
+
+__all__ = ["TypeCheckNotice", "refused_by_nir", "type_check_note"]
 
 
 def refused_by_nir(graph: nir.NIRGraph) -> dict[str, str]:
@@ -41,17 +43,20 @@ def refused_by_nir(graph: nir.NIRGraph) -> dict[str, str]:
     return refusals
 
 
-def type_check_notes(refused: Mapping[str, str]) -> list[str]:
-    """A line for the user about such nodes, or none.
+class TypeCheckNotice(Notice):
+    """A NIR file that `nir.read` cannot open as it is usually called."""
+
+
+def type_check_note(refused: Mapping[str, str]) -> str:
+    """A line for the user about such nodes, of which there is at least one.
 
     Args:
         refused: As `refused_by_nir` has it.
     """
-    if not refused:
-        return []
     names = [*refused][:5] + (["..."] if len(refused) > 5 else [])
-    return [
+    return (
         f"model.nir is valid NIR, and the type check of the nir library refuses {len(refused)} of its nodes "
         f"({', '.join(names)}: groups, or a kernel that is not square). nir.read(path) raises; "
-        "nir.read(path, type_check=False) and cos_export.read_nir read it."
-    ]
+        "nir.read(path, type_check=False) and cos_export.read_nir read it. Written with --dense-kernels "
+        "(cos_export.with_dense_kernels in Python), with weights of 0 in between, nir.read(path) opens it."
+    )

@@ -23,6 +23,7 @@ __all__ = [
     "ConditionOption",
     "DataOption",
     "DeadlineOption",
+    "DenseKernelsOption",
     "DeviceOption",
     "DtOption",
     "Firing",
@@ -34,6 +35,8 @@ __all__ = [
     "MaxPooling",
     "MeanOption",
     "ModelArgument",
+    "NirCompat",
+    "NirCompatOption",
     "NumericsOption",
     "OutOption",
     "PerChannelOption",
@@ -46,6 +49,7 @@ __all__ = [
     "StepsOption",
     "TargetsOption",
     "ThresholdsOption",
+    "UnitThresholdsOption",
     "WeightsOption",
     "conventions_of",
     "given",
@@ -68,6 +72,12 @@ class Firing(StrEnum):
 
     synchronous = "synchronous"
     layerwise = "layerwise"
+
+
+class NirCompat(StrEnum):
+    """A version of nir whose readers are to open the file."""
+
+    v1_0_4 = "1.0.4"
 
 
 class Reset(StrEnum):
@@ -143,6 +153,17 @@ NumericsOption = Annotated[
 ]
 QuantisationOption = Annotated[
     str | None, typer.Option(help="Of integers, with commas: per-channel, power-of-two, even-weights.")
+]
+NirCompatOption = Annotated[
+    NirCompat | None,
+    typer.Option(help="For readers of this version of nir and older: without the v_reset that they fail on."),
+]
+UnitThresholdsOption = Annotated[
+    bool, typer.Option("--unit-thresholds", help="Every threshold is 1: it is divided out of the weights before it.")
+]
+DenseKernelsOption = Annotated[
+    bool,
+    typer.Option("--dense-kernels", help="Groups and oblong kernels as dense square ones, which nir.read(path) opens."),
 ]
 LimitsOption = Annotated[bool, typer.Option("--limits", help="Of integers: print the ranges beside Loihi 2's limits.")]
 

@@ -6,8 +6,9 @@ import pytest
 import random_networks as build
 
 from cos_export.exporting import export
+from cos_export.network.dense_kernels import with_dense_kernels
 from cos_export.nir_file import read_nir, write_nir
-from cos_export.nir_file.type_check import type_check_notes
+from cos_export.nir_file.type_check import TypeCheckNotice, type_check_note
 
 RNG = np.random.default_rng(0)
 
@@ -46,11 +47,17 @@ def test_a_convolution_along_a_line(tmp_path):
     assert list(write_nir(network, tmp_path / "model.nir")) == ["conv1d0"]
 
 
-def test_the_manifest_and_the_terminal_say_so(tmp_path):
+def test_the_manifest_and_a_notice_say_so_and_offer_the_dense_form(tmp_path):
     network = build.sequential(np.random.default_rng(1), (2, 8, 6), [*LAYERS["groups"][0], build.IF])
-    bundle = export(network, tmp_path / "out", golden=build.images(network, 2))
+    with pytest.warns(TypeCheckNotice, match=r"\(conv2d0: groups.*type_check=False.*--dense-kernels") as caught:
+        bundle = export(network, tmp_path / "out", golden=build.images(network, 2))
     assert list(bundle.manifest["refused_by_nir"]) == ["conv2d0"]
-    (line,) = type_check_notes(bundle.manifest["refused_by_nir"])
-    assert "(conv2d0: groups" in line
-    assert "type_check=False" in line
-    assert type_check_notes({}) == []
+    assert str(caught[0].message) == type_check_note(bundle.manifest["refused_by_nir"])
+
+
+@pytest.mark.filterwarnings("error::cos_export.nir_file.type_check.TypeCheckNotice")
+def test_the_dense_form_needs_no_notice(tmp_path):
+    network = build.sequential(np.random.default_rng(1), (2, 8, 6), [*LAYERS["groups"][0], build.IF])
+    bundle = export(with_dense_kernels(network), tmp_path / "out", golden=build.images(network, 2))
+    assert "refused_by_nir" not in bundle.manifest
+    assert nir.read(bundle.nir_path).nodes.keys() == network.graph.nodes.keys()
