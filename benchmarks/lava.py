@@ -37,7 +37,7 @@ from cos_export.simulation.trace import Trace
 from cos_export.version import __version__
 from cos_export.zoo import build, load_weights, weights_path
 from targets.lava import LavaTarget, find, run_network
-from targets.lava.process_group import members
+from targets.workers.process_group import members
 
 SAMPLES = {"digits": 256, "vgg9": 64, "resnet20": 256, "vgg16": 64}
 """For PyTorch and the batched back end."""

@@ -14,8 +14,8 @@ from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.network.node_facts import REFUSED, known_types
 from cos_export.nir_file.conventions import AssumptionNotice, Condition, Conventions, Reset, assumptions
-from cos_export.nir_file.hdf5_process import Tree, read_tree
 from cos_export.nir_file.importing import Imported, import_graph
+from cos_export.reading.hdf5_process import Tree, read_tree
 
 __all__ = ["graph_of", "node_of", "open_nir", "read_nir"]
 
@@ -52,7 +52,7 @@ def read_nir(
 
     Raises:
         InputError: There is no such file, it is not an HDF5 file of numbers and text that another process reads whole
-            within its limits (`hdf5_content`), or an argument contradicts it.
+            within its limits (`cos_export.reading.hdf5_content`), or an argument contradicts it.
         NetworkError: What it holds is not a feed-forward network of integrate-and-fire neurons.
     """
     opened = open_nir(path, Conventions(reset, condition, dt))

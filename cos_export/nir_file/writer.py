@@ -17,12 +17,12 @@ from cos_export.errors import CosExportError, InputError, NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork, check_network
 from cos_export.network.graph import convolution, pooling
 from cos_export.nir_file.graph_metadata import GRAPH_KEYS, graph_metadata
-from cos_export.nir_file.hdf5_process import read_own
 from cos_export.nir_file.importing import import_graph
 from cos_export.nir_file.metadata_values import others
 from cos_export.nir_file.neuron_metadata import NODE_KEYS, neuron_metadata, window_metadata
 from cos_export.nir_file.reader import graph_of
 from cos_export.nir_file.type_check import refused_by_nir
+from cos_export.reading.hdf5_process import read_own
 
 __all__ = ["write_nir"]
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -23,12 +20,13 @@ from cos_export.progress import Progress, silent
 from cos_export.simulation.trace import Trace
 from cos_export.whole_number import whole_number
 from targets.deadline import check_deadline
-from targets.lava.environment import find
-from targets.lava.job import NETX_FILE, Backend, read_trace, write_job
+from targets.lava.environment import LAVA, LAVA_NC, find
+from targets.lava.job import NETX_FILE, Backend, write_job
 from targets.lava.lowering import lower
 from targets.lava.netx import write_netx
-from targets.lava.process_group import uninterrupted
-from targets.lava.supervisor import supervise
+from targets.workers.job import job_folder
+from targets.workers.results import read_trace
+from targets.workers.supervisor import supervise
 
 __all__ = ["LavaTarget", "run_network"]
 
@@ -80,7 +78,7 @@ class LavaTarget:
         except UnavailableError as error:
             return Availability(ready=False, reason=str(error))
         python = f" (Python {environment.python_version})" if environment.python_version else ""
-        return Availability(ready=True, version=f"lava-nc {environment.lava_version}{python}")
+        return Availability(ready=True, version=f"{LAVA_NC.name} {LAVA_NC.version}{python}")
 
     def run(
         self,
@@ -142,8 +140,7 @@ def run_network(
         )
     environment = find(netx=chosen.backend == "netx")
     nodes = lower(network, array, steps, states)
-    folder = Path(tempfile.mkdtemp(prefix="cos-export-lava-"))
-    try:
+    with job_folder(LAVA) as folder:
         if chosen.backend == "netx":
             write_netx(network, folder / NETX_FILE)
         job = write_job(
@@ -160,9 +157,6 @@ def run_network(
         )
         supervise(environment, job, progress)
         return read_trace(job, network, steps, record_spikes=record_spikes, states=states)
-    finally:
-        with uninterrupted():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _batch_size(network: SpikingNetwork, samples: int) -> int:

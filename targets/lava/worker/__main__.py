@@ -17,10 +17,14 @@ import time
 import traceback
 from collections.abc import Callable
 from importlib import metadata
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "workers" / "worker"))
 
 from guardian import LAST_ACT, Guardian, name_segments, tie_children
-from job import PROGRESS_FILE, Job, JobError, read_job, write_result
+from job import PROGRESS_FILE, Job, read_job
+from protocol import JobError, enter, fail, report_to, write_result
 
 _BACKENDS = ("batched", "faithful", "netx")
 _MODULES = (
@@ -63,7 +67,7 @@ def _run(progress: int) -> None:
     job = read_job()
     name_segments(job.segment_prefix)
     if job.parent is not None:
-        Guardian(job).start()
+        Guardian(job.parent, job.deadline, job.segment_prefix).start()
     tie_children()
 
     if job.backend not in _BACKENDS:
@@ -71,9 +75,9 @@ def _run(progress: int) -> None:
     try:
         build = _import(job.backend)
         import numpy as np
-        from execution import Monitor, report_to, run_network
+        from execution import Monitor, run_network
     except Exception as error:  # noqa: BLE001 - a module that was cut short may raise anything
-        _fail(error, importing=True)
+        fail(error, traceback.format_exc(), importing=True)
     np.save(PROGRESS_FILE, np.zeros(1, np.int64), allow_pickle=False)
     counter = np.load(PROGRESS_FILE, mmap_mode="r", allow_pickle=False)
     network, steps = build(job)
@@ -95,31 +99,16 @@ def _config(job: Job) -> Any:
     return Loihi2SimCfg(select_tag=tag, exception_proc_model_map=exceptions)
 
 
-def _fail(error: Exception, *, importing: bool = False) -> NoReturn:
-    """Tells the parent; of Lava nothing is needed for that."""
-    from execution import fail
-
-    fail(error, getattr(error, "trace", traceback.format_exc()), importing=importing)
-
-
 def main() -> None:
     """Runs what the command line asks for, and ends the process without Lava's exit handlers."""
     if sys.argv[1:] == ["--probe"]:
         _probe()
         return
-    # Lava prints to standard output, which belongs to the progress.
-    progress = os.dup(1)
-    os.dup2(2, 1)
-    os.write(progress, b'{"done": 0}\n')
-    try:
-        os.chdir(sys.argv[1])
-    except (OSError, IndexError) as error:
-        sys.stderr.write(f"The job's folder cannot be opened: {error}\n")
-        os._exit(2)
+    progress = enter()
     try:
         _run(progress)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent must be told
-        _fail(error)
+        fail(error, getattr(error, "trace", traceback.format_exc()))
     LAST_ACT.acquire()
     os._exit(0)
 

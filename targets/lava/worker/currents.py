@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from job import Job, JobError, Node
+from job import Job, Node
 from operations import Operation, create
+from protocol import JobError
 from stages import Stage
 
 __all__ = ["Currents", "constant_current", "current_type", "largest_sums"]

@@ -6,51 +6,21 @@ reports the first that fails, with its traceback, whatever the main thread is wa
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from guardian import LAST_ACT
-from job import JobError, write_result
+from protocol import fail
 
 if TYPE_CHECKING:
     import numpy as np
     from lava.magma.core.process.process import AbstractProcess
     from lava.magma.core.run_configs import RunConfig
 
-__all__ = ["Monitor", "fail", "report_to", "run_network"]
+__all__ = ["Monitor", "run_network"]
 
 _INTERVAL = 0.05
-
-
-def fail(error: BaseException | str, traceback: str = "", *, importing: bool = False) -> NoReturn:
-    """Writes the first failure as the job's result and ends the process at once.
-
-    At once, since Lava's threads and exit handlers may wait for processes that are dead. Its children are
-    killed with this process, and its memory is freed by the resource tracker and the parent.
-
-    Args:
-        error: What went wrong.
-        traceback: Where, in lines.
-        importing: Whether Lava was being imported, so that whatever it is lies in the environment.
-    """
-    cause, message = "run", str(error)
-    if isinstance(error, JobError):
-        cause, traceback = "job", ""
-    elif isinstance(error, BaseException):
-        message = f"{type(error).__name__}: {error}"
-        if importing or isinstance(error, (ImportError, SyntaxError)):
-            cause = "environment"
-    LAST_ACT.acquire()
-    try:
-        write_result({"status": "failed", "cause": cause, "message": message, "traceback": traceback})
-    except OSError as error:
-        sys.stderr.write(f"{message}\nThis could not be written as the job's result: {error}\n")
-    os._exit(1)
 
 
 class Monitor(threading.Thread):
@@ -137,15 +107,3 @@ def _end(runtime: Any) -> None:
     infrastructure.smm.shutdown()
     # Lava would stop the runtime once more when it is garbage, and wait for what has ended.
     runtime._is_started = runtime._is_running = False
-
-
-def report_to(descriptor: int) -> Callable[[int], None]:
-    """A function that writes the number of samples done as a line of JSON."""
-
-    def report(done: int) -> None:
-        try:
-            os.write(descriptor, json.dumps({"done": done}).encode() + b"\n")
-        except OSError:  # Nobody listens any more. The guardian deals with that.
-            return
-
-    return report

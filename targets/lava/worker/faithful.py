@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import lava_arguments
 import numpy as np
 from currents import constant_current, largest_sums
-from job import Job, JobError, Node
+from job import Job, Node
+from protocol import JobError
 from stages import cut
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The protocol: a job in a folder of JSON and plain arrays, and its result beside it.
+"""A job for Lava: the nodes of a network, with their arrays.
 
 The worker's current folder is the job's, so every file is named without a path. This module needs only
 the standard library until an array is read.
@@ -6,37 +6,20 @@ the standard library until an array is read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from protocol import JobError, read_document
+
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = [
-    "JOB_FILE",
-    "NETX_FILE",
-    "PROGRESS_FILE",
-    "PROTOCOL",
-    "RESULT_FILE",
-    "Job",
-    "JobError",
-    "Node",
-    "read_job",
-    "write_result",
-]
+__all__ = ["NETX_FILE", "PROGRESS_FILE", "Job", "Node", "read_job"]
 
-PROTOCOL = 5
-"""Of the job folder. A change that an older worker would misread takes the next number."""
-
-JOB_FILE, RESULT_FILE, PROGRESS_FILE = "job.json", "result.json", "progress.npy"
+PROGRESS_FILE = "progress.npy"
 NETX_FILE = "network.hdf5"
-
-
-class JobError(Exception):
-    """The job cannot be read or run as it is written."""
 
 
 @dataclass(frozen=True)
@@ -145,16 +128,7 @@ def read_job() -> Job:
     Raises:
         JobError: It is missing, is not JSON, lacks an entry, or is of another version of the protocol.
     """
-    try:
-        document = json.loads(Path(JOB_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise JobError(f"The job in {Path.cwd()} cannot be read: {error}") from error
-    version = document.get("protocol") if isinstance(document, dict) else None
-    if version != PROTOCOL:
-        raise JobError(
-            f"The job follows version {version} of the protocol, and this worker version {PROTOCOL}: "
-            "they come from different installations of cos-export."
-        )
+    document = read_document()
     try:
         return Job(
             backend=document["backend"],
@@ -173,15 +147,3 @@ def read_job() -> Job:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise JobError(f"The job in {Path.cwd()} is malformed: {type(error).__name__}: {error}") from error
-
-
-def write_result(result: Mapping[str, Any]) -> None:
-    """Writes result.json of the current folder, whole or not at all.
-
-    Args:
-        result: "status", which is "done" or "failed"; of a failure "message", "traceback", which may be empty, and
-            "cause": "job" if the message says all, "environment" if Lava could not be imported, else "run".
-    """
-    partial = Path(RESULT_FILE + ".partial")
-    partial.write_text(json.dumps({"protocol": PROTOCOL, **result}), encoding="utf-8")
-    partial.replace(RESULT_FILE)

@@ -11,7 +11,8 @@ import math
 from typing import Any
 
 import numpy as np
-from job import Job, JobError, Node
+from job import Job, Node
+from protocol import JobError
 
 __all__ = [
     "check_range",

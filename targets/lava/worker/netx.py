@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compatibility import import_netx
-from job import NETX_FILE, Job, JobError
+from job import NETX_FILE, Job
 from lava_arguments import lava_shape, to_lava
+from protocol import JobError
 
 if TYPE_CHECKING:
     from lava.magma.core.process.process import AbstractProcess

@@ -11,10 +11,11 @@ import random_networks as build
 from nir_mutations import mutations
 
 from cos_export.errors import CosExportError, InputError, NetworkError
-from cos_export.nir_file import hdf5_process, read_nir, write_nir
-from cos_export.nir_file.hdf5_process import Hdf5Process, read_own, read_tree
+from cos_export.nir_file import read_nir, write_nir
 from cos_export.nir_file.importing import import_graph
 from cos_export.nir_file.reader import graph_of
+from cos_export.reading import hdf5_process
+from cos_export.reading.hdf5_process import Hdf5Process, read_own, read_tree
 from cos_export.simulation import simulate
 
 WEIGHT = "node/nodes/conv1/weight"

@@ -17,15 +17,20 @@ import pytest
 
 from cos_export.errors import UnavailableError
 from cos_export.network import SpikingNetwork
-from targets.lava.environment import LavaEnvironment, find
-from targets.lava.job import Job, write_job
+from targets import workers
+from targets.lava.environment import LAVA, find
+from targets.lava.job import write_job
 from targets.lava.lowering import lower
-from targets.lava.process_group import members
-from targets.lava.supervisor import WORKER
+from targets.workers.environment import WorkerEnvironment
+from targets.workers.job import Job
+from targets.workers.process_group import members
+
+WORKER = LAVA.program
+SHARED = Path(workers.__file__).parent / "worker"
 
 
 @pytest.fixture(scope="session")
-def lava_environment() -> LavaEnvironment:
+def lava_environment() -> WorkerEnvironment:
     """Lava's environment. A test that needs it fails without it: skipping would hide that nothing was tested."""
     try:
         return find()
@@ -38,6 +43,7 @@ def worker_modules() -> Iterator[SimpleNamespace]:
     """The worker's modules that need no Lava, imported as the worker does: by name, from its folder."""
     wanted = (
         "job",
+        "protocol",
         "operations",
         "lava_arguments",
         "stages",
@@ -48,13 +54,14 @@ def worker_modules() -> Iterator[SimpleNamespace]:
         "window_schedule",
     )
     before = set(sys.modules)
-    sys.path.insert(0, str(WORKER))
+    sys.path[:0] = [str(WORKER), str(SHARED)]
     try:
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in wanted})
     finally:
         sys.path.remove(str(WORKER))
+        sys.path.remove(str(SHARED))
         for name in set(sys.modules) - before:
-            if str(WORKER) in str(getattr(sys.modules[name], "__file__", "")):
+            if str(getattr(sys.modules[name], "__file__", "")).startswith((str(WORKER), str(SHARED))):
                 del sys.modules[name]
 
 

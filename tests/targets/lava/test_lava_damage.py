@@ -19,17 +19,19 @@ from integer_networks import in_fixed_point, integer_images
 from random_networks import IF, affine, sequential
 
 from cos_export.errors import TargetError, UnavailableError
-from targets.lava import LavaTarget, installation, run_network
-from targets.lava.environment import LavaEnvironment
-from targets.lava.integrity import damaged_file
-from targets.lava.job import PROTOCOL, Job, read_result, read_trace
+from targets.lava import LavaTarget, install, run_network
+from targets.workers import installation
+from targets.workers.environment import WorkerEnvironment
+from targets.workers.integrity import damaged_file
+from targets.workers.job import PROTOCOL, Job
+from targets.workers.results import read_result, read_trace
 
 NETWORK = in_fixed_point(sequential(np.random.default_rng(0), (4,), [affine(np.random.default_rng(1), 4, 5), IF]), 0)
 STEPS = 2
 
 
 @pytest.fixture
-def copied(lava_environment: LavaEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def copied(lava_environment: WorkerEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Lava's environment as one that may be damaged: folders of its own, files that are those of the whole one."""
     root = tmp_path / "lava"
     shutil.copytree(lava_environment.path, root, symlinks=True, copy_function=_link)
@@ -93,7 +95,7 @@ def test_a_python_that_is_gone(copied: Path) -> None:
         run_network(NETWORK, integer_images(NETWORK, 1), STEPS)
 
 
-def test_an_environment_that_is_whole_holds_all_that_was_installed(lava_environment: LavaEnvironment) -> None:
+def test_an_environment_that_is_whole_holds_all_that_was_installed(lava_environment: WorkerEnvironment) -> None:
     assert damaged_file(lava_environment.path) is None
 
 
@@ -127,17 +129,18 @@ def test_installing_makes_a_damaged_environment_anew(
 ) -> None:
     """Which the message asks for: it must not be taken for one that is there."""
     _cut(copied, "lava/magma/core/process/process.py")
+    (copied / "complete.json").unlink()  # The other name of the same file stays as it is.
     (copied / "complete.json").write_text("{}")
     made: list[Path] = []
 
-    def make(root: Path, progress: Any) -> None:
+    def make(recipe: Any, root: Path, progress: Any) -> None:
         assert not root.exists(), "what was damaged is gone"
         made.append(root)
         root.mkdir()
 
     monkeypatch.setattr(installation, "_make", make)
     with pytest.raises(UnavailableError, match="is not a program"):
-        installation.install()
+        install()
     assert made == [copied]
 
 
@@ -239,12 +242,12 @@ def test_results_that_no_worker_writes(written_job: Callable[..., Job], name: st
 def test_an_answer_that_no_worker_writes(written_job: Callable[..., Job], spoil: Callable[[Path], None]) -> None:
     job = written_job(NETWORK, integer_images(NETWORK, 2), STEPS)
     _done(job)
-    result = read_result(job.folder)
+    result = read_result(job)
     assert result is not None
     assert result.status == "done"
     spoil(job.folder / "result.json")
     with pytest.raises(TargetError, match="Lava worker"):
-        read_result(job.folder)
+        read_result(job)
 
 
 def test_the_command_line_ends_with_3(copied: Path, tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ from random_networks import IF, affine, images, sequential
 
 from cos_export.errors import TargetError, UnavailableError
 from cos_export.network import SpikingNetwork
-from targets.lava import LavaTarget, run_network, supervisor
-from targets.lava.environment import LavaEnvironment
-from targets.lava.job import PROTOCOL, Job
-from targets.lava.process_group import members
-from targets.lava.supervisor import WORKER, supervise
+from targets.lava import LAVA, LavaTarget, run_network
+from targets.workers import supervisor
+from targets.workers.environment import WorkerEnvironment
+from targets.workers.job import PROTOCOL, Job
+from targets.workers.process_group import members
+from targets.workers.supervisor import supervise
 
 MANY_STEPS = 60_000
 """A run that would take minutes."""
@@ -82,7 +83,7 @@ def _spoil(job: Job, name: str, key: str, array: np.ndarray) -> None:
 
 
 def test_a_model_that_cannot_be_made(
-    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+    lava_environment: WorkerEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
 ) -> None:
     job = written_job(small_network(), two_images())
     nothing_left.prefixes.append(job.segment_prefix)
@@ -94,7 +95,7 @@ def test_a_model_that_cannot_be_made(
 
 
 def test_a_step_that_raises(
-    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+    lava_environment: WorkerEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
 ) -> None:
     job = written_job(small_network(), two_images(), steps=50)
     nothing_left.prefixes.append(job.segment_prefix)
@@ -104,7 +105,7 @@ def test_a_step_that_raises(
 
 
 def test_a_deadline(
-    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+    lava_environment: WorkerEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
 ) -> None:
     job = written_job(small_network(), two_images(), steps=MANY_STEPS, backend="faithful", deadline=3.0)
     nothing_left.prefixes.append(job.segment_prefix)
@@ -141,7 +142,7 @@ def _newest(group: int) -> int:
     ids=["child", "main", "all"],
 )
 def test_a_process_that_is_killed(
-    lava_environment: LavaEnvironment,
+    lava_environment: WorkerEnvironment,
     temporary_folder: Path,
     worker_traces: SimpleNamespace,
     nothing_left: SimpleNamespace,
@@ -155,7 +156,7 @@ def test_a_process_that_is_killed(
 
 
 def test_a_process_that_hangs(
-    lava_environment: LavaEnvironment,
+    lava_environment: WorkerEnvironment,
     temporary_folder: Path,
     worker_traces: SimpleNamespace,
     nothing_left: SimpleNamespace,
@@ -172,7 +173,7 @@ def test_a_process_that_hangs(
 
 @pytest.mark.parametrize("choose", [_newest, lambda group: group], ids=["child", "main"])
 def test_a_process_that_is_stopped_is_noticed_before_any_deadline(
-    lava_environment: LavaEnvironment,
+    lava_environment: WorkerEnvironment,
     temporary_folder: Path,
     worker_traces: SimpleNamespace,
     nothing_left: SimpleNamespace,
@@ -196,7 +197,7 @@ def test_a_process_that_is_stopped_is_noticed_before_any_deadline(
 
 @pytest.mark.parametrize("first", ["all", "main", "children"])
 def test_all_are_stopped_and_the_parent_is_killed(
-    lava_environment: LavaEnvironment,
+    lava_environment: WorkerEnvironment,
     temporary_folder: Path,
     worker_traces: SimpleNamespace,
     nothing_left: SimpleNamespace,
@@ -224,7 +225,7 @@ def test_all_are_stopped_and_the_parent_is_killed(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_parent_that_is_ended(
-    lava_environment: LavaEnvironment,
+    lava_environment: WorkerEnvironment,
     temporary_folder: Path,
     worker_traces: SimpleNamespace,
     nothing_left: SimpleNamespace,
@@ -250,7 +251,7 @@ def test_a_parent_that_is_ended(
 
 
 def test_another_version_of_the_protocol(
-    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+    lava_environment: WorkerEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
 ) -> None:
     job = written_job(small_network(), two_images())
     nothing_left.prefixes.append(job.segment_prefix)
@@ -262,7 +263,7 @@ def test_another_version_of_the_protocol(
 
 
 def test_a_job_that_cannot_be_read(
-    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+    lava_environment: WorkerEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
 ) -> None:
     job = written_job(small_network(), two_images())
     nothing_left.prefixes.append(job.segment_prefix)
@@ -271,14 +272,14 @@ def test_a_job_that_cannot_be_read(
         supervise(lava_environment, job, _silent)
 
 
-def test_a_job_folder_that_is_gone(lava_environment: LavaEnvironment, tmp_path: Path) -> None:
-    job = Job(tmp_path / "gone", "cosl_test_", 1, 30.0)
+def test_a_job_folder_that_is_gone(lava_environment: WorkerEnvironment, tmp_path: Path) -> None:
+    job = Job(LAVA, tmp_path / "gone", "cosx_test_", 1, 30.0)
     with pytest.raises(TargetError, match=r"(?s)ended with exit code 2 before.*folder cannot be opened.*gone"):
         supervise(lava_environment, job, _silent)
 
 
 def test_an_array_that_is_missing_at_compile_time(
-    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+    lava_environment: WorkerEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
 ) -> None:
     job = written_job(small_network(), two_images(), backend="faithful")
     nothing_left.prefixes.append(job.segment_prefix)
@@ -288,7 +289,7 @@ def test_an_array_that_is_missing_at_compile_time(
 
 
 def test_progress_that_raises(
-    lava_environment: LavaEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
+    lava_environment: WorkerEnvironment, written_job: Callable[..., Job], nothing_left: SimpleNamespace
 ) -> None:
     job = written_job(small_network(), two_images(), steps=MANY_STEPS)
     nothing_left.prefixes.append(job.segment_prefix)
@@ -300,11 +301,11 @@ def test_progress_that_raises(
         supervise(lava_environment, job, progress)
 
 
-def _environment(tmp_path: Path, program: str) -> LavaEnvironment:
+def _environment(tmp_path: Path, program: str) -> WorkerEnvironment:
     python = tmp_path / "python"
     python.write_text(program)
     python.chmod(0o755)
-    return LavaEnvironment(tmp_path, python, "0.10.0", "")
+    return WorkerEnvironment(LAVA, tmp_path, python, {"lava-nc": "0.10.0"})
 
 
 def test_a_python_that_is_no_program(written_job: Callable[..., Job], tmp_path: Path) -> None:
@@ -353,4 +354,4 @@ def test_a_missing_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("COS_EXPORT_LAVA_ENV", str(tmp_path / "none"))
     with pytest.raises(UnavailableError, match=r"no environment at .*none\. Install it with"):
         run_network(small_network(), two_images(), 1)
-    assert WORKER.is_dir()
+    assert LAVA.program.is_dir()

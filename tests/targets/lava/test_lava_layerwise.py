@@ -22,7 +22,7 @@ from cos_export.network.schedule import windows
 from cos_export.simulation import simulate
 from cos_export.simulation.fixed_point import quantise_input
 from targets.lava import LavaTarget, run_network
-from targets.lava.job import Job
+from targets.workers.job import Job
 
 pytestmark = pytest.mark.usefixtures("lava_environment")
 

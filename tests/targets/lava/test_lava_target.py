@@ -16,10 +16,10 @@ from random_networks import residual, sequential
 import targets
 from cos_export.errors import InputError, UnavailableError
 from cos_export.network.workload import multiply_accumulates
-from targets.lava import LavaTarget, environment, find, install, installation
-from targets.lava.environment import LavaEnvironment
-from targets.lava.job import PROTOCOL
+from targets.lava import LAVA, LavaTarget, find, install, installation
 from targets.lava.lava_target import _batch_size, _deadline
+from targets.workers.environment import WorkerEnvironment, location
+from targets.workers.job import PROTOCOL
 
 
 @pytest.fixture
@@ -56,18 +56,20 @@ def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
 
 
 def test_both_sides_speak_the_same_protocol(worker_modules: SimpleNamespace) -> None:
-    assert worker_modules.job.PROTOCOL == PROTOCOL
+    assert worker_modules.protocol.PROTOCOL == PROTOCOL
 
 
 def test_the_default_place_is_within_the_running_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COS_EXPORT_LAVA_ENV", raising=False)
-    assert environment.location() == Path(sys.prefix) / "share" / "cos-export" / "lava"
+    assert location(LAVA) == Path(sys.prefix) / "share" / "cos-export" / "lava"
 
 
 def test_an_environment_is_found_by_its_files(root: Path) -> None:
     assert not LavaTarget().available().ready
     _pretend(root)
-    assert find() == LavaEnvironment(root, root / "bin" / "python", "0.10.0", "3.10.13", "0.6.0")
+    assert find() == WorkerEnvironment(
+        LAVA, root, root / "bin" / "python", {"lava-nc": "0.10.0", "lava-dl": "0.6.0"}, "3.10.13"
+    )
     available = LavaTarget().available()
     assert (available.ready, available.version) == (True, "lava-nc 0.10.0 (Python 3.10.13)")
 
@@ -117,7 +119,7 @@ def test_lava_dl_is_added_to_an_environment_without_it(root: Path, monkeypatch: 
         return SimpleNamespace(returncode=0, stdout="{}\n")
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert install().lava_dl_version == "0.6.0"
+    assert install().versions["lava-dl"] == "0.6.0"
     assert [command[-1] for command in commands] == ["h5py", "lava-dl==0.6.0", "--probe"]
     assert "--no-deps" in commands[1]
     assert not (packages / "tests").exists()

@@ -15,7 +15,6 @@ from cos_export.progress import Progress
 
 __all__ = ["OutputReader", "printable"]
 
-_STAGE = "running in Lava"
 _KEPT_BYTES = 8192
 _CHUNK = 65536
 """What a pipe holds: all that a worker may have written before it ended."""
@@ -37,6 +36,7 @@ class OutputReader:
 
     Args:
         process: The worker.
+        stage: What the progress calls the run.
         samples: N.
         progress: Told of the samples done.
 
@@ -45,8 +45,8 @@ class OutputReader:
         done: Samples that are done.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], samples: int, progress: Progress) -> None:
-        self._process, self._samples, self._progress = process, samples, progress
+    def __init__(self, process: subprocess.Popen[bytes], stage: str, samples: int, progress: Progress) -> None:
+        self._process, self._stage, self._samples, self._progress = process, stage, samples, progress
         self.started, self.done, self._errors, self._line = False, 0, b"", b""
         self._selector = selectors.DefaultSelector()
         readers: dict[object, Callable[[bytes], None]] = {process.stdout: self._follow, process.stderr: self._keep}
@@ -61,7 +61,7 @@ class OutputReader:
 
     def begin(self) -> None:
         """Tells the progress that nothing is done yet."""
-        self._progress(_STAGE, 0, self._samples)
+        self._progress(self._stage, 0, self._samples)
 
     def read(self, seconds: float, *, report: bool = True) -> None:
         """Waits up to `seconds` for something, and reads a piece of each output that has it.
@@ -99,7 +99,7 @@ class OutputReader:
                 self.done = min(max(int(json.loads(line)["done"]), 0), self._samples)
                 self.started = True
         if self.done != before:
-            self._progress(_STAGE, self.done, self._samples)
+            self._progress(self._stage, self.done, self._samples)
 
 
 def _piece(descriptor: int) -> bytes:

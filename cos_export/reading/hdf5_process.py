@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 
 from cos_export.errors import InputError
-from cos_export.nir_file import hdf5_content
-from cos_export.nir_file.hdf5_content import RefusedContentError, most_bytes, open_content, pieces
+from cos_export.reading import hdf5_content
+from cos_export.reading.hdf5_content import RefusedContentError, most_bytes, open_content, pieces
 from cos_export.reading.plain_file import check_plain_file
 
 __all__ = ["Hdf5Process", "Tree", "read_own", "read_tree"]

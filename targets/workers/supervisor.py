@@ -11,28 +11,26 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 from typing import NoReturn
 
-from cos_export.errors import TargetError
+from cos_export.errors import NetworkError, TargetError
 from cos_export.progress import Progress
-from targets.lava.environment import LavaEnvironment, damaged
-from targets.lava.integrity import damaged_file
-from targets.lava.job import Job, read_result
-from targets.lava.output_reader import OutputReader, printable
-from targets.lava.process_group import StoppedProcesses, end_group, has_ended, remove_segments, uninterrupted
+from targets.workers.environment import WorkerEnvironment, damaged
+from targets.workers.integrity import damaged_file
+from targets.workers.job import Job
+from targets.workers.output_reader import OutputReader, printable
+from targets.workers.process_group import StoppedProcesses, end_group, has_ended, remove_segments, uninterrupted
+from targets.workers.results import read_result
 
-__all__ = ["WORKER", "supervise"]
+__all__ = ["supervise"]
 
-WORKER = Path(__file__).parent / "worker"
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _POLL = 0.1
 _QUOTED_LINES = 30
 _STOPPED_SECONDS = 10.0
 """After which a stopped process of the worker is taken to stay so."""
 
 
-def supervise(environment: LavaEnvironment, job: Job, progress: Progress) -> None:
+def supervise(environment: WorkerEnvironment, job: Job, progress: Progress) -> None:
     """Runs a job to its end.
 
     Args:
@@ -42,30 +40,29 @@ def supervise(environment: LavaEnvironment, job: Job, progress: Progress) -> Non
 
     Raises:
         UnavailableError: The worker cannot be started, or its environment is damaged.
+        NetworkError: The software cannot express the network.
         TargetError: It failed, died, was stopped, or was not done by the deadline.
     """
     damage = damaged_file(environment.path, contents=False)
     if damage:  # A module that was cut short may still be one, and compute something else.
-        raise damaged(environment.path, damage)
+        raise damaged(job.software, environment.path, damage)
     limit = time.monotonic() + job.deadline
-    # Lava has a process for each layer; threads within them would only fight for the cores.
-    variables = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
     try:
         process = subprocess.Popen(
-            [str(environment.python), "-I", "-B", str(WORKER), str(job.folder)],
+            [str(environment.python), "-I", "-B", str(job.software.program), str(job.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=variables,
+            env={**os.environ, **job.software.variables},
             start_new_session=True,
         )
     except OSError as error:
-        raise damaged(environment.path, f"its Python cannot be started: {error}") from error
+        raise damaged(job.software, environment.path, f"its Python cannot be started: {error}") from error
     finished = False
-    output = OutputReader(process, job.samples, progress)
+    output = OutputReader(process, f"running in {job.software.title}", job.samples, progress)
     try:
         output.begin()
-        finished = _wait(process, output, limit)
+        finished = _wait(process, job, output, limit)
     finally:
         with uninterrupted():
             end_group(process, at_once=not finished)
@@ -73,13 +70,13 @@ def supervise(environment: LavaEnvironment, job: Job, progress: Progress) -> Non
             output.close()
     if not finished:
         raise TargetError(
-            f"Lava was not done within {job.deadline:g} s: {output.done} of {job.samples} samples were. "
-            "Allow it more with deadline= (--deadline on the command line), or give it fewer samples or steps."
+            f"{job.software.title} was not done within {job.deadline:g} s: {output.done} of {job.samples} samples "
+            "were. Allow it more with deadline= (--deadline on the command line), or give it fewer samples or steps."
         )
     _judge(process.returncode, environment, job, output)
 
 
-def _wait(process: subprocess.Popen[bytes], output: OutputReader, limit: float) -> bool:
+def _wait(process: subprocess.Popen[bytes], job: Job, output: OutputReader, limit: float) -> bool:
     """Reads until the worker ends, and returns whether it did so before `limit`.
 
     Raises:
@@ -93,30 +90,33 @@ def _wait(process: subprocess.Popen[bytes], output: OutputReader, limit: float) 
         number, seconds = stopped.longest()
         if seconds >= _STOPPED_SECONDS:
             raise TargetError(
-                f"Process {number} of the Lava worker has been stopped (SIGSTOP) for {seconds:.0f} s, and all others "
-                f"wait for it: {output.done} samples were done. Run it again, and let its processes go on."
+                f"Process {number} of the {job.software.title} worker has been stopped (SIGSTOP) for {seconds:.0f} s, "
+                f"and all others wait for it: {output.done} samples were done. Run it again, and let its processes go "
+                "on."
             )
     output.read(0.0)
     return True
 
 
-def _judge(code: int, environment: LavaEnvironment, job: Job, output: OutputReader) -> None:
+def _judge(code: int, environment: WorkerEnvironment, job: Job, output: OutputReader) -> None:
     """Raises what the worker's end means, unless it means that the job is done."""
-    result = read_result(job.folder)
+    result, title = read_result(job), job.software.title
     if result is not None and result.status == "done" and code == 0:
         return
     if result is not None and result.status == "failed":
+        if result.cause == "network":
+            raise NetworkError(printable(result.message))
         if result.cause == "job":
-            raise TargetError(f"Lava failed while it ran the network. {printable(result.message)}")
+            raise TargetError(f"{title} failed while it ran the network. {printable(result.message)}")
         _check_undamaged(environment, result.message if result.cause == "environment" else "")
         trace = printable(result.traceback).strip()
-        quoted = f"\nThe traceback of the Lava process ends:\n{_last_lines(trace)}" if trace else ""
-        raise TargetError(f"Lava failed while it ran the network. {printable(result.message)}{quoted}")
+        quoted = f"\nThe traceback of the {title} process ends:\n{_last_lines(trace)}" if trace else ""
+        raise TargetError(f"{title} failed while it ran the network. {printable(result.message)}{quoted}")
     _check_undamaged(environment, "" if output.started or code < 0 else _end_of(output.words, code))
     _raise_ending(code, job, output)
 
 
-def _check_undamaged(environment: LavaEnvironment, complaint: str) -> None:
+def _check_undamaged(environment: WorkerEnvironment, complaint: str) -> None:
     """Says that the environment is damaged if that is why the worker failed.
 
     Args:
@@ -125,7 +125,7 @@ def _check_undamaged(environment: LavaEnvironment, complaint: str) -> None:
     """
     damage = damaged_file(environment.path) or printable(complaint)
     if damage:
-        raise damaged(environment.path, damage)
+        raise damaged(environment.software, environment.path, damage)
 
 
 def _end_of(words: str, code: int) -> str:
@@ -138,8 +138,8 @@ def _raise_ending(code: int, job: Job, output: OutputReader) -> NoReturn:
     words = _last_lines(output.words)
     said = f" Its last words:\n{words}" if words else " It said nothing."
     raise TargetError(
-        f"The Lava worker {ending} before it was done ({output.done} of {job.samples} samples). If it was killed for "
-        f"its memory, choose a smaller batch_size=.{said}"
+        f"The {job.software.title} worker {ending} before it was done ({output.done} of {job.samples} samples). If it "
+        f"was killed for its memory, choose a smaller batch_size=.{said}"
     )
 
 

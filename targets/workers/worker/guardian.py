@@ -1,7 +1,7 @@
 """Sees to it that a worker leaves nothing behind, however it or its parent dies.
 
-Lava splits a network over processes that wait for each other through shared memory. If one of them dies,
-the others wait for ever, and if the first one is killed, they and their memory stay. So
+A worker may split a network over processes that wait for each other through shared memory, as Lava does. If one of
+them dies, the others wait for ever, and if the first one is killed, they and their memory stay. So
 
 * every segment and semaphore of the job has a name that begins with the job's prefix;
 * every child is killed by the kernel when the worker's main process dies;
@@ -22,8 +22,6 @@ import time
 from multiprocessing import process, shared_memory
 from pathlib import Path
 from typing import NoReturn
-
-from job import Job
 
 __all__ = ["LAST_ACT", "Guardian", "name_segments", "tie_children"]
 
@@ -68,16 +66,21 @@ class Guardian(threading.Thread):
     """Watches the parent through standard input, which closes when it dies, and by its process number.
 
     Either alone may fail: a sibling may have inherited the other end of the pipe.
+
+    Args:
+        parent: The process that waits for the result.
+        deadline: Seconds after which the worker gives up by itself.
+        segment_prefix: What the names of the job's shared memory begin with.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, parent: int, deadline: float, segment_prefix: str) -> None:
         super().__init__(name="guardian", daemon=True)
-        self._job, self._folder, self._main = job, Path.cwd(), os.getpid()
+        self._parent, self._limit, self._prefix = parent, time.monotonic() + deadline + _MARGIN, segment_prefix
+        self._folder, self._main = Path.cwd(), os.getpid()
 
     def run(self) -> None:
         """Waits until nobody waits for the result any more, then clears up."""
-        limit = time.monotonic() + self._job.deadline + _MARGIN
-        while time.monotonic() < limit and os.getppid() == self._job.parent:
+        while time.monotonic() < self._limit and os.getppid() == self._parent:
             if select.select([0], [], [], 0.5)[0] and not os.read(0, 1024):
                 break
         LAST_ACT.acquire()
@@ -99,7 +102,7 @@ class Guardian(threading.Thread):
             os.killpg(self._main, signal.SIGCONT)
         if _SEGMENT_FOLDER.is_dir():
             for segment in _SEGMENT_FOLDER.iterdir():
-                if segment.name.startswith((self._job.segment_prefix, f"sem.{self._job.segment_prefix}")):
+                if segment.name.startswith((self._prefix, f"sem.{self._prefix}")):
                     segment.unlink(missing_ok=True)
         shutil.rmtree(self._folder, ignore_errors=True)
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Whether Lava's environment still holds what was installed into it."""
+"""Whether an environment still holds what was installed into it."""
 
 from __future__ import annotations
 
