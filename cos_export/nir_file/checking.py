@@ -16,9 +16,9 @@ from cos_export.errors import InputError, NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.network.node_facts import facts
 from cos_export.nir_file.conventions import Conventions, assumptions
-from cos_export.nir_file.hdf5_process import read_tree
 from cos_export.nir_file.importing import import_graph
 from cos_export.nir_file.reader import graph_of, node_of
+from cos_export.reading.hdf5_process import read_tree
 
 __all__ = ["check_nir"]
 
