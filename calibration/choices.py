@@ -51,7 +51,7 @@ class Choices:
         steps: T to calibrate for and to deploy at.
         samples: Images to calibrate on, or None for up to `CALIBRATION_SAMPLES`.
         levels: L of quantised activations of the user's own that do not say it.
-        max_pool: Whether max pooling is refused or becomes average pooling.
+        max_pool: Whether max pooling becomes neurons over differences, average pooling, or is refused.
         thresholds: How ReLUs without an upper bound get a threshold: "mmse", "percentile" or "maximum".
         per_channel: Whether each channel gets a threshold of its own.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -67,7 +67,7 @@ class Choices:
     steps: int
     samples: int | None = None
     levels: int | None = None
-    max_pool: MaxPool = "refuse"
+    max_pool: MaxPool = "exact"
     thresholds: str = "mmse"
     per_channel: bool = False
     device: str = "auto"

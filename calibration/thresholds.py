@@ -145,7 +145,7 @@ def relu_thresholds(
     per_channel: bool = False,
     steps: int = 8,
     p: float = 99.9,
-    max_pool: MaxPool = "refuse",
+    max_pool: MaxPool = "exact",
     device: str | torch.device = "auto",
     batch_size: int = 64,
     progress: Progress = silent,

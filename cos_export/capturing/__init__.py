@@ -53,7 +53,7 @@ def capture(
     *,
     levels: int | None = None,
     thresholds: Mapping[str, ArrayLike] | None = None,
-    max_pool: MaxPool = "refuse",
+    max_pool: MaxPool = "exact",
 ) -> SpikingNetwork:
     """The spiking network of a module whose activations are QCFS or ReLU, with v(0) = theta / 2.
 
@@ -71,8 +71,8 @@ def capture(
             for L is always checked against what they compute.
         thresholds: For each ReLU, by its module's path ("layer1.0.relu", and "layer1.0.relu@1" for its second
             call), one threshold or one for each channel, as `cos_export.relu_thresholds` finds them.
-        max_pool: "refuse" max pooling, or replace it by the "average" over the same windows: another function, so
-            the network wants fine-tuning with it.
+        max_pool: Max pooling is "exact", neurons over differences of spikes; or replaced by the "average" over the same
+            windows, another function, so that the network wants fine-tuning with it; or to "refuse".
 
     Returns:
         The network, not calibrated.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
@@ -16,11 +16,12 @@ import numpy as np
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.folding import DoubleArray, apply_gain, channel_weight, wired_weight
 from cos_export.capturing.options import SMALLEST_THRESHOLD
+from cos_export.capturing.spike_counts import SpikeCount, SpikeCounts
 from cos_export.capturing.values import Term, Value, pack, ratio, vector
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.network.graph import Shape
 
-__all__ = ["Builder", "Synapse"]
+__all__ = ["Builder", "Synapse", "set_types"]
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Synapse:
         else:
             node = nir.Conv2d(self.input_shape[1:], weight, self.stride, self.padding, self.dilation, self.groups, bias)
         # NIR infers these right for square kernels without groups only.
-        _set_types(node, self.input_shape, self.output_shape)
+        set_types(node, self.input_shape, self.output_shape)
         return node
 
 
@@ -70,6 +71,7 @@ class Builder:
 
     Attributes:
         unbounded: The layers of neurons that stand for a ReLU without an upper bound.
+        counts: What sends spike counts.
     """
 
     def __init__(self, input_shape: Shape) -> None:
@@ -79,6 +81,7 @@ class Builder:
         self._carriers: dict[Term, str] = {}
         self._unknown = 0
         self.unbounded: set[str] = set()
+        self.counts = SpikeCounts()
         self._nodes["input"] = nir.Input({"input": np.array(input_shape)})
         self.input = Value(input_shape, (Term("input", input_shape[0]),))
 
@@ -86,6 +89,11 @@ class Builder:
     def layer_count(self) -> int:
         """How many spiking layers there are."""
         return len(self._neurons)
+
+    @property
+    def neuron_count(self) -> int:
+        """How many neurons there are."""
+        return sum(spec.threshold.size for spec in self._neurons.values())
 
     def unknown(self, shape: Shape) -> Value:
         """A stand-in for what could not be converted, so that the walk can go on and find what else is wrong."""
@@ -116,7 +124,7 @@ class Builder:
                 input_shape=(term.width, *value.spatial),
             )
             _check_finite(part)
-            names.append(self._add(preferred, part, sources))
+            names.append(self.add(preferred, part, sources))
             bias = np.zeros_like(bias)
         channels = synapse.output_shape[0]
         return tuple(names), Value(synapse.output_shape, tuple(Term(name, channels) for name in names))
@@ -162,8 +170,8 @@ class Builder:
         for term, sources in alike.items():
             taken = (term.width, *value.spatial)
             node, after = make(taken), term.spread(spread)
-            _set_types(node, taken, (after.width, *shape[1:]))
-            terms.append(replace(after, source=self._add(preferred, node, sources)))
+            set_types(node, taken, (after.width, *shape[1:]))
+            terms.append(replace(after, source=self.add(preferred, node, sources)))
         return terms[0].source, Value(shape, tuple(terms))
 
     def flattened(self, preferred: str, value: Value) -> Value:
@@ -179,7 +187,13 @@ class Builder:
         return result
 
     def neurons(
-        self, preferred: str, value: Value, threshold: float | DoubleArray, levels: int | None
+        self,
+        preferred: str,
+        value: Value,
+        threshold: float | DoubleArray,
+        levels: int | None,
+        *,
+        unbounded: bool = False,
     ) -> tuple[str, Value]:
         """Adds a layer of neurons with theta = `threshold` and v(0) = theta / 2.
 
@@ -188,6 +202,7 @@ class Builder:
             value: The current.
             threshold: One number, or one for each channel.
             levels: L of the activation that the layer stands for, or None for a clipped ReLU.
+            unbounded: Whether that is a ReLU without an upper bound.
         """
         rounded = vector(pack(np.atleast_1d(np.asarray(threshold, np.float32)).astype(np.float64)), value.channels)
         if not (np.isfinite(rounded).all() and (rounded >= SMALLEST_THRESHOLD).all()):
@@ -198,8 +213,11 @@ class Builder:
         column = rounded.reshape(-1, *[1] * len(value.spatial))
         theta = np.broadcast_to(column, value.shape).astype(np.float32)
         node = nir.IF(r=np.ones_like(theta), v_threshold=theta, v_reset=np.zeros_like(theta))
-        name = self._add(preferred, node, self._unit_sources(value))
+        name = self.add(preferred, node, self._unit_sources(value))
         self._neurons[name] = NeuronSpec(threshold=theta, v_init=theta / np.float32(2), levels=levels)
+        self.counts.add(SpikeCount((name,), value.spatial, levels, unbounded))
+        if unbounded:
+            self.unbounded.add(name)
         return name, Value(value.shape, (Term(name, value.channels, pack(rounded)),))
 
     def finish(self, output: Value, left_out: tuple[str, ...] = ()) -> SpikingNetwork:
@@ -227,7 +245,8 @@ class Builder:
             readout_shape=shape if len(shape) > 1 else None,
         )
 
-    def _add(self, preferred: str, node: nir.NIRNode | Synapse, sources: list[str]) -> str:
+    def add(self, preferred: str, node: nir.NIRNode | Synapse, sources: Sequence[str]) -> str:
+        """Adds a node that takes the sum of what `sources` send, as it is; returns its name."""
         name = self._free_name(preferred)
         self._nodes[name] = node
         self._edges += [(source, name) for source in sources]
@@ -281,7 +300,7 @@ class Builder:
             synapse = _pointwise(shape, weight, np.zeros(shape[0]), taken=term.width)
             _check_finite(synapse)
             suffix = "scaled" if term.index is None else "placed"
-            self._carriers[term] = self._add(f"{term.source}_{suffix}", synapse, [term.source])
+            self._carriers[term] = self.add(f"{term.source}_{suffix}", synapse, [term.source])
         return self._carriers[term]
 
 
@@ -301,5 +320,6 @@ def _check_finite(synapse: Synapse) -> None:
         )
 
 
-def _set_types(node: nir.NIRNode, taken: Shape, given: Shape) -> None:
+def set_types(node: nir.NIRNode, taken: Shape, given: Shape) -> None:
+    """Notes the shapes of what `node` takes and gives."""
     node.input_type, node.output_type = {"input": np.array(taken)}, {"output": np.array(given)}

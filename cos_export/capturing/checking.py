@@ -68,7 +68,7 @@ def check_model(
     *,
     levels: int | None = None,
     thresholds: Mapping[str, ArrayLike] | None = None,
-    max_pool: MaxPool = "refuse",
+    max_pool: MaxPool = "exact",
     assume_thresholds: bool = False,
 ) -> CheckResult:
     """Every finding about a module. Whatever its code raises becomes a finding that blocks.
@@ -106,7 +106,7 @@ def inspect_module(
     *,
     levels: int | None = None,
     thresholds: Mapping[str, ArrayLike] | None = None,
-    max_pool: MaxPool = "refuse",
+    max_pool: MaxPool = "exact",
 ) -> list[Finding]:
     """What `capture` would make of each operation of a module, by the same code.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,8 @@ from cos_export.whole_number import whole_number
 
 __all__ = ["LARGEST_THRESHOLD", "SMALLEST_THRESHOLD", "MaxPool", "Options", "check_options"]
 
-MaxPool = Literal["refuse", "average"]
+MaxPool = Literal["exact", "average", "refuse"]
+"""What becomes of max pooling."""
 
 SMALLEST_THRESHOLD = float(np.finfo(np.float32).tiny)
 """Below it float32 loses digits, and then becomes 0."""
@@ -32,19 +33,19 @@ class Options:
         levels: L of quantised activations that do not say it themselves, or None.
         thresholds: Thresholds of ReLUs by key, shape () or (channels,), in float64.
         assume_thresholds: Whether a ReLU without a threshold is let through, for thresholds that come later.
-        max_pool: Whether max pooling is refused or becomes average pooling.
+        max_pool: Whether max pooling becomes neurons over differences, average pooling, or is refused.
     """
 
     levels: int | None = None
     thresholds: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     assume_thresholds: bool = False
-    max_pool: MaxPool = "refuse"
+    max_pool: MaxPool = "exact"
 
 
 def check_options(
     levels: int | None = None,
     thresholds: Mapping[str, ArrayLike] | None = None,
-    max_pool: MaxPool = "refuse",
+    max_pool: MaxPool = "exact",
     *,
     assume_thresholds: bool = False,
 ) -> Options:
@@ -54,8 +55,8 @@ def check_options(
         InputError: One of them is out of range.
     """
     levels = None if levels is None else whole_number("levels", levels, 1, MOST_LEVELS)
-    if max_pool not in ("refuse", "average"):
-        raise InputError(f'max_pool must be "refuse" or "average", and is {max_pool!r}.')
+    if max_pool not in get_args(MaxPool):
+        raise InputError(f"max_pool must be {' or '.join(map(repr, get_args(MaxPool)))}, and is {max_pool!r}.")
     checked = {}
     for key, given in (thresholds or {}).items():
         array = np.asarray(given)

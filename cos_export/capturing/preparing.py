@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cos_export.capturing.averaging import average_max_pools
 from cos_export.capturing.findings import Finding, explain
-from cos_export.capturing.operators.max_pooling import average_max_pools
 from cos_export.capturing.options import Options
+from cos_export.capturing.pool_order import activate_before_pooling
 from cos_export.capturing.tail import without_tail
 from cos_export.capturing.tracing import Traced, check_example, trace
 from cos_export.datasets import Images
@@ -53,8 +54,8 @@ def prepare(model: nn.Module, example: Tensor, options: Options) -> Traced | Fin
     traced = trace(module, example, options.levels)
     if isinstance(traced, Finding):
         return traced
-    if options.max_pool == "average":
-        average_max_pools(traced.graph)
+    order = average_max_pools if options.max_pool == "average" else activate_before_pooling
+    order(traced.graph)
     return without_tail(traced)
 
 

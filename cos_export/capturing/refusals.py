@@ -10,15 +10,9 @@ _ACTIVATION = (
     "no integrate-and-fire neuron stands for this activation: one does for a ReLU and for a staircase",
     "use nn.ReLU, or cos_export.QCFS(levels=4), in its place and train (or fine-tune) with it",
 )
-_MAX_POOL = (
-    "the maximum of spike trains is not a sum of spikes",
-    'replace it with average pooling (nn.AvgPool2d) and fine-tune; max_pool="average" does so at capture '
-    "(commands: --max-pool average)",
-)
 _OTHER_MAXIMUM = (
-    "the maximum or minimum of spike trains is not a sum of spikes",
-    "use average pooling (nn.AvgPool2d, nn.AdaptiveAvgPool2d) in place of pooling, nn.Hardtanh(0, b) in place of a "
-    "bound, and fine-tune with it",
+    "no neurons stand for this maximum: those of max pooling over one or two axes, amax over space and torch.maximum do",
+    "use nn.MaxPool1d, nn.MaxPool2d, x.amax((2, 3)) or torch.maximum(a, b)",
 )
 _NORM = (
     "it normalises by statistics of each sample, which no fixed weight can do",
@@ -64,11 +58,7 @@ _REFUSALS: dict[str, tuple[str, str]] = dict(
             "sign abs exp log pow sqrt square glu",
             _ACTIVATION,
         ),
-        *_all("max_pool1d max_pool2d", _MAX_POOL),
-        *_all(
-            "max_pool3d max_pool2d_with_indices adaptive_max_pool1d adaptive_max_pool2d amax max maximum minimum",
-            _OTHER_MAXIMUM,
-        ),
+        *_all("max_pool3d adaptive_max_pool3d fractional_max_pool2d max min", _OTHER_MAXIMUM),
         *_all("layer_norm group_norm instance_norm rms_norm local_response_norm", _NORM),
         *_all("softmax log_softmax", _SOFTMAX),
         *_all("pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad2d", _PAD),

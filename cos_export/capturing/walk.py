@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from cos_export.capturing import averaging
 from cos_export.capturing.aliasing import Aliasing
 from cos_export.capturing.builder import Builder
 from cos_export.capturing.constants import Constants
@@ -284,7 +285,7 @@ class _Walker:
         warning: str | None = None,
     ) -> None:
         if REPLACED in node.meta and blocker is None:
-            warning = max_pooling.WARNING
+            warning = averaging.WARNING
         self.findings.append(
             Finding(module_path(node), operation(node), source_line(node), becomes, blocker, fix, warning)
         )

@@ -48,7 +48,7 @@ def analyze(
     weights: WeightsOption = None,
     levels: LevelsOption = None,
     classes: ClassesOption = None,
-    max_pool: MaxPoolOption = MaxPooling.refuse,
+    max_pool: MaxPoolOption = MaxPooling.exact,
     thresholds: ThresholdsOption = "mmse",
     per_channel: PerChannelOption = False,
     reset: ResetOption = None,

@@ -75,7 +75,7 @@ class ConversionOptions:
     weights: WeightsOption = in_panel(NETWORK, None)
     classes: ClassesOption = in_panel(NETWORK, None)
     levels: LevelsOption = in_panel(NETWORK, None)
-    max_pool: MaxPoolOption = in_panel(NETWORK, MaxPooling.refuse)
+    max_pool: MaxPoolOption = in_panel(NETWORK, MaxPooling.exact)
     thresholds: ThresholdsOption = in_panel(NETWORK, "mmse")
     per_channel: PerChannelOption = in_panel(NETWORK, False)
     reset: ResetOption = in_panel(NETWORK, None)

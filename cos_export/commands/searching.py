@@ -81,7 +81,7 @@ def search(
     weights: WeightsOption = None,
     classes: ClassesOption = None,
     levels: LevelsOption = None,
-    max_pool: MaxPoolOption = MaxPooling.refuse,
+    max_pool: MaxPoolOption = MaxPooling.exact,
     thresholds: ThresholdsOption = "mmse",
     per_channel: PerChannelOption = False,
     reset: ResetOption = None,

@@ -63,8 +63,9 @@ __all__ = [
 class MaxPooling(StrEnum):
     """What to do with max pooling."""
 
-    refuse = "refuse"
+    exact = "exact"
     average = "average"
+    refuse = "refuse"
 
 
 class Firing(StrEnum):
@@ -132,7 +133,10 @@ LevelsOption = Annotated[
 ClassesOption = Annotated[
     int | None, typer.Option(min=2, max=MOST_CLASSES, help="Classes of a zoo network, if not its usual ones.")
 ]
-MaxPoolOption = Annotated[MaxPooling, typer.Option(help="Refuse max pooling, or replace it by average pooling.")]
+MaxPoolOption = Annotated[
+    MaxPooling,
+    typer.Option(help="Compute max pooling exactly, replace it by average pooling, or refuse it."),
+]
 
 ScheduleOption = Annotated[
     Firing,

@@ -128,9 +128,7 @@ def _rectifier(call: Call) -> Converted:
         )
     # Clipping at the bound and then at a higher threshold is clipping at the bound.
     threshold = np.asarray(bound) if given is None else np.minimum(given, bound)
-    name, result = call.builder.neurons(call.name, value, threshold, None)
-    if math.isinf(bound):
-        call.builder.unbounded.add(name)
+    name, result = call.builder.neurons(call.name, value, threshold, None, unbounded=math.isinf(bound))
     if warning is not None:
         return Converted(result, f"IF {name!r}", warning=warning)
     low, high = float(threshold.min()), float(threshold.max())

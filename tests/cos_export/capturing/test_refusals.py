@@ -153,7 +153,7 @@ def test_all_blockers_are_named_at_once():
     model = Net(
         lambda m, x: m.relu2(m.norm(m.pool(m.relu1(x)))),
         relu1=nn.ReLU(),
-        pool=nn.MaxPool2d(2),
+        pool=nn.AdaptiveMaxPool2d(3),
         norm=nn.GroupNorm(2, 4),
         relu2=nn.ReLU(),
     )
