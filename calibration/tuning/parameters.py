@@ -15,6 +15,7 @@ from calibration.tuning.surrogate import differentiable_train
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
 from cos_export.network.graph import Convolution, with_attributes
 from cos_export.network.node_facts import facts, weight_field
+from cos_export.network.wiring import is_wiring
 from cos_export.simulation.neuron import NeuronTensors, channels_last
 from cos_export.simulation.program import Program, is_multiple
 
@@ -53,7 +54,8 @@ class Tuning:
         W      = W_0 + r w,  c = c_0 + r sqrt(n) d  w, d: of the synapse's own shapes   "weight"
 
     with r the root mean square of W_0 and n the inputs that one output of it sums up. A synapse that carries its input
-    on times one number, as a residual's identity path does, stays as it is.
+    on times one number, as a residual's identity path does, stays as it is, and so does what compares entries for a max
+    pooling.
 
     Args:
         program: The network as it is, on its device.
@@ -178,7 +180,7 @@ def _units(program: Program) -> dict[str, dict[str, tuple[Tensor, float]]]:
     tunable = {}
     for name, node in program.network.graph.nodes.items():
         known = facts(node)
-        if known.weights is None:
+        if known.weights is None or is_wiring(node):
             continue
         weight = torch.as_tensor(np.asarray(getattr(node, known.weights))).to(program.device, program.dtype)
         weight = weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight

@@ -100,6 +100,11 @@ class Builder:
         self._unknown += 1
         return Value(shape, (Term(f"?{self._unknown}", shape[0]),))
 
+    @staticmethod
+    def is_unknown(value: Value) -> bool:
+        """Whether a part of `value` is such a stand-in."""
+        return any(term.source.startswith("?") for term in value.terms)
+
     def synapse(self, preferred: str, value: Value, synapse: Synapse) -> tuple[tuple[str, ...], Value]:
         """Adds a synapse that takes `value`, whose pending scale goes into the weights.
 

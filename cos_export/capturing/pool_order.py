@@ -38,9 +38,17 @@ def activate_before_pooling(graph: fx.Graph) -> None:
     """Moves each activation that alone reads a max pooling to where the pooling takes its input."""
     for pool in reversed(list(graph.nodes)):
         if pool.op == "call_function" and str(pool.target).startswith(_POOLS) and pool.all_input_nodes:
+            _forget_unread(pool)
             between = list(_between(pool))
             if between and _is_activation(between[-1]) and not _written_meanwhile(pool, between[-1]):
                 _move_before(pool, between)
+
+
+def _forget_unread(pool: fx.Node) -> None:
+    """Leaves out results of the pooling that nothing reads, such as where the maxima are."""
+    for user in list(pool.users):
+        if user.target is python_operator.getitem and not user.users:
+            pool.graph.erase_node(user)
 
 
 def _between(pool: fx.Node) -> Iterator[fx.Node]:
@@ -58,10 +66,9 @@ def _between(pool: fx.Node) -> Iterator[fx.Node]:
 
 def _passes(node: fx.Node) -> bool:
     if node.target is python_operator.getitem:
-        return node.args[1] == 0
-    return str(node.target).startswith(_PASSING) or (
-        str(node.target) in _DROPOUTS and not named_arguments(node)["train"]
-    )
+        return bool(node.args[1] == 0)
+    name = str(node.target)
+    return name.startswith(_PASSING) or (name in _DROPOUTS and named_arguments(node)["train"] is False)
 
 
 def _is_activation(node: fx.Node) -> bool:

@@ -11,7 +11,7 @@ _ACTIVATION = (
     "use nn.ReLU, or cos_export.QCFS(levels=4), in its place and train (or fine-tune) with it",
 )
 _OTHER_MAXIMUM = (
-    "no neurons stand for this maximum: those of max pooling over one or two axes, amax over space and torch.maximum do",
+    "no neurons stand for this maximum: they do for max pooling over one or two axes, amax over space, torch.maximum",
     "use nn.MaxPool1d, nn.MaxPool2d, x.amax((2, 3)) or torch.maximum(a, b)",
 )
 _NORM = (

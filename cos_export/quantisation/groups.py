@@ -1,7 +1,8 @@
 """Which wires must share a scale: integers that are added must mean the same.
 
 A wire from the Input carries multiples of the input's scale, one from a spiking layer unit spikes, and one from a
-synapse multiples of a scale that is free to choose. Flatten and SumPool2d hand on the scale of their input.
+synapse multiples of a scale that is free to choose. Flatten, SumPool2d and synapses that pick entries hand on the scale
+of their input.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import Pooling, Shape, successors, with_attributes
 from cos_export.network.node_facts import facts, weight_field
+from cos_export.network.wiring import picks_entries
 
-__all__ = ["Group", "fold_averages", "free_name", "groups", "with_carriers"]
+__all__ = ["Group", "fold_averages", "free_name", "groups", "has_own_scale", "with_carriers"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def groups(network: SpikingNetwork) -> list[Group]:
     for name in network.order:
         for source in network.predecessors[name]:
             if not _fixed(network, source):
-                out = ("out" if facts(nodes[source]).weighted else "in", source)
+                out = ("out" if has_own_scale(nodes[source]) else "in", source)
                 parent[find(("in", name))] = find(out)
     members: dict[tuple[str, str], list[str]] = {}
     for name in network.order:
@@ -71,7 +73,7 @@ def groups(network: SpikingNetwork) -> list[Group]:
             members.setdefault(find(("in", name)), []).append(name)
     producers: dict[tuple[str, str], list[str]] = {}
     for name in network.order:
-        if facts(nodes[name]).weighted:
+        if has_own_scale(nodes[name]):
             producers.setdefault(find(("out", name)), []).append(name)
             if find(("out", name)) == find(("in", name)):
                 raise NetworkError(
@@ -90,6 +92,11 @@ def groups(network: SpikingNetwork) -> list[Group]:
         )
         for key, readers in members.items()
     ]
+
+
+def has_own_scale(node: nir.NIRNode) -> bool:
+    """Whether what a node sends is counted in a scale that is free to choose."""
+    return facts(node).weighted and not picks_entries(node)
 
 
 def _fixed(network: SpikingNetwork, name: str) -> bool:

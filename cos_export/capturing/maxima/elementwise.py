@@ -17,8 +17,8 @@ __all__ = ["larger"]
 def larger(builder: Builder, name: str, value: Value, other: Value, direction: int) -> Value:
     """The larger of two values: max(a, b) = a + relu(b - a), min(a, b) = a - relu(a - b).
 
-    The neurons' threshold is the most that the difference can be. Where both values have one scale, it is exact in whole
-    spikes, as a pooling is; where they differ, it is rounded to a T-th of the threshold.
+    The neurons' threshold is the most that the difference can be. Where both values have one scale, it is exact in
+    whole spikes, as a pooling is; where they differ, it is rounded to a T-th of the threshold.
 
     Args:
         builder: Gets the neurons.
@@ -30,10 +30,13 @@ def larger(builder: Builder, name: str, value: Value, other: Value, direction: i
     Raises:
         Unsupported: A value is another one.
     """
+    if builder.is_unknown(value) or builder.is_unknown(other):
+        return builder.unknown(value.shape)
     pairs = [(count, term) for each in (value, other) for count, term in builder.counts.of(each)]
     if any(vector(term.scale, 1 if isinstance(term.scale, float) else term.channels).min() < 0 for _, term in pairs):
         raise Unsupported(
-            "it compares values that were multiplied by a negative number", "multiply after it, or take the other extreme"
+            "it compares values that were multiplied by a negative number",
+            "multiply after it, or take the other extreme",
         )
     levels = {count.levels for count, _ in pairs}
     most = [_most(builder, each) for each in (value, other)]
@@ -46,7 +49,12 @@ def larger(builder: Builder, name: str, value: Value, other: Value, direction: i
         levels.pop() if len(levels) == 1 and bool((most[0] == most[1]).all()) else None,
         unbounded=any(count.unbounded for count, _ in pairs),
     )
-    return value.plus(_divided(excess.times(direction), 1.0 / bound))
+    result = value.plus(_divided(excess.times(direction), 1.0 / bound))
+    alike = {replace(term, source="") for term in value.terms} == {replace(t, source="") for t in other.terms}
+    if alike and len(pairs) == 2:
+        sources = (*pairs[0][0].sources, excess.terms[0].source)
+        builder.counts.add(replace(pairs[0][0], sources=sources))
+    return result
 
 
 def _most(builder: Builder, value: Value) -> DoubleArray:

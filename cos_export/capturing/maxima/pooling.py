@@ -55,9 +55,7 @@ class Windows:
         """Whether one reaches beyond a map of these sizes."""
         ends = [
             s * (count - 1) - p + d * (k - 1)
-            for k, s, p, d, count in zip(
-                self.kernel, self.stride, self.padding, self.dilation, self.count, strict=True
-            )
+            for k, s, p, d, count in zip(self.kernel, self.stride, self.padding, self.dilation, self.count, strict=True)
         ]
         return any(self.padding) or any(end >= size for end, size in zip(ends, sizes, strict=True))
 
@@ -76,6 +74,8 @@ def pooled(builder: Builder, name: str, value: Value, windows: Windows, directio
         Unsupported: The value is another one, or padding would count.
     """
     shape = (value.channels, *windows.count)
+    if builder.is_unknown(value):
+        return builder.unknown(shape)
     terms: list[Term] = []
     for count, term in builder.counts.of(value):
         sign = _signs(term, direction)
@@ -98,7 +98,8 @@ def _signs(term: Term, direction: int) -> DoubleArray:
     signs[picks[used]] = wanted[used]
     if (signs[picks[used]] != wanted[used]).any():
         raise Unsupported(
-            "it takes the maximum of a channel and the minimum of the same channel", "pool before the channels are copied"
+            "it takes the maximum of a channel and the minimum of the same channel",
+            "pool before the channels are copied",
         )
     return signs
 

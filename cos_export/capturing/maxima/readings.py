@@ -17,7 +17,7 @@ __all__ = ["Reading", "pooling_of_one", "reading_synapse"]
 
 @dataclass(frozen=True)
 class Reading:
-    """One entry of a map for each position, and 0 where that lies outside of the map:
+    """One entry of a map for each position, and 0 where that lies outside of the map.
 
         value[i] = source[first + step * i]        along each axis
 

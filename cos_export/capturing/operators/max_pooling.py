@@ -68,6 +68,11 @@ def _minimum(call: Call) -> Converted:
 
 def _larger(call: Call, direction: int) -> Converted:
     _check_exact(call)
+    if not all(isinstance(call.arguments[key], Value) for key in ("self", "other")):
+        raise Unsupported(
+            "it compares what depends on the input with a constant",
+            "use nn.Hardtanh(0, b) for a bound b, and nn.ReLU for 0",
+        )
     value, other = call.signal("self"), call.signal("other")
     if value.shape != other.shape:
         raise Unsupported(
@@ -130,7 +135,7 @@ def _check_exact(call: Call) -> None:
     if call.options.max_pool == "refuse":
         raise Unsupported(
             'max pooling is to be refused (max_pool="refuse", on the command line --max-pool refuse)',
-            'leave that option out for neurons that compute it exactly, or use average pooling',
+            "leave that option out for neurons that compute it exactly, or use average pooling",
         )
     if call.options.max_pool == "average":
         raise Unsupported(

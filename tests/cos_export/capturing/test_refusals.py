@@ -78,8 +78,7 @@ def test_a_functional_activation_is_found_at_its_line():
 
 
 REFUSED = {
-    "max pooling": (lambda m, x: F.max_pool2d(x, 2), "max_pool2d", "average pooling"),
-    "adaptive max pooling": (lambda m, x: F.adaptive_max_pool2d(x, 1), "adaptive_max_pool2d", "average pooling"),
+    "adaptive max pooling": (lambda m, x: F.adaptive_max_pool2d(x, 3), "adaptive_max_pool2d", "divides"),
     "layer norm": (lambda m, x: F.layer_norm(x, (8, 8)), "layer_norm", "BatchNorm"),
     "group norm": (lambda m, x: F.group_norm(x, 2), "group_norm", "BatchNorm"),
     "softmax": (lambda m, x: F.softmax(x, 1), "softmax", "remove it"),
@@ -143,10 +142,10 @@ def test_linear_along_the_last_axis_of_an_image():
     assert "flatten" in finding.fix
 
 
-def test_max_pooling_in_a_nested_module():
-    finding = one(Net(lambda m, x: m.features(x), features=nn.Sequential(nn.Sequential(nn.MaxPool2d(2)))))
+def test_an_operation_in_a_nested_module():
+    finding = one(Net(lambda m, x: m.features(x), features=nn.Sequential(nn.Sequential(nn.AdaptiveMaxPool2d(3)))))
     assert finding.module == "features.0.0"
-    assert str(finding).startswith("features.0.0: max_pool2d: the maximum")
+    assert str(finding).startswith("features.0.0: adaptive_max_pool2d: its windows")
 
 
 def test_all_blockers_are_named_at_once():

@@ -77,13 +77,12 @@ def test_resnet_with_the_pool_averaged():
     assert len(prove_relu(ResNet(), SHAPE, max_pool="average").layers) == 16
 
 
-def test_resnet_as_it_is_has_its_padded_pool_and_its_relus_in_the_way():
+def test_resnet_as_it_is_needs_thresholds_and_no_more():
     result = check_model(ResNet(padding=1), torch.rand(1, *SHAPE))
-    assert [f.op for f in result.blockers].count("max_pool2d") == 1
-    assert {f.op for f in result.blockers} == {"relu_", "max_pool2d"}
-    assert len(result.blockers) == 17
-    (pool,) = check_model(ResNet(padding=1), torch.rand(1, *SHAPE), assume_thresholds=True, max_pool="average").blockers
-    assert pool.module == "maxpool"
+    assert [f.op for f in result.blockers] == ["relu_"] * 16
+    # Four rounds for a window of 3 x 3, two along each axis.
+    assert len(prove_relu(ResNet(padding=1), SHAPE, per_channel=True).layers) == 16 + 4
+    assert len(prove_relu(ResNet(padding=1), SHAPE, max_pool="average").layers) == 16
 
 
 # --- VGG-19 -------------------------------------------------------------------------------------------
@@ -101,7 +100,8 @@ def vgg19(pool):
 
 
 def test_vgg19():
-    assert len(prove_relu(vgg19(nn.AvgPool2d), (3, 32, 32)).layers) == 18
+    # Eighteen activations, and two rounds of differences for each of the five pools.
+    assert len(prove_relu(vgg19(nn.MaxPool2d), (3, 32, 32)).layers) == 18 + 2 * 5
     result = check_model(vgg19(nn.MaxPool2d), torch.rand(1, 3, 32, 32), assume_thresholds=True, max_pool="average")
     assert result.passed
     assert sum("max pooling" in f.warning for f in result.warnings) == 5
@@ -125,9 +125,12 @@ class DenseLayer(nn.Module):
 
 
 class DenseNet(nn.Module):
-    def __init__(self, layers=(3, 4), growth=4, width=6):
+    def __init__(self, layers=(3, 4), growth=4, width=6, pooled=False):
         super().__init__()
         self.stem, self.blocks, self.transitions = nn.Conv2d(3, width, 3, padding=1, bias=False), nn.ModuleList(), None
+        if pooled:
+            norm = [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            self.stem = nn.Sequential(self.stem, *norm, nn.MaxPool2d(3, 2, 1))
         self.transitions = nn.ModuleList()
         for count in layers:
             self.blocks.append(nn.ModuleList(DenseLayer(width + i * growth, growth) for i in range(count)))
@@ -150,6 +153,11 @@ class DenseNet(nn.Module):
 def test_densenet():
     network = prove_relu(DenseNet(), SHAPE, per_channel=True)
     assert len(network.layers) == 2 * 7 + 2 + 1
+
+
+def test_densenet_with_the_pool_of_its_stem():
+    # The joined features are a sum of the pool's terms and of what each layer adds.
+    assert len(prove_relu(DenseNet((2, 2), pooled=True), SHAPE, per_channel=True).layers) == 2 * 4 + 2 + 1 + 1 + 4
 
 
 def test_densenet_stays_of_reasonable_size():
@@ -182,13 +190,14 @@ class Fire(nn.Module):
 
 
 def test_squeezenet():
-    stem = [nn.Conv2d(3, 6, 3, 2), nn.ReLU(inplace=True), nn.AvgPool2d(2)]
+    stem = [nn.Conv2d(3, 6, 3, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, ceil_mode=True)]
     last = [nn.Dropout(), nn.Conv2d(12, 3, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten()]
-    model = nn.Sequential(*stem, Fire(6, 3, 4), Fire(8, 3, 6), *last)
-    model[6].bias.data.fill_(0.1)
+    fires = nn.Sequential(Fire(6, 3, 4), nn.MaxPool2d(3, 2, ceil_mode=True), Fire(8, 3, 6))
+    model = nn.Sequential(*stem, *fires, *last)
+    model[7].bias.data.fill_(0.1)
     network = prove_relu(model, SHAPE)
     # Each expansion is read part by part: nothing is spent on the joins.
-    assert not any(name.endswith("placed") and "expand" in name for name in network.graph.nodes if "7" not in name)
+    assert not any(name.endswith("placed") and "expand" in name for name in network.graph.nodes if "8" not in name)
 
 
 def test_inception():
@@ -198,20 +207,57 @@ def test_inception():
         return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False), *norm)
 
     class Block(nn.Module):
-        def __init__(self, inputs):
+        def __init__(self, inputs, pool=F.avg_pool2d):
             super().__init__()
+            self.pool = pool
             self.b1 = conv_norm(inputs, 3, 1)
             self.b2 = nn.Sequential(conv_norm(inputs, 3, 1), conv_norm(3, 4, 3))
             self.b3 = nn.Sequential(conv_norm(inputs, 2, 1), uneven(2, 3, (1, 7)), uneven(3, 3, (7, 1)))
             self.b4 = conv_norm(inputs, 2, 1)
 
         def forward(self, x):
-            pooled = F.avg_pool2d(x, kernel_size=3, stride=1, padding=1)
+            pooled = self.pool(x, kernel_size=3, stride=1, padding=1)
             return torch.cat([self.b1(x), self.b2(x), self.b3(x), self.b4(pooled)], 1)
 
-    blocks = nn.Sequential(Block(5), Block(12), nn.AvgPool2d(3, 2), Block(12))
+    # GoogLeNet takes the maximum in its blocks, Inception-v3 the average; between them both pool the joined parts.
+    blocks = nn.Sequential(Block(5), Block(12, F.max_pool2d), nn.MaxPool2d(3, 2), Block(12))
     model = nn.Sequential(conv_norm(3, 5), blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 3))
     prove_relu(model, SHAPE, per_channel=True)
+
+
+# --- AlexNet, M5 --------------------------------------------------------------------------------------
+
+
+def test_alexnet():
+    def block(inputs, outputs, kernel, stride=1):
+        return [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.ReLU(inplace=True)]
+
+    features = nn.Sequential(
+        *[*block(3, 4, 5, 2), nn.MaxPool2d(3, 2), *block(4, 6, 5), nn.MaxPool2d(3, 2)],
+        *[*block(6, 8, 3), *block(8, 6, 3), nn.MaxPool2d(3, 2), nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten()],
+    )
+    classifier = nn.Sequential(nn.Dropout(), nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(8, 3))
+    network = prove_relu(nn.Sequential(features, classifier), (3, 33, 33))
+    assert len(network.layers) == 5 + 3 * 4
+
+
+def test_m5_over_one_axis():
+    def block(inputs, outputs, kernel, stride=1):
+        return [nn.Conv1d(inputs, outputs, kernel, stride), nn.BatchNorm1d(outputs), nn.ReLU(), nn.MaxPool1d(4)]
+
+    class M5(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features = nn.Sequential(*block(1, 4, 16, 4), *block(4, 4, 3), *block(4, 6, 3))
+            self.fc1 = nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = self.features(x)
+            x = F.avg_pool1d(x, x.shape[-1])
+            return self.fc1(x.flatten(1))
+
+    network = prove_relu(M5(), (1, 1000))
+    assert len(network.layers) == 3 + 3 * 2
 
 
 # --- ShuffleNet ---------------------------------------------------------------------------------------
