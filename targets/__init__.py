@@ -20,6 +20,7 @@ _TARGETS: Mapping[str, str] = {
     "pytorch": "targets.pytorch:PyTorchTarget",
     "onnxruntime": "targets.onnxruntime:OnnxRuntimeTarget",
     "lava": "targets.lava:LavaTarget",
+    "c": "targets.c:CTarget",
 }
 
 

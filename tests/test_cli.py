@@ -436,12 +436,12 @@ def test_a_network_and_its_bundle_are_analysed(bundle: Path, tmp_path: Path) -> 
 def test_targets_are_listed() -> None:
     done = run("targets", "--json")
     document = json.loads(done.stdout)
-    assert done.returncode == 0 and list(document) == ["pytorch", "onnxruntime", "lava"]
+    assert done.returncode == 0 and list(document) == ["pytorch", "onnxruntime", "lava", "c"]
     assert document["onnxruntime"]["ready"] and document["onnxruntime"]["version"].startswith("onnxruntime")
 
 
 def test_help_has_an_example_for_every_command() -> None:
-    listed = "convert-and-export calibrate check verify run search analyze offsets report train targets"
+    listed = "convert-and-export calibrate check verify run search analyze offsets report train code targets"
     for command in listed.split():
         done = run(command, "--help")
         assert done.returncode == 0 and f"cos-export {command}" in " ".join(done.stdout.split()), command

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
+
+import cos_export as ce
+from cos_export import zoo
+from cos_export.c_code.writer import write_c
+from targets.c import CTarget
+from targets.c.compiler import find
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -18,3 +26,22 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "6,400 neurons in 5 layers" in said and "0 local violations: passed" in said
     assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+@pytest.mark.skipif(not CTarget().available().ready, reason="no C compiler is installed")
+def test_the_c_program_classifies_as_the_network_does(tmp_path: Path) -> None:
+    train, test = ce.load_dataset("digits", "train"), ce.load_dataset("digits", "test")
+    model = zoo.build("digits")
+    zoo.load_weights(model, zoo.weights_path("digits"))
+    network = ce.quantise(ce.capture(model, test.images[:1]), train.images[:64], steps=4)
+    pixels = np.rint(255 * test.images[:20]).astype(np.uint8)
+    bundle = ce.export(network, tmp_path / "digits", 4, golden=pixels)
+    written = write_c(bundle, tmp_path / "code")
+    assert written.source.table_bytes < 2**17 - 2**13  # 128 KiB of flash, with room for the instructions
+    sources = [EXAMPLES / "c" / "main.c", written.folder / "digits.c"]
+    find().compile(sources, tmp_path / "classify", ["-O1", "-Werror", f"-I{written.folder}"])
+    lines = "\n".join(" ".join(map(str, image.ravel())) for image in pixels)
+    said = subprocess.run([tmp_path / "classify"], input=lines, capture_output=True, text=True, check=True).stdout
+    classes = np.array([line.split() for line in said.splitlines()], int)
+    np.testing.assert_array_equal(classes.T, bundle.golden.trace.logits.argmax(-1))
+    assert (classes[:, -1] == test.labels[:20]).mean() > 0.9

@@ -1,4 +1,4 @@
-"""Puts a bundle in place whole or not at all, and takes nothing away but an earlier bundle."""
+"""Puts a folder in place whole or not at all, and takes nothing away but an earlier one of its kind."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from cos_export.bundle.manifest import MANIFEST
@@ -16,24 +17,54 @@ from cos_export.errors import InputError, StorageError
 from cos_export.reading.json_file import read_json
 from cos_export.storage import existing_ancestor, flush, resolved, storage_error
 
-__all__ = ["check_destination", "replacing_folder"]
+__all__ = ["BUNDLE", "FolderKind", "check_destination", "replacing_folder"]
 
 _NEW, _EARLIER = "new", "earlier"
-"""The two folders of a draft: the bundle to come, and the one that it replaces."""
+"""The two folders of a draft: the one to come, and that which it replaces."""
 
 _AT_WORKING_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _NAMED = 3
 
 
-def check_destination(path: str | os.PathLike[str]) -> Path:
-    """Refuses a place where a bundle cannot be put, or only by taking away what is not part of an earlier one.
+@dataclass(frozen=True)
+class FolderKind:
+    """What a folder is that may be replaced.
 
-    If a process was killed while it replaced the bundle there, its draft is removed, and the earlier bundle is put
+    Attributes:
+        what: What it is called in messages.
+        listed: The names of all files that such a folder may hold, read from the folder; none if it is not one.
+    """
+
+    what: str
+    listed: Callable[[Path], set[str]]
+
+
+def _listed_in_manifest(folder: Path) -> set[str]:
+    """The names that the manifest of a bundle of any version lists, with its own; none if there is no such manifest."""
+    try:
+        manifest = read_json(folder / MANIFEST, links=False)
+    except InputError:
+        return set()
+    if not isinstance(manifest, dict) or not str(manifest.get("format", "")).startswith("cos-export-bundle/"):
+        return set()
+    files = manifest.get("files")
+    return {MANIFEST, *(files if isinstance(files, dict) else ())}
+
+
+BUNDLE = FolderKind("bundle", _listed_in_manifest)
+"""The folder that an export writes."""
+
+
+def check_destination(path: str | os.PathLike[str], kind: FolderKind = BUNDLE) -> Path:
+    """Refuses a place where a folder cannot be put, or only by taking away what is not part of an earlier one.
+
+    If a process was killed while it replaced the folder there, its draft is removed, and the earlier one is put
     back where the kill came between the two.
 
     Args:
-        path: Where the bundle is to be. A symbolic link is followed, and stays a link.
+        path: Where the folder is to be. A symbolic link is followed, and stays a link.
+        kind: What it is, and an earlier one there.
 
     Returns:
         The absolute path, without links.
@@ -46,7 +77,7 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
     if Path.cwd().is_relative_to(destination):
         raise InputError(
             f"{str(path)!r} is the folder that this command runs in, or holds it, and is not to be replaced. "
-            f"Name a folder for the bundle, as {Path(path) / 'bundle'}."
+            f"Name a folder for the {kind.what}, as {Path(path) / kind.what}."
         )
     _recover(destination)
     if not os.path.lexists(destination):
@@ -57,21 +88,21 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
             raise InputError(f"{path} cannot be written: the folder {above} may not be written.")
         return destination
     if not destination.is_dir():
-        raise InputError(f"{path} is a file. Name a folder for the bundle.")
+        raise InputError(f"{path} is a file. Name a folder for the {kind.what}.")
     if destination.is_mount():
         raise InputError(
             f"{path} is a mount point, which cannot be replaced in one step. Name a folder in it, as "
-            f"{Path(path) / 'bundle'}."
+            f"{Path(path) / kind.what}."
         )
     for folder in (destination, destination.parent):
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise InputError(f"{path} cannot be replaced: the folder {folder} may not be read or written.")
-    _check_holds_a_bundle_alone(destination, path)
+    _check_holds_its_kind_alone(destination, path, kind)
     return destination
 
 
 @contextmanager
-def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing_folder(path: str | os.PathLike[str], kind: FolderKind = BUNDLE) -> Iterator[Path]:
     """A folder beside `path` that takes its place when the block ends, and vanishes if it fails.
 
     The two are exchanged in one step where the system can (Linux), and whoever else writes to `path` comes before or
@@ -81,7 +112,7 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         InputError: As `check_destination`.
         StorageError: The disk is full, or failed.
     """
-    destination = check_destination(path)
+    destination = check_destination(path, kind)
     with ExitStack() as stack:
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
@@ -100,13 +131,13 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 flush(file)
             flush(new)
             with locked(destination.parent):
-                _take_place(new, destination, draft / _EARLIER)
+                _take_place(new, destination, draft / _EARLIER, kind)
             flush(destination.parent)
         except OSError as error:
             raise storage_error(path, error) from error
 
 
-def _take_place(new: Path, destination: Path, earlier: Path) -> None:
+def _take_place(new: Path, destination: Path, earlier: Path, kind: FolderKind) -> None:
     if not os.path.lexists(destination):
         new.rename(destination)
         return
@@ -119,7 +150,7 @@ def _take_place(new: Path, destination: Path, earlier: Path) -> None:
                 earlier.rename(destination)
             raise
     try:
-        _check_holds_a_bundle_alone(earlier, destination)
+        _check_holds_its_kind_alone(earlier, destination, kind)
     except InputError:
         # Somebody has put a file there since it was checked.
         destination.rename(new)
@@ -156,27 +187,15 @@ def _recover(destination: Path) -> None:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _check_holds_a_bundle_alone(folder: Path, path: str | os.PathLike[str]) -> None:
-    listed = _listed(folder)
+def _check_holds_its_kind_alone(folder: Path, path: str | os.PathLike[str], kind: FolderKind) -> None:
+    listed = kind.listed(folder)
     foreign = sorted(
         entry.name for entry in folder.iterdir() if entry.name not in listed or entry.is_symlink() or entry.is_dir()
     )
     if foreign:
         more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
-        what = "not part of the bundle there" if listed else "not a bundle"
+        what = f"not part of the {kind.what} there" if listed else f"not a {kind.what}"
         raise InputError(
             f"{path} holds what is {what}, and will not be replaced: {', '.join(foreign[:_NAMED])}{more}. "
             "Name another folder, or move that away."
         )
-
-
-def _listed(folder: Path) -> set[str]:
-    """The names that the manifest of a bundle of any version lists, with its own; none if there is no such manifest."""
-    try:
-        manifest = read_json(folder / MANIFEST, links=False)
-    except InputError:
-        return set()
-    if not isinstance(manifest, dict) or not str(manifest.get("format", "")).startswith("cos-export-bundle/"):
-        return set()
-    files = manifest.get("files")
-    return {MANIFEST, *(files if isinstance(files, dict) else ())}

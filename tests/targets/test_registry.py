@@ -10,7 +10,7 @@ from targets.pytorch import PyTorchTarget
 
 
 def test_names():
-    assert targets.names() == ("pytorch", "onnxruntime", "lava")
+    assert targets.names() == ("pytorch", "onnxruntime", "lava", "c")
 
 
 def test_get_makes_the_target_with_its_options():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import random_networks as build
 import torch
 
 from calibration.tuning.parameters import Tuning
+from cos_export.c_code import c_source
+from cos_export.c_code.plan import plan_of
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.network.fields import check_fields
@@ -104,6 +107,20 @@ def test_in_integers_every_weight_is_one(name: str) -> None:
         if field is not None:
             weights = np.asarray(getattr(node, field))
             assert np.array_equal(weights, np.rint(weights)) and np.abs(weights).max() <= 128
+
+
+@pytest.mark.parametrize("schedule", ["synchronous", "layerwise"])
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_in_integers_it_is_written_as_c_or_refused_with_its_name(name: str, schedule: Any) -> None:
+    network, images = example(name)
+    if name == "AvgPool2d":  # quantising makes sums of it
+        coding = quantise(network, images, device="cpu").quantisation
+        with pytest.raises(NetworkError, match="Node 'avgpool2d2': a node of type AvgPool2d"):
+            plan_of(replace(network, quantisation=coding))
+    whole = replace(quantise(network, images, device="cpu"), schedule=schedule)
+    source = c_source(whole, 3, "network")
+    for layer in whole.layers:
+        assert f"/* Layer {layer}. */" in source.code
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
