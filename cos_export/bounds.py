@@ -9,11 +9,13 @@ from cos_export.reading.limits import MAX_STEPS
 
 __all__ = [
     "LARGEST_SEED",
+    "LEAST_OPSET",
     "MAX_STEPS",
     "MOST_BATCH",
     "MOST_CLASSES",
     "MOST_EXTRA_STEPS",
     "MOST_LEVELS",
+    "MOST_OPSET",
     "MOST_PIXELS",
     "MOST_ROUNDS",
     "MOST_SAMPLES",
@@ -46,3 +48,9 @@ MOST_SHIFT = 2**14
 
 MOST_PIXELS = 2**26
 """Numbers of one image that is made up as an example, 256 MiB of float32."""
+
+LEAST_OPSET = 13
+"""Of ONNX: the first in which every operator takes what it takes in all later ones, axes as inputs for one."""
+
+MOST_OPSET = 23
+"""Of ONNX: the last that is tested; its graphs need ONNX Runtime 1.23 or later."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cos_export.atomic_file import atomic_write
+from cos_export.bounds import LEAST_OPSET, MOST_OPSET
 from cos_export.bundle.folder import Bundle, sha256_of
 from cos_export.bundle.golden import Golden, write_golden
 from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, check_manifest, check_metrics
@@ -30,6 +31,7 @@ from cos_export.network import SpikingNetwork, check_images, check_network, chec
 from cos_export.nir_file import write_nir
 from cos_export.nir_file.type_check import TypeCheckNotice, type_check_note
 from cos_export.onnx_file import write_onnx
+from cos_export.onnx_file.builder import MAX_BYTES, OPSET
 from cos_export.parity.verification import ParityResult, verify
 from cos_export.progress import Progress, silent
 from cos_export.quantisation import loihi_report
@@ -37,6 +39,7 @@ from cos_export.reading.json_file import parse_json
 from cos_export.report import parity_summary, render_report, report_document
 from cos_export.simulation import PerSampleCalibration, simulate
 from cos_export.version import __version__
+from cos_export.whole_number import whole_number
 
 __all__ = ["export", "export_and_verify"]
 
@@ -54,6 +57,8 @@ def export(
     metrics: Mapping[str, Any] | None = None,
     strip_v_reset: bool = False,
     device: str = "auto",
+    opset: int = OPSET,
+    external_above: int = MAX_BYTES,
     progress: Progress = silent,
 ) -> Bundle:
     """Writes a bundle: `export_and_verify` without targets."""
@@ -67,6 +72,8 @@ def export(
         metrics=metrics,
         strip_v_reset=strip_v_reset,
         device=device,
+        opset=opset,
+        external_above=external_above,
         progress=progress,
     )
     return bundle
@@ -84,6 +91,8 @@ def export_and_verify(
     strip_v_reset: bool = False,
     targets: Sequence[Target] = (),
     device: str = "auto",
+    opset: int = OPSET,
+    external_above: int = MAX_BYTES,
     progress: Progress = silent,
 ) -> tuple[Bundle, ParityResult | None]:
     """Writes a bundle: model.nir, model.onnx, golden.npz, report.html and manifest.json.
@@ -104,6 +113,8 @@ def export_and_verify(
         strip_v_reset: Leave the `v_reset` fields out of model.nir, on which readers of nir 1.0.4 and older fail.
         targets: Where to verify.
         device: Where the reference runs.
+        opset: Of ONNX, from 13 to 23.
+        external_above: Bytes of arrays that an ONNX file may hold; of more, they lie in a file beside it.
         progress: Told as it goes on.
 
     Returns:
@@ -114,6 +125,7 @@ def export_and_verify(
         NetworkError: In a network of integers, a range does not fit; the message names the layer.
     """
     check_network(network)
+    whole_number("The opset", opset, LEAST_OPSET, MOST_OPSET)
     destination = check_destination(path)
     check_metrics(metrics or {})
     network = with_normalisation_of(network, golden)
@@ -143,7 +155,14 @@ def export_and_verify(
         progress("writing the bundle", 0, 4)
         refused = write_nir(network, staging / "model.nir", strip_v_reset=strip_v_reset)
         progress("writing the bundle", 1, 4)
-        write_onnx(network, staging / "model.onnx", steps, per_sample=calibration is not None)
+        write_onnx(
+            network,
+            staging / "model.onnx",
+            steps,
+            per_sample=calibration is not None,
+            opset=opset,
+            external_above=external_above,
+        )
         progress("writing the bundle", 2, 4)
         write_golden(staging / "golden.npz", Golden(images, reference, classes))
         progress("writing the bundle", 3, 4)

@@ -163,6 +163,8 @@ class OnnxRuntimeTarget:
         options.intra_op_num_threads = self.threads or 0
         # Level 2 warns of each initializer that a run may override, which are meant to be so.
         options.log_severity_level = 3
+        # Where arrays are that have no room in the graph; `read_onnx` lets no other file be read.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         providers = [(provider, _EXACT.get(provider, {})) for provider in self.providers]
         try:
             model = read_onnx(path)

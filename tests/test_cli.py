@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from command_line import run
 from safetensors import safe_open
@@ -81,10 +82,11 @@ def test_a_users_own_network_and_data(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", images=rng.random((40, 1, 8, 8), np.float32), labels=rng.integers(0, 10, 40))
     done = run(
         *("convert-and-export", "mine:good", "--data", "data.npz", "--steps", "3", "--golden", "8"),
-        *("--targets", "onnxruntime,pytorch", "--out", "out", "--json"),
+        *("--targets", "onnxruntime,pytorch", "--out", "out", "--opset", "17", "--json"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr + done.stdout
+    assert onnx.load(tmp_path / "out" / "model.onnx").opset_import[0].version == 17
     metrics = json.loads(done.stdout)["metrics"]
     counts = (metrics["calibration_samples"], metrics["selection"]["samples"], metrics["samples"])
     assert counts == (16, 4, 20), "the three parts must not overlap"

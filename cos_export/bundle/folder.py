@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cos_export.bundle.golden import Golden, read_golden
-from cos_export.bundle.manifest import MANIFEST, read_manifest
+from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, read_manifest
 from cos_export.datasets import Normalisation
 from cos_export.errors import BundleError, InputError
 from cos_export.network import SpikingNetwork
@@ -57,6 +57,11 @@ class Bundle:
     def steps(self) -> int:
         """T of the ONNX graph and of the golden run."""
         return int(self.manifest["num_timesteps"])
+
+    @property
+    def rounds_logits_once(self) -> bool:
+        """Whether the recorded logits of a network of integers are one product of an exact sum, as they are now."""
+        return bool(self.manifest.get("format", BUNDLE_FORMAT) == BUNDLE_FORMAT)
 
     @cached_property
     def network(self) -> SpikingNetwork:

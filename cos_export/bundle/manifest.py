@@ -26,19 +26,20 @@ from cos_export.reading.limits import MAX_DIMENSIONS, MAX_ONNX, MAX_STEPS
 __all__ = ["BUNDLE_FORMAT", "BUNDLE_FORMATS", "MANIFEST", "OPTIONAL_FILES", "REQUIRED_FILES"]
 __all__ += ["check_manifest", "check_metrics", "read_manifest"]
 
-BUNDLE_FORMAT = "cos-export-bundle/2"
+BUNDLE_FORMAT = "cos-export-bundle/3"
 """What manifest.json calls the format that is written."""
 
-BUNDLE_FORMATS = ("cos-export-bundle/1", "cos-export-bundle/2")
-"""The formats that are read. The first had no record of the calibration method, and one T for two."""
+BUNDLE_FORMATS = ("cos-export-bundle/1", "cos-export-bundle/2", BUNDLE_FORMAT)
+"""The formats that are read. The first had no record of the calibration method, and one T for two. Up to the second,
+logits of integers were divided by t and then multiplied by their scale, which rounds twice."""
 
 MANIFEST = "manifest.json"
 
 REQUIRED_FILES = ("golden.npz", "model.nir", "model.onnx", "report.html")
 """What every bundle holds beside its manifest."""
 
-OPTIONAL_FILES = ("model_step.onnx",)
-"""What a bundle may hold beside it."""
+OPTIONAL_FILES = ("model_step.onnx", "model.onnx.data", "model_step.onnx.data")
+"""What a bundle may hold beside it: arrays that have no room in an ONNX graph lie in the file called `.data`."""
 
 _LISTED = 5
 """Faults of a manifest that a message names."""
@@ -166,7 +167,7 @@ class Normalisation(_Entry):
 class Manifest(_Entry):
     """manifest.json."""
 
-    format: Literal["cos-export-bundle/1", "cos-export-bundle/2"]
+    format: Literal["cos-export-bundle/1", "cos-export-bundle/2", "cos-export-bundle/3"]
     num_timesteps: Steps
     rho: Extra
     total_timesteps: Count
@@ -206,8 +207,8 @@ class Manifest(_Entry):
         if any(entry.bytes > MAX_ONNX for name, entry in self.files.items() if name.endswith(".onnx")):
             raise ValueError(f"files lists an ONNX graph of more than {MAX_ONNX:,} bytes")
         unsaid = {"calibration", "calibrated_timesteps"} - self.model_fields_set
-        if unsaid and self.format == BUNDLE_FORMAT:
-            raise ValueError(f"{', '.join(sorted(unsaid))}: Field required in {BUNDLE_FORMAT}, or null")
+        if unsaid and self.format != BUNDLE_FORMATS[0]:
+            raise ValueError(f"{', '.join(sorted(unsaid))}: Field required in {self.format}, or null")
         if self.calibration is not None and not isinstance(self.calibration.get("name"), str):
             raise ValueError("calibration lacks its name")
         return self

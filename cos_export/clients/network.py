@@ -250,8 +250,11 @@ def rounded(images: Tensor, integers: InputIntegers) -> Tensor:
     return torch.round(images.to(torch.float32) * gain).clamp_(integers.minimum, integers.maximum)
 
 
-def mean_readout(outputs: Tensor, scale: float) -> Tensor:
-    """The mean of the first t outputs for t = 1..steps, times `scale`: (steps, batch, classes)."""
-    count = torch.arange(1, len(outputs) + 1, device=outputs.device, dtype=outputs.dtype)
-    mean = outputs.cumsum(0) / count.reshape(-1, *[1] * (outputs.ndim - 1))
-    return mean if scale == 1.0 else mean * scale
+def mean_readout(outputs: Tensor, scale: float | None) -> Tensor:
+    """The mean of the first t outputs for t = 1..steps: (steps, batch, classes).
+
+    Of integers the sum is exact, and one product with float32(scale / t) makes logits of it.
+    """
+    steps = torch.arange(1, len(outputs) + 1, device=outputs.device, dtype=torch.float64)
+    steps, sums = steps.reshape(-1, *[1] * (outputs.ndim - 1)), outputs.cumsum(0)
+    return sums / steps.to(sums.dtype) if scale is None else sums * (scale / steps).to(sums.dtype)

@@ -91,7 +91,7 @@ class NirGraph:
         layerwise: Whether a layer adds up all T steps of its input before it fires.
         encoding: What the Input sends.
         integers: How images are rounded, in a network of integers; else None.
-        readout_scale: What the mean of the readout is multiplied by.
+        readout_scale: What 1 stands for at the Output of a network of integers; else None.
     """
 
     nodes: Mapping[str, Mapping[str, Any]]
@@ -102,7 +102,7 @@ class NirGraph:
     layerwise: bool
     encoding: Encoding
     integers: InputIntegers | None
-    readout_scale: float
+    readout_scale: float | None
 
     @property
     def output(self) -> str:
@@ -159,7 +159,7 @@ def _graph(content: Tree, metadata: Mapping[str, Any]) -> NirGraph:
         integers=InputIntegers(*(float(metadata[f"input_{key}"]) for key in ("scale", "minimum", "maximum")))
         if whole
         else None,
-        readout_scale=float(metadata["readout_scale"]) if whole else 1.0,
+        readout_scale=float(metadata["readout_scale"]) if whole else None,
     )
 
 

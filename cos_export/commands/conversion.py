@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cos_export.bounds import MOST_BATCH
+from cos_export.bounds import LEAST_OPSET, MOST_BATCH
 from cos_export.commands.method_options import calibrating
 from cos_export.commands.writing import convert_and_write, resume_file, show_written
 from cos_export.numerics import FLOAT32
@@ -33,6 +33,7 @@ from cos_export.terminal.options import (
     ModelArgument,
     NirCompatOption,
     NumericsOption,
+    OpsetOption,
     OutOption,
     PerChannelOption,
     QuantisationOption,
@@ -71,6 +72,7 @@ class ConversionOptions:
     out: OutOption
     golden: GoldenOption = 64
     device: DeviceOption = "auto"
+    opset: OpsetOption = LEAST_OPSET
     as_json: JsonOption = False
     weights: WeightsOption = in_panel(NETWORK, None)
     classes: ClassesOption = in_panel(NETWORK, None)
@@ -208,6 +210,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
             strip_v_reset=options.nir_compat is not None,
             run_on=run_on,
             resume=resume,
+            opset=options.opset,
             progress=progress,
         )
     if not options.as_json:

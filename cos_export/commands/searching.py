@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cos_export.bounds import MOST_SAMPLES
+from cos_export.bounds import LEAST_OPSET, MOST_SAMPLES
 from cos_export.commands.writing import convert_and_write, resume_file, show_written
 from cos_export.errors import InputError
 from cos_export.numerics import FLOAT32
@@ -33,6 +33,7 @@ from cos_export.terminal.options import (
     ModelArgument,
     NirCompatOption,
     NumericsOption,
+    OpsetOption,
     OutOption,
     PerChannelOption,
     QuantisationOption,
@@ -96,6 +97,7 @@ def search(
     targets: TargetsOption = "onnxruntime",
     deadline: DeadlineOption = None,
     golden: GoldenOption = 64,
+    opset: OpsetOption = LEAST_OPSET,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
@@ -198,6 +200,7 @@ def search(
             run_on=run_on,
             resume=resume_file(destination),
             metrics={"search": told},
+            opset=opset,
             progress=progress,
         )
     if not as_json:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cos_export.bounds import LEAST_OPSET
 from cos_export.terminal.output import show_notes
 from cos_export.terminal.standard_output import console
 
@@ -71,6 +72,7 @@ def convert_and_write(
     run_on: Sequence[Target],
     resume: Path,
     metrics: Mapping[str, Any] | None = None,
+    opset: int = LEAST_OPSET,
     progress: Progress,
 ) -> Written:
     """Converts, calibrates, measures and writes a network, and runs it on targets.
@@ -85,6 +87,7 @@ def convert_and_write(
         run_on: Targets.
         resume: The file for the state of the calibration.
         metrics: More for the manifest.
+        opset: Of the ONNX files.
         progress: Told as it goes on.
     """
     from calibration.conversion import convert
@@ -103,6 +106,7 @@ def convert_and_write(
         strip_v_reset=strip_v_reset,
         targets=run_on,
         device=choices.device,
+        opset=opset,
         progress=progress,
     )
     # Not before the bundle is in place: a kill until then would lose the calibration.

@@ -28,7 +28,7 @@ class Quantisation:
     The images become 8-bit integers x, rounded half to even, and what reaches the Output becomes logits:
 
         x = clip(round(image * float32(1 / input_scale)), input_minimum, input_maximum)
-        logits(t) = readout_scale * (1 / t) * (sum over the first t steps of what reaches the Output)
+        logits(t) = float32(readout_scale / t) * (sum over the first t steps of what reaches the Output)
 
     Attributes:
         input_scale: What 1 stands for in x.

@@ -97,8 +97,9 @@ def _run(path: Path, images: FloatArray, network: SpikingNetwork, steps: int) ->
     options.log_severity_level = 3
     outputs = ["logits", *(f"spikes/{name}" for name in network.layers)]
     try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model, full_check=True)
+        # By its path, for arrays may lie in a file beside it.
+        onnx.checker.check_model(str(path), full_check=True)
+        model = onnx.load(path, load_external_data=False)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         seconds = plenty_of_seconds(network, len(images), steps)

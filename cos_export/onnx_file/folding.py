@@ -18,10 +18,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from cos_export.onnx_file.external_data import Arrays
+
 __all__ = ["fold_neurons"]
 
 
-def fold_neurons(model: onnx.ModelProto, layers: Iterable[str]) -> None:
+def fold_neurons(model: onnx.ModelProto, layers: Iterable[str], arrays: Arrays) -> None:
     """Folds what can be folded, in place.
 
     A layer is left as it is if its threshold is not one number, its potentials are not the same over each channel, or
@@ -30,17 +32,18 @@ def fold_neurons(model: onnx.ModelProto, layers: Iterable[str]) -> None:
     Args:
         model: Of a layer-wise network, as `build_model` makes it.
         layers: Its layers of neurons.
+        arrays: Its initializers by name, wherever it keeps them.
     """
-    folding = _Folding(model)
+    folding = _Folding(model, arrays)
     for name in layers:
         folding.fold(name)
     folding.finish()
 
 
 class _Folding:
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, arrays: Arrays) -> None:
         self._graph = model.graph
-        self._arrays = {entry.name: entry for entry in self._graph.initializer}
+        self._arrays = arrays
         self._makers = {node.output[0]: node for node in self._graph.node}
         self._readers = Counter(value for node in self._graph.node for value in node.input)
         self._constants: list[onnx.NodeProto] = []
@@ -54,8 +57,8 @@ class _Folding:
         biased = next((node for node in leaves or () if len(node.input) == 3), None)
         if leaves is None or biased is None or not self._uniform(start) or self._array(threshold).ndim:
             return
-        axes = [0, *range(2, self._value(start).ndim)]
-        channels = self._constant("ReduceMax", [start], f"{layer}/channels", axes=axes, keepdims=0)
+        rows = self._constant("Flatten", [start], f"{layer}/rows", axis=2)
+        channels = self._constant("Gather", [rows, self._first()], f"{layer}/channels", axis=1)
         biased.input[2] = self._constant("Add", [biased.input[2], channels], f"{layer}/bias")
         if ratio is not None:
             for number, node in enumerate(leaves):
@@ -102,7 +105,14 @@ class _Folding:
         return np.asarray(first + second)
 
     def _array(self, name: str) -> NDArray[np.float32]:
-        return np.asarray(numpy_helper.to_array(self._arrays[name]))
+        return np.asarray(self._arrays[name])
+
+    def _first(self) -> str:
+        """The index 0, once in the graph."""
+        name = "folding/first"
+        if not any(entry.name == name for entry in self._graph.initializer):
+            self._graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), name))
+        return name
 
     def _constant(self, operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
         self._constants.append(helper.make_node(operator, inputs, [name], name=name, **attributes))

@@ -57,7 +57,7 @@ def _(node: nir.Conv1d | nir.Conv2d, builder: GraphBuilder, name: str, shape: Sh
         # What a residual's identity path carries: a product changes no bit of the sum, and takes half the time.
         factor = builder.constant(f"{name}/weight", _float(node.weight).reshape(-1)[:1].reshape(()))
         return lambda value, out: builder.add("Mul", [value, factor], out)
-    weight = builder.constant(f"{name}/weight", _float(node.weight))
+    weight = builder.weights(f"{name}/weight", _float(node.weight))
     bias = builder.constant(f"{name}/bias", _float(node.bias))
     attributes: dict[str, Any] = {
         "kernel_shape": geometry.kernel,
@@ -71,7 +71,7 @@ def _(node: nir.Conv1d | nir.Conv2d, builder: GraphBuilder, name: str, shape: Sh
 
 @synapse.register
 def _(node: nir.Affine, builder: GraphBuilder, name: str, shape: Shape, result: Shape) -> Synapse:
-    weight = builder.constant(f"{name}/weight", _float(node.weight))
+    weight = builder.weights(f"{name}/weight", _float(node.weight))
     # A bias of one number for all would broadcast in NIR; Gemm's may as well.
     bias = builder.constant(f"{name}/bias", _float(node.bias))
     return lambda value, out: builder.add("Gemm", [value, weight, bias], out, transB=1)
@@ -79,13 +79,13 @@ def _(node: nir.Affine, builder: GraphBuilder, name: str, shape: Shape, result: 
 
 @synapse.register
 def _(node: nir.Linear, builder: GraphBuilder, name: str, shape: Shape, result: Shape) -> Synapse:
-    weight = builder.constant(f"{name}/weight", _float(node.weight))
+    weight = builder.weights(f"{name}/weight", _float(node.weight))
     return lambda value, out: builder.add("Gemm", [value, weight], out, transB=1)
 
 
 @synapse.register
 def _(node: nir.Scale, builder: GraphBuilder, name: str, shape: Shape, result: Shape) -> Synapse:
-    scale = builder.constant(f"{name}/scale", _float(node.scale))
+    scale = builder.weights(f"{name}/scale", _float(node.scale))
     return lambda value, out: builder.add("Mul", [value, scale], out)
 
 
@@ -96,7 +96,7 @@ def _sum(window: Pooling, builder: GraphBuilder, name: str, channels: int) -> Sy
     times the window's size is not: n / 49 * 49 in float32 misses 4 of the counts n that a 7x7 window can have,
     and n * (1 / 49) * 49 misses 7. In ONNX Runtime both take the same time.
     """
-    ones = builder.constant(f"{name}/ones", np.ones((channels, 1, *window.kernel), np.float32))
+    ones = builder.weights(f"{name}/ones", np.ones((channels, 1, *window.kernel), np.float32))
     attributes: dict[str, Any] = {
         "kernel_shape": window.kernel,
         "strides": window.stride,

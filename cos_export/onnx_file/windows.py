@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto
 
 from cos_export.network import NeuronSpec
 from cos_export.onnx_file.builder import GraphBuilder
@@ -69,5 +68,4 @@ def fire_in_window(
     number = np.arange(1, steps + 1, dtype=np.float32).reshape(-1, *[1] * (1 + len(spec.shape)))
     numbers = builder.constant(f"{name}/numbers", number)
     fired = builder.add("GreaterOrEqual", [counts, numbers], f"spikes/{name}", reserved=True)
-    builder.output(fired, TensorProto.BOOL, (steps, "batch", *spec.shape))
     return WindowValues(counts, fired)

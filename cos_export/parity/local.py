@@ -237,7 +237,7 @@ def _check_readout(
 ) -> None:
     """The mean over the first t outputs takes t - 1 additions and one division, in any order.
 
-    Of integers the additions are exact, which leaves the division and the product with the scale.
+    Of integers the additions are exact, which leaves the rounding of scale / t and that of the product with it.
     """
     quantisation = network.quantisation
     total, error, magnitude = (torch.zeros_like(logits[0]) for _ in range(3))

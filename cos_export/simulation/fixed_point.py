@@ -19,6 +19,7 @@ __all__ = [
     "half_integers",
     "input_gain",
     "quantise_input",
+    "readout_factors",
     "round_states_to_half_integers",
     "round_to_half_integers",
 ]
@@ -34,6 +35,16 @@ def input_gain(quantisation: Quantisation) -> np.float32:
     (PyTorch divides by a number on a GPU by multiplying with its rounded inverse.)
     """
     return np.float32(1.0 / quantisation.input_scale)
+
+
+def readout_factors(quantisation: Quantisation, steps: int) -> FloatArray:
+    """What the sum of the first t outputs is multiplied by for the logits of step t, t = 1..steps: (steps,).
+
+        logits(t) = float32(sum of the first t outputs * float32(readout_scale / t))
+
+    The sum is exact, and one product rounds alike everywhere; a division by t does not.
+    """
+    return (quantisation.readout_scale / np.arange(1, steps + 1, dtype=np.float64)).astype(np.float32)
 
 
 def quantise_input(images: Tensor, quantisation: Quantisation | None) -> Tensor:

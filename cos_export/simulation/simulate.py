@@ -15,6 +15,7 @@ from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import (
     FloatArray,
+    Quantisation,
     SampleStates,
     SpikingNetwork,
     check_images,
@@ -24,7 +25,7 @@ from cos_export.network import (
 )
 from cos_export.progress import Progress, silent
 from cos_export.simulation.activations import clipped_activation, unclipped_activation
-from cos_export.simulation.fixed_point import round_states_to_half_integers
+from cos_export.simulation.fixed_point import readout_factors, round_states_to_half_integers
 from cos_export.simulation.layerwise import LayerwiseProgram
 from cos_export.simulation.neuron import NeuronTensors, Run, integrate_and_fire, with_states
 from cos_export.simulation.program import Program
@@ -78,12 +79,20 @@ class PerSampleCalibration(Protocol):
         """
 
 
-def mean_readout(outputs: Tensor, steps: int, scale: float = 1.0) -> Tensor:
-    """The mean of the first t outputs for t = 1..steps, times `scale`: (steps, batch, classes)."""
+def mean_readout(outputs: Tensor, steps: int, quantisation: Quantisation | None = None) -> Tensor:
+    """The mean of the first t outputs for t = 1..steps, in the unit of the logits: (steps, batch, classes).
+
+    Args:
+        outputs: What reaches the Output, (steps or 1, batch, classes).
+        steps: T.
+        quantisation: Of a network of integers, whose sums one product for each t brings to the logits.
+    """
     held = outputs.expand(steps, *outputs.shape[1:]) if len(outputs) == 1 else outputs
-    count = torch.arange(1, steps + 1, device=held.device, dtype=held.dtype)
-    mean = held.cumsum(0) / count.reshape(-1, *[1] * (held.ndim - 1))
-    return mean if scale == 1.0 else mean * scale
+    sums, ones = held.cumsum(0), [1] * (held.ndim - 1)
+    if quantisation is None:
+        return sums / torch.arange(1, steps + 1, device=held.device, dtype=held.dtype).reshape(-1, *ones)
+    factors = torch.from_numpy(readout_factors(quantisation, steps)).to(held.device, held.dtype)
+    return sums * factors.reshape(-1, *ones)
 
 
 def simulate(
@@ -142,7 +151,7 @@ def simulate(
             tensor = torch.from_numpy(array[batch])
             recorder = _Recorder(record_spikes, record_potentials, observe)
             outputs, initial = run(tensor, None if states is None else states.part(batch), recorder)
-            logits = mean_readout(outputs, steps, network.readout_scale)
+            logits = mean_readout(outputs, steps, network.quantisation)
             _check_finite("The logits", logits)
             traces.append(
                 Trace(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cos_export.bounds import MAX_STEPS, MOST_CLASSES, MOST_LEVELS, MOST_SAMPLES
+from cos_export.bounds import LEAST_OPSET, MAX_STEPS, MOST_CLASSES, MOST_LEVELS, MOST_OPSET, MOST_SAMPLES
 from cos_export.errors import InputError
 from cos_export.numerics import FLOAT32, INTEGERS
 
@@ -38,6 +38,7 @@ __all__ = [
     "NirCompat",
     "NirCompatOption",
     "NumericsOption",
+    "OpsetOption",
     "OutOption",
     "PerChannelOption",
     "QuantisationOption",
@@ -150,6 +151,7 @@ CalibrationSamplesOption = Annotated[
 GoldenOption = Annotated[
     int, typer.Option(min=1, max=MOST_SAMPLES, help="Inputs whose every spike is recorded and compared.")
 ]
+OpsetOption = Annotated[int, typer.Option(min=LEAST_OPSET, max=MOST_OPSET, help="Of ONNX. Every reader takes 13.")]
 ThresholdsOption = Annotated[str, typer.Option(help="Of plain ReLUs: mmse, percentile or maximum.")]
 PerChannelOption = Annotated[bool, typer.Option("--per-channel", help="A threshold for each channel of a ReLU.")]
 NumericsOption = Annotated[

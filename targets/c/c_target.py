@@ -152,7 +152,7 @@ def _trace(source: CSource, records: NDArray[np.void], samples: int) -> Trace:
     network, steps = source.network, source.steps
     totals = np.moveaxis(records["sums"], 0, 1).astype(np.int64)
     each = torch.from_numpy(np.diff(totals, axis=0, prepend=0).astype(np.float32))
-    logits = mean_readout(each, steps, network.readout_scale).numpy()
+    logits = mean_readout(each, steps, network.quantisation).numpy()
     spikes = {}
     for field, name in zip([*(records.dtype.names or ())][:-1], network.layers, strict=False):
         storage, shape = source.storages[name], network.neurons[name].shape

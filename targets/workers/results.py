@@ -76,7 +76,7 @@ def read_trace(
         TargetError: A result is missing or has the wrong shape.
     """
     outputs: FloatArray = _load(job, "outputs.npy", (steps, job.samples, *network.output_shape), np.float32)
-    logits = mean_readout(torch.from_numpy(outputs), steps, network.readout_scale).numpy()
+    logits = mean_readout(torch.from_numpy(outputs), steps, network.quantisation).numpy()
     spikes: dict[str, NDArray[np.bool_]] = {}
     if record_spikes:
         for index, name in enumerate(network.order):

@@ -140,7 +140,7 @@ def test_what_is_hostile_is_refused(bundle: Path, change: Callable[[dict[str, An
 
 def test_later_keys_and_formats_are_read(bundle: Path) -> None:
     later = {
-        "format": "cos-export-bundle/2",
+        "format": "cos-export-bundle/3",
         "calibration": {"name": "cos", "rho": 4, "iterations": 2},
         "calibrated_timesteps": 4,
         "something": {"new": [1]},

@@ -44,12 +44,14 @@ def test_every_kind_of_network_passes(tmp_path, seed):
 
 
 def _spoil(monkeypatch, change):
-    def spoiled(network, steps, *, per_sample=False):
-        model = build_model(network, steps, per_sample=per_sample)
+    finished_model = writer.finished_model
+
+    def spoiled(*arguments, **choices):
+        model = finished_model(*arguments, **choices)
         change(model)
         return model
 
-    monkeypatch.setattr(writer, "build_model", spoiled)
+    monkeypatch.setattr(writer, "finished_model", spoiled)
 
 
 def _initializer(model, name, change):
@@ -121,11 +123,10 @@ def test_a_graph_that_onnx_refuses_is_stopped(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_arrays_too_large_for_one_file(tmp_path, monkeypatch):
+def test_arrays_too_large_for_a_model_in_memory(monkeypatch):
     monkeypatch.setattr(builder, "MAX_BYTES", 4000)
-    with pytest.raises(NetworkError, match="most that one ONNX file holds"):
-        write_onnx(_float_network(), tmp_path / "model.onnx", 2)
-    assert not list(tmp_path.iterdir())
+    with pytest.raises(NetworkError, match="puts them into a file beside it"):
+        build_model(_float_network(), 2)
 
 
 def test_too_many_steps_for_one_file(tmp_path, monkeypatch):

@@ -54,9 +54,9 @@ def assert_integers_of_python(network: SpikingNetwork, images: Any, steps: int) 
             np.testing.assert_array_equal(spikes[name][:, sample], fired, err_msg=name)
         for t, mean in enumerate(means):
             for index, value in mean.items():
-                # Two roundings in float32: the division, and the product with the scale.
-                divided = Fraction(float(np.float32(float(value))))
-                scaled = np.float32(float(divided * Fraction(coding.readout_scale)))
+                # Two roundings to float32: of scale / t, and of the product with the exact sum.
+                factor = Fraction(float(np.float32(float(Fraction(coding.readout_scale) / (t + 1)))))
+                scaled = np.float32(float(value * (t + 1) * factor))
                 assert traced.logits[t, sample, index] == scaled
 
 
@@ -239,6 +239,6 @@ def test_an_onnx_graph_of_other_integers_is_refused_at_export(tmp_path: Path, mo
     network = in_integers(topology("one_axis"), 1)
     other = with_node(network, "readout", bias=network.graph.nodes["readout"].bias + np.float32(1))
     model = build_model(other, 2)
-    monkeypatch.setattr("cos_export.onnx_file.writer.build_model", lambda *_, **__: model)
+    monkeypatch.setattr("cos_export.onnx_file.writer.finished_model", lambda *_, **__: model)
     with pytest.raises(ParityError, match="logits are not what its own spikes give"):
         write_onnx(network, tmp_path / "model.onnx", 2)

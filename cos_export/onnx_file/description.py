@@ -1,0 +1,64 @@
+"""What an ONNX file says of itself: its metadata, and sentences on the graph, its inputs and its outputs."""
+
+from __future__ import annotations
+
+import json
+
+from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.nir_file.graph_metadata import graph_metadata
+
+__all__ = ["about_graph", "about_images", "about_logits", "about_spikes", "metadata"]
+
+
+def metadata(network: SpikingNetwork, v_init_encoding: str, steps: int) -> dict[str, str]:
+    """The metadata of model.nir as text, but for where the initial potentials are in this file.
+
+    Args:
+        network: What the file holds.
+        v_init_encoding: "initializer" if `v_init/<layer>` are initializers.
+        steps: T of the file.
+    """
+    known = {key: _text(value) for key, value in graph_metadata(network).items()}
+    return {**known, "v_init_encoding": v_init_encoding, "steps": str(steps)}
+
+
+def _text(value: str | int | float | FloatArray) -> str:
+    """As ONNX keeps metadata: an array as a JSON list, of the shortest decimals that give its float32 values."""
+    if isinstance(value, str | int | float):
+        return str(value)
+    return json.dumps([float(str(item)) for item in value])
+
+
+def about_graph(network: SpikingNetwork, steps: int) -> str:
+    """What the graph of `steps` steps computes."""
+    lines = [
+        f"{steps} time-steps of {network.neuron_count:,} integrate-and-fire neurons in {len(network.layers)} layers, "
+        "unrolled: m = v + I; s = 1 if m >= threshold else 0; v = m - threshold * s.",
+        f"Schedule: {network.schedule}. Numerics: {network.numerics}. Calibration: {network.method}.",
+        "metadata_props hold the normalisation of images (input_mean, input_std, of pixels / 255) and class_names, if "
+        "they are known.",
+    ]
+    return " ".join(lines)
+
+
+def about_images(network: SpikingNetwork) -> str:
+    """What the images are."""
+    rounding = "" if network.quantisation is None else " The graph rounds them to its integers."
+    held = "all steps" if network.input_steps is None else f"{network.input_steps} steps, and zero afterwards"
+    if network.normalisation is None:
+        return f"(batch, ...) images, held for {held}.{rounding}"
+    return f"(batch, ...) images, held for {held}: pixels {network.normalisation.words()}.{rounding}"
+
+
+def about_logits(steps: int) -> str:
+    """What the logits are."""
+    return (
+        f"(steps, batch, classes): entry t - 1 is the mean readout of the first t steps; entry {steps - 1} is the "
+        "result. class_names in metadata_props name the classes."
+    )
+
+
+def about_spikes(network: SpikingNetwork, layer: str) -> str:
+    """What the spikes of a layer are."""
+    window = " of its own window" if network.schedule == "layerwise" else ""
+    return f"(steps, batch, ...): whether each neuron of layer {layer!r} fired in each step{window}."
