@@ -9,6 +9,7 @@ seeded otherwise. PyTorch's generator starts alike in all three.
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ __all__ = ["unrepeatable"]
 
 _RELATIVE = 1e-5
 """Sums of the same numbers may be taken in another order; what is drawn anew differs by far more."""
+
+_PART = 2**16
+"""Entries that are weighted at once: what the processor keeps at hand."""
+
+_WEIGHTS = torch.arange(1, _PART + 1, dtype=torch.float64).cos_()
 
 Digest = tuple[float, float]
 """A weighted sum of a tensor's entries, which sees their order, and the sum of their magnitudes."""
@@ -166,9 +172,12 @@ def _digests(values: Any) -> tuple[Digest, ...]:
 def _digest(tensor: Tensor) -> Digest:
     if tensor.layout != torch.strided or tensor.is_complex() or tensor.numel() == 0:
         return 0.0, 0.0
-    values = tensor.detach().to(torch.float64).flatten()
-    weights = torch.arange(1, len(values) + 1, dtype=torch.float64).cos_()
-    return float(values @ weights), float(values.abs().sum())
+    weighted = size = 0.0
+    for i, part in enumerate(tensor.detach().flatten().split(_PART)):
+        values = part.to(torch.float64)
+        weighted += math.cos(i) * float(values @ _WEIGHTS[: len(values)])
+        size += float(torch.linalg.vector_norm(values, 1))
+    return weighted, size
 
 
 def _difference(one: list[_Operation], other: list[_Operation]) -> _Operation | None:
