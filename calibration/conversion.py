@@ -81,6 +81,7 @@ class Conversion:
         document = {
             "dataset": parts.evaluation.name,
             "normalisation": parts.evaluation.normalisation,
+            "labels": "decisions of the artificial network" if parts.evaluation.labels is None else "of the data",
             "samples": len(parts.evaluation),
             "calibration_samples": 0 if parts.calibration is None else len(parts.calibration),
             "ann_accuracy": self.ann_accuracy,
@@ -109,7 +110,7 @@ def convert(
 ) -> Conversion:
     """Captures a module, calibrates it and measures what came of it; arguments and errors are those of `prepare`."""
     prepared = prepare(source, parts, choices, resume=resume, progress=progress)
-    held_out, evaluation = parts.held_out, parts.evaluation
+    held_out, evaluation = parts.held_out, parts.evaluation.labelled_by(decisions(prepared.logits))
     chosen, selection = select(
         prepared.captured,
         prepared.candidates,
@@ -121,10 +122,10 @@ def convert(
         device=choices.device,
         progress=progress,
     )
-    ann = float((decisions(prepared.logits) == evaluation.labels).mean())
+    ann = float((decisions(prepared.logits) == evaluation.truth).mean())
     predictions = decisions(ann_logits(prepared.captured, evaluation.images, device=choices.device))
     measured = partial(_rows, chosen=chosen, evaluation=evaluation, choices=choices, progress=progress)
-    share = float((predictions == evaluation.labels).mean())
+    share = float((predictions == evaluation.truth).mean())
     integers = None
     if chosen.float32 is not None and parts.calibration is not None:
         agreed, count = _agreement(chosen, parts.calibration, choices, progress)

@@ -13,7 +13,7 @@ from cos_export.capturing.activation_observer import observed_relus
 from cos_export.capturing.options import check_options
 from cos_export.capturing.preparing import traced_module
 from cos_export.capturing.tracing import Traced
-from cos_export.datasets import Dataset, is_named
+from cos_export.datasets import Dataset, folder_sizes, is_named
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 
@@ -48,6 +48,7 @@ def data_parts(
     held_out: int | None = None,
     mean: Channels = None,
     std: Channels = None,
+    size: tuple[int, int] | None = None,
 ) -> DataParts:
     """The data for a conversion of `source`.
 
@@ -62,13 +63,15 @@ def data_parts(
         held_out: Images to compare on, by default a quarter as many as there are to calibrate on.
         mean: Of each channel, to be subtracted.
         std: Of each channel, to be divided by.
+        size: (height, width) that the images of folders are resized to.
 
     Raises:
         CaptureError: The module holds something that cannot be converted.
         InputError: There is no such data set or method, the source does not take its images, or they are too few.
     """
     needed = choices.method.needs_data or bool(choices.candidates) or choices.weight_bits is not None
-    whole = source_dataset(source, spec, "test", mean, std)
+    sizes = folder_sizes(size, spec, calibration)
+    whole = source_dataset(source, spec, "test", mean, std, size=sizes[0])
     traced = None
     if not needed:
         if isinstance(source, SpikingNetwork):
@@ -79,7 +82,8 @@ def data_parts(
             return DataParts(None, whole, traced=traced)
     samples = choices.samples or CALIBRATION_SAMPLES
     if is_named(spec) or calibration is not None:
-        pool = source_dataset(source, calibration or spec, "train", mean, std)
+        # A named data set is never resized.
+        pool = source_dataset(source, calibration or spec, "train", mean, std, size=sizes[1])
     elif len(whole) < 2:
         raise InputError(f"{spec} has one image: some are needed to calibrate on, and others to measure on.")
     else:

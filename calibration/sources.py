@@ -64,7 +64,9 @@ def choices_for(source: Source, choices: Choices) -> Choices:
     return replace(choices, method=method, numerics=numerics, schedule=schedule)
 
 
-def source_dataset(source: Source, spec: str, split: Split, mean: Channels, std: Channels) -> Dataset:
+def source_dataset(
+    source: Source, spec: str, split: Split, mean: Channels, std: Channels, *, size: tuple[int, int] | None = None
+) -> Dataset:
     """The data set called `spec` as the source takes it: a network that was read may say mean and std itself.
 
     Raises:
@@ -73,9 +75,9 @@ def source_dataset(source: Source, spec: str, split: Split, mean: Channels, std:
     if isinstance(source, SpikingNetwork):
         asked = Normalisation.of(mean, std)
         known = source.normalisation is not None
-        dataset = network_dataset(source, "The NIR file", spec, asked, known=known, split=split)
+        dataset = network_dataset(source, "The NIR file", spec, asked, known=known, split=split, size=size)
     else:
-        dataset = load_dataset(spec, split, mean=mean, std=std)
+        dataset = load_dataset(spec, split, mean=mean, std=std, size=size)
     check_takes(source, dataset)
     return dataset
 
@@ -88,7 +90,8 @@ def check_takes(source: Source, dataset: Dataset) -> None:
             raise InputError(f"Labels need a readout (classes,), and this network's has shape {source.output_shape}.")
         return
     shape = tuple(dataset.images.shape[1:])
-    failure = f"{type(source).__name__} does not take images of shape {shape} from {dataset.name}"
+    grey = " (if these are grey images, save them as images[:, None])" if len(shape) == 2 else ""
+    failure = f"{type(source).__name__} does not take images of shape {shape} from {dataset.name}{grey}"
     with user_code(failure), eval_mode(source), torch.no_grad():
         # A copy, for forward may write into it.
         logits = one_tensor(source(torch.from_numpy(dataset.images[:1].copy())))

@@ -67,7 +67,7 @@ def row_of(trace: Trace, dataset: Dataset, at: Sequence[int], counted: CountedRu
         counted: The network and method, with operations that were counted in this run or in one of other images.
     """
     network, calibration = counted.network, counted.calibration
-    shares = trace.accuracy(dataset.labels)
+    shares = trace.accuracy(dataset.truth)
     return AccuracyRow(
         method=network.method if calibration is None else calibration.name,
         num_timesteps=None if trace.rho else network.calibrated_timesteps,

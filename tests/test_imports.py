@@ -29,6 +29,8 @@ LOWER = {
         "cos_export.datasets",
         "cos_export.errors",
         "cos_export.reading",
+        "cos_export.user_code",
+        "cos_export.user_factory",
         "cos_export.whole_number",
     },
     "cos_export/network": {

@@ -72,11 +72,13 @@ def search(
     if traced is None and not isinstance(source, SpikingNetwork):
         options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
         traced = traced_module(source, held_out.first(1), options)
+    tail = Tail() if traced is None else Tail(traced.left_out)
+    logits = logits_of(source, held_out.images, choices.device, tail)
+    held_out = held_out.labelled_by(decisions(logits))
+    right = _right(logits, held_out)
     # The images held out take the place of those that are measured on.
     own = DataParts(parts.calibration, held_out, traced=traced)
     starts = _Starts(source, own, choices, progress)
-    tail = Tail() if traced is None else Tail(traced.left_out)
-    right = _right(logits_of(source, held_out.images, choices.device, tail), held_out)
     results = []
     for number, one in enumerate(deployments):
         progress("measuring deployments", number, len(deployments))
@@ -163,7 +165,7 @@ def _figures(
 
 
 def _right(logits: NDArray[np.float32], images: Dataset) -> NDArray[np.bool_]:
-    return np.asarray(decisions(logits) == images.labels)
+    return np.asarray(decisions(logits) == images.truth)
 
 
 def _resume_file(state: Path, one: Deployment) -> Path:
@@ -186,5 +188,6 @@ def _depends_on(source: Source, calibration: Dataset, held_out: Dataset, choices
 
 def _hash(images: Dataset) -> str:
     digest = hashlib.blake2b(np.ascontiguousarray(images.images).data, digest_size=16)
-    digest.update(images.labels.tobytes())
+    if images.labels is not None:
+        digest.update(images.labels.tobytes())
     return digest.hexdigest()

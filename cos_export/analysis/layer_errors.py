@@ -69,7 +69,7 @@ def layer_errors(
     array, steps = check_images(network, images), check_steps(steps, network)
     batch_size = whole_number("batch_size", batch_size, 1)
     labels, classes = None, class_count(network.output_shape[-1])
-    if isinstance(images, Dataset):
+    if isinstance(images, Dataset) and images.labels is not None:
         labels = class_numbers(images.labels, len(array), classes)
     firing = Firing(network, steps, resolve_device(device))
     sums = _Sums(firing)

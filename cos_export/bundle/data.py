@@ -21,6 +21,7 @@ def network_dataset(
     *,
     known: bool,
     split: Split = "test",
+    size: tuple[int, int] | None = None,
 ) -> Dataset:
     """The data set called `spec`, as a network takes it that was made before.
 
@@ -31,6 +32,7 @@ def network_dataset(
         asked: What the user gave besides, or None. It must be what the network says.
         known: Whether the network, or what it lies in, says of its normalisation that there is one or none.
         split: Which part of a named data set.
+        size: As for `load_dataset`.
 
     Raises:
         InputError: There is no such data set, or it or `asked` contradicts the network.
@@ -41,8 +43,9 @@ def network_dataset(
             f"{called} was made for images {held}, and --mean and --std ask for {asked.words()}. "
             "Leave them out: what it says is applied."
         )
-    dataset = load_dataset(spec, split).normalised(network.normalisation or asked)
-    class_numbers(dataset.labels, None, class_count(network.output_shape[-1]), f"The labels of {dataset.name}")
+    dataset = load_dataset(spec, split, size=size).normalised(network.normalisation or asked)
+    if dataset.labels is not None:
+        class_numbers(dataset.labels, None, class_count(network.output_shape[-1]), f"The labels of {dataset.name}")
     names = dataset.class_names
     if names is not None and network.class_names is not None and names != network.class_names:
         raise InputError(
@@ -52,7 +55,9 @@ def network_dataset(
     return dataset
 
 
-def dataset_for(bundle: Bundle, spec: str | Path, asked: Normalisation | None = None) -> Dataset:
+def dataset_for(
+    bundle: Bundle, spec: str | Path, asked: Normalisation | None = None, *, size: tuple[int, int] | None = None
+) -> Dataset:
     """The data set called `spec`, as the network of `bundle` takes it.
 
     The mean and std that the bundle was made with are in its manifest, and are applied. Only a bundle of the first
@@ -62,10 +67,11 @@ def dataset_for(bundle: Bundle, spec: str | Path, asked: Normalisation | None = 
         bundle: What is to be run.
         spec: As for `load_dataset`.
         asked: What the user gave besides, or None. It must be what the bundle says.
+        size: As for `load_dataset`.
 
     Raises:
         BundleError: The manifest contradicts the graph.
         InputError: There is no such data set, or it or `asked` contradicts the bundle.
     """
     known = bundle.network.normalisation is not None or "normalisation" in bundle.manifest
-    return network_dataset(bundle.network, bundle.path, spec, asked, known=known)
+    return network_dataset(bundle.network, bundle.path, spec, asked, known=known, size=size)

@@ -173,7 +173,7 @@ def _digest(tensor: Tensor) -> Digest:
     if tensor.layout != torch.strided or tensor.is_complex() or tensor.numel() == 0:
         return 0.0, 0.0
     weighted = size = 0.0
-    for i, part in enumerate(tensor.detach().flatten().split(_PART)):
+    for i, part in enumerate(torch.split(tensor.detach().flatten(), _PART)):
         values = part.to(torch.float64)
         weighted += math.cos(i) * float(values @ _WEIGHTS[: len(values)])
         size += float(torch.linalg.vector_norm(values, 1))

@@ -23,10 +23,12 @@ from cos_export.terminal.options import (
     MeanOption,
     PerChannelOption,
     ResetOption,
+    SizeOption,
     StdOption,
     ThresholdsOption,
     WeightsOption,
     conventions_of,
+    height_and_width,
     numbers,
 )
 from cos_export.terminal.output import finish, show_notes, show_path
@@ -56,6 +58,7 @@ def analyze(
     dt: DtOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    size: SizeOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
@@ -91,6 +94,7 @@ def analyze(
             classes=classes,
             conventions=conventions_of(reset, condition, dt),
             **channels,
+            size=height_and_width(size),
             progress=progress,
         )
         network = opened.network if schedule is None else replace(opened.network, schedule=schedule.value)

@@ -39,6 +39,7 @@ from cos_export.terminal.options import (
     QuantisationOption,
     ResetOption,
     ScheduleOption,
+    SizeOption,
     StdOption,
     StepsOption,
     TargetsOption,
@@ -46,6 +47,7 @@ from cos_export.terminal.options import (
     UnitThresholdsOption,
     WeightsOption,
     conventions_of,
+    height_and_width,
     names,
     numbers,
 )
@@ -88,6 +90,7 @@ class ConversionOptions:
     samples: CalibrationSamplesOption = in_panel(IMAGES, None)
     mean: MeanOption = in_panel(IMAGES, None)
     std: StdOption = in_panel(IMAGES, None)
+    size: SizeOption = in_panel(IMAGES, None)
     numerics: NumericsOption = in_panel(NUMBERS, FLOAT32)
     quantisation: QuantisationOption = in_panel(NUMBERS, None)
     limits: LimitsOption = in_panel(NUMBERS, False)
@@ -196,6 +199,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
         calibration=options.calibration_data,
         mean=numbers("--mean", options.mean),
         std=numbers("--std", options.std),
+        size=height_and_width(options.size),
     )
     if not is_main():
         prepare(loaded.source, parts, choices, resume=resume)

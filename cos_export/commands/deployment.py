@@ -20,9 +20,11 @@ from cos_export.terminal.options import (
     MeanOption,
     ResetOption,
     SamplesOption,
+    SizeOption,
     StdOption,
     TargetsOption,
     conventions_of,
+    height_and_width,
     names,
     numbers,
 )
@@ -46,6 +48,7 @@ def verify(
     ] = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    size: SizeOption = None,
     deadline: DeadlineOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -64,11 +67,13 @@ def verify(
     opened = load(bundle)
     notes = method_of(opened).notes
     asked = Normalisation.of(numbers("--mean", mean), numbers("--std", std))
-    if data is None and not (samples is None and asked is None):
-        raise InputError("--samples, --mean and --std are about the images of --data: name them, or leave these out.")
+    if data is None and not (samples is None and asked is None and size is None):
+        raise InputError(
+            "--samples, --mean, --std and --size are about the images of --data: name them, or leave these out."
+        )
     images = None
     if data is not None:
-        images = dataset_for(opened, data, asked)
+        images = dataset_for(opened, data, asked, size=height_and_width(size))
         images = images.first(samples or min(len(images), opened.manifest["golden_samples"]))
     with progress_bars() as progress:
         result = verification.verify(opened, names(targets), images=images, deadline=deadline, progress=progress)
@@ -92,6 +97,7 @@ def run_bundle(
     samples: SamplesOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    size: SizeOption = None,
     device: DeviceOption = "auto",
     deadline: DeadlineOption = None,
     as_json: JsonOption = False,
@@ -105,8 +111,10 @@ def run_bundle(
     from cos_export.commands.opening import open_to_run
     from cos_export.costing import costs_of
     from cos_export.costing.counted_run import counted_trace
+    from cos_export.decisions import decisions
     from cos_export.network import check_images
     from cos_export.network.readout import readout_notes
+    from cos_export.simulation import ann_logits
     from cos_export.terminal.cost_lines import cost_lines
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import accuracy_table
@@ -116,9 +124,13 @@ def run_bundle(
     [chosen] = resolve([target], deadline=deadline)
     channels = {"mean": numbers("--mean", mean), "std": numbers("--std", std)}
     conventions = conventions_of(reset, condition, dt)
-    with open_to_run(bundle, data, steps, **channels, conventions=conventions, device=device) as run:
+    with open_to_run(
+        bundle, data, steps, **channels, conventions=conventions, device=device, size=height_and_width(size)
+    ) as run:
         opened, dataset = run.bundle, run.images.first(samples)
         images = check_images(opened.network, dataset)
+        if dataset.labels is None:
+            dataset = dataset.labelled_by(decisions(ann_logits(opened.network, images, device=device)))
         recorded = method_of(opened)
         notes = [*recorded.notes, *run.notes, *readout_notes(opened.network)]
         with progress_bars() as progress:

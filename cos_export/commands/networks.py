@@ -26,11 +26,13 @@ from cos_export.terminal.options import (
     PerChannelOption,
     ResetOption,
     SamplesOption,
+    SizeOption,
     StdOption,
     ThresholdsOption,
     WeightsOption,
     conventions_of,
     given,
+    height_and_width,
     numbers,
     whole_numbers,
 )
@@ -113,6 +115,7 @@ def train(
     precision: Annotated[str | None, typer.Option(help="float32, or mixed (bfloat16 where the device has it).")] = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    size: SizeOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
@@ -145,6 +148,7 @@ def train(
         ),
         numbers("--mean", mean),
         numbers("--std", std),
+        height_and_width(size),
         device,
     )
     with progress_bars() as progress:
@@ -178,6 +182,7 @@ def offsets(
     dt: DtOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    size: SizeOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
@@ -212,6 +217,7 @@ def offsets(
             classes=classes,
             conventions=conventions_of(reset, condition, dt),
             **channels,
+            size=height_and_width(size),
             progress=progress,
         )
         images = opened.images.first(samples)

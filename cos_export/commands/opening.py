@@ -55,6 +55,7 @@ def open_network(
     classes: int | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    size: tuple[int, int] | None = None,
     conventions: Conventions | None = None,
     progress: Progress,
 ) -> Opened:
@@ -68,6 +69,7 @@ def open_network(
         classes: Of a model of the zoo.
         mean: Of each channel.
         std: Of each channel.
+        size: That the images of a folder are resized to.
         conventions: What the user says of a NIR file that does not say it.
         progress: Told as it goes on.
 
@@ -87,13 +89,13 @@ def open_network(
         check_conventions(model, conventions)
         bundle = load(model)
         recorded = method_of(bundle)
-        images = dataset_for(bundle, data, Normalisation.of(mean, std))
+        images = dataset_for(bundle, data, Normalisation.of(mean, std), size=size)
         return Opened(bundle.network, images, recorded.per_sample, recorded.notes)
     if choices is None:
         raise InputError("Say for how many steps, as --steps 4: a bundle knows its own T, and a model does not.")
     loaded = load_model(model, weights, levels=choices.levels, classes=classes, conventions=conventions)
     choices = choices_for(loaded.source, choices)
-    parts = data_parts(loaded.source, data, choices, mean=mean, std=std)
+    parts = data_parts(loaded.source, data, choices, mean=mean, std=std, size=size)
     captured = prepare(loaded.source, parts, choices, progress=progress).captured
     return Opened(captured, parts.evaluation, notes=loaded.notes)
 
@@ -121,6 +123,7 @@ def open_to_run(
     *,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    size: tuple[int, int] | None = None,
     conventions: Conventions,
     device: str,
 ) -> Iterator[Runnable]:
@@ -132,6 +135,7 @@ def open_to_run(
         steps: T of a NIR file that does not say it.
         mean: Of each channel.
         std: Of each channel.
+        size: That the images of a folder are resized to.
         conventions: What the user says of a NIR file that does not say it.
         device: Where the reference runs.
 
@@ -152,14 +156,14 @@ def open_to_run(
         bundle = load(model)
         if steps not in (None, bundle.steps):
             raise InputError(f"The graph of {model} has {bundle.steps} steps: leave --steps out, or export it again.")
-        yield Runnable(bundle, dataset_for(bundle, data, Normalisation.of(mean, std)))
+        yield Runnable(bundle, dataset_for(bundle, data, Normalisation.of(mean, std), size=size))
         return
     loaded = load_model(model, conventions=conventions)
     if not isinstance(loaded.source, SpikingNetwork):
         raise InputError(f"{model!r} is not a NIR file.")
     if steps is None and loaded.source.num_timesteps is None:
         raise InputError("Say for how many steps, as --steps 4: the file does not.")
-    images = source_dataset(loaded.source, data, "test", mean, std)
+    images = source_dataset(loaded.source, data, "test", mean, std, size=size)
     network = with_normalisation_of(loaded.source, images)
     few = images.first(min(_GOLDEN, len(images)))
     with tempfile.TemporaryDirectory(prefix="cos-export-run-") as folder:

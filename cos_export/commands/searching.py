@@ -38,12 +38,14 @@ from cos_export.terminal.options import (
     PerChannelOption,
     QuantisationOption,
     ResetOption,
+    SizeOption,
     StdOption,
     TargetsOption,
     ThresholdsOption,
     UnitThresholdsOption,
     WeightsOption,
     conventions_of,
+    height_and_width,
     names,
     numbers,
     step_ranges,
@@ -79,6 +81,7 @@ def search(
     calibration_data: CalibrationDataOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    size: SizeOption = None,
     weights: WeightsOption = None,
     classes: ClassesOption = None,
     levels: LevelsOption = None,
@@ -170,6 +173,7 @@ def search(
         held_out=held_out,
         mean=numbers("--mean", mean),
         std=numbers("--std", std),
+        size=height_and_width(size),
     )
     samples_held_out = 0 if parts.held_out is None else len(parts.held_out)
     with progress_bars() as progress:

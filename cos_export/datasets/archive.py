@@ -1,4 +1,4 @@
-"""Labelled images from an `.npz` of the user's."""
+"""Images, signals or features from an `.npz` of the user's, with their labels if it has them."""
 
 from __future__ import annotations
 
@@ -12,40 +12,48 @@ from cos_export.reading.npz import open_npz
 
 __all__ = ["read_archive"]
 
+_NAMES = ("images", "signals", "features")
+"""What the samples may be called, whatever their shape."""
+
 _MAX_CLASSES = 2**24
 """No readout is as wide."""
 
 
 def read_archive(path: Path) -> Dataset:
-    """The data set in an `.npz` with `images` (samples, channels, height, width) and `labels` (samples,).
+    """The data set in an `.npz` with `images`, `signals` or `features`, and `labels` (samples,) if they are known.
+
+    All three names mean the same: (samples, channels, height, width), (samples, channels, length) or
+    (samples, features).
 
     Raises:
         InputError: The file does not hold what it should.
     """
     with open_npz(path) as archive:
-        missing = [key for key in ("images", "labels") if key not in archive.names]
-        if missing:
+        given = [name for name in _NAMES if name in archive.names]
+        if len(given) != 1:
             held = ", ".join(repr(name[:80]) for name in archive.names[:20]) or "nothing"
             raise InputError(
-                f"{path} has no {' and no '.join(map(repr, missing))}; it holds {held}. "
+                f"{path} must have one of {', '.join(map(repr, _NAMES))}, and holds {held}. "
                 "Save it with numpy.savez(path, images=..., labels=...)."
             )
-        _check_shapes(path, archive.header("images").shape, archive.header("labels").shape)
-        images, labels = archive.read("images"), archive.read("labels")
-    numbers = class_numbers(labels, len(images), _MAX_CLASSES, f"'labels' in {path}")
+        name, labelled = given[0], "labels" in archive.names
+        shape = archive.header(name).shape
+        _check_shapes(path, name, shape, archive.header("labels").shape if labelled else shape[:1])
+        images, labels = archive.read(name), archive.read("labels") if labelled else None
+    numbers = None if labels is None else class_numbers(labels, len(images), _MAX_CLASSES, f"'labels' in {path}")
     how = "pixels 0..255 divided by 255" if is_raw(images) else "taken as stored"
-    return Dataset(pixel_values(images, f"'images' in {path}"), numbers, path.name, how)
+    return Dataset(pixel_values(images, f"{name!r} in {path}"), numbers, path.name, how)
 
 
-def _check_shapes(path: Path, images: tuple[int, ...], labels: tuple[int, ...]) -> None:
-    if len(images) != 4:
+def _check_shapes(path: Path, name: str, images: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    if len(images) not in (2, 3, 4):
         raise InputError(
-            f"'images' in {path} must be (samples, channels, height, width), and has shape {images}. "
-            "Grey images have one channel: images[:, None]."
+            f"{name!r} in {path} must be (samples, channels, height, width), (samples, channels, length) or "
+            f"(samples, features), and has shape {images}."
         )
     if len(labels) != 1:
         raise InputError(f"'labels' in {path} must be (samples,), and has shape {labels}.")
     if images[0] != labels[0]:
-        raise InputError(f"{path} has {images[0]} images and {labels[0]} labels.")
+        raise InputError(f"{path} has {images[0]} {name} and {labels[0]} labels.")
     if 0 in images:
         raise InputError(f"{path} has no samples.")

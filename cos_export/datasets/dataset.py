@@ -1,7 +1,8 @@
-"""Labelled images in memory."""
+"""Images in memory, with their labels if these are known."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from cos_export.datasets.labels import class_numbers
 from cos_export.datasets.normalisation import Normalisation, agree
 from cos_export.datasets.pixels import PixelArray, is_raw, pixel_values
-from cos_export.errors import InputError
+from cos_export.errors import InputError, Notice
 from cos_export.whole_number import whole_number
 
 __all__ = ["Dataset"]
@@ -18,11 +19,12 @@ __all__ = ["Dataset"]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images, ready to be given to a network.
+    """Images, signals or features, ready to be given to a network.
 
     Attributes:
-        images: float32 (samples, channels, height, width). uint8 is divided by 255 when it is given.
-        labels: int64 (samples,), class numbers from 0.
+        images: float32 (samples, channels, height, width), (samples, channels, length) or (samples, features). uint8
+            is divided by 255 when it is given.
+        labels: int64 (samples,), class numbers from 0, or None if they are not known.
         name: What it is called in reports.
         normalisation: How the stored pixels became `images`, in words.
         class_names: What the classes are called, or None if that is not known.
@@ -30,7 +32,7 @@ class Dataset:
     """
 
     images: PixelArray
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
     name: str
     normalisation: str
     class_names: tuple[str, ...] | None = None
@@ -40,17 +42,52 @@ class Dataset:
         if is_raw(self.images) and self.applied is not None:
             raise InputError(f"The images of {self.name} are uint8, and cannot have been normalised.")
         object.__setattr__(self, "images", pixel_values(self.images, f"The images of {self.name}"))
+        if self.labels is None:
+            return
         known = None if self.class_names is None else len(self.class_names)
         numbers = class_numbers(self.labels, len(self.images), known, f"The labels of {self.name}")
         object.__setattr__(self, "labels", numbers)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.images)
+
+    @property
+    def truth(self) -> NDArray[np.int64]:
+        """The labels, where there must be some.
+
+        Raises:
+            InputError: There are none.
+        """
+        if self.labels is None:
+            raise InputError(f"{self.name} has no labels, and they are needed here: one class number for each sample.")
+        return self.labels
 
     @property
     def classes(self) -> int:
-        """How many have a name, else one more than the largest label."""
-        return int(self.labels.max()) + 1 if self.class_names is None else len(self.class_names)
+        """How many have a name, else one more than the largest label.
+
+        Raises:
+            InputError: There are neither names nor labels.
+        """
+        return int(self.truth.max()) + 1 if self.class_names is None else len(self.class_names)
+
+    def labelled_by(self, decisions: NDArray[np.int64]) -> Dataset:
+        """The same with its own labels, or else with the classes that an artificial network decides for.
+
+        Accuracies then say how often another network decides alike, which a `Notice` says.
+
+        Args:
+            decisions: (samples,).
+        """
+        if self.labels is not None:
+            return self
+        warnings.warn(
+            f"{self.name} has no labels. In their place stand the decisions of the artificial network, so accuracies "
+            "say how often it is decided alike.",
+            Notice,
+            stacklevel=2,
+        )
+        return replace(self, labels=decisions)
 
     def normalised(self, normalisation: Normalisation | None) -> Dataset:
         """The data set as a network of this normalisation takes it; None is a network that says nothing of it.
@@ -82,7 +119,7 @@ class Dataset:
             return self
         if whole_number("The number of samples", count, 1) > len(self):
             raise InputError(f"{self.name} has {len(self)} samples: {count} cannot be taken.")
-        return replace(self, images=self.images[:count], labels=self.labels[:count])
+        return self._part(slice(count))
 
     def split_at(self, count: int) -> tuple[Dataset, Dataset]:
         """The first `count` samples, and the others.
@@ -92,4 +129,8 @@ class Dataset:
         """
         if not 1 <= count < len(self):
             raise InputError(f"{self.name} has {len(self)} samples and cannot be split after {count}.")
-        return self.first(count), replace(self, images=self.images[count:], labels=self.labels[count:])
+        return self.first(count), self._part(slice(count, None))
+
+    def _part(self, which: slice) -> Dataset:
+        labels = None if self.labels is None else self.labels[which]
+        return replace(self, images=self.images[which], labels=labels)

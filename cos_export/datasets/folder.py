@@ -74,7 +74,7 @@ def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
         pixels = _pixels(path, grey, size)
         if pixels.shape != first.shape:
             raise InputError(
-                f"{path} is {_words(pixels)}, and {paths[0]} is {_words(first)}. Give a size that all are resized to."
+                f"{path} is {_words(pixels)}, and {paths[0]} is {_words(first)}. Give a size for all (--size)."
             )
         images[i] = pixels
     images /= np.float32(255)

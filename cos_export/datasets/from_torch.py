@@ -1,4 +1,4 @@
-"""Labelled images from a torch Dataset or DataLoader."""
+"""Images, with labels or without, from a torch Dataset or DataLoader."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def from_torch(dataset: TorchDataset[Any] | DataLoader[Any], name: str) -> Datas
     """All samples of a torch `Dataset` or `DataLoader`, in memory.
 
     Args:
-        dataset: Gives (image, label), or batches of them: an array or tensor (channels, height, width), and a class
-            number. Images of uint8 are divided by 255; those of a float type are taken as its transforms made them.
+        dataset: Gives (image, label), or images alone, or batches of them: an array or tensor (channels, height,
+            width), (channels, length) or (features,), and a class number. Images of uint8 are divided by 255; those
+            of a float type are taken as its transforms made them.
         name: What it is called in reports.
 
     Raises:
@@ -31,20 +32,23 @@ def from_torch(dataset: TorchDataset[Any] | DataLoader[Any], name: str) -> Datas
     images: list[Any] = []
     labels: list[int] = []
     for i, sample in enumerate(samples(dataset, name)):
-        if not sample.labelled:
-            raise InputError(f"Sample {i} of {name} is a {type(sample.image).__name__}, and should be (image, label).")
-        if getattr(sample.image, "ndim", 3) != 3:
+        if getattr(sample.image, "ndim", 3) not in (1, 2, 3):
             raise InputError(
                 f"The image of sample {i} of {name} has shape {tuple(sample.image.shape)}, and should be a tensor "
-                "(channels, height, width)."
+                "(channels, height, width), (channels, length) or (features,)."
             )
+        if i and sample.labelled != bool(labels):
+            raise InputError(f"Sample {i} of {name} has {'a' if sample.labelled else 'no'} label, unlike those before.")
         images.append(sample.image)
-        labels.append(_label(sample.label, f"The label of sample {i} of {name}"))
+        if sample.labelled:
+            labels.append(_label(sample.label, f"The label of sample {i} of {name}"))
     if not images:
         raise InputError(f"{name} has no samples.")
     stacked = stack(images, name)
     how = "pixels 0..255 divided by 255" if is_raw(stacked) else "taken as the data set gives them"
     # The data set turns uint8 and every float type into float32.
+    if not labels:
+        return Dataset(stacked, None, name, how)  # type: ignore[arg-type]
     return Dataset(stacked, np.array(labels, np.int64), name, how, _class_names(dataset, max(labels)))  # type: ignore[arg-type]
 
 

@@ -56,12 +56,13 @@ def labelled(data: Dataset | TorchDataset[Any] | DataLoader[Any]) -> Dataset:
     """Images with labels, in memory.
 
     Raises:
-        InputError: A sample is not (image, label), or unlike the others.
+        InputError: A sample is not (image, label), or unlike the others; or a `Dataset` has no labels.
     """
-    if isinstance(data, Dataset):
-        return data
     if isinstance(data, TorchDataset | DataLoader):
-        return from_torch(data, type(data).__name__)
+        data = from_torch(data, type(data).__name__)
+    if isinstance(data, Dataset):
+        data.truth  # noqa: B018 - what has no labels is refused
+        return data
     raise InputError(
         f"Images with labels are needed, and a {type(data).__name__} was given. Give what load_dataset returns, or a "
         "torch Dataset or DataLoader of (image, label)."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cos_export.bounds import LEAST_OPSET, MAX_STEPS, MOST_CLASSES, MOST_LEVELS, MOST_OPSET, MOST_SAMPLES
+from cos_export.bounds import LEAST_OPSET, MAX_STEPS, MOST_CLASSES, MOST_LEVELS, MOST_OPSET, MOST_PIXELS, MOST_SAMPLES
 from cos_export.errors import InputError
 from cos_export.numerics import FLOAT32, INTEGERS
 
@@ -46,6 +46,7 @@ __all__ = [
     "ResetOption",
     "SamplesOption",
     "ScheduleOption",
+    "SizeOption",
     "StdOption",
     "StepsOption",
     "TargetsOption",
@@ -54,6 +55,7 @@ __all__ = [
     "WeightsOption",
     "conventions_of",
     "given",
+    "height_and_width",
     "names",
     "numbers",
     "step_ranges",
@@ -112,10 +114,14 @@ WeightsOption = Annotated[
     Path | None, typer.Option(help="Weights: .safetensors, or of torch.save (.pth, .ckpt, .bin, ...).")
 ]
 DataOption = Annotated[
-    str, typer.Option(help="digits, an .npz with images and labels, or a folder of images by class.")
+    str,
+    typer.Option(help="digits, an .npz of images and labels, a folder of images by class, or package.module:factory."),
 ]
 CalibrationDataOption = Annotated[
     str | None, typer.Option(help="What to calibrate on, if not a part of --data; given as --data is.")
+]
+SizeOption = Annotated[
+    str | None, typer.Option(help="Height and width, as 32,32, that the images of a folder are resized to.")
 ]
 MeanOption = Annotated[str | None, typer.Option(help="Subtracted from each channel: one number, or 0.5,0.5,0.5.")]
 StdOption = Annotated[str | None, typer.Option(help="Each channel is divided by it: one number, or 0.2,0.2,0.2.")]
@@ -193,6 +199,22 @@ def conventions_of(reset: Reset | None, condition: Condition | None, dt: float |
 def names(listed: str) -> list[str]:
     """The entries of a list with commas."""
     return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def height_and_width(listed: str | None) -> tuple[int, int] | None:
+    """The two numbers of --size, or None if there are none.
+
+    Raises:
+        InputError: They are not two whole numbers above 0, or too many pixels.
+    """
+    found = whole_numbers("--size", listed)
+    if found is None:
+        return None
+    if len(found) != 2 or found[0] * found[1] > MOST_PIXELS:
+        raise InputError(
+            f"--size takes height and width, as 32,32, of {MOST_PIXELS:,} pixels at most, and got {listed!r}."
+        )
+    return found[0], found[1]
 
 
 def numbers(option: str, listed: str | None) -> list[float] | None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cos_export import zoo
-from cos_export.datasets import is_named, load_dataset
+from cos_export.datasets import folder_sizes, is_named, load_dataset
 from cos_export.errors import InputError
 from cos_export.progress import Progress, silent
 from cos_export.training import (
@@ -45,6 +45,7 @@ class TrainingJob:
         changes: Attributes of the recipe that are not to be the zoo's.
         mean: Of each channel, to be subtracted.
         std: Of each channel, to be divided by.
+        size: (height, width) that the images of folders are resized to.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
@@ -59,6 +60,7 @@ class TrainingJob:
     changes: Mapping[str, object] = field(default_factory=dict)
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    size: tuple[int, int] | None = None
     device: str = "auto"
 
 
@@ -84,7 +86,9 @@ def run_training(job: TrainingJob, *, progress: Progress = silent) -> tuple[Trai
     read = partial(load_dataset, mean=job.mean, std=job.std)
     built_levels = None if job.swapped else job.levels
     module = build_model(job.model, seed=recipe.seed, levels=built_levels, classes=job.classes)
-    fitted = read(source, "train")
+    measured = job.test_data or (source if is_named(source) else None)
+    sizes = folder_sizes(job.size, source, measured)
+    fitted = read(source, "train", size=sizes[0])
     start: dict[str, object] = {}
     if job.weights is not None:
         zoo.load_weights(module, job.weights)
@@ -92,8 +96,7 @@ def run_training(job: TrainingJob, *, progress: Progress = silent) -> tuple[Trai
     if job.swapped:
         levels = job.levels or 4
         start |= {"swapped": swap_activations(module, fitted.images[:_SWAP_SAMPLES], levels), "levels": levels}
-    measured = job.test_data or (source if is_named(source) else None)
-    test = None if measured is None else read(measured, "test")
+    test = None if measured is None else read(measured, "test", size=sizes[1])
     result = train(module, fitted, recipe, test=test, device=job.device, resume=state_path(job.out), progress=progress)
     curve = save_learning_curve(job.out.with_suffix(".png"), result)
     # The last of the two, for it removes the state that a killed job goes on from.

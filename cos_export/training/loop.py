@@ -66,11 +66,16 @@ def train(
     dataset, test = labelled(data), None if test is None else labelled(test)
     if recipe.batch_size > len(dataset):
         raise InputError(f"batch_size is {recipe.batch_size}, and {dataset.name} has {len(dataset)} samples.")
+    if (recipe.flip or recipe.shift) and dataset.images.ndim != 4:
+        raise InputError(
+            f"flip and shift are for images (samples, channels, height, width), and {dataset.name} has "
+            f"{dataset.images.shape}. Leave them out of the recipe."
+        )
     kept, marks = None if resume is None else Path(resume), {} if resume is None else fingerprint(dataset)
     if kept is not None and not kept.absolute().parent.is_dir():
         raise InputError(f"{kept} cannot be written: there is no folder {kept.parent}.")
     images = torch.from_numpy(np.ascontiguousarray(dataset.images)).to(where)
-    labels = torch.from_numpy(dataset.labels).to(where)
+    labels = torch.from_numpy(dataset.truth).to(where)
     autocast = mixed_precision_type(where) if recipe.precision == "mixed" else None
     # The global generators drive dropout; they are put back afterwards.
     devices = [where] if where.type == "cuda" else []

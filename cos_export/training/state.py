@@ -61,7 +61,7 @@ def state_path(out: str | Path) -> Path:
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
     """What tells one data set from another, as JSON; to be taken once, for all samples are read."""
     digest = hashlib.blake2b(digest_size=16)
-    for array in (dataset.images, dataset.labels):
+    for array in (dataset.images, dataset.truth):
         digest.update(np.ascontiguousarray(array).data)
     return {"samples": len(dataset), "shape": list(dataset.images.shape[1:]), "digest": digest.hexdigest()}
 

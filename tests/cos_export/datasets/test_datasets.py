@@ -81,9 +81,14 @@ def test_first_and_split():
 
 
 ODD = {
-    "no labels": ({"images": IMAGES}, "has no 'labels'; it holds 'images'"),
-    "nothing": ({}, "has no 'images' and no 'labels'; it holds nothing"),
-    "no channels": ({"images": IMAGES[:, 0], "labels": [0, 1]}, "images\\[:, None\\]"),
+    "no images": (
+        {"x": IMAGES, "labels": [0, 1]},
+        "must have one of 'images', 'signals', 'features', and holds 'x', 'l",
+    ),
+    "nothing": ({}, "must have one of 'images', 'signals', 'features', and holds nothing"),
+    "two of them": ({"images": IMAGES, "signals": IMAGES[0], "labels": [0, 1]}, "must have one of"),
+    "one number each": ({"features": IMAGES[:, 0, 0, 0], "labels": [0, 1]}, r"or \(samples, features\), and has shape"),
+    "videos": ({"images": IMAGES[None], "labels": [0]}, r"must be \(samples, channels, height, width\)"),
     "labels by class": ({"images": IMAGES, "labels": np.eye(2, dtype=int)}, "must be \\(samples,\\)"),
     "lengths": ({"images": IMAGES, "labels": [0, 1, 2]}, "2 images and 3 labels"),
     "empty": ({"images": IMAGES[:0], "labels": np.zeros(0, int)}, "no samples"),
