@@ -90,7 +90,7 @@ def _unwritten(failure: OSError, code: int | None) -> int | None:
 def _app() -> Typer:
     import typer
 
-    from cos_export.commands import analysis, code, conversion, deployment, networks, searching
+    from cos_export.commands import analysis, code, conversion, deployment, golden, networks, searching
     from cos_export.commands.method_options import CalibratingCommand
     from cos_export.errors import Notice
     from cos_export.terminal.standard_output import reserved
@@ -114,6 +114,7 @@ def _app() -> Typer:
     app.command("offsets")(reserved(networks.offsets))
     app.command("train")(reserved(networks.train))
     app.command("code")(reserved(code.code))
+    app.command("golden")(reserved(golden.golden))
     app.command("targets")(reserved(deployment.list_targets))
     return app
 

@@ -443,7 +443,7 @@ def test_targets_are_listed() -> None:
 
 
 def test_help_has_an_example_for_every_command() -> None:
-    listed = "convert-and-export calibrate check verify run search analyze offsets report train code targets"
+    listed = "convert-and-export calibrate check verify run search analyze offsets report train code golden targets"
     for command in listed.split():
         done = run(command, "--help")
         assert done.returncode == 0 and f"cos-export {command}" in " ".join(done.stdout.split()), command

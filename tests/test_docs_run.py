@@ -32,6 +32,8 @@ import cli
 import cos_export as ce
 from calibration import Static, stage
 from cos_export import training, zoo
+from cos_export.bundle.results import write_inputs
+from targets.results import RecordedResults
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -194,10 +196,15 @@ def test_the_blocks_of_python_run(path: Path, folder: Path, monkeypatch: pytest.
         "example": dataset.images[:1],
         "example_input": dataset.images[:1],
     }
+    if path.name == "any_runtime.md":
+        mine = ce.export(ce.capture(names["model"], dataset.images[:1]), "out/mine", 2, golden=dataset.images[:4])
+        write_inputs(mine, "inputs.npz")
     for block in python_blocks(path.read_text("utf-8")):
         exec(compile(block, named(path), "exec"), names)
     if path.name == "README.md":
         assert names["result"].passed
+    if path.name == "any_runtime.md":
+        assert ce.verify(mine, [RecordedResults("results.npz", mine)]).passed
 
 
 RECIPE, METHOD = training.Recipe, stage.method_named

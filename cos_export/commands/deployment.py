@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,6 @@ from cos_export.terminal.options import (
     SamplesOption,
     SizeOption,
     StdOption,
-    TargetsOption,
     conventions_of,
     height_and_width,
     names,
@@ -31,12 +30,20 @@ from cos_export.terminal.options import (
 from cos_export.terminal.output import finish, show_notes, show_path
 from cos_export.terminal.standard_output import console
 
+if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
+    from cos_export.bundle.target import Target
+
 __all__ = ["list_targets", "report", "run_bundle", "verify"]
 
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
-    targets: TargetsOption = "onnxruntime",
+    targets: Annotated[
+        str | None, typer.Option(help="With commas, as cos-export targets lists them; by default onnxruntime.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="An .npz of spikes and logits that another runtime computed, to be judged.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Run these images in place of the golden inputs; given as of run.")
     ] = None,
@@ -54,6 +61,8 @@ def verify(
 ) -> int:
     """Run a bundle's golden inputs, or other images, on targets and compare every spike, end to end and locally.
 
+    With --results what another runtime computed is judged in the same way; alone, unless --targets names some as well.
+
     Example: cos-export verify out/digits --targets onnxruntime,lava
     """
     from calibration import method_of
@@ -63,6 +72,7 @@ def verify(
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import show_parity
     from targets import verification
+    from targets.results import RecordedResults
 
     opened = load(bundle)
     notes = method_of(opened).notes
@@ -75,8 +85,11 @@ def verify(
     if data is not None:
         images = dataset_for(opened, data, asked, size=height_and_width(size))
         images = images.first(samples or min(len(images), opened.manifest["golden_samples"]))
+    judged: list[str | Target] = [*names(targets or ("onnxruntime" if results is None else ""))]
+    if results is not None:
+        judged.append(RecordedResults(results, opened, None if images is None else len(images)))
     with progress_bars() as progress:
-        result = verification.verify(opened, names(targets), images=images, deadline=deadline, progress=progress)
+        result = verification.verify(opened, judged, images=images, deadline=deadline, progress=progress)
     if not as_json:
         show_parity(console(), result)
         show_notes(notes)
