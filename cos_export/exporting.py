@@ -19,7 +19,7 @@ from cos_export.atomic_file import atomic_write
 from cos_export.bounds import LEAST_OPSET, MOST_OPSET
 from cos_export.bundle.folder import Bundle, sha256_of
 from cos_export.bundle.golden import Golden, write_golden
-from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, check_manifest, check_metrics
+from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, STEP_FILE, check_manifest, check_metrics
 from cos_export.bundle.replacing import check_destination, replacing_folder
 from cos_export.bundle.target import Target
 from cos_export.costing import costs_of
@@ -30,7 +30,7 @@ from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, check_images, check_network, check_steps, with_normalisation_of
 from cos_export.nir_file import write_nir
 from cos_export.nir_file.type_check import TypeCheckNotice, type_check_note
-from cos_export.onnx_file import write_onnx
+from cos_export.onnx_file import write_onnx, write_step
 from cos_export.onnx_file.builder import MAX_BYTES, OPSET
 from cos_export.parity.verification import ParityResult, verify
 from cos_export.progress import Progress, silent
@@ -95,7 +95,7 @@ def export_and_verify(
     external_above: int = MAX_BYTES,
     progress: Progress = silent,
 ) -> tuple[Bundle, ParityResult | None]:
-    """Writes a bundle: model.nir, model.onnx, golden.npz, report.html and manifest.json.
+    """Writes a bundle: model.nir, model.onnx, model_step.onnx, golden.npz, report.html and manifest.json.
 
     The ONNX graph is run in ONNX Runtime and the NIR file read back before either counts as written. If targets are
     given, the golden inputs run on them before the bundle is put in place, and the report says what they fired. A
@@ -152,9 +152,9 @@ def export_and_verify(
         )
     reference = simulate(network, images, steps, calibration=calibration, device=device, progress=progress)
     with replacing_folder(path) as staging:
-        progress("writing the bundle", 0, 4)
+        progress("writing the bundle", 0, 5)
         refused = write_nir(network, staging / "model.nir", strip_v_reset=strip_v_reset)
-        progress("writing the bundle", 1, 4)
+        progress("writing the bundle", 1, 5)
         write_onnx(
             network,
             staging / "model.onnx",
@@ -163,10 +163,21 @@ def export_and_verify(
             opset=opset,
             external_above=external_above,
         )
-        progress("writing the bundle", 2, 4)
+        progress("writing the bundle", 2, 5)
+        step = write_step(
+            network,
+            staging / STEP_FILE,
+            steps,
+            images,
+            reference,
+            opset=opset,
+            external_above=external_above,
+        )
+        progress("writing the bundle", 3, 5)
         write_golden(staging / "golden.npz", Golden(images, reference, classes))
-        progress("writing the bundle", 3, 4)
+        progress("writing the bundle", 4, 5)
         manifest = _manifest(network, steps, len(images), metrics)
+        manifest["step"] = step.to_dict()
         counted = counted_trace(network, images, reference, calibration, device=device, activity=True)
         manifest["costs"] = costs_of(counted).to_dict()
         if refused:
@@ -186,7 +197,7 @@ def export_and_verify(
         text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
         check_manifest(parse_json(text, MANIFEST), MANIFEST)
         _write(staging / MANIFEST, text)
-        progress("writing the bundle", 4, 4)
+        progress("writing the bundle", 5, 5)
     return Bundle(destination, manifest), parity
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cos_export.bundle.golden import Golden, read_golden
-from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, read_manifest
+from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, STEP_FILE, read_manifest
 from cos_export.datasets import Normalisation
 from cos_export.errors import BundleError, InputError
 from cos_export.network import SpikingNetwork
@@ -42,6 +42,11 @@ class Bundle:
     def onnx_path(self) -> Path:
         """The T-step ONNX graph."""
         return self.path / "model.onnx"
+
+    @property
+    def step_path(self) -> Path:
+        """The ONNX graph of one step; a bundle of an earlier format has none."""
+        return self.path / STEP_FILE
 
     @property
     def golden_path(self) -> Path:

@@ -19,11 +19,12 @@ from pydantic import (
 
 from cos_export.bundle.cost_entry import CostEntry
 from cos_export.bundle.manifest_fields import Amount, Count, Extra, Name, Numerics, Share, Steps, Text
+from cos_export.bundle.step_entry import StepEntry
 from cos_export.errors import BundleError, InputError
 from cos_export.reading.json_file import parse_json, read_json
 from cos_export.reading.limits import MAX_DIMENSIONS, MAX_ONNX, MAX_STEPS
 
-__all__ = ["BUNDLE_FORMAT", "BUNDLE_FORMATS", "MANIFEST", "OPTIONAL_FILES", "REQUIRED_FILES"]
+__all__ = ["BUNDLE_FORMAT", "BUNDLE_FORMATS", "MANIFEST", "OPTIONAL_FILES", "REQUIRED_FILES", "STEP_FILE"]
 __all__ += ["check_manifest", "check_metrics", "read_manifest"]
 
 BUNDLE_FORMAT = "cos-export-bundle/3"
@@ -38,7 +39,10 @@ MANIFEST = "manifest.json"
 REQUIRED_FILES = ("golden.npz", "model.nir", "model.onnx", "report.html")
 """What every bundle holds beside its manifest."""
 
-OPTIONAL_FILES = ("model_step.onnx", "model.onnx.data", "model_step.onnx.data")
+STEP_FILE = "model_step.onnx"
+"""One step of the network; a bundle of an earlier format has none."""
+
+OPTIONAL_FILES = (STEP_FILE, "model.onnx.data", "model_step.onnx.data")
 """What a bundle may hold beside it: arrays that have no room in an ONNX graph lie in the file called `.data`."""
 
 _LISTED = 5
@@ -192,6 +196,7 @@ class Manifest(_Entry):
     calibrated_timesteps: Steps | None = None
     schedule: Literal["synchronous", "layerwise"] = "synchronous"
     costs: CostEntry | None = None
+    step: StepEntry | None = None
     refused_by_nir: Annotated[dict[Name, Text], Field(max_length=10_000)] = {}
 
     @model_validator(mode="after")
@@ -207,6 +212,8 @@ class Manifest(_Entry):
         if any(entry.bytes > MAX_ONNX for name, entry in self.files.items() if name.endswith(".onnx")):
             raise ValueError(f"files lists an ONNX graph of more than {MAX_ONNX:,} bytes")
         unsaid = {"calibration", "calibrated_timesteps"} - self.model_fields_set
+        if self.format == BUNDLE_FORMAT and (STEP_FILE not in self.files or self.step is None):
+            raise ValueError(f"files lacks {STEP_FILE}, or step: {BUNDLE_FORMAT} has both")
         if unsaid and self.format != BUNDLE_FORMATS[0]:
             raise ValueError(f"{', '.join(sorted(unsaid))}: Field required in {self.format}, or null")
         if self.calibration is not None and not isinstance(self.calibration.get("name"), str):

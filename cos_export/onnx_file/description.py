@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.nir_file.graph_metadata import graph_metadata
+from cos_export.onnx_file.step_interface import StepInterface
+from cos_export.simulation.fixed_point import input_gain
 
-__all__ = ["about_graph", "about_images", "about_logits", "about_spikes", "metadata"]
+__all__ = ["about_graph", "about_images", "about_logits", "about_spikes", "about_step", "about_step_images", "metadata"]
 
 
 def metadata(network: SpikingNetwork, v_init_encoding: str, steps: int) -> dict[str, str]:
@@ -62,3 +65,31 @@ def about_spikes(network: SpikingNetwork, layer: str) -> str:
     """What the spikes of a layer are."""
     window = " of its own window" if network.schedule == "layerwise" else ""
     return f"(steps, batch, ...): whether each neuron of layer {layer!r} fired in each step{window}."
+
+
+def about_step_images(network: SpikingNetwork) -> str:
+    """What the input of a step is."""
+    coding = network.quantisation
+    if coding is None:
+        return about_images(network)
+    gain = float(input_gain(coding))
+    return (
+        f"(batch, ...) integers: clip(round(image * float32({gain!r})), {coding.input_minimum}, "
+        f"{coding.input_maximum}), rounded half to even. {about_images(replace(network, quantisation=None))}"
+    )
+
+
+def about_step(network: SpikingNetwork, interface: StepInterface) -> str:
+    """What a step graph computes, and how to loop over it."""
+    numbered = f" {interface.step} = t," if interface.step else ""
+    total = f"{interface.readout_scale!r} / {interface.readout_steps}"
+    lines = [
+        f"One time-step of {network.neuron_count:,} integrate-and-fire neurons in {len(network.layers)} layers: "
+        "m = v + I; s = 1 if m >= threshold else 0; v_next = m - threshold * s.",
+        f"Run it {interface.steps} times, t = 1..{interface.steps}, with the images,{numbered} {interface.start} = "
+        f"(t == 1), and v/<layer> = v_next/<layer> of the run before (zeros in the first).",
+        f"The logits are {total} times the sum of {interface.output} over all runs.",
+        "To start from other potentials give them as v/<layer> in the first run, with start = false.",
+        f"Schedule: {network.schedule}. Numerics: {network.numerics}. Calibration: {network.method}.",
+    ]
+    return " ".join(lines)

@@ -13,7 +13,7 @@ from cos_export.onnx_file.neurons import LayerValues, unroll_neurons
 from cos_export.onnx_file.synapses import Synapse, synapse
 from cos_export.onnx_file.windows import fire_in_window
 
-__all__ = ["IMAGES", "Unrolled", "all_at_once", "layer_after_layer"]
+__all__ = ["IMAGES", "Unrolled", "all_at_once", "feeding_neurons", "layer_after_layer"]
 
 IMAGES = "images"
 
@@ -58,7 +58,7 @@ def layer_after_layer(
 
     Behind the last neurons a synapse runs once for each step of the readout, before them once for all.
     """
-    inner = _feeding_neurons(network)
+    inner = feeding_neurons(network)
     wires: Wires[tuple[str, ...]] = Wires(network)
     read: dict[str, tuple[str, ...]] = {}
     count = builder.constant(f"{IMAGES}/steps", np.array(steps, np.float32))
@@ -78,7 +78,7 @@ def layer_after_layer(
     return _readout(builder, network, network.output_name, {**read, network.input_name: (images,)}), {}
 
 
-def _feeding_neurons(network: SpikingNetwork) -> frozenset[str]:
+def feeding_neurons(network: SpikingNetwork) -> frozenset[str]:
     """The nodes that feed some layer of neurons, through synapses alone."""
     feeding: set[str] = set()
     waiting = list(network.layers)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
-from cos_export.atomic_file import atomic_write
 from cos_export.bounds import MAX_STEPS
 from cos_export.network import SpikingNetwork, check_network
 from cos_export.nir_file.graph_metadata import producer
@@ -16,11 +14,10 @@ from cos_export.onnx_file.builder import MAX_BYTES, OPSET, GraphBuilder
 from cos_export.onnx_file.check import OnnxCheck, check_onnx
 from cos_export.onnx_file.description import about_graph, about_images, about_logits, about_spikes, metadata
 from cos_export.onnx_file.ends import mean_readout, quantised_input
-from cos_export.onnx_file.external_data import beside, write_arrays
 from cos_export.onnx_file.folding import fold_neurons
 from cos_export.onnx_file.pruning import LOGITS
+from cos_export.onnx_file.storing import store
 from cos_export.onnx_file.unrolling import IMAGES, all_at_once, layer_after_layer
-from cos_export.storage import flush
 from cos_export.whole_number import whole_number
 
 __all__ = ["build_model", "write_onnx"]
@@ -59,18 +56,11 @@ def write_onnx(
     """
     check_network(network)
     builder = unrolled(network, steps, per_sample=per_sample, opset=opset)
-    with atomic_write(path) as draft:
-        arrays = beside(draft)
-        apart = builder.array_bytes > min(external_above, MAX_BYTES)
-        model = finished_model(builder, network, steps, per_sample=per_sample, apart=arrays.name if apart else None)
-        draft.write_bytes(model.SerializeToString())
-        if apart:
-            write_arrays(builder.arrays, arrays)
-        check = check_onnx(network, draft, steps)
-        if apart:
-            flush(arrays)
-            arrays.replace(beside(Path(os.path.realpath(path))))
-    return check
+
+    def finish(apart: str | None) -> onnx.ModelProto:
+        return finished_model(builder, network, steps, per_sample=per_sample, apart=apart)
+
+    return store(path, builder, finish, lambda draft: check_onnx(network, draft, steps), external_above)
 
 
 def build_model(

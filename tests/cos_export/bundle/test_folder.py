@@ -26,7 +26,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     bundle = load(tmp_path / "out")
     assert bundle.manifest == json.loads(json.dumps(written.manifest))
     assert sorted(file.name for file in bundle.path.iterdir()) == sorted(
-        ["golden.npz", "manifest.json", "model.nir", "model.onnx", "report.html"]
+        ["golden.npz", "manifest.json", "model.nir", "model.onnx", "model_step.onnx", "report.html"]
     )
     manifest = bundle.manifest
     assert (manifest["format"], manifest["num_timesteps"], manifest["rho"]) == (BUNDLE_FORMAT, 3, 0)
@@ -86,7 +86,7 @@ def test_other_peoples_files_are_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("step", ["write_nir", "write_onnx", "write_golden", "render_report"])
+@pytest.mark.parametrize("step", ["write_nir", "write_onnx", "write_step", "write_golden", "render_report"])
 def test_a_failure_leaves_the_earlier_bundle_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -22,7 +22,7 @@ from cos_export.network.fields import check_fields
 from cos_export.network.node_facts import REFUSED, facts, known_types
 from cos_export.network.reparametrisation import with_current_bias, with_thresholds
 from cos_export.nir_file import read_nir, write_nir
-from cos_export.onnx_file import write_onnx
+from cos_export.onnx_file import write_onnx, write_step
 from cos_export.parity.local import check_local
 from cos_export.quantisation import quantise
 from cos_export.quantisation.ranges import check_ranges
@@ -90,6 +90,7 @@ def test_every_pass_takes_it(name: str, tmp_path: Path) -> None:
     network, images = example(name)
     trace = simulate(network, images, 3, device="cpu")
     write_onnx(network, tmp_path / "model.onnx", 3)  # which runs it against the reference
+    write_step(network, tmp_path / "model_step.onnx", 3, images, trace)  # likewise
     write_nir(network, tmp_path / "model.nir")  # which reads it back, field by field
     assert read_nir(tmp_path / "model.nir").layers == network.layers
     assert check_local(network, images, trace).violations == 0
@@ -98,10 +99,11 @@ def test_every_pass_takes_it(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_in_integers_every_weight_is_one(name: str) -> None:
+def test_in_integers_every_weight_is_one(name: str, tmp_path: Path) -> None:
     network, images = example(name)
     whole = quantise(network, images, device="cpu")
     check_ranges(whole, 3)
+    write_step(whole, tmp_path / "model_step.onnx", 3, images, simulate(whole, images, 3, device="cpu"))
     for node in whole.graph.nodes.values():
         field = facts(node).weights
         if field is not None:

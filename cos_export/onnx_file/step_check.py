@@ -1,0 +1,209 @@
+"""Whether a step graph, looped over, fires what the recorded run fired, in ONNX Runtime and ONNX's own evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from cos_export.errors import NetworkError, ParityError
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.network.workload import multiply_accumulates
+from cos_export.onnx_file.session import plenty_of_seconds, run_session
+from cos_export.onnx_file.step_interface import StepInterface
+from cos_export.parity.local import check_local
+from cos_export.simulation import mean_readout
+from cos_export.simulation.fixed_point import quantise_input, readout_factors
+from cos_export.simulation.program import Program
+from cos_export.simulation.trace import Trace
+
+__all__ = ["StepCheck", "check_step"]
+
+SAMPLES = 3
+"""Recorded samples that are run."""
+
+EVALUATED_WORK = 3e8
+"""Multiplications that the evaluator may do: a few seconds of it, for it is written in Python."""
+
+NEAR = 1e-3
+"""Units of theta within which potentials of two runtimes may differ in one step of float32."""
+
+Values = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class StepCheck:
+    """How a step graph compares with the recorded run.
+
+    Attributes:
+        spike_slots: Neurons times steps times samples that were compared in ONNX Runtime.
+        differing: How many spikes differ from the recorded ones; none in a network of integers.
+        evaluated_steps: Steps that ONNX's reference evaluator has run besides, on one sample.
+    """
+
+    spike_slots: int
+    differing: int
+    evaluated_steps: int
+
+
+def check_step(
+    network: SpikingNetwork, path: Path, interface: StepInterface, images: FloatArray, reference: Trace
+) -> StepCheck:
+    """Loops over the graph in a file on a few samples of a recorded run.
+
+    Args:
+        network: What the file was made of.
+        path: The file.
+        interface: What it takes and returns.
+        images: (samples, ...), those of the recorded run.
+        reference: The recorded run, with the states that a per-sample method had set.
+
+    Raises:
+        NetworkError: ONNX or ONNX Runtime refuses the file.
+        ParityError: It fires what its currents do not explain, or in integers anything else than the record.
+    """
+    images = images[:SAMPLES]
+    part = slice(0, len(images))
+    states = None if reference.states is None else reference.states.part(part)
+    inputs, outputs = _looped(network, path, interface, images, states)
+    trace = _trace(network, interface, images, outputs)
+    local = check_local(network, images, trace, states=states)
+    if local.violations:
+        first = local.listed[0]
+        raise ParityError(
+            f"The ONNX step graph fires or reads out what its currents do not explain: {local.violations:,} times, "
+            f"first in layer {first.layer!r} in step {first.step}."
+        )
+    differing = sum(int((trace.spikes[name] != reference.spikes[name][:, part]).sum()) for name in network.layers)
+    if network.quantisation is not None and (
+        differing or not np.array_equal(trace.logits[-1], reference.logits[-1, part])
+    ):
+        raise ParityError(
+            f"In fixed point no spike and no logit may differ: {differing} spikes of the ONNX step graph do."
+        )
+    evaluated = _evaluated(network, path, interface, inputs, outputs)
+    return StepCheck(sum(array.size for array in trace.spikes.values()), differing, evaluated)
+
+
+def _looped(
+    network: SpikingNetwork, path: Path, interface: StepInterface, images: FloatArray, states: SampleStates | None
+) -> tuple[list[Values], list[Values]]:
+    """What went into every step in ONNX Runtime, and what came out."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    inputs: list[Values] = []
+    outputs: list[Values] = []
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        names = [entry.name for entry in session.get_outputs()]
+        seconds = plenty_of_seconds(network, len(images), 1)
+        feeds = _first(network, interface, images, states)
+        for t in range(1, interface.steps + 1):
+            if interface.step is not None:
+                feeds[interface.step] = np.array(t, np.int64)
+            values = run_session(session, names, feeds, seconds)
+            found = dict(zip(names, values, strict=True))
+            inputs.append(dict(feeds))
+            outputs.append(found)
+            feeds |= {state.input: found[state.output] for state in interface.states}
+            feeds[interface.start] = np.array(False)
+    except Exception as error:
+        # ONNX Runtime's errors have no other common base.
+        raise NetworkError(f"The ONNX step graph that was built cannot be run: {error}") from error
+    return inputs, outputs
+
+
+def _first(
+    network: SpikingNetwork, interface: StepInterface, images: FloatArray, states: SampleStates | None
+) -> dict[str, NDArray[Any]]:
+    """What goes into the first step, but for its number."""
+    integers = quantise_input(torch.from_numpy(images), network.quantisation).numpy()
+    feeds: dict[str, NDArray[Any]] = {
+        interface.images: integers.astype(interface.images_type),
+        interface.start: np.array(states is None),
+    }
+    for state in interface.states:
+        shape = (len(images), *state.shape)
+        start = np.zeros(shape, np.float32) if states is None else states.v_init.get(state.layer)
+        if start is None:
+            start = np.broadcast_to(network.neurons[state.layer].v_init, shape)
+        feeds[state.input] = (np.floor(start) if state.type == "int32" else start).astype(state.type)
+        if state.silent is not None:
+            known = None if states is None else states.silent.get(state.layer)
+            feeds[state.silent] = np.zeros(shape, np.bool_) if known is None else known
+    return feeds
+
+
+def _trace(network: SpikingNetwork, interface: StepInterface, images: FloatArray, outputs: list[Values]) -> Trace:
+    """The run as every target returns it: the spikes of each layer's own window, and the logits of each step."""
+    spikes = {
+        state.layer: np.stack([found[state.spikes] for found in outputs[state.first_step - 1 : state.last_step]]) != 0
+        for state in interface.states
+    }
+    steps = interface.readout_steps
+    read = torch.from_numpy(np.stack([found[interface.output] for found in outputs]).astype(np.float32))
+    if network.schedule == "synchronous":
+        return Trace(mean_readout(read, steps, network.quantisation).numpy(), spikes)
+    # What comes by a shorter path is read out in earlier steps: of the graph's own logits there are the last alone.
+    held = quantise_input(torch.from_numpy(images), network.quantisation).unsqueeze(0)
+    fired = {name: torch.from_numpy(value).to(torch.float32) for name, value in spikes.items()}
+    train = Program(network).currents(network.output_name, lambda source: fired.get(source, held))
+    logits = mean_readout(train, steps, network.quantisation)
+    total = read.sum(0)
+    factor = None if network.quantisation is None else float(readout_factors(network.quantisation, steps)[-1])
+    logits[-1] = total / steps if factor is None else total * factor
+    return Trace(logits.numpy(), spikes)
+
+
+def _evaluated(
+    network: SpikingNetwork, path: Path, interface: StepInterface, inputs: list[Values], outputs: list[Values]
+) -> int:
+    """Runs some steps of one sample in ONNX's reference evaluator, each from what went into it in ONNX Runtime.
+
+    Returns:
+        How many steps: all, where the network is small enough.
+    """
+    count = int(np.clip(EVALUATED_WORK // multiply_accumulates(network), 1, interface.steps))
+    chosen = np.unique(np.linspace(0, interface.steps - 1, count).round().astype(int))
+    evaluator = ReferenceEvaluator(str(path))
+    for t in chosen:
+        feeds = {name: value[:1] if np.ndim(value) else value for name, value in inputs[t].items()}
+        found = dict(zip(evaluator.output_names, evaluator.run(None, feeds), strict=True))
+        expected = {name: value[:1] for name, value in outputs[t].items()}
+        if network.quantisation is not None:
+            wrong = [name for name, value in expected.items() if not np.array_equal(found[name], value)]
+        else:
+            wrong = _beyond_rounding(network, interface, feeds, expected, found)
+        if wrong:
+            raise ParityError(
+                f"In step {t + 1} ONNX's reference evaluator gives another {wrong[0]!r} than ONNX Runtime, from the "
+                "same inputs: the ONNX step graph does not mean the same everywhere."
+            )
+    return len(chosen)
+
+
+def _beyond_rounding(
+    network: SpikingNetwork, interface: StepInterface, feeds: Values, expected: Values, actual: Values
+) -> list[str]:
+    """The first layer whose potentials differ beyond rounding; none behind a spike that rounding has changed."""
+    for state in interface.states:
+        theta = network.neurons[state.layer].threshold
+        one, other = expected[state.spikes][0] != 0, actual[state.spikes][0] != 0
+        before, after = expected[state.output][0], actual[state.output][0]
+        # Where one has fired and the other has not, the second's potential is m, right below the threshold.
+        apart = np.where(one == other, np.abs(before - after), np.abs(np.where(one, after, before) - theta))
+        if not bool((apart <= NEAR * (theta + np.abs(np.where(one, after, before)))).all()):
+            return [state.output]
+        if bool((one != other).any()):
+            return []
+    near = np.allclose(expected[interface.output], actual[interface.output], rtol=1e-3, atol=1e-3)
+    return [] if near else [interface.output]

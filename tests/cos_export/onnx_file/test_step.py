@@ -1,0 +1,274 @@
+"""One step as a graph, looped over as its names say, against the reference: every spike and every logit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import random_networks as build
+import torch
+from bundles import change_manifest, relist
+from eight_bit_networks import TOPOLOGIES, in_integers, pictures, topology
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+from small_networks import two_layers
+
+import cos_export as ce
+from cos_export.errors import BundleError, ParityError
+from cos_export.network import SpikingNetwork
+from cos_export.onnx_file import build_step_model, step, write_step
+from cos_export.onnx_file.step_interface import step_interface
+from cos_export.simulation import simulate
+from targets.onnxruntime import OnnxRuntimeTarget
+
+Run = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+
+def in_runtime(model: onnx.ModelProto) -> Run:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_outputs()]
+    return lambda feeds: dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def in_evaluator(model: onnx.ModelProto) -> Run:
+    evaluator = ReferenceEvaluator(model)
+    return lambda feeds: dict(zip(evaluator.output_names, evaluator.run(None, feeds), strict=True))
+
+
+def loop(
+    run: Run, about: Mapping[str, Any], images: Any, first: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], Any]:
+    """What a stranger does who has read the manifest: spikes by layer, and the last logits."""
+    given = {state["input"]: np.zeros((len(images), *state["shape"]), state["type"]) for state in about["states"]}
+    feeds = {about["images"]: images, about["start"]: np.array(first is None), **given, **(first or {})}
+    fired: dict[str, list[Any]] = {state["layer"]: [] for state in about["states"]}
+    total = 0
+    for t in range(1, about["steps"] + 1):
+        if about["step"] is not None:
+            feeds[about["step"]] = np.array(t, np.int64)
+        found = run(feeds)
+        feeds[about["start"]] = np.array(False)
+        for state in about["states"]:
+            feeds[state["input"]] = found[state["output"]]
+            inside = state["first_step"] <= t <= (state["last_step"] or t)
+            assert inside or not found[state["spikes"]].any()
+            if inside:
+                fired[state["layer"]].append(found[state["spikes"]] != 0)
+        total = total + found[about["output"]].astype(np.float64)
+    return {name: np.stack(values) for name, values in fired.items()}, total * about["readout_scale"] / about[
+        "readout_steps"
+    ]
+
+
+def rounded(network: SpikingNetwork, images: Any) -> Any:
+    """The integers that the input of a step takes; images as they are, of a network of float32."""
+    coding = network.quantisation
+    if coding is None:
+        return images
+    scaled = np.rint(images * np.float32(1 / coding.input_scale))
+    kind = np.int8 if coding.input_minimum < 0 else np.uint8
+    return scaled.clip(coding.input_minimum, coding.input_maximum).astype(kind)
+
+
+def layerwise(network: SpikingNetwork) -> SpikingNetwork:
+    neurons = {name: replace(spec, reset="subtract", v_reset=None) for name, spec in network.neurons.items()}
+    return replace(network.with_neurons(neurons), schedule="layerwise")
+
+
+def check(network: SpikingNetwork, images: Any, steps: int, *backends: Callable[[onnx.ModelProto], Run]) -> None:
+    model, about = build_step_model(network, steps), step_interface(network, steps).to_dict()
+    onnx.checker.check_model(model, full_check=True)
+    expected = simulate(network, images, steps, device="cpu")
+    for backend in backends:
+        fired, logits = loop(backend(model), about, rounded(network, images))
+        for name in network.layers:
+            np.testing.assert_array_equal(fired[name], expected.spikes[name], err_msg=name)
+        np.testing.assert_allclose(logits, expected.logits[-1], rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.booleans())
+def test_random_networks(seed: int, steps: int, windows: bool) -> None:
+    network = build.random_network(seed)
+    check(layerwise(network) if windows else network, build.images(network, 3, seed), steps, in_runtime)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(TOPOLOGIES), st.integers(1, 4), st.booleans())
+def test_random_integers(seed: int, name: str, steps: int, windows: bool) -> None:
+    network = in_integers(topology(name), seed)
+    check(layerwise(network) if windows else network, pictures(network, 2, seed), steps, in_runtime)
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_the_reference_evaluator_of_onnx_agrees(name: str) -> None:
+    for network in (topology(name), layerwise(topology(name))):
+        check(network, build.images(network, 2), 3, in_evaluator)
+    for network in (in_integers(topology(name), 5), layerwise(in_integers(topology(name), 5))):
+        check(network, pictures(network, 2), 3, in_evaluator)
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+@pytest.mark.parametrize("windows", [False, True])
+def test_integers_are_integers_throughout(name: str, windows: bool) -> None:
+    network = in_integers(topology(name), 1)
+    model = build_step_model(layerwise(network) if windows else network, 3)
+    kinds = {onnx.TensorProto.DataType.Name(entry.data_type) for entry in model.graph.initializer}
+    assert kinds <= {"INT8", "INT32", "INT64", "UINT8", "BOOL"}
+    typed = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    for entry in (*typed.value_info, *typed.input, *typed.output):
+        assert onnx.TensorProto.DataType.Name(entry.type.tensor_type.elem_type) in {
+            "INT8",
+            "INT32",
+            "INT64",
+            "UINT8",
+            "BOOL",
+        }
+    weights = {node.input[1] for node in model.graph.node if node.op_type in ("ConvInteger", "MatMulInteger")}
+    stored = {entry.name: entry.data_type for entry in model.graph.initializer}
+    assert weights and {stored[name] for name in weights} == {onnx.TensorProto.INT8}
+
+
+def test_sums_beyond_a_byte_are_taken_apart() -> None:
+    """A window of 17 x 17 spikes, one of 17 x 17 inputs below and above 0, and a spike added to an input."""
+    rng = np.random.default_rng(0)
+    large = [build.conv2d(rng, 2, 3), "if", build.pool(nir.SumPool2d, 17), build.conv2d(rng, 3, 4, (1, 1), padding=0)]
+    wide = build.sequential(rng, (2, 17, 17), [*large, "if"])
+    inputs = build.sequential(rng, (2, 17, 17), [build.pool(nir.SumPool2d, 17), build.conv2d(rng, 2, 3, (1, 1)), "if"])
+    both = build.sequential(rng, (3, 6, 6), [build.conv2d(rng, 3, 3), "if", build.conv2d(rng, 3, 4), "if"])
+    edges = [*both.graph.edges, ("input", "conv2d2")]
+    both = replace(both, graph=nir.NIRGraph(dict(both.graph.nodes), edges, type_check=False))
+    for network in (in_integers(one, 3) for one in (wide, inputs, both)):
+        for scheduled in (network, layerwise(network)):
+            check(scheduled, pictures(scheduled, 3), 3, in_runtime, in_evaluator)
+
+
+class _Joined(torch.nn.Module):
+    """Strides, groups, a residual and a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3, stride=2, padding=1), ce.QCFS(levels=4))
+        self.left = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, padding=1, groups=2), ce.QCFS(levels=4))
+        self.right = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 1), ce.QCFS(levels=4))
+        self.last = torch.nn.Sequential(torch.nn.Conv2d(8, 4, 3, stride=2), ce.QCFS(levels=4))
+        self.head = torch.nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        one = self.first(images)
+        joined = torch.cat([self.left(one) + one, self.right(one)], 1)
+        return self.head(self.last(joined).flatten(1))
+
+
+@pytest.mark.parametrize("schedule", ["synchronous", "layerwise"])
+@pytest.mark.parametrize("numerics", ["float32", "int8"])
+def test_a_captured_network_in_a_bundle(tmp_path: Path, schedule: str, numerics: str) -> None:
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).normal(size=(6, 2, 11, 11)).astype(np.float32)
+    network = ce.capture(_Joined().eval(), images[:1])
+    network = network if numerics == "float32" else ce.quantise(network, images, steps=4)
+    network = ce.calibrate(network, images, method="half", steps=4, schedule=schedule)
+    bundle = ce.export(network, tmp_path / "b", 4, golden=images)
+    about = json.loads((bundle.path / "manifest.json").read_text("utf-8"))["step"]
+    model = onnx.load(bundle.step_path)
+    assert about["file"] == bundle.step_path.name
+    assert all(entry.doc_string for entry in (model, model.graph, *model.graph.input, *model.graph.output))
+    assert f"Run it {about['steps']} times" in model.doc_string
+    held = {entry.key: entry.value for entry in model.metadata_props}
+    assert held["v_init_encoding"].startswith("initializer")
+    fired, logits = loop(in_runtime(model), about, rounded(network, images))
+    golden = bundle.golden.trace
+    differing = sum(int((fired[name] != golden.spikes[name]).sum()) for name in network.layers)
+    assert differing == 0 or (numerics == "float32" and differing < 20)
+    if not differing:
+        np.testing.assert_allclose(logits, golden.logits[-1], rtol=1e-4, atol=1e-4)
+    assert sum(array.sum() for array in fired.values()) > 0
+
+
+@pytest.mark.parametrize("method", [ce.COS(rho=3), ce.SRP(tau=3)], ids=["cos", "srp"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_states_of_each_sample_go_in_where_they_start(tmp_path: Path, method: Any, whole: bool) -> None:
+    network = in_integers(topology("pooling"), 2) if whole else two_layers(seed=1)
+    images = pictures(network, 4) if whole else build.images(network, 4)
+    reference = simulate(network, images, 4, calibration=method, device="cpu")
+    about = write_step(network, tmp_path / "step.onnx", 4, images, reference).to_dict()
+    states = reference.states
+    assert states is not None
+    first = {f"v/{name}": np.floor(v).astype(np.int32) if whole else v for name, v in states.v_init.items()}
+    first |= {f"silent/{name}": mask for name, mask in states.silent.items()}
+    assert bool(states.silent) == all(state["silent"] for state in about["states"])
+    fired, _ = loop(in_runtime(onnx.load(tmp_path / "step.onnx")), about, rounded(network, images), first)
+    for name in network.layers:
+        np.testing.assert_array_equal(fired[name], reference.spikes[name])
+
+
+def _weight(model: onnx.ModelProto) -> None:
+    for entry in model.graph.initializer:
+        if entry.name == "conv2d2/weight":
+            entry.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(entry)[::-1].copy(), entry.name))
+
+
+def _reset(model: onnx.ModelProto) -> None:
+    next(node for node in model.graph.node if node.output[0] == "v_next/if1").input[1] = "if1/one"
+
+
+def _readout(model: onnx.ModelProto) -> None:
+    next(node for node in model.graph.node if node.output[0] == "output").op_type = "Neg"
+
+
+@pytest.mark.parametrize("change", [_weight, _reset, _readout])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_step_that_computes_something_else_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], None], whole: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    network = build.sequential(rng, (2, 8, 8), [build.conv2d(rng, 2, 8), "if", build.conv2d(rng, 8, 8), "if"])
+    network = in_integers(network, 0) if whole else network
+    images = pictures(network, 3) if whole else build.images(network, 3)
+    made = step.StepGraph.model
+
+    def spoiled(graph: step.StepGraph, **choices: Any) -> onnx.ModelProto:
+        model = made(graph, **choices)
+        change(model)
+        return model
+
+    monkeypatch.setattr(step.StepGraph, "model", spoiled)
+    with pytest.raises(ParityError, match="step graph"):
+        write_step(network, tmp_path / "a.onnx", 3, images, simulate(network, images, 3, device="cpu"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_bundles_of_before_have_no_step_and_those_of_today_must(tmp_path: Path) -> None:
+    images = build.images(two_layers(seed=1), 3)
+    bundle = ce.export(two_layers(seed=1), tmp_path / "b", 2, golden=images)
+    bundle.step_path.unlink()
+
+    def without(manifest: dict[str, Any]) -> None:
+        del manifest["files"]["model_step.onnx"], manifest["step"]
+
+    change_manifest(bundle.path, without)
+    with pytest.raises(BundleError, match=r"files lacks model_step\.onnx"):
+        ce.load(bundle.path)
+    change_manifest(bundle.path, lambda manifest: manifest.update(format="cos-export-bundle/2"))
+    relist(bundle.path)
+    assert ce.verify(ce.load(bundle.path), targets=[OnnxRuntimeTarget(threads=1)]).passed
+
+
+def test_arrays_beside_the_step_are_in_the_bundle(tmp_path: Path) -> None:
+    images = build.images(two_layers(seed=1), 3)
+    bundle = ce.export(two_layers(seed=1), tmp_path / "b", 2, golden=images, external_above=500)
+    assert {"model.onnx.data", "model_step.onnx.data"} <= set(ce.load(bundle.path).manifest["files"])
+    fired, _ = loop(in_runtime(onnx.load(bundle.step_path)), bundle.manifest["step"], images)
+    for name, spikes in bundle.golden.trace.spikes.items():
+        np.testing.assert_array_equal(fired[name], spikes)
