@@ -8,13 +8,16 @@ import pytest
 import torch
 from random_networks import images, residual
 from small_networks import two_layers
+from torch import nn
 from torch.nn import functional
 
 from calibration import Static, calibrate
 from calibration.data import calibration_data
 from calibration.tuning.parameters import Tuned, Tuning
+from cos_export.capturing import capture
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
+from cos_export.qcfs import QCFS
 from cos_export.simulation import simulate
 from cos_export.simulation.program import Program
 
@@ -61,6 +64,12 @@ def test_an_identity_path_stays_one_number() -> None:
     tuning = Tuning(Program(SpikingNetwork(graph, network.neurons), CPU), ("weight",), 2)
     tuned = {key.split("/")[0] for key in tuning.parameters}
     assert tuned == {"conv", "dense", "head"}
+
+
+def test_what_compares_entries_for_a_max_pooling_stays_as_it_is() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), QCFS(4), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(8, 3)).eval()
+    tuning = Tuning(Program(capture(model, torch.zeros(1, 1, 7, 7)), CPU), ("weight",), 2)
+    assert {key.split("/")[0] for key in tuning.parameters} == {"layer_0", "layer_4"}
 
 
 def test_the_gradient_of_a_weight_is_that_of_the_plain_product() -> None:
