@@ -150,7 +150,12 @@ class Builder:
     def channel_gain(
         self, preferred: str, value: Value, gain: DoubleArray, offset: DoubleArray
     ) -> tuple[tuple[str, ...], Value]:
-        """Adds the synapse that multiplies each channel by its gain and adds its offset."""
+        """Adds the synapse that multiplies each channel by its gain and adds its offset.
+
+        It is dense where that is small, for all readers of NIR take it, and else depthwise, if channels are whole.
+        """
+        if all(term.index is None for term in value.terms) and _pays_depthwise(value.shape):
+            return self.synapse(preferred, value, _depthwise(value.shape, gain, offset))
         return self.synapse(preferred, value, _pointwise(value.shape, channel_weight(gain, value.shape), offset))
 
     def unweighted(
@@ -301,12 +306,34 @@ class Builder:
     def _placed(self, term: Term, shape: Shape) -> str:
         """The synapse that carries what is pending where nothing else can, such as a residual's identity path."""
         if term not in self._carriers:
-            weight = wired_weight(channel_weight(np.ones(shape[0]), shape), term, 1)
-            synapse = _pointwise(shape, weight, np.zeros(shape[0]), taken=term.width)
+            synapse = _carrier(term, shape)
             _check_finite(synapse)
             suffix = "scaled" if term.index is None else "placed"
             self._carriers[term] = self.add(f"{term.source}_{suffix}", synapse, [term.source])
         return self._carriers[term]
+
+
+LARGEST_DENSE = 4096
+"""Weights of a dense synapse that does no more than a diagonal: above, it is one with a group for each channel."""
+
+
+def _pays_depthwise(shape: Shape) -> bool:
+    """Whether a diagonal over channels is better kept as a depthwise synapse. Features have no such synapse."""
+    return len(shape) > 1 and shape[0] ** 2 > LARGEST_DENSE
+
+
+def _carrier(term: Term, shape: Shape) -> Synapse:
+    """The synapse that does what is pending on a term, and nothing else."""
+    if term.index is None and _pays_depthwise(shape):
+        return _depthwise(shape, np.array(vector(term.scale, term.channels)), np.zeros(shape[0]))
+    weight = wired_weight(channel_weight(np.ones(shape[0]), shape), term, 1)
+    return _pointwise(shape, weight, np.zeros(shape[0]), taken=term.width)
+
+
+def _depthwise(shape: Shape, gain: DoubleArray, offset: DoubleArray) -> Synapse:
+    axes = len(shape) - 1
+    weight = gain.reshape(-1, *[1] * (axes + 1))
+    return Synapse(weight, offset, shape, shape, (1,) * axes, (0,) * axes, (1,) * axes, groups=shape[0])
 
 
 def _pointwise(shape: Shape, weight: DoubleArray, offset: DoubleArray, taken: int | None = None) -> Synapse:

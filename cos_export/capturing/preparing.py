@@ -9,6 +9,7 @@ from cos_export.capturing.averaging import average_max_pools
 from cos_export.capturing.findings import Finding, explain
 from cos_export.capturing.options import Options
 from cos_export.capturing.pool_order import activate_before_pooling
+from cos_export.capturing.rewriting import rewrite
 from cos_export.capturing.tail import without_tail
 from cos_export.capturing.tracing import Traced, check_example, trace
 from cos_export.datasets import Images
@@ -56,7 +57,9 @@ def prepare(model: nn.Module, example: Tensor, options: Options) -> Traced | Fin
         return traced
     order = average_max_pools if options.max_pool == "average" else activate_before_pooling
     order(traced.graph)
-    return without_tail(traced)
+    traced = without_tail(traced)
+    rewrite(traced.graph)
+    return traced
 
 
 _SPIKING = ("lava", "norse", "sinabs", "snntorch", "spikingjelly")

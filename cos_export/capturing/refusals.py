@@ -53,7 +53,7 @@ def _all(names: str, refusal: tuple[str, str]) -> Iterable[tuple[str, tuple[str,
 _REFUSALS: dict[str, tuple[str, str]] = dict(
     (
         *_all(
-            "relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish sigmoid tanh hardtanh hardswish "
+            "relu relu6 leaky_relu prelu rrelu hardshrink elu selu celu gelu silu mish sigmoid tanh hardtanh hardswish "
             "hardsigmoid softplus softsign logsigmoid log_sigmoid threshold clamp clamp_min clamp_max floor round "
             "sign abs exp log pow sqrt square glu",
             _ACTIVATION,

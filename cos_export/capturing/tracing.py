@@ -26,6 +26,7 @@ from cos_export.errors import InputError
 from cos_export.user_code import exits_raise, is_users, line_of, summary
 
 __all__ = [
+    "PART_OF",
     "REPLACED",
     "Traced",
     "check_example",
@@ -40,6 +41,9 @@ __all__ = [
 
 REPLACED = "cos_export_replaced"
 """In a node's meta: the operation that stood there before it was replaced."""
+
+PART_OF = "cos_export_part_of"
+"""In a node's meta: the operation that it is a part of, which was written as several."""
 
 # Not 1, which torch.export takes for a constant, and no size that a forward is likely to spell out.
 _BATCH = 3
@@ -186,8 +190,9 @@ def _traced(program: ExportedProgram, module: nn.Module, recognition: Recognitio
 
 def operation(node: fx.Node) -> str:
     """What PyTorch calls the operation: "conv2d" for aten.conv2d.default; of a replaced one, what it was."""
-    if REPLACED in node.meta:
-        return str(node.meta[REPLACED])
+    for key in (REPLACED, PART_OF):
+        if key in node.meta:
+            return str(node.meta[key])
     parts = str(node.target).split(".")
     return parts[1] if len(parts) > 2 else getattr(node.target, "__name__", parts[0])
 

@@ -150,6 +150,11 @@ class Value:
         """The value multiplied by a number."""
         return replace(self, terms=tuple(term.times(factor) for term in self.terms))
 
+    def scaled(self, factors: NDArray[np.float64]) -> Value:
+        """The value with each channel multiplied by a number: (channels,)."""
+        terms = (replace(term, scale=pack(vector(term.scale, self.channels) * factors)) for term in self.terms)
+        return replace(self, terms=tuple(terms))
+
     def plus(self, other: Value) -> Value:
         """The sum of two values of equal shape."""
         return self.of((*self.terms, *other.terms))

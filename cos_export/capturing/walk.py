@@ -17,12 +17,13 @@ from cos_export.capturing.findings import Finding, Unsupported, blockers
 
 # Imported for what they register.
 from cos_export.capturing.operators import arithmetic, channels, max_pooling, pooling, reshaping, synapses  # noqa: F401
-from cos_export.capturing.operators.rectifiers import rectifier_keys
+from cos_export.capturing.operators.rectifiers import rectifier_bound, rectifier_keys
 from cos_export.capturing.operators.registry import OPERATORS, Call, Converted
 from cos_export.capturing.options import Options
 from cos_export.capturing.refusals import refusal
 from cos_export.capturing.tail import Tail
 from cos_export.capturing.tracing import (
+    PART_OF,
     REPLACED,
     Traced,
     has_module,
@@ -220,7 +221,7 @@ class _Walker:
 
     def _only_read_synapses(self, node: fx.Node) -> tuple[str, ...]:
         """The synapses whose sum feeds `node` and nothing else, through what changes nothing."""
-        read = node.args[0] if node.args else None
+        read = next((argument for argument in node.args if argument in self.values), None)
         while isinstance(read, fx.Node) and len(read.users) == 1:
             if read in self.synapses_of:
                 names = self.synapses_of[read]
@@ -284,6 +285,9 @@ class _Walker:
         fix: str | None = None,
         warning: str | None = None,
     ) -> None:
+        if PART_OF in node.meta and blocker is None and rectifier_bound(node) is None:
+            # Of an operation that is written as several, those that become neurons say what it is.
+            return
         if REPLACED in node.meta and blocker is None:
             warning = averaging.WARNING
         self.findings.append(

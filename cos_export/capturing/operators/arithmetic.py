@@ -2,40 +2,107 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from cos_export.capturing.findings import Unsupported
+from cos_export.capturing.folding import DoubleArray
 from cos_export.capturing.operators.registry import Call, Converted, operator
+from cos_export.capturing.operators.synapses import listed
 from cos_export.capturing.values import Value
 
-__all__: list[str] = []
+__all__ = ["affine", "channel_constant"]
 
 
-@operator("aten.add.Tensor", "aten.add_.Tensor")
+@operator("aten.add.Tensor", "aten.add_.Tensor", "aten.add.Scalar", "aten.add_.Scalar")
 def _add(call: Call) -> Converted:
-    return _sum(call, call.number("alpha"), "added")
+    return _sum(call, "self", "other", call.number("alpha"))
 
 
-@operator("aten.sub.Tensor", "aten.sub_.Tensor")
+@operator("aten.sub.Tensor", "aten.sub_.Tensor", "aten.sub.Scalar", "aten.sub_.Scalar")
 def _subtract(call: Call) -> Converted:
-    return _sum(call, -call.number("alpha"), "subtracted")
+    return _sum(call, "self", "other", -call.number("alpha"))
 
 
-def _sum(call: Call, factor: float, verb: str) -> Converted:
-    left, right = call.arguments["self"], call.arguments["other"]
-    if isinstance(left, Value) and not isinstance(right, Tensor | Value) and right == 0:
-        # Python's sum() starts from it.
-        return Converted(left, "nothing")
-    if not isinstance(left, Value) or not isinstance(right, Value):
+@operator("aten.rsub.Scalar", "aten.rsub.Tensor")
+def _subtract_from(call: Call) -> Converted:
+    return _sum(call, "other", "self", -call.number("alpha"))
+
+
+def _sum(call: Call, first: str, second: str, factor: float) -> Converted:
+    """The sum of one argument and `factor` times another one."""
+    left, right = call.arguments[first], call.arguments[second]
+    if isinstance(left, Value) and isinstance(right, Value):
+        if left.shape != right.shape or left.split != right.split:
+            raise Unsupported(
+                f"values of shapes {left.shape} and {right.shape} (without the batch axis) are added by broadcasting",
+                "bring both to one shape first, as a projected shortcut does",
+            )
+        return Converted(left.plus(right.times(factor)), "a second edge into what follows")
+    if isinstance(left, Value):
+        return _shifted(call, left, 1.0, factor * channel_constant(call, second, left))
+    value = call.signal(second, split=True)
+    return _shifted(call, value, factor, channel_constant(call, first, value))
+
+
+def _shifted(call: Call, value: Value, factor: float, offset: DoubleArray) -> Converted:
+    """The value times a number, with another one added to each channel."""
+    if not offset.any():
+        return Converted(value.times(factor), "nothing" if factor == 1.0 else f"a factor {factor:.4g}")
+    if not np.isfinite(offset).all():
+        raise Unsupported("it adds a number that is not finite", "look for nan or inf in the trained weights")
+    if value.split != 1:
         raise Unsupported(
-            f"a constant is {verb}", "put it into the bias of the convolution, linear layer or batch norm before it"
+            f"it adds a constant while the channels are spread over {value.split} axes", "add it before or after that"
         )
-    if left.shape != right.shape or left.split != right.split:
+    return affine(call, value, np.full_like(offset, factor), offset)
+
+
+def affine(call: Call, value: Value, gain: DoubleArray, offset: DoubleArray) -> Converted:
+    """Gain * value + offset, by channel: in the synapse before it, or as one of its own.
+
+    Args:
+        call: What asks for it.
+        value: (channels, ...), or with its channels over several axes.
+        gain: (channels,).
+        offset: (channels,).
+    """
+    names = call.only_reader_of
+    if names and [term.source for term in value.terms if term.unit] == list(names):
+        call.builder.fold_gain(names, gain, offset)
+        return Converted(value, f"folded into {listed(names)}", synapses=names)
+    names, result = call.builder.channel_gain(call.name, value, gain, offset)
+    return Converted(result, f"a gain for each channel in synapse {listed(names)}", synapses=names)
+
+
+def channel_constant(call: Call, key: str, value: Value) -> DoubleArray:
+    """An argument that does not depend on the input, with one entry for each channel of `value`: (channels,).
+
+    Raises:
+        Unsupported: It differs from pixel to pixel, or has another shape.
+    """
+    given = call.arguments[key]
+    if isinstance(given, int | float):
+        return np.full(value.channels, float(given))
+    if not isinstance(given, Tensor):
+        raise Unsupported("it reads a value that is not known beforehand", "use numbers, parameters and buffers")
+    array = np.asarray(given.detach().cpu().to(torch.float64).numpy())
+    if array.ndim == len(value.shape) + 1 and len(array) == 1:
+        array = array[0]
+    try:
+        spread = np.broadcast_to(array, value.shape).reshape(value.channels, -1)
+    except ValueError:
         raise Unsupported(
-            f"values of shapes {left.shape} and {right.shape} (without the batch axis) are {verb} by broadcasting",
-            "bring both to one shape first, as a projected shortcut does",
+            f"a constant of shape {tuple(given.shape)} changes the shape {value.shape} (without the batch axis)",
+            "use one number, or one for each channel: (channels, 1, 1)",
+        ) from None
+    if bool((spread != spread[:, :1]).any()):
+        raise Unsupported(
+            "a constant differs from place to place within a channel, and no convolution does",
+            "use one number for each channel, (channels, 1, 1), or a linear layer",
         )
-    return Converted(left.plus(right.times(factor)), "a second edge into what follows")
+    return spread[:, 0].copy()
 
 
 @operator("aten.mul.Tensor", "aten.mul_.Tensor", "aten.mul.Scalar", "aten.mul_.Scalar")
@@ -46,16 +113,30 @@ def _multiply(call: Call) -> Converted:
             "two values that depend on the input are multiplied, as in a gate or attention",
             "leave the gate out: spikes can be weighted by constants only",
         )
-    value, factor = (left, call.number("other")) if isinstance(left, Value) else (right, call.number("self"))
-    return Converted(value.times(factor), f"a factor {factor:.4g} in the weights that follow")
+    signal, constant = ("self", "other") if isinstance(left, Value) else ("other", "self")
+    value = call.signal(signal, split=True)
+    return _scaled(call, value, channel_constant(call, constant, value))
 
 
 @operator("aten.div.Tensor", "aten.div_.Tensor", "aten.div.Scalar", "aten.div_.Scalar")
 def _divide(call: Call) -> Converted:
-    value, divisor = call.signal("self", split=True), call.number("other")
-    if divisor == 0:
+    value = call.signal("self", split=True)
+    if isinstance(call.arguments["other"], Value):
+        raise Unsupported("it divides by a value that depends on the input", "divide by constants only")
+    divisor = channel_constant(call, "other", value)
+    if not divisor.all():
         raise Unsupported("it divides by zero", "divide by another number")
-    return Converted(value.times(1.0 / divisor), f"a factor 1/{divisor:.4g} in the weights that follow")
+    return _scaled(call, value, 1.0 / divisor)
+
+
+def _scaled(call: Call, value: Value, gain: DoubleArray) -> Converted:
+    low, high = float(gain.min()), float(gain.max())
+    words = f"a factor {low:.4g}" if low == high else f"factors {low:.4g} to {high:.4g} by channel"
+    if not np.isfinite(gain).all():
+        raise Unsupported(f"its factor is {words}", "look for nan or inf in the trained weights")
+    if call.only_reader_of:
+        return affine(call, value, gain, np.zeros_like(gain))
+    return Converted(value.scaled(gain), f"{words} in the weights that follow")
 
 
 @operator("aten.neg.default")

@@ -49,10 +49,10 @@ def one(model, shape=(2, 2, 8, 8)):
     return found[0]
 
 
-ACTIVATIONS = [nn.ReLU(), nn.ReLU(inplace=True), nn.Hardtanh(-1, 6), nn.LeakyReLU(), nn.GELU(), nn.SiLU(), nn.Sigmoid()]
+ACTIVATIONS = [nn.ReLU(), nn.ReLU(inplace=True), nn.GELU(), nn.SiLU(), nn.Sigmoid()]
 
 
-@pytest.mark.parametrize("layer", [*ACTIVATIONS, nn.Tanh(), nn.Hardtanh(), nn.ELU(), nn.PReLU()], ids=repr)
+@pytest.mark.parametrize("layer", [*ACTIVATIONS, nn.Tanh(), nn.ELU(), nn.Softplus()], ids=repr)
 def test_other_activations(layer):
     finding = one(Net(lambda m, x: m.block(x), block=nn.Sequential(nn.Identity(), layer)))
     assert finding.module == "block.1"
@@ -88,9 +88,8 @@ REFUSED = {
     "permutation": (lambda m, x: x.permute(0, 2, 3, 1), "permute", "flatten"),
     "resize": (lambda m, x: F.interpolate(x, scale_factor=2), "upsample_nearest2d", "strides"),
     "gate": (lambda m, x: x * x.mean((2, 3), keepdim=True), "mul", "gate"),
-    "constant": (lambda m, x: x + 1, "add", "bias"),
+    "constant image": (lambda m, x: x + torch.arange(64.0).view(8, 8), "add", "one number for each channel"),
     "division by a signal": (lambda m, x: 1 / (x + x), "reciprocal", "known are"),
-    "per-channel factor": (lambda m, x: x * torch.ones(4, 1, 1), "mul", "layer with weights"),
     "broadcast": (lambda m, x: x + x.mean((2, 3), keepdim=True), "add", "one shape"),
     "unknown": (lambda m, x: torch.erf(x), "erf", "known are"),
     "random": (lambda m, x: F.dropout(x, training=True), "dropout", "self.training"),
