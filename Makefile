@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 # The version that the project is tested with. Where pip knows a CPU build under that version it is taken.
 TORCH  ?= torch==2.13.0
 
-.PHONY: demo test coverage lint docs environment lava clean
+.PHONY: demo test coverage lint docs environment lava clients clean
 .DELETE_ON_ERROR:
 
 environment: $(VENV)/.complete
@@ -25,16 +25,20 @@ $(VENV)/.complete: pyproject.toml
 lava: environment
 	$(BIN)/cos-export targets --install lava
 
+# One environment for all four clients.
+clients: environment
+	$(BIN)/cos-export targets --install sinabs
+
 demo: lava
 	$(BIN)/cos-export convert-and-export digits --data digits --steps 4 --method static \
 		--targets onnxruntime,lava --out out/digits
 	$(BIN)/cos-export convert-and-export digits --data digits --steps 4 --method half --schedule layerwise \
 		--targets onnxruntime,lava --out out/digits-layerwise
 
-test: lava
+test: lava clients
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-coverage: lava
+coverage: lava clients
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile \
 		--cov --cov-report term --cov-report html:build/coverage
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any, cast
 
@@ -16,10 +17,14 @@ from cos_export.simulation.trace import Trace
 
 __all__ = ["Availability", "Target", "get", "install", "names"]
 
-_TARGETS: Mapping[str, str] = {
+_TARGETS: Mapping[str, str] = {  # module:class, and its first argument if one class makes several
     "pytorch": "targets.pytorch:PyTorchTarget",
     "onnxruntime": "targets.onnxruntime:OnnxRuntimeTarget",
     "lava": "targets.lava:LavaTarget",
+    "sinabs": "targets.clients:ClientTarget:sinabs",
+    "snntorch": "targets.clients:ClientTarget:snntorch",
+    "norse": "targets.clients:ClientTarget:norse",
+    "spikingjelly": "targets.clients:ClientTarget:spikingjelly",
     "c": "targets.c:CTarget",
 }
 
@@ -46,9 +51,8 @@ def get(name: str, **options: Any) -> Target:
         raise InputError(f"There is no target {name!r}. The targets are {', '.join(_TARGETS)}.")
     if backend:
         options["backend"] = backend
-    module, _, kind = _TARGETS[name].partition(":")
     try:
-        factory = getattr(import_module(module), kind)
+        factory = _imported(_TARGETS[name])
     except (ImportError, AttributeError) as error:
         return _Missing(name, f"{error}. Install what is missing to use this target.")
     taken = inspect.signature(factory).parameters
@@ -60,7 +64,13 @@ def get(name: str, **options: Any) -> Target:
     return cast(Target, factory(**options))
 
 
-_INSTALLERS: Mapping[str, str] = {"lava": "targets.lava.installation:install"}
+_INSTALLERS: Mapping[str, str] = {
+    "lava": "targets.lava.installation:install",
+    "sinabs": "targets.clients.installation:install:sinabs",
+    "snntorch": "targets.clients.installation:install:snntorch",
+    "norse": "targets.clients.installation:install:norse",
+    "spikingjelly": "targets.clients.installation:install:spikingjelly",
+}
 """Targets that live in an environment of their own, and what makes it."""
 
 
@@ -78,8 +88,13 @@ def install(name: str, *, progress: Progress = silent) -> None:
     if name not in _INSTALLERS:
         get(name)
         raise InputError(f"The target {name!r} has no environment of its own. These have: {', '.join(_INSTALLERS)}.")
-    module, _, function = _INSTALLERS[name].partition(":")
-    getattr(import_module(module), function)(progress=progress)
+    _imported(_INSTALLERS[name])(progress=progress)
+
+
+def _imported(place: str) -> Callable[..., Any]:
+    """What "module:name" or "module:name:argument" stands for."""
+    module, name, *arguments = place.split(":")
+    return partial(getattr(import_module(module), name), *arguments)
 
 
 class _Missing:

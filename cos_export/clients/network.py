@@ -105,6 +105,26 @@ class ClientNetwork(nn.Module):
         v_init: Mapping[str, Tensor] | None = None,
         silent: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
+        """Runs a batch from its initial potentials and takes the mean of what is read out.
+
+        Args as for `run`.
+
+        Returns:
+            The logits, (steps, batch, classes): entry t - 1 is the mean readout of the first t steps.
+
+        Raises:
+            InputError: The images or steps do not fit.
+        """
+        return mean_readout(self.run(images, steps, v_init=v_init, silent=silent), self.graph.readout_scale)
+
+    def run(
+        self,
+        images: Tensor,
+        steps: int | None = None,
+        *,
+        v_init: Mapping[str, Tensor] | None = None,
+        silent: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         """Runs a batch from its initial potentials.
 
         Args:
@@ -114,7 +134,7 @@ class ClientNetwork(nn.Module):
             silent: By layer, which neurons of each sample are silent, likewise.
 
         Returns:
-            The logits, (steps, batch, classes): entry t - 1 is the mean readout of the first t steps.
+            What reaches the Output in each step, (steps, batch, classes), in the unit of the graph.
 
         Raises:
             InputError: The images or steps do not fit.
@@ -128,7 +148,7 @@ class ClientNetwork(nn.Module):
         run = self._layer_after_layer if self.graph.layerwise else self._step_after_step
         trains, outputs = run(images, steps)
         self.spikes = {name: torch.stack(trains[name]).bool() for name in self.graph.layers}
-        return mean_readout(torch.stack(outputs), self.graph.readout_scale)
+        return torch.stack(outputs)
 
     def _steps(self, steps: int | None) -> int:
         steps = self.graph.steps if steps is None else steps

@@ -100,7 +100,7 @@ def verify(
 def run_bundle(
     bundle: Annotated[str, typer.Argument(help="Folder of a bundle, or a .nir file, which is run as it is.")],
     data: DataOption,
-    target: Annotated[str, typer.Option(help="pytorch, onnxruntime or lava.")] = "onnxruntime",
+    target: Annotated[str, typer.Option(help="One of those that `cos-export targets` lists.")] = "onnxruntime",
     steps: Annotated[
         int | None, typer.Option(min=1, max=MAX_STEPS, help="T of a .nir file; a bundle knows its own.")
     ] = None,
@@ -211,7 +211,10 @@ def report(
 
 
 def list_targets(
-    install: Annotated[str | None, typer.Option(help="Make the environment of a target: lava.")] = None,
+    install: Annotated[
+        str | None,
+        typer.Option(help="Make the environment of a target: lava, or a client, whose is that of all clients."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """List the targets, whether each can run here, and why not.

@@ -10,7 +10,8 @@ from targets.pytorch import PyTorchTarget
 
 
 def test_names():
-    assert targets.names() == ("pytorch", "onnxruntime", "lava", "c")
+    clients = ("sinabs", "snntorch", "norse", "spikingjelly")
+    assert targets.names() == ("pytorch", "onnxruntime", "lava", *clients, "c")
 
 
 def test_get_makes_the_target_with_its_options():
@@ -83,7 +84,7 @@ def _environment():
 
 
 def test_install_names_what_it_can_install():
-    with pytest.raises(InputError, match=r"'onnxruntime' has no environment of its own. These have: lava"):
+    with pytest.raises(InputError, match=r"'onnxruntime' has no environment of its own. These have: lava, sinabs, "):
         targets.install("onnxruntime")
     with pytest.raises(InputError, match="no target 'loihi'"):
         targets.install("loihi")

@@ -1,0 +1,143 @@
+"""The clients themselves, each in one process for all networks: the same spikes, every one, or a refusal by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import random_networks as build
+from integer_networks import in_fixed_point, integer_images
+
+from cos_export.clients import CLIENTS
+from cos_export.exporting import export
+from cos_export.network import SpikingNetwork
+from cos_export.nir_file import write_nir
+from cos_export.parity import verify
+from cos_export.simulation import simulate
+from targets.clients import ClientTarget
+from targets.workers.environment import WorkerEnvironment
+
+STEPS = 5
+
+
+def _residual(seed: int, *, uniform: bool = True, **options: Any) -> SpikingNetwork:
+    network = build.residual(np.random.default_rng(seed), **options)
+    if not uniform:
+        return network
+
+    def same(values: Any) -> Any:
+        return None if values is None else np.full_like(values, values.flat[0])
+
+    layers = network.neurons.items()
+    return replace(
+        network,
+        neurons={
+            name: replace(spec, threshold=same(spec.threshold), v_reset=same(spec.v_reset)) for name, spec in layers
+        },
+    )
+
+
+def _layerwise(network: SpikingNetwork) -> SpikingNetwork:
+    return replace(network, schedule="layerwise")
+
+
+NETWORKS: dict[str, Callable[[], SpikingNetwork]] = {
+    "float32": lambda: _residual(0),
+    "layerwise": lambda: _layerwise(_residual(1)),
+    "bias and mask": lambda: _residual(2, bias_steps=1, silenced=True),
+    "bias and mask, layerwise": lambda: _layerwise(_residual(2, bias_steps=1, silenced=True)),
+    "int8": lambda: in_fixed_point(_residual(0), 0),
+    "int8, layerwise": lambda: _layerwise(in_fixed_point(_residual(0), 0)),
+    "int8, strict": lambda: in_fixed_point(_residual(4, condition=">"), 4),
+    "thresholds": lambda: _residual(1, uniform=False),
+    "strict": lambda: _residual(5, condition=">"),
+    "to a value": lambda: _residual(5, reset="value"),
+    "strict, to a value": lambda: _residual(5, reset="value", condition=">"),
+}
+
+REFUSED = {
+    ("spikingjelly", "thresholds"): "SpikingJelly has one threshold for all neurons of a layer, and layer 'if1'",
+    ("sinabs", "strict"): "sinabs fires at the threshold, and layer 'if1' strictly above it",
+    ("snntorch", "strict"): "layer 'if1' fires above it",
+    ("norse", "strict"): "layer 'if1' does: it is reset by subtraction and fires above it",
+    ("spikingjelly", "strict"): "SpikingJelly fires at the threshold, and layer 'if1' strictly above it",
+    ("sinabs", "to a value"): "layer 'if1' is reset to a value",
+    ("snntorch", "to a value"): "layer 'if1' is reset to a value",
+    ("norse", "to a value"): "layer 'if1' does: it is reset to a value and fires at its threshold",
+    ("sinabs", "strict, to a value"): "layer 'if1' strictly above it",
+    ("snntorch", "strict, to a value"): "layer 'if1' is reset to a value",
+    ("spikingjelly", "strict, to a value"): "layer 'if1' strictly above it",
+}
+
+_PROGRAM = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import torch
+from cos_export.clients import CLIENTS, load
+from cos_export.errors import NetworkError
+found = {}
+for client in CLIENTS:
+    for place in sorted(Path(sys.argv[1]).glob("*.npz")):
+        key = f"{client}/{place.stem}"
+        recorded = np.load(place)
+        try:
+            network = load(place.with_suffix(".nir"), client)
+        except NetworkError as error:
+            found[key] = str(error)
+            continue
+        for half in (slice(0, 4), slice(4, 6)):  # batches of different sizes, each from its own start
+            with torch.no_grad():
+                logits = network(torch.from_numpy(recorded["images"][half])).numpy()
+            differ = int((logits != recorded["logits"][:, half]).sum())
+            for name, spikes in network.spikes.items():
+                differ += int((spikes.numpy() != recorded[name][:, half]).sum())
+            found[key] = differ + (found.get(key) or 0)
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(clients_environment: WorkerEnvironment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """By client and network, how many spikes and logits differ, or why it was refused."""
+    folder = tmp_path_factory.mktemp("networks")
+    for name, make in NETWORKS.items():
+        network = replace(make(), num_timesteps=STEPS)
+        images = build.images(network, 6) if network.quantisation is None else integer_images(network, 6)
+        trace = simulate(network, images, STEPS)
+        assert all(spikes.any() and not spikes.all() for spikes in trace.spikes.values())
+        write_nir(network, folder / f"{name}.nir")
+        np.savez(folder / f"{name}.npz", images=images, logits=trace.logits, **trace.spikes)  # type: ignore[arg-type]
+    done = subprocess.run(
+        [clients_environment.python, "-B", "-c", _PROGRAM, folder],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        check=True,
+        capture_output=True,
+    )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_same_spikes_or_a_refusal(found: dict[str, Any], client: str, name: str) -> None:
+    expected = REFUSED.get((client, name))
+    if expected is None:
+        assert found[f"{client}/{name}"] == 0
+    else:
+        assert expected in str(found[f"{client}/{name}"])
+
+
+def test_a_bundle_on_a_client(clients_environment: WorkerEnvironment, tmp_path: Path) -> None:
+    network = in_fixed_point(_residual(0), 0)
+    bundle = export(network, tmp_path / "out", STEPS, golden=integer_images(network, 6))
+    result = verify(bundle, [ClientTarget("snntorch")])
+    assert result.passed and result["snntorch"].mismatches == 0
+    assert result["snntorch"].version.startswith("snnTorch 1.0.0")
