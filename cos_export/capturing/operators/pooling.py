@@ -10,6 +10,7 @@ import numpy as np
 from cos_export.capturing.builder import Synapse
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.folding import window_weight
+from cos_export.capturing.maxima.readings import Reading, reading_synapse
 from cos_export.capturing.operators.registry import Call, Converted, operator
 from cos_export.capturing.operators.reshaping import reshaped
 from cos_export.capturing.operators.synapses import listed
@@ -32,12 +33,15 @@ def _average_pooling(call: Call) -> Converted:
             "use count_include_pad=True, or no padding",
         )
     floor = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(value.shape[1:], kernel, stride, padding, strict=True))
+    override = call.arguments.get("divisor_override")
     if call.arguments["ceil_mode"] and floor != call.shape[1:]:
-        raise Unsupported(
-            "with ceil_mode=True its last windows reach past the border, and their divisor is another one",
-            "use ceil_mode=False, or a kernel and stride that divide the size",
-        )
-    divisor = call.arguments.get("divisor_override") or prod(kernel)
+        if not override:
+            raise Unsupported(
+                "with ceil_mode=True its last windows reach past the border, and their divisor is another one",
+                "use ceil_mode=False, divisor_override, or a kernel and stride that divide the size",
+            )
+        return Converted(*_sum_past_the_border(call, value, kernel, stride, padding, 1.0 / override))
+    divisor = override or prod(kernel)
     return Converted(*_window_sum(call, value, kernel, stride, padding, 1.0 / divisor))
 
 
@@ -81,6 +85,23 @@ def _spatial_axes(value: Value) -> int:
             "give it (batch, channels, height, width) or (batch, channels, length)",
         )
     return len(value.shape) - 1
+
+
+def _sum_past_the_border(
+    call: Call, value: Value, kernel: Shape, stride: Shape, padding: Shape, factor: float
+) -> tuple[Value, str]:
+    """Sums over windows of which the last reach further than padding on both sides could: depthwise kernels of ones."""
+    entries = [
+        (Reading(("",), value.spatial, tuple(i - p for i, p in zip(entry, padding, strict=True)), stride), 1)
+        for entry in np.ndindex(*kernel)
+    ]
+    name, result = call.builder.unweighted(
+        call.name,
+        value,
+        call.shape,
+        lambda taken: reading_synapse(entries, call.shape[1:], np.ones(taken[0])).node(),
+    )
+    return result.times(factor), f"Conv{len(kernel)}d {name!r} with weights 1, its divisor folded into what follows"
 
 
 def _window_sum(
