@@ -225,7 +225,7 @@ class Builder:
         node = nir.IF(r=np.ones_like(theta), v_threshold=theta, v_reset=np.zeros_like(theta))
         name = self.add(preferred, node, self._unit_sources(value))
         self._neurons[name] = NeuronSpec(threshold=theta, v_init=theta / np.float32(2), levels=levels)
-        self.counts.add(SpikeCount((name,), value.spatial, levels, unbounded))
+        self.counts.add(SpikeCount((name,), value.spatial, levels, unbounded, value))
         if unbounded:
             self.unbounded.add(name)
         return name, Value(value.shape, (Term(name, value.channels, pack(rounded)),))

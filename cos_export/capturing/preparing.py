@@ -55,8 +55,10 @@ def prepare(model: nn.Module, example: Tensor, options: Options) -> Traced | Fin
     traced = trace(module, example, options.levels)
     if isinstance(traced, Finding):
         return traced
-    order = average_max_pools if options.max_pool == "average" else activate_before_pooling
-    order(traced.graph)
+    if options.max_pool == "average":
+        average_max_pools(traced.graph)
+    else:
+        activate_before_pooling(traced)
     traced = without_tail(traced)
     rewrite(traced.graph)
     return traced

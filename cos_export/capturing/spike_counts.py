@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-import numpy as np
+from itertools import combinations
 
 from cos_export.capturing.findings import Unsupported
-from cos_export.capturing.values import Term, Value
+from cos_export.capturing.values import Term, Value, vector
 from cos_export.network.graph import Shape
 
 __all__ = ["SpikeCount", "SpikeCounts"]
@@ -22,12 +21,14 @@ class SpikeCount:
         sizes: Of the axes behind the channels.
         levels: L of the quantised activation that it comes from, or None if that was a clipped ReLU.
         unbounded: Whether that was a ReLU without an upper bound.
+        current: What the layer takes, or None for what a max pooling gave.
     """
 
     sources: tuple[str, ...]
     sizes: Shape
     levels: int | None
     unbounded: bool
+    current: Value | None = None
 
 
 class SpikeCounts:
@@ -41,7 +42,10 @@ class SpikeCounts:
         self._known[frozenset(count.sources)] = count
 
     def of(self, value: Value) -> list[tuple[SpikeCount, Term]]:
-        """The spike counts that `value` is put together from, no two of them in one channel.
+        """The spike counts that `value` is put together from.
+
+        In one channel is one of them, or the two of an activation with a negative side, of which one is silent where
+        the other fires: relu(z) with a factor above 0 and relu(-z) with one below 0.
 
         Returns:
             Each with what is done to it: a term without a source.
@@ -52,19 +56,33 @@ class SpikeCounts:
         sources: dict[Term, list[str]] = {}
         for term in value.terms:
             sources.setdefault(replace(term, source=""), []).append(term.source)
-        found, taken = [], np.zeros(value.channels, np.int64)
+        found = []
         for term, names in sources.items():
             count = self._known.get(frozenset(names))
             if count is None:
                 raise Unsupported(*(_SUM if all(self._in_one(name) for name in names) else _ANALOG))
             found.append((count, term))
-            taken += term.picks() >= 0
-        if (taken > 1).any():
-            raise Unsupported(*_SUM)
+        for pair in combinations(found, 2):
+            if _meet(*pair) and not _two_sides(*pair):
+                raise Unsupported(*_SUM)
         return found
 
     def _in_one(self, name: str) -> bool:
         return any(name in sources for sources in self._known)
+
+
+def _meet(one: tuple[SpikeCount, Term], other: tuple[SpikeCount, Term]) -> bool:
+    """Whether both are in some channel."""
+    return bool(((one[1].picks() >= 0) & (other[1].picks() >= 0)).any())
+
+
+def _two_sides(one: tuple[SpikeCount, Term], other: tuple[SpikeCount, Term]) -> bool:
+    """Whether they are relu(z) and relu(-z) with factors of opposite signs, which a maximum may take one by one."""
+    (count, term), (other_count, other_term) = one, other
+    if count.current is None or other_count.current is None or term.index != other_term.index:
+        return False
+    factors = vector(term.scale, term.channels) * vector(other_term.scale, term.channels)
+    return other_count.current == count.current.times(-1.0) and bool((factors <= 0).all())
 
 
 _SUM = (

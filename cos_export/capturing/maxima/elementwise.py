@@ -53,7 +53,7 @@ def larger(builder: Builder, name: str, value: Value, other: Value, direction: i
     alike = {replace(term, source="") for term in value.terms} == {replace(t, source="") for t in other.terms}
     if alike and len(pairs) == 2:
         sources = (*pairs[0][0].sources, excess.terms[0].source)
-        builder.counts.add(replace(pairs[0][0], sources=sources))
+        builder.counts.add(replace(pairs[0][0], sources=sources, current=None))
     return result
 
 

@@ -11,7 +11,7 @@ entry that came first and of one d for each round, which the next synapse takes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import permutations
 from math import prod
 
@@ -185,7 +185,9 @@ class _Tournament:
         """The readings as what `term` is of its source."""
         names = [(reading, name) for reading in readings for name in self._read(reading, sizes)]
         if (self.sign > 0).all():
-            self.builder.counts.add(replace(self.count, sources=tuple(name for _, name in names), sizes=sizes))
+            self.builder.counts.add(
+                SpikeCount(tuple(name for _, name in names), sizes, self.count.levels, self.count.unbounded)
+            )
         size = np.abs(vector(term.scale, term.channels))
         above = pack(direction * size)
         return [

@@ -91,6 +91,33 @@ def test_an_activation_behind_it_is_the_same_network(pool, between):
     )
 
 
+@pytest.mark.parametrize("slope", [0.1, 0.0])
+def test_an_activation_with_a_negative_side_is_pooled_side_by_side(slope):
+    """The largest of relu(z) and the least of relu(-z), of which one is 0."""
+    for layers in ([nn.LeakyReLU(slope), nn.MaxPool2d(2)], [nn.MaxPool2d(2), nn.LeakyReLU(slope)]):
+        network = prove_relu(network_of(*layers), per_channel=True)
+        assert network.neuron_count == (2 if slope else 1) * 4 * (64 + 48)
+    model, x = network_of(nn.Hardtanh(), nn.MaxPool2d(2)), images() - 0.5
+    compare(capture(model, x), model, x)
+
+
+def test_a_batch_norm_between_them_goes_before_both():
+    class Order(nn.Module):
+        def __init__(self, pool_first):
+            super().__init__()
+            self.conv, self.norm, self.pool_first = nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5), pool_first
+
+        def forward(self, x):
+            x = self.conv(x)
+            return F.relu(self.norm(F.max_pool2d(x, 2))) if self.pool_first else F.max_pool2d(F.relu(self.norm(x)), 2)
+
+    first, behind = (network_of(QCFS(4), Order(pool_first)) for pool_first in (True, False))
+    assert prove_relu(first).neuron_count == prove_relu(behind).neuron_count
+    first[2].norm.weight.data[2] = -0.5
+    result = check_model(first, images(), assume_thresholds=True)
+    assert ["directly before or after" in finding.blocker for finding in result.blockers] == [True]
+
+
 def test_the_lenet_of_the_mnist_example():
     class Net(nn.Module):
         def __init__(self):
@@ -170,6 +197,7 @@ REFUSED = {
         ),
         "sum of spikes of several layers",
     ),
+    "what falls": (nn.Sequential(nn.Conv2d(2, 2, 1), Function(torch.abs), nn.MaxPool2d(2)), "sum of spikes"),
     "channels": (nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU6(), Function(lambda x: x.amax(1, keepdim=True))), "spatial"),
     "uneven windows": (nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU6(), nn.AdaptiveMaxPool2d(3)), "not of one size"),
     "a padded minimum": (
@@ -194,7 +222,8 @@ REFUSED = {
 
 @pytest.mark.parametrize(("model", "reason"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused_says_why(model, reason):
-    result = check_model(nn.Sequential(model, nn.Flatten(), nn.LazyLinear(3)), torch.rand(1, 2, 8, 8))
+    model = nn.Sequential(model, nn.Flatten(), nn.LazyLinear(3))
+    result = check_model(model, torch.rand(1, 2, 8, 8), assume_thresholds=True)
     assert any(reason in finding.blocker and finding.fix for finding in result.blockers), result.blockers
     assert not any("report this model" in finding.fix for finding in result.blockers)
 
