@@ -48,7 +48,8 @@ class Convolve:
         vertical: Of one row if there is one axis only.
         horizontal: The axis whose places lie side by side.
         groups: Of channels.
-        weights: (taps, channels that are read, channels of a group that are written) of int8.
+        weights: (rows of taps, channels that are read, taps of a row from the last to the first, channels of a group
+            that are written) of int8: in this order what a row of taps adds lies side by side if the stride is 1.
     """
 
     takes: Storage
@@ -139,9 +140,10 @@ def _(node: nir.Conv1d | nir.Conv2d, arriving: Storage, shape: Shape, result: Sh
         return Multiply(channels_last(shape), channels_last(result), factors[None])
     vertical, horizontal = _axes(geometry, shape[1:], result[1:])
     outputs, members = weight.shape[:2]
-    # (groups, channels written by a group, channels read by it, taps) -> (taps, channels read, channels written)
-    parted = weight.reshape(geometry.groups, outputs // geometry.groups, members, -1)
-    ordered = parted.transpose(3, 0, 2, 1).reshape(parted.shape[3], geometry.groups * members, -1)
+    size = (vertical.kernel, horizontal.kernel)
+    # groups, channels that a group writes, channels that it reads, rows of taps, taps
+    parted = weight.reshape(geometry.groups, outputs // geometry.groups, members, *size)[..., ::-1]
+    ordered = parted.transpose(3, 0, 2, 4, 1).reshape(size[0], geometry.groups * members, size[1], -1)
     return Convolve(
         channels_last(shape), channels_last(result), vertical, horizontal, geometry.groups, ordered.astype(np.int8)
     )

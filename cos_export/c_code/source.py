@@ -191,6 +191,7 @@ def _context(
         "steps": steps,
         "classes": classes,
         "inputs": inputs,
+        "decides": len(network.output_shape) == 1,
         "class_names": None if names is None else [readable(name) for name in names],
         "layer_names": [readable(name) for name in network.layers],
         "input_words": _axes(network.input_shape),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -102,6 +103,8 @@ class _Statements:
 
     def __init__(self, body: Body, layer: Layer) -> None:
         self._body, self._layer = body, layer
+        # How large a number of the sums that are kept for a moment can be.
+        self._largest: dict[str, float] = {}
         self._pixels = f"{layer.storage.pixels}u, {layer.storage.channels}u"
 
     def neurons(self, spec: NeuronSpec) -> Iterator[str]:
@@ -244,8 +247,11 @@ class _Statements:
     def _step(self, step: Step, sums: str, leaf: str) -> Iterator[str]:
         body = self._body
         if isinstance(step, Clear):
+            self._largest[step.sums.name] = 0
             yield self._cleared(self._word("sums", step.sums.name), step.sums.storage.size)
             return
+        if step.into is not None:
+            self._largest[step.into.name] += self._reach(step)
         into = sums if step.into is None else self._word("sums", step.into.name)
         source, pointer = self._source(step.source, leaf)
         held = step.source.storage
@@ -265,10 +271,10 @@ class _Statements:
         match does:
             case Convolve():
                 groups = does.groups
-                counts = (held.channels, held.channels // groups, does.weights.shape[2], groups * does.weights.shape[2])
+                written = does.weights.shape[3]
+                counts = (held.channels, held.channels // groups, written, groups * written)
                 window = body.geometry(step.node, "convolution", (does.vertical, does.horizontal), *counts)
-                taps = does.weights.reshape(-1, does.weights.shape[2])
-                weights = body.table(step.node, "_weights", taps, "int8_t")
+                weights = body.table(step.node, "_weights", does.weights.reshape(-1, written), "int8_t")
                 kernel = f"convolve_grouped_{source}" if groups > 1 else f"convolve_{source}"
                 return body.call(kernel, f"&{window}", f"(const int8_t *){weights.name}", pointer, into)
             case Dense():
@@ -288,12 +294,25 @@ class _Statements:
     def _source(self, wire: Wire, leaf: str) -> tuple[str, str]:
         """How a wire is read, and the arguments that say where."""
         if wire.kind == "sums":
-            return "sums", self._word("sums", wire.name)
+            small = self._largest[wire.name] <= np.iinfo(np.int16).max
+            return "small_sums" if small else "sums", self._word("sums", wire.name)
         if leaf == "inputs":
             return leaf, "image"
         if leaf == "spikes":
             return leaf, self._spikes(wire.name, wire.storage)
         return leaf, self._counts(wire.name) + (", step" if leaf == "reached" else "")
+
+    def _reach(self, step: Apply | Add) -> float:
+        """How large what a step adds to a number can be; of weights nothing is asked."""
+        wire, body = step.source, self._body
+        if wire.kind == "layer":
+            one: float = body.steps if body.window else 1
+        else:
+            one = 255 if wire.kind == "input" else self._largest[wire.name]
+        if isinstance(step, Add):
+            return one
+        does = step.operation
+        return one * does.vertical.kernel * does.horizontal.kernel if isinstance(does, Pool) else math.inf
 
     def _word(self, *key: str) -> str:
         return _at("state->words", self._body.memory.words[(self._layer.name, *key)])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import random_networks as build
 from eight_bit_networks import in_integers, pictures, topology
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,15 @@ def test_the_header_says_both_sizes_and_what_the_input_is() -> None:
     arrays = re.findall(r"static const (u?int\d+)_t \w+((?:\[\d+\])+) =", source.code)
     sizes = [int(kind.strip("uint")) // 8 * math.prod(map(int, re.findall(r"\d+", sides))) for kind, sides in arrays]
     assert sum(sizes) == source.table_bytes
+
+
+def test_one_logit_decides_by_its_sign_and_a_readout_of_pixels_has_no_class() -> None:
+    single = build.sequential(
+        np.random.default_rng(0), (3,), [build.affine(np.random.default_rng(0), 3, 2), build.IF], 1
+    )
+    assert "return state->sums[steps - 1u][0] > 0 ? 1u : 0u;" in c_source(in_integers(single, 0), 1, "net").code
+    pixels = c_source(unusual("readout of pixels"), 1, "net")
+    assert "net_class" not in pixels.code + pixels.header
 
 
 @given(shape=st.lists(st.integers(1, 11), min_size=1, max_size=3), steps=st.integers(1, 3))
