@@ -68,10 +68,11 @@ def layers_of(plan: Plan) -> list[Layer]:
     def nothing(name: str) -> torch.Tensor:
         return torch.zeros(1, 1, *network.shapes[name])
 
+    constant = dict(program.arrivals({*network.layers, network.output_name}, nothing))
     found = []
     for number, name in enumerate((*network.layers, network.output_name)):
         storage, spec = plan.leaving[name], network.neurons.get(name)
-        biases = program.currents(name, nothing)[0, 0].numpy().astype(np.int64)
+        biases = constant[name][0, 0].numpy().astype(np.int64)
         found.append(
             Layer(
                 name,

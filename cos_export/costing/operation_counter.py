@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -98,23 +98,23 @@ class OperationCounter:
         program = self._program = self._program or Program(self.network, spikes.device)
         images = torch.from_numpy(self._images[batch]).to(spikes.device).unsqueeze(0)
         shown = input_train(self.network, images[0], self.steps)
-        for name in constant:
-            self.operations[name] += self._of_values(program, name, trains, images)
-        for name in self._graded:
-            self.operations[name] += self._of_values(program, name, trains, shown)
+        for names, sent in ((constant, images), (self._graded, shown)):
+            for name, count in self._of_values(program, names, trains, sent):
+                self.operations[name] += count
         if self._activity:
             if self._graded:
                 trains = {layer: train[: self._activity].mean(0, keepdim=True) for layer, train in trains.items()}
-            for name in self._fan_out:
-                if facts(self.network.graph.nodes[name]).weighted:
-                    [count] = self._of_values(program, name, trains, images)
-                    self.artificial[name] = self.artificial.get(name, 0.0) + float(count)
+            weighted = [name for name in self._fan_out if facts(self.network.graph.nodes[name]).weighted]
+            for name, [count] in self._of_values(program, weighted, trains, images):
+                self.artificial[name] = self.artificial.get(name, 0.0) + float(count)
 
-    def _of_values(self, program: Program, name: str, trains: Mapping[str, Tensor], images: Tensor) -> Steps:
-        """The products of what arrives at a node and is not 0, at each step: (steps or 1,)."""
-        arriving = program.currents(name, lambda source: trains.get(source, images))
-        present = torch.ne(arriving, 0, out=torch.empty_like(arriving))
-        return np.asarray(_over_samples(present) @ self._fan_out[name])
+    def _of_values(
+        self, program: Program, names: Collection[str], trains: Mapping[str, Tensor], images: Tensor
+    ) -> Iterator[tuple[str, Steps]]:
+        """The products of what arrives at each node and is not 0, at each step: (steps or 1,)."""
+        for name, arriving in program.arrivals(names, lambda source: trains.get(source, images)):
+            present = torch.ne(arriving, 0, out=torch.empty_like(arriving))
+            yield name, np.asarray(_over_samples(present) @ self._fan_out[name])
 
     def kind(self, name: str) -> str:
         """What a node's operations are: "accumulate", "multiply", or "pooling"."""

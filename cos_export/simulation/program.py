@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import nullcontext
-from functools import partial, singledispatch
+from functools import partial, reduce, singledispatch
 
 import nir
 import numpy as np
@@ -138,6 +138,36 @@ class Program:
         for source in others:
             total = total + leaving(source)
         return total
+
+    def arrivals(self, wanted: Collection[str], outputs: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """What arrives at each of several nodes, in one walk that computes each synapse at most once.
+
+        Args:
+            wanted: The nodes: layers, synapses, the Output, any but the Input.
+            outputs: As for `currents`.
+
+        Yields:
+            The nodes in topological order, each with what `currents` finds.
+        """
+        network = self.network
+        sending: set[str] = set()
+        for name in reversed(network.order):
+            if name in wanted or (name in sending and name not in self.neurons):
+                sending.update(network.predecessors[name])
+        wires: Wires[Tensor | None] = Wires(network)
+        for name, parts in wires.walk():
+            arriving = None
+            if name in wanted or (name in sending and name not in self.neurons):
+                present = [part for part in parts if part is not None]
+                arriving = reduce(torch.add, present) if present else None
+            if name in wanted and arriving is not None:
+                yield name, arriving
+            if name not in sending:
+                wires[name] = None
+            elif name in self.neurons:
+                wires[name] = outputs(name)
+            else:
+                wires[name] = self._through(name, outputs(name) if arriving is None else arriving)
 
     def with_arrays(self, arrays: Mapping[str, Mapping[str, Tensor]]) -> Program:
         """The same program with other arrays in some synapses, which gradients may pass through.

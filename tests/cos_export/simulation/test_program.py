@@ -118,6 +118,33 @@ def test_the_walk_is_the_sum_of_what_arrives() -> None:
         assert torch.equal(program.currents(name, outputs.__getitem__), arriving[name])
 
 
+def test_one_walk_finds_what_arrives_and_computes_no_synapse_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, outputs, computed = tangled(), {"input": IMAGES.unsqueeze(0)}, []
+    program = Program(network)
+    program.propagate(IMAGES, lambda name, neuron, currents: outputs.setdefault(name, currents > 0).float())
+    trains = {name: value.float() for name, value in outputs.items()}
+    alone = {name: program.currents(name, trains.__getitem__) for name in network.order if name != network.input_name}
+    through = Program._through
+
+    def counted(self: Program, name: str, values: Tensor) -> Tensor:
+        computed.append(name)
+        return through(self, name, values)
+
+    monkeypatch.setattr(Program, "_through", counted)
+    found = dict(program.arrivals(alone, trains.__getitem__))
+    assert list(found) == [name for name in network.order if name in alone]
+    assert all(torch.equal(found[name], value) for name, value in alone.items())
+    assert len(computed) == len(set(computed))
+    # Of one node, only what it needs is computed.
+    computed.clear()
+    last = network.layers[-1]
+    [(name, value)] = program.arrivals([last], trains.__getitem__)
+    assert name == last and torch.equal(value, alone[last])
+    assert set(computed) <= set(network.predecessors[last]) | {network.input_name} | {
+        source for feeding in network.predecessors[last] for source in network.predecessors[feeding]
+    }
+
+
 def test_spikes_take_the_place_of_currents_on_request() -> None:
     network = tangled()
     neuron = Program(network).neurons["first"]
