@@ -183,6 +183,16 @@ def test_a_named_pipe_is_not_waited_for(tmp_path):
         read_nir(tmp_path / "pipe.nir")
 
 
+def test_many_compressed_arrays_are_read_one_after_the_other(tmp_path):
+    """What has been read takes no memory: together they are more than the reading process may have."""
+    with h5py.File(tmp_path / "many.nir", "w") as file:
+        for i in range(320):
+            numbers = np.full((1, 1 << 18), i, np.float32)
+            file.create_dataset(f"node/{i:03}", data=numbers, chunks=numbers.shape, compression=1)
+    tree = read_tree(tmp_path / "many.nir", "node")
+    assert len(tree) == 320 and all((tree[f"{i:03}"] == i).all() for i in (0, 7, 319))
+
+
 def test_what_is_read_is_what_the_file_holds(tmp_path):
     """All types that are accepted, in both byte orders, against h5py itself."""
     rng = np.random.default_rng(0)
