@@ -20,6 +20,7 @@ __all__ = ["Availability", "Target", "get", "install", "names"]
 _TARGETS: Mapping[str, str] = {  # module:class, and its first argument if one class makes several
     "pytorch": "targets.pytorch:PyTorchTarget",
     "onnxruntime": "targets.onnxruntime:OnnxRuntimeTarget",
+    "openvino": "targets.openvino:OpenVinoTarget",
     "lava": "targets.lava:LavaTarget",
     "sinabs": "targets.clients:ClientTarget:sinabs",
     "snntorch": "targets.clients:ClientTarget:snntorch",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
@@ -19,6 +17,7 @@ from cos_export.reading.onnx_model import read_onnx
 from cos_export.simulation.trace import Trace, concatenate
 from cos_export.whole_number import whole_number
 from targets.deadline import check_deadline, seconds_left
+from targets.state_feeds import state_feeds
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -114,7 +113,8 @@ class OnnxRuntimeTarget:
                 f"The bundle's ONNX graph has {known} steps, and {steps} were asked for. "
                 f"Export it again with --steps {steps}."
             )
-        feeds = {"images": array, **_feeds(session, states, len(array))}
+        overridable = {entry.name: tuple(entry.shape[1:]) for entry in session.get_overridable_initializers()}
+        feeds = {"images": array, **state_feeds(overridable, states, len(array))}
         plenty = plenty_of_seconds(bundle.network, min(self.batch_size, len(array)), known)
         traces = []
         for start in range(0, len(array), self.batch_size):
@@ -184,28 +184,3 @@ class OnnxRuntimeTarget:
                 "are missing."
             )
         return session
-
-
-def _feeds(session: Any, states: SampleStates | None, samples: int) -> dict[str, Any]:
-    """What overrides the graph's own states, one array (samples, ...) each."""
-    if states is None:
-        return {}
-    there = {entry.name: tuple(entry.shape[1:]) for entry in session.get_overridable_initializers()}
-    feeds: dict[str, Any] = {}
-    for kind, values, dtype in (("v_init", states.v_init, np.float32), ("silent", states.silent, np.bool_)):
-        for layer, value in values.items():
-            name = f"{kind}/{layer}"
-            if name not in there:
-                layers = sorted(known.partition("/")[2] for known in there if known.startswith(f"{kind}/"))
-                raise InputError(
-                    f"The bundle's ONNX graph has no {kind} for layer {layer!r}; it has one for "
-                    f"{', '.join(map(repr, layers)) or 'no layer'}. A method that sets states per sample needs a graph "
-                    "that was exported for it."
-                )
-            array = np.ascontiguousarray(value, dtype)
-            if array.shape != (samples, *there[name]):
-                raise InputError(
-                    f"{kind} of layer {layer!r} must have shape {(samples, *there[name])}, and has {array.shape}."
-                )
-            feeds[name] = array
-    return feeds

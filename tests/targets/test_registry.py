@@ -11,7 +11,7 @@ from targets.pytorch import PyTorchTarget
 
 def test_names():
     clients = ("sinabs", "snntorch", "norse", "spikingjelly")
-    assert targets.names() == ("pytorch", "onnxruntime", "lava", *clients, "c")
+    assert targets.names() == ("pytorch", "onnxruntime", "openvino", "lava", *clients, "c")
 
 
 def test_get_makes_the_target_with_its_options():
@@ -38,7 +38,7 @@ def test_a_back_end_that_there_is_not():
 
 
 def test_unknown_name_lists_those_there_are():
-    with pytest.raises(InputError, match=r"'loihi'.*pytorch, onnxruntime, lava"):
+    with pytest.raises(InputError, match=r"'loihi'.*pytorch, onnxruntime, openvino, lava"):
         targets.get("loihi")
 
 
