@@ -14,9 +14,10 @@ from torch import Tensor
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import Shape, successors, with_attributes
 from cos_export.network.node_facts import facts
+from cos_export.network.wiring import picks_entries
 from cos_export.simulation.program import synapse
 
-__all__ = ["WireKind", "fan_out", "input_kinds", "spike_fan_out"]
+__all__ = ["WireKind", "fan_out", "hands_spikes_on", "input_kinds", "spike_fan_out"]
 
 WireKind = Literal["constant", "spikes", "graded"]
 """What arrives at a node: the same numbers at every step, which the Input alone has made; spikes, which may have been
@@ -37,9 +38,14 @@ def input_kinds(network: SpikingNetwork) -> Mapping[str, WireKind]:
         arriving[name] = leaving[name] = kind
         if name in network.neurons:
             leaving[name] = "spikes"
-        elif facts(network.graph.nodes[name]).weighted and kind == "spikes":
+        elif kind == "spikes" and not hands_spikes_on(network.graph.nodes[name]):
             leaving[name] = "graded"
     return arriving
+
+
+def hands_spikes_on(node: nir.NIRNode) -> bool:
+    """Whether a spike that arrives leaves as one, at as many places as it meets windows."""
+    return facts(node).kind in ("pooling", "rearrangement") or picks_entries(node)
 
 
 def fan_out(node: nir.NIRNode, shape: Shape) -> FanOut:
@@ -73,7 +79,7 @@ def spike_fan_out(network: SpikingNetwork) -> Mapping[str, Mapping[str, FanOut]]
             kind = facts(node).kind
             if kind in ("synapse", "pooling"):
                 total[target] = total.get(target, 0) + fan_out(node, shape)
-            if kind in ("pooling", "rearrangement"):
+            if hands_spikes_on(node):
                 for behind, array in met[target].items():
                     passed = _backwards(_counting(node), shape, array)
                     total[behind] = total.get(behind, 0) + passed

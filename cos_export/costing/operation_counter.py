@@ -13,6 +13,7 @@ from cos_export.costing.fan_out import fan_out, input_kinds, spike_fan_out
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.network.graph import successors
 from cos_export.network.node_facts import facts
+from cos_export.network.wiring import is_wiring, picks_entries
 from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import Run
 from cos_export.simulation.program import Program
@@ -67,6 +68,12 @@ class OperationCounter:
         }
         for name in self._fan_out:
             self.operations[name] = np.zeros(1 if self._kinds[name] == "constant" else steps)
+        # A maximum compares, and multiplies nothing.
+        self._multiplying = tuple(
+            name
+            for name in self._fan_out
+            if facts(network.graph.nodes[name]).weighted and not is_wiring(network.graph.nodes[name])
+        )
         self._graded = tuple(name for name in self._fan_out if self._kinds[name] == "graded")
         self._part: dict[str, Tensor] = {}
         self._program: Program | None = None
@@ -104,8 +111,7 @@ class OperationCounter:
         if self._activity:
             if self._graded:
                 trains = {layer: train[: self._activity].mean(0, keepdim=True) for layer, train in trains.items()}
-            weighted = [name for name in self._fan_out if facts(self.network.graph.nodes[name]).weighted]
-            for name, [count] in self._of_values(program, weighted, trains, images):
+            for name, [count] in self._of_values(program, self._multiplying, trains, images):
                 self.artificial[name] = self.artificial.get(name, 0.0) + float(count)
 
     def _of_values(
@@ -118,7 +124,8 @@ class OperationCounter:
 
     def kind(self, name: str) -> str:
         """What a node's operations are: "accumulate", "multiply", or "pooling"."""
-        if facts(self.network.graph.nodes[name]).kind == "pooling":
+        node = self.network.graph.nodes[name]
+        if facts(node).kind == "pooling" or picks_entries(node):
             return "pooling"
         return "accumulate" if self._kinds[name] == "spikes" else "multiply"
 

@@ -7,6 +7,7 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
+from torch import nn
 
 import cos_export as ce
 from cos_export.costing.counted_run import counted_run, counted_spikes
@@ -279,3 +280,16 @@ def test_integers_are_counted_as_they_run() -> None:
     assert found.operations.spikes * 3 == pytest.approx(sum(int(s.sum()) for s in trace.spikes.values()))
     assert found.operations == counted_spikes(network, array, trace.spikes).at(4)
     assert found.to_dict()["footprint"]["parameters"] == found.footprint.parameters("int8")
+
+
+def test_a_max_pooling_compares_and_multiplies_nothing() -> None:
+    """Picking an entry hands a spike on, so the synapse behind accumulates; the artificial network only compares."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), ce.QCFS(2), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(4, 3)).eval()
+    array = np.random.default_rng(0).random((2, 1, 5, 5)).astype(np.float32)
+    nn.init.constant_(model[0].weight, 2.0)
+    network = ce.capture(model, array)
+    assert any("picked" in name and isinstance(node, nir.Conv2d) for name, node in network.graph.nodes.items())
+    found = ce.costs(network, array, 4)
+    assert found.artificial.macs == 25 + 4 * 3
+    assert found.operations.effective_macs == pytest.approx(np.count_nonzero(array) / 2)
+    assert found.operations.pooling_additions > 0
