@@ -21,6 +21,7 @@ from cos_export.bounds import MOST_EXTRA_STEPS
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_thresholds
+from cos_export.network.wiring import is_wiring
 from cos_export.numerics import FLOAT32
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import Program
@@ -71,12 +72,17 @@ class RMP(StaticMethod):
         """Sets thresholds, the weights that follow and v_init; see `StaticMethod.calibrate`.
 
         Raises:
-            InputError: A layer is reset to a value: RMP is the soft reset.
+            InputError: A layer is reset to a value: RMP is the soft reset. Or the network has max pooling.
             NetworkError: A layer's spikes reach another without a weight that could carry the amplitude.
         """
         for name, spec in network.neurons.items():
             if spec.reset != "subtract":
                 raise InputError(f"RMP needs the soft reset, and layer {name!r} is reset to a value.")
+        if any(is_wiring(node) for node in network.graph.nodes.values()):
+            raise InputError(
+                "RMP raises the threshold of each layer on its own, and what a max pooling gives is a sum of layers "
+                "whose spikes must weigh alike. Use half, mean-matching, bias, ftbc or static."
+            )
         # What cannot be balanced is refused before the work, and not after it.
         with_thresholds(network, dict.fromkeys(network.layers, 1.0))
         data, device, checkpoint = run.data, run.device, run.checkpoint
