@@ -154,9 +154,8 @@ def _rows(
     progress: Progress,
 ) -> tuple[AccuracyRow, ...]:
     """The accuracies of the network before its calibration and, if that changed it, of the method."""
-    measure = partial(
-        measure_accuracy, dataset=evaluation, at=readouts(choices.steps), device=choices.device, progress=progress
-    )
+    at = [t for t in readouts(choices.steps) if evaluation.frames is None or t <= evaluation.frames]
+    measure = partial(measure_accuracy, dataset=evaluation, at=at, device=choices.device, progress=progress)
     rows = [measure(start)]
     if calibrated is not start or chosen.per_sample is not None:
         rows.append(measure(calibrated, calibration=chosen.per_sample))

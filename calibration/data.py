@@ -16,7 +16,7 @@ from calibration.distributed import process_count, rank
 from cos_export.datasets import Images
 from cos_export.datasets.samples import split_sample, stack
 from cos_export.errors import InputError
-from cos_export.network import FloatArray, SpikingNetwork, check_images
+from cos_export.network import FloatArray, SpikingNetwork, any_inputs, are_frames, held_images
 from cos_export.training.augmentation import mirrored, moved
 from cos_export.whole_number import whole_number
 
@@ -31,11 +31,13 @@ class CalibrationData:
         images: (samples, ...) float32, or a data set whose items are images or start with one.
         batch_size: Samples computed at once by methods that only read statistics.
         network: What the images are for; each batch is checked against its input shape.
+        frames: Whether they were given as frames, of which this has the mean over time.
     """
 
     images: FloatArray | Dataset[object]
     batch_size: int
     network: SpikingNetwork
+    frames: bool = False
 
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]
@@ -89,11 +91,11 @@ class CalibrationData:
             return torch.empty(0, *self.network.input_shape)
         name = f"the {type(self.images).__name__}"
         images = [split_sample(self.images[int(i)], f"Sample {int(i)} of {name}").image for i in chosen]
-        return torch.from_numpy(check_images(self.network, stack(images, name)))
+        return torch.from_numpy(held_images(self.network, stack(images, name)))
 
 
 def calibration_data(network: SpikingNetwork, images: Images, batch_size: int) -> CalibrationData:
-    """Images for a calibration of `network`.
+    """Images for a calibration of `network`; of frames the mean over the steps.
 
     A torch data set with a length is read item by item whenever its images are needed; all else is read at once.
 
@@ -104,5 +106,7 @@ def calibration_data(network: SpikingNetwork, images: Images, batch_size: int) -
     if isinstance(images, Dataset) and not isinstance(images, IterableDataset) and hasattr(images, "__len__"):
         if len(images) == 0:
             raise InputError("There are no images: the calibration data set is empty.")
-        return CalibrationData(images, batch_size, network)
-    return CalibrationData(check_images(network, images), batch_size, network)
+        first = stack([split_sample(images[0], "Sample 0").image], "the calibration data set")
+        return CalibrationData(images, batch_size, network, are_frames(network, any_inputs(network, first)))
+    array = any_inputs(network, images)
+    return CalibrationData(held_images(network, array), batch_size, network, are_frames(network, array))

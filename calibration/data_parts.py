@@ -8,7 +8,7 @@ import torch
 
 from calibration.choices import CALIBRATION_SAMPLES, Choices
 from calibration.selection import held_out_beside, hold_out
-from calibration.sources import Channels, Source, source_dataset
+from calibration.sources import Channels, Source, check_frames, source_dataset
 from cos_export.capturing.activation_observer import observed_relus
 from cos_export.capturing.options import check_options
 from cos_export.capturing.preparing import traced_module
@@ -72,12 +72,13 @@ def data_parts(
     needed = choices.method.needs_data or bool(choices.candidates) or choices.weight_bits is not None
     sizes = folder_sizes(size, spec, calibration)
     whole = source_dataset(source, spec, "test", mean, std, size=sizes[0])
+    check_frames(whole, choices.steps, choices.method)
     traced = None
     if not needed:
         if isinstance(source, SpikingNetwork):
             return DataParts(None, whole)
         options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
-        traced = traced_module(source, whole.first(1), options)
+        traced = traced_module(source, whole.first(1).mean_over_time(), options)
         if not observed_relus(traced, options, torch.device("cpu")).keys:
             return DataParts(None, whole, traced=traced)
     samples = choices.samples or CALIBRATION_SAMPLES

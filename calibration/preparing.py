@@ -117,10 +117,10 @@ def start(source: Source, parts: DataParts, choices: Choices, *, progress: Progr
         read = with_normalisation_of(replace(source, schedule=choices.schedule), parts.evaluation)
         network = _in_integers(read, parts, choices, progress)
         choices.in_written_form(network)
-        return Start(network, read, {}, logits_of(read, parts.evaluation.images, choices.device))
+        return Start(network, read, {}, logits_of(read, parts.evaluation, choices.device))
     module = source
     progress("capturing the network", 0, 1)
-    example = parts.evaluation.first(1)
+    example = parts.evaluation.first(1).mean_over_time()
     options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
     # Traced once, for the thresholds and for the network: it takes long on a deep one, and runs the user's code.
     traced = parts.traced or traced_module(module, example, options)
@@ -128,7 +128,7 @@ def start(source: Source, parts: DataParts, choices: Choices, *, progress: Progr
     thresholds = _thresholds(observed, parts, choices, progress)
     options = check_options(choices.levels, thresholds, choices.max_pool)
     capture = captured(module, example, options, traced)
-    logits = check_agreement(module, capture, parts.evaluation.images, device=choices.device)
+    logits = check_agreement(module, capture, parts.evaluation.mean_over_time().images, device=choices.device)
     progress("capturing the network", 1, 1)
     reference = replace(capture.network, schedule=choices.schedule)
     network = _in_integers(reference, parts, choices, progress)
@@ -235,7 +235,7 @@ def _thresholds(observed: Observed, parts: DataParts, choices: Choices, progress
         return {}
     return observed_thresholds(
         observed,
-        parts.calibration.images,
+        parts.calibration.mean_over_time().images,
         threshold_rule(choices.thresholds, choices.steps),
         per_channel=choices.per_channel,
         progress=progress,

@@ -12,6 +12,7 @@ from torch import nn
 
 from calibration.choices import Auto, Choices
 from calibration.identity import fingerprint
+from calibration.methods.method import Method, PerSampleMethod
 from calibration.methods.unchanged import Unchanged
 from calibration.records import method_of
 from cos_export.bundle.data import network_dataset
@@ -20,13 +21,22 @@ from cos_export.datasets import Dataset, Normalisation, Split, load_dataset
 from cos_export.device import resolve_device
 from cos_export.errors import InputError
 from cos_export.module_logits import eval_mode, module_logits, one_tensor
-from cos_export.network import FloatArray, SpikingNetwork, check_images
+from cos_export.network import FloatArray, SpikingNetwork, check_inputs
 from cos_export.numerics import FLOAT32
 from cos_export.simulation import ann_logits
 from cos_export.training.evaluation import check_logits
 from cos_export.user_code import user_code
 
-__all__ = ["Channels", "Source", "check_takes", "choices_for", "digest_of", "logits_of", "source_dataset"]
+__all__ = [
+    "Channels",
+    "Source",
+    "check_frames",
+    "check_takes",
+    "choices_for",
+    "digest_of",
+    "logits_of",
+    "source_dataset",
+]
 
 Source = nn.Module | SpikingNetwork
 Channels = float | Sequence[float] | None
@@ -85,29 +95,49 @@ def source_dataset(
 def check_takes(source: Source, dataset: Dataset) -> None:
     """Runs one image, so that a misfit is named before it is a traceback from deep inside the module."""
     if isinstance(source, SpikingNetwork):
-        check_images(source, dataset.first(1))
+        check_inputs(source, dataset.first(1), 1)
         if len(source.output_shape) != 1:
             raise InputError(f"Labels need a readout (classes,), and this network's has shape {source.output_shape}.")
         return
-    shape = tuple(dataset.images.shape[1:])
+    images = dataset.first(1).mean_over_time().images
+    shape = tuple(images.shape[1:])
     grey = " (if these are grey images, save them as images[:, None])" if len(shape) == 2 else ""
     failure = f"{type(source).__name__} does not take images of shape {shape} from {dataset.name}{grey}"
     with user_code(failure), eval_mode(source), torch.no_grad():
         # A copy, for forward may write into it.
-        logits = one_tensor(source(torch.from_numpy(dataset.images[:1].copy())))
+        logits = one_tensor(source(torch.from_numpy(images.copy())))
     check_logits(source, flat(logits) if logits.ndim == 1 else logits, dataset, one_for_two=True)
 
 
-def logits_of(source: Source, images: FloatArray, device: str, tail: Tail | None = None) -> FloatArray:
+def check_frames(dataset: Dataset, steps: int, method: Method | None = None) -> None:
+    """Refuses frames that are fewer than the steps, and a method that takes none, before any work.
+
+    Raises:
+        InputError: They are, or it does not.
+    """
+    if dataset.frames is None:
+        return
+    if dataset.frames < steps:
+        raise InputError(
+            f"{dataset.name} has {dataset.frames} frames for each sample, and {steps} steps are asked for."
+        )
+    if isinstance(method, PerSampleMethod):
+        raise InputError(
+            f"{method.name!r} pre-simulates an input that is held, and the frames of {dataset.name} change from step "
+            "to step. Take a static method, which is calibrated on their mean over time."
+        )
+
+
+def logits_of(source: Source, dataset: Dataset, device: str, tail: Tail | None = None) -> FloatArray:
     """What the source decides by on images, (samples, classes): a network by what its layers stand for.
 
     Args:
         source: A module, or a network.
-        images: (samples, ...).
+        dataset: Images; of frames their mean over time.
         device: Where to run.
         tail: What the module does to its logits at its end.
     """
-    where = resolve_device(device)
+    where, images = resolve_device(device), dataset.mean_over_time().images
     if isinstance(source, SpikingNetwork):
         return ann_logits(source, images, device=where)
     outputs = flat(module_logits(source, torch.from_numpy(images), device=where))

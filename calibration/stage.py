@@ -51,8 +51,9 @@ def calibrate(
 
     Args:
         network: The network.
-        images: Calibration images, as for `cos_export.simulate`; labels are left aside. A torch data set is read in
-            batches. The network takes on the normalisation of a `Dataset` if it has none.
+        images: Calibration images, as for `cos_export.simulate`; labels are left aside. Of frames the mean over the
+            steps is taken, which the artificial network takes as well. A torch data set is read in batches. The network
+            takes on the normalisation of a `Dataset` if it has none.
         method: A static method, or its name.
         steps: T to calibrate for: a calibrated potential is the best for that T only.
         schedule: "synchronous" or "layerwise", by default the network's own; the result has it.
@@ -97,6 +98,7 @@ def calibrate(
             checkpoint.finish(network, calibrated)
     return replace(
         round_to_half_integers(calibrated),
+        input_encoding="frames" if data.frames else network.input_encoding,
         num_timesteps=steps,
         method=chosen.name,
         rho=0,

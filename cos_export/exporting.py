@@ -27,7 +27,14 @@ from cos_export.costing.counted_run import counted_trace
 from cos_export.datasets import Dataset, Images, class_numbers
 from cos_export.decisions import class_count, decisions
 from cos_export.errors import InputError
-from cos_export.network import SpikingNetwork, check_images, check_network, check_steps, with_normalisation_of
+from cos_export.network import (
+    SpikingNetwork,
+    are_frames,
+    check_inputs,
+    check_network,
+    check_steps,
+    with_normalisation_of,
+)
 from cos_export.nir_file import write_nir
 from cos_export.nir_file.type_check import TypeCheckNotice, type_check_note
 from cos_export.onnx_file import write_onnx, write_step
@@ -105,7 +112,8 @@ def export_and_verify(
         network: The network, calibrated by a static method, or not at all for a per-sample one.
         path: The bundle's folder. An earlier bundle there is replaced.
         steps: T; by default what the network was calibrated for.
-        golden: Images for the golden run, as for `cos_export.simulate`; what is kept is what the network takes, after
+        golden: Images or frames for the golden run, as for `cos_export.simulate`; with frames model.nir and
+            model.onnx take frames, too. What is kept is what the network takes, after
             its normalisation. The network takes on the normalisation and class names of a `Dataset` if it has none.
         labels: Their classes, if known; by default those of a `Dataset`.
         calibration: The per-sample method to run with, whose states for the golden inputs go into golden.npz.
@@ -129,7 +137,10 @@ def export_and_verify(
     destination = check_destination(path)
     check_metrics(metrics or {})
     network = with_normalisation_of(network, golden)
-    images, steps = check_images(network, golden), check_steps(steps, network)
+    steps = check_steps(steps, network)
+    images = check_inputs(network, golden, steps)
+    if are_frames(network, images):
+        network = replace(network, input_encoding="frames")
     labels = golden.labels if labels is None and isinstance(golden, Dataset) else labels
     known, called = class_count(network.output_shape[-1]), "The labels of the golden inputs"
     if labels is not None and len(network.output_shape) != 1:
@@ -211,6 +222,7 @@ def _manifest(network: SpikingNetwork, steps: int, samples: int, metrics: Mappin
         "format": BUNDLE_FORMAT,
         "num_timesteps": steps,
         "schedule": network.schedule,
+        "input_encoding": network.input_encoding,
         "rho": network.rho,
         "total_timesteps": network.rho + steps,
         "method": network.method,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
-from cos_export.network import FloatArray, SampleStates, check_images, check_steps
+from cos_export.network import FloatArray, SampleStates, check_steps
 from cos_export.onnx_file import without_spikes
 from cos_export.onnx_file.session import plenty_of_seconds, run_session
 from cos_export.progress import Progress, silent
@@ -17,7 +17,7 @@ from cos_export.reading.onnx_model import read_onnx
 from cos_export.simulation.trace import Trace, concatenate
 from cos_export.whole_number import whole_number
 from targets.deadline import check_deadline, seconds_left
-from targets.state_feeds import state_feeds
+from targets.state_feeds import graph_images, state_feeds
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -104,7 +104,8 @@ class OnnxRuntimeTarget:
             TargetError: ONNX Runtime failed, or was not done by the deadline.
         """
         left = seconds_left(self.deadline)
-        array, steps = check_images(bundle.network, images), check_steps(steps, bundle.network)
+        steps = check_steps(steps, bundle.network)
+        array = graph_images(bundle.network, images, steps)
         session = self._session(bundle.onnx_path, record_spikes)
         outputs = [output.name for output in session.get_outputs()]
         known = int(session.get_outputs()[0].shape[0])

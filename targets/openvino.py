@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
-from cos_export.network import FloatArray, SampleStates, check_images, check_steps
+from cos_export.network import FloatArray, SampleStates, check_steps
 from cos_export.onnx_file.session import plenty_of_seconds
 from cos_export.progress import Progress, silent
 from cos_export.reading.onnx_model import read_onnx
 from cos_export.simulation.trace import Trace, concatenate
 from cos_export.whole_number import whole_number
 from targets.deadline import check_deadline, seconds_left
-from targets.state_feeds import state_feeds
+from targets.state_feeds import graph_images, state_feeds
 
 if TYPE_CHECKING:
     import openvino
@@ -83,7 +83,8 @@ class OpenVinoTarget:
             TargetError: OpenVINO failed, or was not done by the deadline.
         """
         left = seconds_left(self.deadline)
-        array, steps = check_images(bundle.network, images), check_steps(steps, bundle.network)
+        steps = check_steps(steps, bundle.network)
+        array = graph_images(bundle.network, images, steps)
         state = self.available()
         if not state.ready:
             raise UnavailableError(state.reason)

@@ -1,4 +1,4 @@
-"""The states of samples as what overrides an ONNX graph's own."""
+"""What goes into an ONNX graph: images or frames, and the states of samples, which override the graph's own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,34 @@ from typing import Any
 import numpy as np
 
 from cos_export.errors import InputError
-from cos_export.network import SampleStates
+from cos_export.datasets import Images
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork, any_inputs, are_frames, check_inputs
 
-__all__ = ["state_feeds"]
+__all__ = ["graph_images", "state_feeds"]
+
+
+def graph_images(network: SpikingNetwork, images: Images, steps: int) -> FloatArray:
+    """Images, or as many frames as the graph of a bundle has steps, where fewer of its steps are asked for.
+
+    What it does in the steps after those is cut off, so frames of zero stand in for what is not given; under the
+    layer-wise schedule they would count.
+
+    Args:
+        network: Of the bundle.
+        images: As for `check_inputs`.
+        steps: Those that are asked for.
+
+    Raises:
+        InputError: They do not fit the network, or are fewer than the graph of a layer-wise network takes.
+    """
+    known, array = network.num_timesteps or steps, check_inputs(network, images, steps)
+    if not are_frames(network, array) or steps >= known:
+        return array
+    whole = any_inputs(network, images)[:, :known]
+    missing = known - whole.shape[1]
+    if missing and network.schedule == "layerwise":
+        raise InputError(f"The bundle's layer-wise graph takes {known} frames for each sample, and got {whole.shape[1]}.")
+    return np.pad(whole, ((0, 0), (0, missing), *[(0, 0)] * (whole.ndim - 2)))
 
 
 def state_feeds(there: Mapping[str, tuple[int, ...]], states: SampleStates | None, samples: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from calibration.methods.method import PerSampleMethod
 from calibration.preparing import Start, calibrated_by, start
 from calibration.search.candidates import Deployment
 from calibration.search.state import Measured, SearchState
-from calibration.sources import Source, digest_of, logits_of
+from calibration.sources import Source, check_frames, digest_of, logits_of
 from cos_export.capturing.options import check_options
 from cos_export.capturing.preparing import traced_module
 from cos_export.capturing.tail import Tail
@@ -67,13 +67,14 @@ def search(
     if parts.calibration is None or parts.held_out is None:
         raise InputError("A search needs images to calibrate on, and others to compare on: give more than one.")
     held_out = parts.held_out
+    check_frames(held_out, max(one.steps for one in deployments))
     known = SearchState(state, _depends_on(source, parts.calibration, held_out, choices))
     traced = parts.traced
     if traced is None and not isinstance(source, SpikingNetwork):
         options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
-        traced = traced_module(source, held_out.first(1), options)
+        traced = traced_module(source, held_out.first(1).mean_over_time(), options)
     tail = Tail() if traced is None else Tail(traced.left_out)
-    logits = logits_of(source, held_out.images, choices.device, tail)
+    logits = logits_of(source, held_out, choices.device, tail)
     held_out = held_out.labelled_by(decisions(logits))
     right = _right(logits, held_out)
     # The images held out take the place of those that are measured on.

@@ -83,6 +83,7 @@ class Bundle:
             method=network.method,
             numerics=network.numerics,
             schedule=network.schedule,
+            input_encoding=network.input_encoding,
             normalisation=None if network.normalisation is None else network.normalisation.to_dict(),
             classes=None if network.class_names is None else list(network.class_names),
             input_shape=list(network.input_shape),

@@ -30,7 +30,7 @@ class Golden:
     """A run to compare others with.
 
     Attributes:
-        images: (samples, ...) float32 inputs.
+        images: (samples, ...) float32 inputs; of a network that takes frames (samples, steps, ...).
         trace: The reference's run of them: all spikes, logits, and the states of a per-sample method.
         labels: (samples,) class numbers, or None if unknown.
     """
@@ -126,7 +126,7 @@ def _check_headers(path: Path, archive: NpzReader, network: SpikingNetwork) -> N
     if not samples or not steps or samples[0] < 1 or not 1 <= steps[0] <= MAX_STEPS:
         raise BundleError(f"'images' and 'logits' in {path} do not have samples, and from 1 to {MAX_STEPS} steps.")
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
-        "images": ("float32", (*samples, *network.input_shape)),
+        "images": ("float32", (*samples, *(steps if network.input_encoding == "frames" else ()), *network.input_shape)),
         "logits": ("float32", (*steps, *samples, *network.output_shape)),
         "rho": ("int64", ()),
         "labels": ("int64", samples),

@@ -195,6 +195,7 @@ class Manifest(_Entry):
     calibration: Annotated[dict[str, JsonValue], Field(max_length=256)] | None = None
     calibrated_timesteps: Steps | None = None
     schedule: Literal["synchronous", "layerwise"] = "synchronous"
+    input_encoding: Literal["constant", "frames"] = "constant"
     costs: CostEntry | None = None
     step: StepEntry | None = None
     refused_by_nir: Annotated[dict[Name, Text], Field(max_length=10_000)] = {}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cos_export.costing.operation_counter import OperationCounter
 from cos_export.costing.operations import CountedRun
 from cos_export.datasets import Images
-from cos_export.network import FloatArray, SpikingNetwork, check_images
+from cos_export.network import FloatArray, SpikingNetwork, check_inputs
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
 from cos_export.simulation.trace import Trace
@@ -51,7 +51,7 @@ def counted_run(
     Returns:
         The trace without spikes, of at least `steps` steps, and the counts.
     """
-    array = check_images(network, images)
+    array = check_inputs(network, images, steps)
 
     def count(counter: OperationCounter, method: PerSampleCalibration | None) -> Trace:
         return simulate(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cos_export.costing.fan_out import fan_out, input_kinds, spike_fan_out
-from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.network import FloatArray, SpikingNetwork, are_frames
 from cos_export.network.graph import successors
 from cos_export.network.node_facts import facts
 from cos_export.network.wiring import is_wiring, picks_entries
@@ -41,7 +41,7 @@ class OperationCounter:
 
     Args:
         network: What runs.
-        images: All images of the run, in order, as `check_images` returns them.
+        images: All inputs of the run, in order, as `check_inputs` returns them.
         steps: How many steps of each layer it is told of.
         activity: Over how many steps to take the mean of what each layer fires, to count what an artificial network
             with these activations computes; 0 not to.
@@ -60,7 +60,12 @@ class OperationCounter:
             name: {node: _in_memory_order(array) for node, array in met.items()}
             for name, met in spike_fan_out(network).items()
         }
-        self._kinds = input_kinds(network)
+        self._frames = are_frames(network, images)
+        # What frames feed is another number at every step.
+        self._kinds = {
+            name: "graded" if self._frames and kind == "constant" else kind
+            for name, kind in input_kinds(network).items()
+        }
         self._fan_out = {
             name: _in_memory_order(fan_out(network.graph.nodes[name], network.shapes[network.predecessors[name][0]]))
             for name in network.order
@@ -103,8 +108,10 @@ class OperationCounter:
         trains, self._part = self._part, {}
         constant = [name for name in self.operations if self._kinds[name] == "constant"]
         program = self._program = self._program or Program(self.network, spikes.device)
-        images = torch.from_numpy(self._images[batch]).to(spikes.device).unsqueeze(0)
-        shown = input_train(self.network, images[0], self.steps)
+        given = torch.from_numpy(self._images[batch]).to(spikes.device)
+        shown = input_train(self.network, given, self.steps)
+        # An artificial network takes one input: of frames their mean.
+        images = shown[: self._activity or None].mean(0, keepdim=True) if self._frames else given.unsqueeze(0)
         for names, sent in ((constant, images), (self._graded, shown)):
             for name, count in self._of_values(program, names, trains, sent):
                 self.operations[name] += count

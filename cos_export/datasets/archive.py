@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from cos_export.datasets.dataset import Dataset
 from cos_export.datasets.labels import class_numbers
-from cos_export.datasets.pixels import is_raw, pixel_values
+from cos_export.datasets.pixels import FRAME_AXES, is_raw, pixel_values
 from cos_export.errors import InputError
 from cos_export.reading.npz import open_npz
 
 __all__ = ["read_archive"]
 
-_NAMES = ("images", "signals", "features")
-"""What the samples may be called, whatever their shape."""
+FRAMES = "frames"
+_NAMES = ("images", "signals", "features", FRAMES)
+"""What the samples may be called; all but the last whatever their shape."""
 
 _MAX_CLASSES = 2**24
 """No readout is as wide."""
@@ -22,8 +25,9 @@ _MAX_CLASSES = 2**24
 def read_archive(path: Path) -> Dataset:
     """The data set in an `.npz` with `images`, `signals` or `features`, and `labels` (samples,) if they are known.
 
-    All three names mean the same: (samples, channels, height, width), (samples, channels, length) or
-    (samples, features).
+    The three names mean the same: (samples, channels, height, width), (samples, channels, length) or
+    (samples, features). `frames` (samples, T, channels, height, width) hold one input for each step; integers of any type
+    are numbers of events there, taken as they are.
 
     Raises:
         InputError: The file does not hold what it should.
@@ -41,12 +45,19 @@ def read_archive(path: Path) -> Dataset:
         _check_shapes(path, name, shape, archive.header("labels").shape if labelled else shape[:1])
         images, labels = archive.read(name), archive.read("labels") if labelled else None
     numbers = None if labels is None else class_numbers(labels, len(images), _MAX_CLASSES, f"'labels' in {path}")
+    if name == FRAMES and images.dtype.kind in "biu":
+        return Dataset(images.astype(np.float32), numbers, path.name, "numbers of events as stored")
     how = "pixels 0..255 divided by 255" if is_raw(images) else "taken as stored"
     return Dataset(pixel_values(images, f"{name!r} in {path}"), numbers, path.name, how)
 
 
 def _check_shapes(path: Path, name: str, images: tuple[int, ...], labels: tuple[int, ...]) -> None:
-    if len(images) not in (2, 3, 4):
+    if name == FRAMES and len(images) != FRAME_AXES:
+        raise InputError(
+            f"{name!r} in {path} must be (samples, T, channels, height, width), and has shape {images}. Frames of one "
+            "channel have it as an axis: frames[:, :, None]."
+        )
+    if name != FRAMES and len(images) not in (2, 3, 4):
         raise InputError(
             f"{name!r} in {path} must be (samples, channels, height, width), (samples, channels, length) or "
             f"(samples, features), and has shape {images}."

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cos_export.datasets.labels import class_numbers
 from cos_export.datasets.normalisation import Normalisation, agree
-from cos_export.datasets.pixels import PixelArray, is_raw, pixel_values
+from cos_export.datasets.pixels import FRAME_AXES, PixelArray, is_raw, pixel_values
 from cos_export.errors import InputError, Notice
 from cos_export.whole_number import whole_number
 
@@ -22,8 +22,8 @@ class Dataset:
     """Images, signals or features, ready to be given to a network.
 
     Attributes:
-        images: float32 (samples, channels, height, width), (samples, channels, length) or (samples, features). uint8
-            is divided by 255 when it is given.
+        images: float32 (samples, channels, height, width), (samples, channels, length) or (samples, features); or frames
+            (samples, T, channels, height, width), one input for each step. uint8 is divided by 255 when it is given.
         labels: int64 (samples,), class numbers from 0, or None if they are not known.
         name: What it is called in reports.
         normalisation: How the stored pixels became `images`, in words.
@@ -89,6 +89,18 @@ class Dataset:
         )
         return replace(self, labels=decisions)
 
+    @property
+    def frames(self) -> int | None:
+        """T of frames, or None of images that are held."""
+        return self.images.shape[1] if self.images.ndim == FRAME_AXES else None
+
+    def mean_over_time(self) -> Dataset:
+        """What an artificial network takes: images as they are, and of frames the mean over their steps."""
+        if self.frames is None:
+            return self
+        mean = self.images.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return replace(self, images=mean, normalisation=f"{self.normalisation}, the mean over {self.frames} frames")
+
     def normalised(self, normalisation: Normalisation | None) -> Dataset:
         """The data set as a network of this normalisation takes it; None is a network that says nothing of it.
 
@@ -104,10 +116,17 @@ class Dataset:
             )
         return replace(
             self,
-            images=normalisation.apply(self.images, f"the images of {self.name}"),
+            images=self._applied(normalisation),
             normalisation=f"{self.normalisation}, {normalisation.words()}",
             applied=normalisation,
         )
+
+    def _applied(self, normalisation: Normalisation) -> PixelArray:
+        what = f"the images of {self.name}"
+        if self.frames is None:
+            return normalisation.apply(self.images, what)
+        each = self.images.reshape(-1, *self.images.shape[2:])
+        return normalisation.apply(each, what).reshape(self.images.shape)
 
     def first(self, count: int | None) -> Dataset:
         """The first `count` samples, or all if it is None.

@@ -23,7 +23,8 @@ def from_torch(dataset: TorchDataset[Any] | DataLoader[Any], name: str) -> Datas
     Args:
         dataset: Gives (image, label), or images alone, or batches of them: an array or tensor (channels, height,
             width), (channels, length) or (features,), and a class number. Images of uint8 are divided by 255; those
-            of a float type are taken as its transforms made them.
+            of a float type are taken as its transforms made them. Or frames
+            (T, channels, height, width), as tonic's ToFrame makes them: integers are numbers of events.
         name: What it is called in reports.
 
     Raises:
@@ -32,10 +33,10 @@ def from_torch(dataset: TorchDataset[Any] | DataLoader[Any], name: str) -> Datas
     images: list[Any] = []
     labels: list[int] = []
     for i, sample in enumerate(samples(dataset, name)):
-        if getattr(sample.image, "ndim", 3) not in (1, 2, 3):
+        if getattr(sample.image, "ndim", 3) not in (1, 2, 3, 4):
             raise InputError(
                 f"The image of sample {i} of {name} has shape {tuple(sample.image.shape)}, and should be a tensor "
-                "(channels, height, width), (channels, length) or (features,)."
+                "(channels, height, width), (channels, length) or (features,), or frames (T, channels, height, width)."
             )
         if i and sample.labelled != bool(labels):
             raise InputError(f"Sample {i} of {name} has {'a' if sample.labelled else 'no'} label, unlike those before.")

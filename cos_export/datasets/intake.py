@@ -29,6 +29,7 @@ def image_array(images: Images, normalisation: Normalisation | None = None, what
         uint8              (pixel / 255 - mean) / std
         any float type     as it is: whoever made floats of the pixels has normalised them, too
         a `Dataset`        (x - mean) / std, unless it was loaded with just this mean and std
+        frames             (samples, T, channels, height, width): integers but uint8 are numbers of events, as they are
         all else           refused
 
     Args:

@@ -61,6 +61,8 @@ def lowered(
     check_network(network)
     if network.schedule != "layerwise":
         raise InputError("The network is synchronous already: what is lowered is one of the layer-wise schedule.")
+    if network.input_encoding == "frames":
+        raise InputError("A network that is lowered holds its input for T steps, and this one takes frames.")
     steps = check_steps(steps, network)
     check_layerwise(network)
     check_integers(network)

@@ -1,10 +1,14 @@
 """The network: a NIR graph, what NIR has no field for, and what a run of it takes."""
 
 from cos_export.network.inputs import (
+    any_inputs,
+    are_frames,
     check_held_throughout,
     check_images,
+    check_inputs,
     check_states,
     check_steps,
+    held_images,
     with_normalisation_of,
 )
 from cos_export.network.neuron_spec import FloatArray, NeuronSpec, half_potentials
@@ -18,11 +22,15 @@ __all__ = [
     "Quantisation",
     "SampleStates",
     "SpikingNetwork",
+    "any_inputs",
+    "are_frames",
     "check_held_throughout",
     "check_images",
+    "check_inputs",
     "check_network",
     "check_states",
     "check_steps",
     "half_potentials",
+    "held_images",
     "with_normalisation_of",
 ]

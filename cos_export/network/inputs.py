@@ -15,23 +15,99 @@ from cos_export.network.sample_states import SampleStates
 from cos_export.network.spiking_network import SpikingNetwork
 from cos_export.whole_number import whole_number
 
-__all__ = ["check_held_throughout", "check_images", "check_states", "check_steps", "with_normalisation_of"]
+__all__ = [
+    "any_inputs",
+    "are_frames",
+    "check_held_throughout",
+    "check_images",
+    "check_inputs",
+    "check_states",
+    "check_steps",
+    "held_images",
+    "with_normalisation_of",
+]
 
 
 def check_images(network: SpikingNetwork, images: Images) -> FloatArray:
-    """`images` as a float32 array (samples, ...) that the network takes.
+    """`images`, each of which is held for all steps, as a float32 array (samples, ...) that the network takes.
 
     What each type of image means, and where the network's normalisation is applied, is said at
     `cos_export.datasets.image_array`. The array may share the memory of `images`.
 
     Raises:
-        InputError: The shape is not the network's, the type has no meaning, or a value is not finite.
+        InputError: The shape is not the network's, the type has no meaning, or a value is not finite; or they are
+            frames, which change from step to step.
     """
-    array = image_array(images, network.normalisation)
-    if array.shape[1:] != network.input_shape:
-        expected = ", ".join(map(str, network.input_shape))
-        raise InputError(f"The network takes images of shape (samples, {expected}), and these have {array.shape}.")
+    array = any_inputs(network, images)
+    if are_frames(network, array):
+        raise InputError(
+            f"These are frames (samples, T, ...), of shape {array.shape}, and what was asked for takes images that are "
+            "held for all steps. Give the mean over the steps: frames.mean(axis=1)."
+        )
     return array
+
+
+def check_inputs(network: SpikingNetwork, images: Images, steps: int) -> FloatArray:
+    """Inputs of a run of T steps: images (samples, ...) that are held, or frames (samples, T, ...), one for each step.
+
+    Args:
+        network: What takes them. One whose `input_encoding` is "frames" takes nothing else.
+        images: As for `check_images`, or frames with an axis of at least T steps behind that of the samples.
+        steps: T.
+
+    Returns:
+        float32 (samples, ...), or (samples, T, ...): further frames are left out.
+
+    Raises:
+        InputError: As for `check_images`; or there are fewer frames than steps.
+    """
+    array = any_inputs(network, images)
+    if not are_frames(network, array):
+        if network.input_encoding == "frames":
+            raise InputError(
+                f"The network takes frames of shape (samples, T, {_listed(network)}), one for each step, and these are "
+                f"images of shape {array.shape}."
+            )
+        return array
+    if network.input_steps is not None:
+        check_held_throughout(network)
+    if array.shape[1] < steps:
+        raise InputError(
+            f"There are {array.shape[1]} frames for each sample, and {steps} steps: give as many, or run fewer."
+        )
+    return np.ascontiguousarray(array[:, :steps])
+
+
+def held_images(network: SpikingNetwork, images: Images) -> FloatArray:
+    """What an artificial network takes: images as they are, and of frames the mean over the steps.
+
+    Raises:
+        InputError: As for `check_images`, but for frames.
+    """
+    array = any_inputs(network, images)
+    return array.mean(axis=1, dtype=np.float64).astype(np.float32) if are_frames(network, array) else array
+
+
+def are_frames(network: SpikingNetwork, array: FloatArray) -> bool:
+    """Whether an array that the network takes has a frame for each step: (samples, T, ...)."""
+    return array.ndim == len(network.input_shape) + 2
+
+
+def any_inputs(network: SpikingNetwork, images: Images) -> FloatArray:
+    """Images (samples, ...), or frames (samples, T, ...), whichever was given, as float32; errors as for both."""
+    array = image_array(images, network.normalisation)
+    shape = network.input_shape
+    if array.shape[1:] != shape and (array.shape[2:] != shape or 0 in array.shape[:2]):
+        expected = _listed(network)
+        raise InputError(
+            f"The network takes images of shape (samples, {expected}) or frames of shape (samples, T, {expected}), and "
+            f"these have {array.shape}."
+        )
+    return array
+
+
+def _listed(network: SpikingNetwork) -> str:
+    return ", ".join(map(str, network.input_shape))
 
 
 def check_steps(steps: int | None, network: SpikingNetwork) -> int:

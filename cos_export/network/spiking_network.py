@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import nir
 import numpy as np
@@ -23,7 +23,9 @@ from cos_export.network.schedule import Schedule, check_schedule
 from cos_export.numerics import FLOAT32
 from cos_export.whole_number import whole_number
 
-__all__ = ["SpikingNetwork", "check_network"]
+__all__ = ["InputEncoding", "SpikingNetwork", "check_network"]
+
+InputEncoding = Literal["constant", "frames"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class SpikingNetwork:
         schedule: "synchronous" if every layer fires from the first step on, "layerwise" if each integrates all T steps
             of what feeds it before it fires (`cos_export.network.schedule`).
         input_steps: The steps for which the input is held; afterwards the Input sends zero. None if it is held for all.
+        input_encoding: "constant" if a sample is one input that is held, "frames" if it is one for each step: then it
+            takes (samples, at least T, ...) and nothing else.
         calibration: The method's record, its name and every option as plain JSON, from which
             `calibration.records.method_of` rebuilds it; None where that is not known.
         calibrated_timesteps: T of the calibration, or None where what was set is made for any T.
@@ -64,6 +68,7 @@ class SpikingNetwork:
     quantisation: Quantisation | None = None
     schedule: Schedule = "synchronous"
     input_steps: int | None = None
+    input_encoding: InputEncoding = "constant"
     calibration: Mapping[str, Any] | None = None
     calibrated_timesteps: int | None = None
     normalisation: Normalisation | None = None
@@ -104,6 +109,10 @@ class SpikingNetwork:
         self._check_ends()
 
     def _check_input_steps(self) -> None:
+        if self.input_encoding not in ("constant", "frames"):
+            raise NetworkError(f'input_encoding must be "constant" or "frames", and is {self.input_encoding!r}.')
+        if self.input_encoding == "frames" and self.input_steps is not None:
+            raise NetworkError("input_steps says for how long an input is held, and frames are not held.")
         if self.input_steps is None:
             return
         whole_number("input_steps", self.input_steps, 1)

@@ -17,7 +17,8 @@ every option, as JSON), `calibrated_timesteps` (T of the calibration, 0 if made 
 ("synchronous", which a graph that says nothing is, or "layerwise"), `input_encoding`, `producer`, the
 constants of `CONTRACT`, and for integers `input_scale`, `input_minimum`, `input_maximum`, `readout_scale`,
 `weight_bits` and `input_bits` (see `cos_export.network.Quantisation`): the graph itself takes and gives integers.
-`input_encoding` is "constant", or "constant_then_zero" beside `input_steps`, the steps for which the input is held.
+`input_encoding` is "constant", or "constant_then_zero" beside `input_steps`, the steps for which the input is held, or
+"frames": one input for each step.
 `input_mean`, `input_std`, `class_names`, `left_out`, `readout_shape`: see `cos_export.nir_file.input_metadata`.
 """
 
@@ -32,6 +33,7 @@ from cos_export.datasets import Normalisation
 from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, Quantisation, SpikingNetwork
 from cos_export.network.schedule import SCHEDULES, Schedule
+from cos_export.network.spiking_network import InputEncoding
 from cos_export.nir_file.input_metadata import (
     INPUT_KEYS,
     input_metadata,
@@ -66,7 +68,7 @@ CONTRACT: Mapping[str, str | float] = {
 }
 """What is so in every network: a file of our schema that says otherwise cannot be run."""
 
-_HELD, _HELD_AT_FIRST = "constant", "constant_then_zero"
+_HELD, _HELD_AT_FIRST, _FRAMES = "constant", "constant_then_zero", "frames"
 
 QUANTISATION_KEYS = ("input_scale", "input_minimum", "input_maximum", "readout_scale")
 WIDTH_KEYS = ("weight_bits", "input_bits")
@@ -98,6 +100,7 @@ class GraphFacts:
         quantisation: What the integers stand for, if there are any.
         schedule: "synchronous" or "layerwise".
         input_steps: The steps for which the input is held, or None if it is for all.
+        input_encoding: "constant" or "frames".
         dt: Length of a step in the unit of NIR's r, or None if not said.
         normalisation: What pixels are normalised with before they reach the Input, if it is said.
         class_names: What the entries of the readout are called, if it is said.
@@ -114,6 +117,7 @@ class GraphFacts:
     quantisation: Quantisation | None = None
     schedule: Schedule = "synchronous"
     input_steps: int | None = None
+    input_encoding: InputEncoding = "constant"
     dt: float | None = None
     normalisation: Normalisation | None = None
     class_names: tuple[str, ...] | None = None
@@ -149,7 +153,7 @@ def graph_metadata(network: SpikingNetwork) -> dict[str, str | int | float | Flo
 def _input_encoding(network: SpikingNetwork) -> dict[str, str | int]:
     """How long the input is held; a reader that knows nothing of `input_steps` refuses the word."""
     if network.input_steps is None:
-        return {"input_encoding": _HELD}
+        return {"input_encoding": network.input_encoding}
     return {"input_encoding": _HELD_AT_FIRST, "input_steps": int(network.input_steps)}
 
 
@@ -200,6 +204,7 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
         quantisation=_quantisation(metadata, numerics),
         schedule=schedule,
         input_steps=_input_steps(metadata),
+        input_encoding="frames" if word("input_encoding", metadata) == _FRAMES else "constant",
         dt=1.0 if dt is None else number("dt", dt),
         normalisation=read_normalisation(metadata),
         class_names=read_class_names(metadata),
@@ -210,10 +215,10 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
 
 def _input_steps(metadata: Mapping[str, Any]) -> int | None:
     encoding, shown = word("input_encoding", metadata) or _HELD, metadata.get("input_steps")
-    if encoding not in (_HELD, _HELD_AT_FIRST):
+    if encoding not in (_HELD, _HELD_AT_FIRST, _FRAMES):
         raise NetworkError(
-            f"The graph's metadata says input_encoding = {encoding!r}, and only {_HELD!r} and {_HELD_AT_FIRST!r} can "
-            "be run."
+            f"The graph's metadata says input_encoding = {encoding!r}, and only {_HELD!r}, {_HELD_AT_FIRST!r} and "
+            f"{_FRAMES!r} can be run."
         )
     if (encoding == _HELD_AT_FIRST) != (shown is not None):
         raise NetworkError(

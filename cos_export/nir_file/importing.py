@@ -108,6 +108,7 @@ def import_graph(graph: nir.NIRGraph, conventions: Conventions | None = None) ->
         quantisation=facts.quantisation,
         schedule=facts.schedule,
         input_steps=facts.input_steps,
+        input_encoding=facts.input_encoding,
         normalisation=facts.normalisation,
         class_names=facts.class_names,
         left_out=facts.left_out,

@@ -205,7 +205,16 @@ def _difference(network: SpikingNetwork, written: nir.NIRGraph, actual: SpikingN
             if not _identical(getattr(stored, entry.name), getattr(actual.neurons[name], entry.name)):
                 return f"{entry.name} of the neurons {name!r}"
     kept = ("num_timesteps", "method", "rho", "calibration", "calibrated_timesteps", "quantisation")
-    for key in (*kept, "schedule", "input_steps", "normalisation", "class_names", "left_out", "readout_shape"):
+    for key in (
+        *kept,
+        "schedule",
+        "input_steps",
+        "input_encoding",
+        "normalisation",
+        "class_names",
+        "left_out",
+        "readout_shape",
+    ):
         if getattr(network, key) != getattr(actual, key):
             return key
     return None

@@ -51,7 +51,7 @@ def check_onnx(network: SpikingNetwork, path: Path, steps: int) -> OnnxCheck:
         NetworkError: ONNX or ONNX Runtime refuses the file.
         ParityError: It computes something else.
     """
-    images = _images(network)
+    images = _images(network, steps)
     trace = _run(path, images, network, steps)
     local = check_local(network, images, trace)
     if local.violations:
@@ -83,10 +83,10 @@ def _violated(local: LocalResult) -> str:
     )
 
 
-def _images(network: SpikingNetwork) -> FloatArray:
+def _images(network: SpikingNetwork, steps: int) -> FloatArray:
     """Three samples: like pixels, like normalised pixels, and far out."""
     generator = np.random.default_rng(0)
-    shape = network.input_shape
+    shape = (*((steps,) if network.input_encoding == "frames" else ()), *network.input_shape)
     samples = [generator.random(shape), generator.normal(size=shape), 4.0 * generator.normal(size=shape)]
     return np.stack(samples).astype(np.float32)
 

@@ -47,6 +47,8 @@ def about_graph(network: SpikingNetwork, steps: int) -> str:
 def about_images(network: SpikingNetwork) -> str:
     """What the images are."""
     rounding = "" if network.quantisation is None else " The graph rounds them to its integers."
+    if network.input_encoding == "frames":
+        return f"(batch, steps, ...) frames, one input for each step.{rounding}"
     held = "all steps" if network.input_steps is None else f"{network.input_steps} steps, and zero afterwards"
     if network.normalisation is None:
         return f"(batch, ...) images, held for {held}.{rounding}"

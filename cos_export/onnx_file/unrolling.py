@@ -28,7 +28,7 @@ def all_at_once(
     wires: Wires[tuple[str, ...]] = Wires(network)
     layers: dict[str, LayerValues] = {}
     for name, parts in wires.walk():
-        arriving = _summed(builder, name, parts) if parts else _held_images(builder, images, steps, network.input_steps)
+        arriving = _summed(builder, name, parts) if parts else _sent_images(builder, network, images, steps)
         if name in network.neurons:
             layers[name] = unroll_neurons(builder, name, network.neurons[name], arriving, steps, per_sample=per_sample)
             wires[name] = layers[name].spikes
@@ -43,8 +43,14 @@ def all_at_once(
     return wires.readout, {name: layer.fired for name, layer in layers.items()}
 
 
-def _held_images(builder: GraphBuilder, images: str, steps: int, shown: int | None) -> tuple[str, ...]:
-    """What the Input sends in each step, or once for all: the images, and zeros after `shown` steps."""
+def _sent_images(builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int) -> tuple[str, ...]:
+    """What the Input sends in each step, or once for all: the images, and zeros after `input_steps`; or its frames."""
+    if network.input_encoding == "frames":
+        numbers = [builder.constant(f"{IMAGES}/t{t + 1}/number", np.array(t, np.int64)) for t in range(steps)]
+        return tuple(
+            builder.add("Gather", [images, number], f"{IMAGES}/t{t + 1}", axis=1) for t, number in enumerate(numbers)
+        )
+    shown = network.input_steps
     if shown is None or steps <= shown:
         return (images,)
     none = builder.add("Mul", [images, builder.constant(f"{IMAGES}/zero", np.array(0, np.float32))], f"{IMAGES}/none")
@@ -61,8 +67,8 @@ def layer_after_layer(
     inner = feeding_neurons(network)
     wires: Wires[tuple[str, ...]] = Wires(network)
     read: dict[str, tuple[str, ...]] = {}
-    count = builder.constant(f"{IMAGES}/steps", np.array(steps, np.float32))
-    held = builder.add("Mul", [images, count], f"{IMAGES}/window") if steps > 1 else images
+    sent = _sent_images(builder, network, images, steps)
+    held = _over_window(builder, sent, steps)
     for name, parts in wires.walk():
         if name in network.neurons:
             (current,) = _summed(builder, name, parts)
@@ -75,7 +81,18 @@ def layer_after_layer(
             wires[name] = (_synapse(builder, network, name, steps)(arriving, f"{name}/current"),)
         else:
             wires[name] = ()
-    return _readout(builder, network, network.output_name, {**read, network.input_name: (images,)}), {}
+    return _readout(builder, network, network.output_name, {**read, network.input_name: sent}), {}
+
+
+def _over_window(builder: GraphBuilder, sent: tuple[str, ...], steps: int) -> str:
+    """What the Input sends over a window: what is held T times, or the sum of the frames."""
+    if len(sent) < steps:
+        count = builder.constant(f"{IMAGES}/steps", np.array(steps, np.float32))
+        return builder.add("Mul", [sent[0], count], f"{IMAGES}/window")
+    total = sent[0]
+    for t, frame in enumerate(sent[1:], start=2):
+        total = builder.add("Add", [total, frame], f"{IMAGES}/window/sum{t}")
+    return total
 
 
 def feeding_neurons(network: SpikingNetwork) -> frozenset[str]:

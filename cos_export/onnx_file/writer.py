@@ -71,7 +71,8 @@ def build_model(
     The graph has these inputs, of which a run must give the first only:
 
         images              (batch, ...) float32, held for all steps (or the network's `input_steps`, and zero
-                            afterwards); a network of integers rounds them first
+                            afterwards), or (batch, steps, ...) for a network that takes frames; a network of integers
+                            rounds them first
         v_init/<layer>      (1 or batch, ...) float32, by default the layer's own
         silent/<layer>      (1 or batch, ...) bool, likewise; where a layer has a mask, or with `per_sample`
 
@@ -110,7 +111,8 @@ def unrolled(network: SpikingNetwork, steps: int, *, per_sample: bool, opset: in
     builder.reserve(IMAGES, LOGITS)
     for kind in ("spikes", "threshold", "v_init", "silent", "bias", "v_reset"):
         builder.reserve(*(f"{kind}/{name}" for name in network.layers))
-    images = builder.input(IMAGES, ("batch", *network.input_shape), about_images(network))
+    frames = (steps,) if network.input_encoding == "frames" else ()
+    images = builder.input(IMAGES, ("batch", *frames, *network.input_shape), about_images(network))
     if network.quantisation is not None:
         images = quantised_input(builder, images, network.quantisation)
     builder.output(LOGITS, TensorProto.FLOAT, (steps, "batch", *network.output_shape), about_logits(steps))

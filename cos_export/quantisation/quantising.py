@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cos_export.bounds import MAX_STEPS
-from cos_export.datasets import Images
+from cos_export.datasets import Images, image_array
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError, ResolutionWarning
 from cos_export.network import (
@@ -22,8 +22,8 @@ from cos_export.network import (
     Quantisation,
     SpikingNetwork,
     check_held_throughout,
-    check_images,
     check_network,
+    held_images,
     with_normalisation_of,
 )
 from cos_export.network.node_facts import facts
@@ -118,13 +118,13 @@ def quantise(
     samples = whole_number("samples", samples, 1)
     steps = None if steps is None else whole_number("steps", steps, 1, MAX_STEPS)
     network = with_normalisation_of(network, images)
-    array = check_images(network, images)
+    array = held_images(network, images)
     prepared = with_carriers(fold_averages(network))
     # Spread over all, for images may come sorted by class.
     chosen = array[:: max(1, len(array) // samples)][:samples]
     inputs = arrivals(prepared, chosen, resolve_device(device))
     rounding, parts = Rounding(power_of_two, even_weights, weight_bits), groups(prepared)
-    coding = _input_coding(array, rounding)
+    coding = _input_coding(image_array(images, network.normalisation), rounding)
     choices = _inner_weights(rounding.largest_weight)
     inner = any(group.inner for group in parts)
     behind = frozenset(name for group in parts if group.inner for name in group.readers)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
+from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import NeuronTensors, Run
 from cos_export.simulation.program import Program
 
@@ -134,7 +135,7 @@ class LayerwiseProgram:
         """Runs a batch.
 
         Args:
-            images: (batch, ...).
+            images: (batch, ...), or frames (batch, steps, ...), of which a layer integrates the sum.
             neurons: From a layer's neurons to those of this run, whose states may have a batch axis.
             observe: Told what each layer fired in its window.
             record_potentials: Whether the runs that `observe` is told of have potentials.
@@ -154,6 +155,6 @@ class LayerwiseProgram:
                 trains[name] = run.spikes
             return counts.unsqueeze(0)
 
-        self.summed.propagate(images, rule)
-        held = images.unsqueeze(0)
-        return self._each.currents(self.network.output_name, lambda source: trains.get(source, held))
+        self.summed.propagate(images, rule, self.steps)
+        sent = input_train(self.network, images, self.steps)
+        return self._each.currents(self.network.output_name, lambda source: trains.get(source, sent))

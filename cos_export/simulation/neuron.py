@@ -15,6 +15,7 @@ __all__ = [
     "NeuronTensors",
     "Run",
     "advance",
+    "channels_last",
     "current_at",
     "integrate_and_fire",
     "neuron_tensors",

@@ -82,7 +82,8 @@ class Program:
         A value is dropped as soon as its last reader has run, so memory does not grow with the depth.
 
         Args:
-            images: (batch, ...) on this program's device and of its dtype, before any rounding to integers.
+            images: (batch, ...) on this program's device and of its dtype, or frames (batch, at least T, ...), before
+                any rounding to integers.
             rule: From a layer's currents to its output.
             steps: T, without which a network whose input is not held for all steps is refused.
 
@@ -189,17 +190,23 @@ class Program:
         return synapse(node, lambda array: tensors[id(array)] if id(array) in tensors else self._move(array))
 
     def _send_images(self, images: Tensor) -> Tensor:
-        """What the Input sends over a window: the images, as the integers of a network of integers."""
-        values = quantise_input(images, self.network.quantisation)
-        return values if self.window == 1 else values * float(self.window)
+        """What the Input sends in a step: the images, as the integers of a network of integers."""
+        return quantise_input(images, self.network.quantisation)
 
     def _through(self, name: str, arriving: Tensor) -> Tensor:
         """What a node that is not a layer makes of (steps or 1, batch, ...)."""
+        if name == self.network.input_name and self.window > 1:
+            return self._over_window(arriving)
         steps, batch = arriving.shape[:2]
         transformed = self.device.type == "cuda" and self.network.quantisation is not None
         with plain_sums() if transformed else nullcontext():
             flat = self._synapses[name](arriving.flatten(0, 1))
         return flat.reshape(steps, batch, *flat.shape[1:])
+
+    def _over_window(self, images: Tensor) -> Tensor:
+        """What the Input sends over a window: what is held as often as there are steps, or the sum of the frames."""
+        values = quantise_input(images, self.network.quantisation)
+        return values * float(self.window) if len(values) == 1 else values.sum(0, keepdim=True)
 
 
 def _keep_freed_memory() -> None:

@@ -18,10 +18,12 @@ from cos_export.network import (
     Quantisation,
     SampleStates,
     SpikingNetwork,
-    check_images,
+    are_frames,
+    check_inputs,
     check_network,
     check_states,
     check_steps,
+    held_images,
 )
 from cos_export.progress import Progress, silent
 from cos_export.simulation.activations import clipped_activation, unclipped_activation
@@ -115,7 +117,8 @@ def simulate(
     Args:
         network: What to run.
         images: (samples, ...) analog inputs, each held for all steps: uint8 pixels, floats as the network takes them,
-            or a data set, with labels or without (`cos_export.datasets.image_array`).
+            or a data set, with labels or without (`cos_export.datasets.image_array`). Or frames
+            (samples, at least T, ...), such as those of event cameras: one input for each step.
         steps: T; by default what the network was calibrated for.
         calibration: A per-sample method, such as `COS(rho=4)`, to run with.
         states: States of each sample that an earlier calibration has set, in place of `calibration`.
@@ -136,7 +139,13 @@ def simulate(
         UnavailableError: The device is not there.
     """
     check_network(network)
-    array, steps = check_images(network, images), check_steps(steps, network)
+    steps = check_steps(steps, network)
+    array = check_inputs(network, images, steps)
+    if calibration is not None and are_frames(network, array):
+        raise InputError(
+            f"{calibration.name!r} pre-simulates an input that is held, and frames change from step to step. Take a "
+            "static method, or the mean over the steps: frames.mean(axis=1)."
+        )
     if calibration is not None and states is not None:
         raise InputError("Give calibration or states, not both.")
     batch_size = whole_number("batch_size", batch_size, 1)
@@ -180,7 +189,7 @@ def ann_logits(
 
     Args:
         network: What to run.
-        images: As for `simulate`.
+        images: As for `simulate`; of frames the mean over the steps.
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Samples computed at once.
         unclipped: Layers that answer with max(z, 0) instead: the ReLU before a threshold was chosen for it.
@@ -192,7 +201,7 @@ def ann_logits(
             return unclipped_activation(name, neuron, currents)
         return clipped_activation(name, neuron, currents)
 
-    array, program = check_images(network, images), Program(network, resolve_device(device))
+    array, program = held_images(network, images), Program(network, resolve_device(device))
     batch_size = whole_number("batch_size", batch_size, 1)
     with torch.no_grad(), full_precision():
         parts = [

@@ -13,7 +13,7 @@ from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.datasets import Images
 from cos_export.errors import InputError, UnavailableError
-from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_images, check_steps
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_inputs, check_steps
 from cos_export.network.schedule import windows
 from cos_export.network.workload import multiply_accumulates
 from cos_export.progress import Progress, silent
@@ -133,7 +133,8 @@ def run_network(
         TargetError: Lava failed, died, or was not done by the deadline.
     """
     chosen = options or LavaTarget()
-    array, steps = check_images(network, images), check_steps(steps, network)
+    steps = check_steps(steps, network)
+    array = check_inputs(network, images, steps)
     if chosen.backend == "netx" and states is not None:
         raise InputError(
             'The netx back end starts every sample from the same potentials. Use "batched" for this method.'

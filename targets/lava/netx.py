@@ -53,6 +53,10 @@ def write_netx(network: SpikingNetwork, path: Path | str) -> None:
             f"netx holds the input for all steps, and this network's input is held for {network.input_steps} only. Run "
             "it on another back end."
         )
+    if network.input_encoding == "frames":
+        raise NetworkError(
+            "netx holds the input for all steps, and this network takes frames. Run it on another back end."
+        )
     layers = _layers(network)
     content = io.BytesIO()  # libhdf5 crashes the process where it cannot write, as on a full disk
     with h5py.File(content, "w") as file:
