@@ -125,7 +125,7 @@ def run_bundle(
     from cos_export.costing import costs_of
     from cos_export.costing.counted_run import counted_trace
     from cos_export.decisions import decisions
-    from cos_export.network import check_images
+    from cos_export.network import check_inputs
     from cos_export.network.readout import readout_notes
     from cos_export.simulation import ann_logits
     from cos_export.terminal.cost_lines import cost_lines
@@ -141,7 +141,7 @@ def run_bundle(
         bundle, data, steps, **channels, conventions=conventions, device=device, size=height_and_width(size)
     ) as run:
         opened, dataset = run.bundle, run.images.first(samples)
-        images = check_images(opened.network, dataset)
+        images = check_inputs(opened.network, dataset, opened.steps)
         if dataset.labels is None:
             dataset = dataset.labelled_by(decisions(ann_logits(opened.network, images, device=device)))
         recorded = method_of(opened)

@@ -26,8 +26,8 @@ def read_archive(path: Path) -> Dataset:
     """The data set in an `.npz` with `images`, `signals` or `features`, and `labels` (samples,) if they are known.
 
     The three names mean the same: (samples, channels, height, width), (samples, channels, length) or
-    (samples, features). `frames` (samples, T, channels, height, width) hold one input for each step; integers of any type
-    are numbers of events there, taken as they are.
+    (samples, features). `frames` (samples, T, channels, height, width) hold one input for each step; integers of any
+    type are numbers of events there, taken as they are.
 
     Raises:
         InputError: The file does not hold what it should.

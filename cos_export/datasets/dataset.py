@@ -22,8 +22,8 @@ class Dataset:
     """Images, signals or features, ready to be given to a network.
 
     Attributes:
-        images: float32 (samples, channels, height, width), (samples, channels, length) or (samples, features); or frames
-            (samples, T, channels, height, width), one input for each step. uint8 is divided by 255 when it is given.
+        images: float32 (samples, channels, height, width), (samples, channels, length) or (samples, features); or
+            frames (samples, T, channels, height, width), one input for each step. uint8 is divided by 255 when given.
         labels: int64 (samples,), class numbers from 0, or None if they are not known.
         name: What it is called in reports.
         normalisation: How the stored pixels became `images`, in words.

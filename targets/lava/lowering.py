@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
-from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork, check_states
+from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork, are_frames, check_states
 from cos_export.network.graph import convolution, pooling
 from cos_export.network.node_facts import facts
 from cos_export.network.schedule import windows
@@ -32,7 +32,7 @@ def lower(
 
     Args:
         network: What to run.
-        images: (samples, ...), held for all steps or the network's `input_steps`.
+        images: (samples, ...), held for all steps or the network's `input_steps`; or frames (samples, T, ...).
         steps: T.
         states: Initial potentials and silent masks of each sample, in place of the network's.
 
@@ -51,7 +51,13 @@ def lower(
             if kind == "input":
                 taken = quantise_input(torch.from_numpy(images), network.quantisation).numpy()
                 shown = steps if network.input_steps is None else min(steps, network.input_steps)
-                lowered[name] = LoweredNode("input", {"shown": shown}, {"images": taken})
+                frames = are_frames(network, images)
+                if frames and network.schedule == "layerwise":
+                    raise NetworkError(
+                        "Lava runs a layer-wise network on an input that is held, and not on frames. Run it in PyTorch "
+                        "or ONNX Runtime, or synchronously."
+                    )
+                lowered[name] = LoweredNode("input", {"shown": shown, "frames": frames}, {"images": taken})
             elif kind == "neurons":
                 lowered[name] = _neurons(network.neurons[name], steps, held, name)
             else:

@@ -18,7 +18,7 @@ from targets.workers.software import Software
 
 __all__ = ["PROTOCOL", "Job", "job_folder", "write_job_file"]
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Of job folders and results; a worker refuses any other."""
 
 

@@ -47,8 +47,11 @@ class Layer:
             self._numbers = {source.name: zeros(job.batch, source.shape, small) for source in stage.sources}
         entry = next(n for n in job.nodes if n.name == stage.input_name)
         self._images = entry.array("images") if stage.reads_input else None
+        self._input_shape = entry.shape
         # The step from which on the Input sends zero.
         self._shown: int = entry.settings["shown"]
+        # Whether the Input sends another image at each step.
+        self._frames: bool = entry.settings["frames"]
         potential = np.int32 if job.integers else np.float32
         self._neurons = Neurons(node, job.batch, potential) if node.kind == "neuron" else None
         self._file: Spikes | Outputs | None = None
@@ -88,6 +91,8 @@ class Layer:
             return None
         if scheduled.fires == self._shown:
             self._show_nothing()
+        elif self._frames and scheduled.fires > 0:
+            self._show(first, count, scheduled.fires)
         self._place = (scheduled.fires, first, count)
         if self._neurons is None:
             self._leaving = self._currents.step(spikes)
@@ -110,16 +115,24 @@ class Layer:
             self._counter[0] = first + count if t == self._job.steps - 1 else first
 
     def _begin(self, first: int, count: int) -> None:
-        images = None
-        if self._images is not None:
-            images = np.zeros((self._job.batch, *self._images.shape[1:]), np.float32)
-            images[:count] = self._images[first : first + count]
-        self._currents.begin(images)
+        self._show(first, count, 0)
         for numbers in self._numbers.values():
             numbers[...] = 0
         if self._neurons is not None:
             self._neurons.begin(first, count)
 
+    def _show(self, first: int, count: int, step: int) -> None:
+        """What the Input sends to the group from the step with index `step` on."""
+        images = None
+        if self._images is not None:
+            chosen = self._images[first : first + count]
+            images = self._nothing()
+            images[:count] = chosen[:, step] if self._frames else chosen
+        self._currents.begin(images)
+
     def _show_nothing(self) -> None:
         if self._images is not None:
-            self._currents.begin(np.zeros((self._job.batch, *self._images.shape[1:]), np.float32))
+            self._currents.begin(self._nothing())
+
+    def _nothing(self) -> np.ndarray:
+        return np.zeros((self._job.batch, *self._input_shape), np.float32)

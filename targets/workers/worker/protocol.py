@@ -17,7 +17,7 @@ from guardian import LAST_ACT
 
 __all__ = ["PROTOCOL", "JobError", "enter", "fail", "read_document", "report_to", "write_result"]
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Of the job folder. A change that an older worker would misread takes the next number."""
 
 _JOB_FILE, _RESULT_FILE = "job.json", "result.json"

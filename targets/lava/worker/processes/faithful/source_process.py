@@ -1,4 +1,4 @@
-"""The Lava process that holds the images, one after the other, each for as many steps as it is shown."""
+"""The Lava process that holds the images, one after the other, each for as many steps as it is shown; or frames."""
 
 from __future__ import annotations
 
@@ -37,13 +37,16 @@ class SourceModel(PyLoihiProcessModel):
         self._images = proc_params["node"].array("images")
         # The step from which on an image is no longer shown.
         self._shown: int = proc_params["node"].settings["shown"]
+        # Whether the Input sends another image at each step.
+        self._frames: bool = proc_params["node"].settings["frames"]
         self._image = np.zeros(0)
 
     def run_spk(self) -> None:
         """One step."""
         sample, t = divmod(self.time_step - 1, self._job.interval)
-        if t == 0 and sample < self._job.samples:
-            self._image = to_lava(np.asarray(self._images[sample], port_type(self._job)))
+        if sample < self._job.samples and (t == 0 or (self._frames and t < self._job.steps)):
+            image = self._images[sample, t] if self._frames else self._images[sample]
+            self._image = to_lava(np.asarray(image, port_type(self._job)))
         if t == self._shown or sample == self._job.samples:
             self._image = np.zeros_like(self._image)
         self.s_out.send(self._image)
