@@ -34,7 +34,7 @@ def classify(
     Args:
         target: Where to run.
         bundle: What to run.
-        images: (samples, ...), as `check_images` returns them.
+        images: (samples, ...), as `check_inputs` returns them.
         calibration: The bundle's per-sample method, or None if it is static.
         device: Where the reference pre-simulates.
         progress: Told as the runs go on.

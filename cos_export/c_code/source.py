@@ -132,6 +132,10 @@ def _check(network: SpikingNetwork, steps: int) -> Quantisation:
             "C code is written of a network of integers, and this one is of float32. Export it with --numerics int8 "
             "(cos_export.quantise) first."
         )
+    if network.input_encoding == "frames":
+        raise NetworkError(
+            "The network takes frames, one input for each step, and the C code holds one input for all steps."
+        )
     if network.rho:
         raise NetworkError(
             f"{network.method!r} sets the potentials of each image in {network.rho} steps of its own before the run, "

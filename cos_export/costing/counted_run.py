@@ -92,7 +92,7 @@ def counted_trace(
 
     Args:
         network: What ran.
-        images: (samples, ...), as `check_images` returns them.
+        images: (samples, ...), as `check_inputs` returns them.
         trace: The run.
         calibration: The per-sample method that it ran with.
         device: Where.
@@ -110,7 +110,7 @@ def counted_spikes(
 
     Args:
         network: What ran.
-        images: (samples, ...), as `check_images` returns them.
+        images: (samples, ...), as `check_inputs` returns them.
         spikes: By layer, (steps, samples, ...).
         activity: As for `counted_run`.
     """
