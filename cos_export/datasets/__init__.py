@@ -74,9 +74,10 @@ def load_dataset(
     Args:
         spec: `digits`; the path of an `.npz` with `images`, `signals` or `features`, which are (samples, channels,
             height, width), (samples, channels, length) or (samples, features), or with `frames` (samples, T, channels,
-            height, width), whose integers are numbers of events, and `labels` (samples,) if they are known; a folder with one folder of .png and .jpg images for each class; or package.module:factory, a
-            function that returns a torch Dataset or DataLoader. Images of uint8 and image files are divided by 255,
-            and arrays of a float type taken as they are.
+            height, width), whose integers are numbers of events, and `labels` (samples,) if they are known; a folder
+            with one folder of .png and .jpg images for each class; or package.module:factory, a function that returns
+            a torch Dataset or DataLoader. Images of uint8 and image files are divided by 255, and arrays of a float
+            type taken as they are.
         split: Which part of a named data set. A file or folder is one part, and is returned whole.
         mean: Of each channel, or one for all, on the scale that the line above leaves; 0 by default.
         std: Likewise; 1 by default.
