@@ -83,9 +83,9 @@ def test_first_and_split():
 ODD = {
     "no images": (
         {"x": IMAGES, "labels": [0, 1]},
-        "must have one of 'images', 'signals', 'features', and holds 'x', 'l",
+        "must have one of 'images', 'signals', 'features', 'frames', and holds 'x', 'l",
     ),
-    "nothing": ({}, "must have one of 'images', 'signals', 'features', and holds nothing"),
+    "nothing": ({}, "must have one of 'images', 'signals', 'features', 'frames', and holds nothing"),
     "two of them": ({"images": IMAGES, "signals": IMAGES[0], "labels": [0, 1]}, "must have one of"),
     "one number each": ({"features": IMAGES[:, 0, 0, 0], "labels": [0, 1]}, r"or \(samples, features\), and has shape"),
     "videos": ({"images": IMAGES[None], "labels": [0]}, r"must be \(samples, channels, height, width\)"),

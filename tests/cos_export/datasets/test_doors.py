@@ -79,8 +79,8 @@ def test_samples_that_are_labelled_in_part():
         from_torch(items, "some")
     with pytest.raises(InputError, match="Sample 1 of some has a label, unlike those before"):
         from_torch(items[::-1], "some")
-    with pytest.raises(InputError, match=r"has shape \(1, 2, 3, 4\), and should be a tensor"):
-        from_torch([(torch.zeros(1, 2, 3, 4), 0)], "some")
+    with pytest.raises(InputError, match=r"has shape \(1, 1, 2, 3, 4\), and should be a tensor"):
+        from_torch([(torch.zeros(1, 1, 2, 3, 4), 0)], "some")
 
 
 FACTORIES = """

@@ -135,7 +135,7 @@ ODD = {
     "empty": ([], "has no samples"),
     "no pair": ([GOOD, torch.zeros(1)], "Sample 1 of odd has no label, unlike those before"),
     "no tensor": ([("image", 0)], "image of sample 0 of odd is a str.*ToTensor"),
-    "four axes": ([(torch.zeros(1, 1, 2, 2), 0)], "should be a tensor \\(channels, height, width\\)"),
+    "five axes": ([(torch.zeros(1, 1, 1, 2, 2), 0)], "should be a tensor \\(channels, height, width\\)"),
     "integers": ([(torch.zeros(1, 2, 2, dtype=torch.int32), 0)], "uint8 or of a float type"),
     "another shape": ([GOOD, (torch.zeros(1, 2, 3), 0)], "sample 1 of odd is \\(1, 2, 3\\) float32"),
     "a float label": ([(GOOD[0], 0.5)], "label of sample 0 of odd is 0.5"),
