@@ -71,6 +71,7 @@ def test_every_key_is_needed(bundle: Path) -> None:
         ("readout_shape",),
         ("costs",),
         ("schedule",),
+        ("input_encoding",),
         ("golden_correct",),
     ]
     assert len(fields) > 50
