@@ -71,13 +71,14 @@ def about_spikes(network: SpikingNetwork, layer: str) -> str:
 
 def about_step_images(network: SpikingNetwork) -> str:
     """What the input of a step is."""
-    coding = network.quantisation
+    coding, framed = network.quantisation, network.input_encoding == "frames"
+    what = "(batch, ...) the frame of this step." if framed else about_images(replace(network, quantisation=None))
     if coding is None:
-        return about_images(network)
+        return what
     gain = float(input_gain(coding))
     return (
         f"(batch, ...) integers: clip(round(image * float32({gain!r})), {coding.input_minimum}, "
-        f"{coding.input_maximum}), rounded half to even. {about_images(replace(network, quantisation=None))}"
+        f"{coding.input_maximum}), rounded half to even. {what}"
     )
 
 

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from cos_export.errors import NetworkError, ParityError
-from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork, are_frames
 from cos_export.network.workload import multiply_accumulates
 from cos_export.onnx_file.session import plenty_of_seconds, run_session
 from cos_export.onnx_file.step_interface import StepInterface
 from cos_export.parity.local import check_local
 from cos_export.simulation import mean_readout
 from cos_export.simulation.fixed_point import quantise_input, readout_factors
+from cos_export.simulation.input_train import input_train
 from cos_export.simulation.program import Program
 from cos_export.simulation.trace import Trace
 
@@ -63,7 +64,7 @@ def check_step(
         network: What the file was made of.
         path: The file.
         interface: What it takes and returns.
-        images: (samples, ...), those of the recorded run.
+        images: (samples, ...), or frames (samples, T, ...): those of the recorded run.
         reference: The recorded run, with the states that a per-sample method had set.
 
     Raises:
@@ -106,8 +107,11 @@ def _looped(
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = [entry.name for entry in session.get_outputs()]
         seconds = plenty_of_seconds(network, len(images), 1)
-        feeds = _first(network, interface, images, states)
+        sent = _integers(network, interface, images)
+        feeds = _first(network, interface, len(images), states)
         for t in range(1, interface.steps + 1):
+            # What is sent after the last frame is not looked at.
+            feeds[interface.images] = sent[:, min(t, sent.shape[1]) - 1] if are_frames(network, images) else sent
             if interface.step is not None:
                 feeds[interface.step] = np.array(t, np.int64)
             values = run_session(session, names, feeds, seconds)
@@ -122,17 +126,19 @@ def _looped(
     return inputs, outputs
 
 
-def _first(
-    network: SpikingNetwork, interface: StepInterface, images: FloatArray, states: SampleStates | None
-) -> dict[str, NDArray[Any]]:
-    """What goes into the first step, but for its number."""
+def _integers(network: SpikingNetwork, interface: StepInterface, images: FloatArray) -> NDArray[Any]:
+    """The images or frames as the graph takes them."""
     integers = quantise_input(torch.from_numpy(images), network.quantisation).numpy()
-    feeds: dict[str, NDArray[Any]] = {
-        interface.images: integers.astype(interface.images_type),
-        interface.start: np.array(states is None),
-    }
+    return integers.astype(interface.images_type)
+
+
+def _first(
+    network: SpikingNetwork, interface: StepInterface, samples: int, states: SampleStates | None
+) -> dict[str, NDArray[Any]]:
+    """What goes into the first step, but for its images and number."""
+    feeds: dict[str, NDArray[Any]] = {interface.start: np.array(states is None)}
     for state in interface.states:
-        shape = (len(images), *state.shape)
+        shape = (samples, *state.shape)
         start = np.zeros(shape, np.float32) if states is None else states.v_init.get(state.layer)
         if start is None:
             start = np.broadcast_to(network.neurons[state.layer].v_init, shape)
@@ -154,9 +160,9 @@ def _trace(network: SpikingNetwork, interface: StepInterface, images: FloatArray
     if network.schedule == "synchronous":
         return Trace(mean_readout(read, steps, network.quantisation).numpy(), spikes)
     # What comes by a shorter path is read out in earlier steps: of the graph's own logits there are the last alone.
-    held = quantise_input(torch.from_numpy(images), network.quantisation).unsqueeze(0)
+    sent = input_train(network, torch.from_numpy(images), steps)
     fired = {name: torch.from_numpy(value).to(torch.float32) for name, value in spikes.items()}
-    train = Program(network).currents(network.output_name, lambda source: fired.get(source, held))
+    train = Program(network).currents(network.output_name, lambda source: fired.get(source, sent))
     logits = mean_readout(train, steps, network.quantisation)
     total = read.sum(0)
     factor = None if network.quantisation is None else float(readout_factors(network.quantisation, steps)[-1])

@@ -10,7 +10,7 @@ import numpy as np
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.errors import InputError, UnavailableError
-from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_images, check_steps
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_inputs, check_steps
 from cos_export.network.workload import multiply_accumulates
 from cos_export.progress import Progress, silent
 from cos_export.simulation.trace import Trace
@@ -84,7 +84,8 @@ class ClientTarget:
             TargetError: It failed, died, or was not done by the deadline.
         """
         network = bundle.network
-        array, steps = check_images(network, images), check_steps(steps, network)
+        steps = check_steps(steps, network)
+        array = check_inputs(network, images, steps)
         environment = find(self._software)
         with job_folder(self._software) as folder:
             job = self._write(folder, bundle, array, steps, states, record_spikes)
