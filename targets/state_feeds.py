@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cos_export.errors import InputError
 from cos_export.datasets import Images
+from cos_export.errors import InputError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, any_inputs, are_frames, check_inputs
 
 __all__ = ["graph_images", "state_feeds"]
@@ -34,7 +34,9 @@ def graph_images(network: SpikingNetwork, images: Images, steps: int) -> FloatAr
     whole = any_inputs(network, images)[:, :known]
     missing = known - whole.shape[1]
     if missing and network.schedule == "layerwise":
-        raise InputError(f"The bundle's layer-wise graph takes {known} frames for each sample, and got {whole.shape[1]}.")
+        raise InputError(
+            f"The bundle's layer-wise graph takes {known} frames for each sample, and got {whole.shape[1]}."
+        )
     return np.pad(whole, ((0, 0), (0, missing), *[(0, 0)] * (whole.ndim - 2)))
 
 
