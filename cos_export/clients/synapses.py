@@ -39,12 +39,15 @@ def synapse(name: str, node: Node) -> nn.Module:
         node: Its type and fields.
 
     Raises:
-        NetworkError: There are no such nodes.
+        NetworkError: There are no such nodes, or a field is missing or not what it should be.
     """
     kind = node["type"]
     if kind not in SYNAPSES:
         raise NetworkError(f"Node {name!r} is of type {kind}; known are {', '.join(sorted(SYNAPSES))} and IF.")
-    return SYNAPSES[kind](node)
+    try:
+        return SYNAPSES[kind](node)
+    except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise NetworkError(f"Node {name!r} ({kind}) cannot be made a module of: {error!r}.") from error
 
 
 def _tensor(values: Array) -> Tensor:

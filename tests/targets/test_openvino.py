@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +92,20 @@ def test_it_computes_in_float32_and_in_nothing_less(tmp_path: Path) -> None:
     bundle = bundle_of(build.residual(np.random.default_rng(2)), tmp_path)
     compiled = OpenVinoTarget()._compiled(bundle, [], True)
     assert str(compiled.get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
+
+
+def test_nothing_is_told_to_its_maker(tmp_path: Path) -> None:
+    bundle_of(build.residual(np.random.default_rng(2)), tmp_path)
+    program = """
+import sys
+import cos_export
+result = cos_export.verify(sys.argv[1], targets=["openvino"])
+assert result.passed and "openvino" in sys.modules
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
+"""
+    path = {"PYTHONPATH": str(Path(targets.__file__).parents[1])}
+    command = [sys.executable, "-c", program, str(tmp_path / "bundle")]
+    subprocess.run(command, check=True, env={**os.environ, **path})
 
 
 def test_options_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import h5py
 import lowered_networks
 import nir
 import numpy as np
@@ -124,6 +125,18 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         client(images.to(torch.uint8))
     with pytest.raises(InputError, match="at least 1"):
         client(images, 0)
+
+
+@pytest.mark.parametrize("field", ["weight", "stride", "bias"])
+def test_a_node_that_is_not_whole_is_named(tmp_path: Path, field: str) -> None:
+    write_nir(build.residual(np.random.default_rng(1)), tmp_path / "model.nir")
+    with h5py.File(tmp_path / "model.nir", "a") as file:
+        node = file["node/nodes/conv1"]
+        del node[field]
+        if field == "bias":
+            node[field] = np.zeros(3, np.float32)
+    with pytest.raises(NetworkError, match=r"Node 'conv1' \(Conv2d\) cannot be made a module of"):
+        ClientNetwork(read_graph(tmp_path / "model.nir"), PlainNeurons)
 
 
 def test_a_file_of_another_tool_is_refused(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_one_installation_serves_all_clients(tmp_path: Path, monkeypatch: pytest
     assert [command[-1] for command in commands[4:]] == ["--probe"] * 4
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["sinabs", "spikingjelly"])
 def test_a_bundle_in_a_worker(stand_ins: Path, temporary_folder: Path, tmp_path: Path, name: str) -> None:
     numbers = NAMES.index(name)
     network = network_of(numbers, schedule="layerwise" if numbers % 2 else "synchronous")
