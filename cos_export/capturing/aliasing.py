@@ -84,7 +84,7 @@ def draws(node: fx.Node) -> bool:
 
 
 def _shares(node: fx.Node) -> bool:
-    if mutates(node) or node.target is python_operator.getitem:
+    if mutates(node) or node.target is python_operator.getitem or str(node.target) == "cos_export.window.default":
         return True
     schema = getattr(node.target, "_schema", None)
     aliased = schema is not None and any(entry.alias_info is not None for entry in schema.returns)

@@ -184,6 +184,67 @@ class Builder:
             terms.append(replace(after, source=self.add(preferred, node, sources)))
         return terms[0].source, Value(shape, tuple(terms))
 
+    def mixed(
+        self, preferred: str, value: Value, weight: DoubleArray, bias: DoubleArray | None = None
+    ) -> tuple[tuple[str, ...], Value]:
+        """Adds the synapse that takes weighted sums of channels, the same at each place.
+
+        Args:
+            preferred: The name to give it.
+            value: (channels, ...).
+            weight: (channels of the result, channels).
+            bias: (channels of the result,), or None for zero.
+        """
+        shape = (len(weight), *value.spatial)
+        full = weight.reshape(*weight.shape, *[1] * len(value.spatial))
+        bias = np.zeros(len(weight)) if bias is None else bias
+        return self.synapse(preferred, value, _pointwise(shape, full, bias, taken=value.channels))
+
+    def windowed(
+        self,
+        preferred: str,
+        value: Value,
+        shape: Shape,
+        kernel: DoubleArray,
+        stride: Shape,
+        padding: Shape,
+    ) -> tuple[tuple[str, ...], Value]:
+        """Adds the synapse that slides one kernel over each channel, for each way in which channels are pending.
+
+        It is dense where that is small, for all readers of NIR take it, and else depthwise.
+
+        Args:
+            preferred: The name to give it.
+            value: What it takes.
+            shape: Of the result.
+            kernel: (length,) or (height, width).
+            stride: One number per spatial axis, as padding.
+            padding: Zeros on both sides.
+
+        Returns:
+            The nodes' names, and the value of `shape` that they give together, with what was pending.
+        """
+        alike: dict[Term, list[str]] = {}
+        for term in value.terms:
+            alike.setdefault(replace(term, source=""), []).append(term.source)
+        terms, ones = [], (1,) * len(stride)
+        for term, sources in alike.items():
+            width = term.width
+            dense = width * width * kernel.size <= LARGEST_DENSE
+            weight = np.eye(width).reshape(width, width, *ones) if dense else np.ones((width, 1, *ones))
+            synapse = Synapse(
+                weight * kernel,
+                np.zeros(width),
+                (width, *value.spatial),
+                (width, *shape[1:]),
+                stride,
+                padding,
+                ones,
+                1 if dense else width,
+            )
+            terms.append(replace(term, source=self.add(preferred, synapse, sources)))
+        return tuple(term.source for term in terms), Value(shape, tuple(terms))
+
     def flattened(self, preferred: str, value: Value) -> Value:
         """`value` as features, (features,)."""
         count, rank = prod(value.spatial), len(value.spatial) + 1
@@ -238,6 +299,11 @@ class Builder:
             left_out: What it does to that at its end, and the network does not.
         """
         shape = output.shape
+        if output.order is not None:
+            raise Unsupported(
+                "its channels are behind other axes where it ends",
+                "return (batch, channels, height, width)",
+            )
         if len(shape) > 1:
             output = self.flattened("flatten", output)
         node = nir.Output({"output": np.array(output.shape)})

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cos_export.capturing.values import Term, vector
 from cos_export.network.graph import Shape
 
-__all__ = ["DoubleArray", "apply_gain", "batch_norm_gain", "channel_weight", "window_weight", "wired_weight"]
+__all__ = ["DoubleArray", "apply_gain", "batch_norm_gain", "channel_weight", "wired_weight"]
 
 DoubleArray = NDArray[np.float64]
 
@@ -43,11 +43,6 @@ def channel_weight(gain: DoubleArray, shape: Shape) -> DoubleArray:
     A 1x1 kernel for (channels, height, width) and (channels, length), a diagonal matrix for (features,).
     """
     return np.diag(gain).reshape(len(gain), len(gain), *[1] * (len(shape) - 1))
-
-
-def window_weight(channels: int, size: int) -> DoubleArray:
-    """The dense kernel (channels, channels, size) that sums `size` neighbours of each channel."""
-    return np.repeat(np.eye(channels)[:, :, None], size, axis=2)
 
 
 def wired_weight(weight: DoubleArray, term: Term, groups: int) -> DoubleArray:

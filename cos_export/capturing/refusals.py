@@ -23,8 +23,8 @@ _SOFTMAX = (
     "remove it: the largest logit is the same without, and the loss can apply it in training",
 )
 _PAD = (
-    "it pads by itself, as Conv2d does where padding_mode is not 'zeros'",
-    "give the convolution padding= and padding_mode='zeros', and no pad before it",
+    "it pads with other values than zeros, as Conv2d does where padding_mode is not 'zeros'",
+    "give the convolution padding= and padding_mode='zeros', or pad with zeros",
 )
 _MATMUL = (
     "a matrix product outside a layer has no synapse that stands for it",

@@ -115,6 +115,8 @@ class Value:
         terms: What it is the sum of.
         split: Over how many leading axes the channels are spread: 2 between the two reshapes of a channel
             shuffle, else 1.
+        order: Which of (channels, height, width) each axis of `shape` is, where a permutation has moved the channels
+            behind others; None if it is as it was. `base` has the shape in which they come first.
         lost: True after an operation that cannot be converted and whose result has no batch axis to go on from.
     """
 
@@ -122,6 +124,22 @@ class Value:
     terms: tuple[Term, ...]
     split: int = 1
     lost: bool = False
+    order: tuple[int, ...] | None = None
+
+    @property
+    def base(self) -> Value:
+        """The value with its channels in front again."""
+        if self.order is None:
+            return self
+        shape = tuple(self.shape[self.order.index(axis)] for axis in range(len(self.order)))
+        return replace(self, shape=shape, order=None)
+
+    def permuted(self, order: Sequence[int]) -> Value:
+        """The value with axis `order[i]` of its shape as axis i."""
+        before = self.order or tuple(range(len(self.shape)))
+        moved = tuple(before[axis] for axis in order)
+        same = moved == tuple(range(len(moved)))
+        return replace(self, shape=tuple(self.shape[axis] for axis in order), order=None if same else moved)
 
     @property
     def channels(self) -> int:

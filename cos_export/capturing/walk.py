@@ -16,11 +16,21 @@ from cos_export.capturing.constants import Constants
 from cos_export.capturing.findings import Finding, Unsupported, blockers
 
 # Imported for what they register.
-from cos_export.capturing.operators import arithmetic, channels, max_pooling, pooling, reshaping, synapses  # noqa: F401
+from cos_export.capturing.operators import (  # noqa: F401
+    arithmetic,
+    channels,
+    max_pooling,
+    pooling,
+    reshaping,
+    space,
+    synapses,
+    windows,
+)
 from cos_export.capturing.operators.rectifiers import rectifier_bound, rectifier_keys
 from cos_export.capturing.operators.registry import OPERATORS, Call, Converted
 from cos_export.capturing.options import Options
 from cos_export.capturing.refusals import refusal
+from cos_export.capturing.rewriting.window_operator import WINDOW
 from cos_export.capturing.tail import Tail
 from cos_export.capturing.tracing import (
     PART_OF,
@@ -285,8 +295,8 @@ class _Walker:
         fix: str | None = None,
         warning: str | None = None,
     ) -> None:
-        if PART_OF in node.meta and blocker is None and rectifier_bound(node) is None:
-            # Of an operation that is written as several, those that become neurons say what it is.
+        if PART_OF in node.meta and blocker is None and rectifier_bound(node) is None and node.target is not WINDOW:
+            # Of an operation that is written as several, those that become neurons or read places say what it is.
             return
         if REPLACED in node.meta and blocker is None:
             warning = averaging.WARNING

@@ -10,6 +10,7 @@ from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.folding import DoubleArray
 from cos_export.capturing.operators.registry import Call, Converted, operator
 from cos_export.capturing.operators.synapses import listed
+from cos_export.capturing.operators.windows import expanded
 from cos_export.capturing.values import Value
 
 __all__ = ["affine", "channel_constant"]
@@ -34,6 +35,10 @@ def _sum(call: Call, first: str, second: str, factor: float) -> Converted:
     """The sum of one argument and `factor` times another one."""
     left, right = call.arguments[first], call.arguments[second]
     if isinstance(left, Value) and isinstance(right, Value):
+        left, right = (call.signal(key, split=True) for key in (first, second))
+        shape = np.broadcast_shapes(left.shape, right.shape) if len(left.shape) == len(right.shape) > 1 else ()
+        if call.shape == shape and left.split == right.split == 1 and left.shape != right.shape:
+            left, right = (_repeated(call, value) for value in (left, right))
         if left.shape != right.shape or left.split != right.split:
             raise Unsupported(
                 f"values of shapes {left.shape} and {right.shape} (without the batch axis) are added by broadcasting",
@@ -41,9 +46,17 @@ def _sum(call: Call, first: str, second: str, factor: float) -> Converted:
             )
         return Converted(left.plus(right.times(factor)), "a second edge into what follows")
     if isinstance(left, Value):
+        left = call.signal(first, split=True)
         return _shifted(call, left, 1.0, factor * channel_constant(call, second, left))
     value = call.signal(second, split=True)
     return _shifted(call, value, factor, channel_constant(call, first, value))
+
+
+def _repeated(call: Call, value: Value) -> Value:
+    """A value of one place for each channel, repeated to the shape of the call's result."""
+    if value.shape == call.shape:
+        return value
+    return expanded(call.builder, f"{call.name}_repeated", value, call.shape)[1]
 
 
 def _shifted(call: Call, value: Value, factor: float, offset: DoubleArray) -> Converted:
@@ -159,7 +172,7 @@ def _dropout(call: Call) -> Converted:
             "it drops values at random even in eval mode",
             "use nn.Dropout, or F.dropout(x, training=self.training)",
         )
-    return Converted(call.first_signal(split=True), "nothing")
+    return Converted(call.first_signal(split=True, permuted=True), "nothing")
 
 
 @operator(
@@ -175,11 +188,14 @@ def _dropout(call: Call) -> Converted:
     "aten.to.dtype_layout",
     "aten._to_copy.default",
     "aten.expand.default",
+    "aten.expand_as.default",
 )
 def _nothing(call: Call) -> Converted:
-    value = call.first_signal(split=True)
+    value = call.first_signal(split=True, permuted=True)
     if value.shape != call.shape:
-        raise Unsupported(f"it repeats {value.shape} to {call.shape}", "keep the shape as it is")
+        value = call.first_signal()
+        names, repeated = expanded(call.builder, call.name, value, call.shape)
+        return Converted(repeated, f"synapse {listed(names)} that repeats a place")
     return Converted(value, "nothing")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.operators.registry import Call, Converted, operator
@@ -19,9 +21,10 @@ def _concatenate(call: Call) -> Converted:
     values = [value for value in listed if isinstance(value, Value)]
     if len(values) < len(listed):
         raise Unsupported("it joins a constant to what depends on the input", "leave the constant out")
-    if any(value.split != 1 for value in values):
+    if any(value.split != 1 or value.order is not None for value in values):
         raise Unsupported(
-            "it joins values whose channels are spread over several axes", "bring them back to one axis before it"
+            "it joins values whose channels are spread over several axes, or behind others",
+            "bring them back to one axis before it",
         )
     axis = call.arguments.get("dim", 1)
     if axis % (len(values[0].shape) + 1) != 1:
@@ -31,6 +34,39 @@ def _concatenate(call: Call) -> Converted:
         )
     becomes = f"{len(values)} parts, each behind weights of its own" if len(values) > 1 else "nothing, for it is one"
     return Converted(Value.joined(values, call.shape), becomes)
+
+
+@operator("aten.stack.default")
+def _stack(call: Call) -> Converted:
+    values = [value for value in call.arguments["tensors"] if isinstance(value, Value)]
+    if len(values) < len(call.arguments["tensors"]):
+        raise Unsupported("it joins a constant to what depends on the input", "leave the constant out")
+    axis = call.arguments["dim"] % (len(call.shape) + 1)
+    if any(value.split != 1 or value.order is not None for value in values) or axis not in (1, 2):
+        raise Unsupported(
+            f"it joins along a new axis {axis}, and only axes beside that of the channels can be made",
+            "join along the channels: torch.cat(..., 1), or add the values",
+        )
+    joined = Value.joined(values, (sum(value.channels for value in values), *values[0].spatial))
+    if axis == 1:
+        return Converted(replace(joined, shape=call.shape, split=2), f"{len(values)} parts beside each other")
+    picks = np.arange(joined.channels).reshape(len(values), -1).T.ravel()
+    return Converted(joined.gathered(picks.tolist(), call.shape, 2), f"{len(values)} parts, channel by channel")
+
+
+@operator("aten.index.Tensor", "aten.index_select.default")
+def _index(call: Call) -> Converted:
+    value = call.signal("self")
+    places = call.arguments.get("indices", [None] * call.arguments.get("dim", 0) + [call.arguments.get("index")])
+    chosen = [(axis, place) for axis, place in enumerate(places) if place is not None]
+    if len(chosen) != 1 or chosen[0][0] != 1 or not isinstance(chosen[0][1], Tensor) or chosen[0][1].ndim != 1:
+        raise Unsupported(
+            "it picks places by index along other axes than that of the channels, or by what depends on the input",
+            "pick channels only, x[:, [0, 2, 1]], or slices",
+        )
+    index = chosen[0][1]
+    numbers = np.arange(value.channels)[index.cpu().numpy()]
+    return Converted(value.gathered(numbers.tolist(), call.shape), f"{len(numbers)} of {value.channels} channels")
 
 
 @operator("aten.slice.Tensor")
@@ -79,8 +115,10 @@ def _channel_shuffle(call: Call) -> Converted:
     "aten.movedim.int",
 )
 def _permute(call: Call) -> Converted:
-    value = call.signal("self", split=True)
+    value = call.signal("self", split=True, permuted=True)
     order = _axes(call.arguments, len(value.shape) + 1)
+    if order is not None and order[0] == 0 and value.split == 1 and len(value.shape) > 1:
+        return Converted(value.permuted([axis - 1 for axis in order[1:]]), "another order of axes, up to a flatten")
     if order is None or order[0] != 0 or order[value.split + 1 :] != list(range(value.split + 1, len(order))):
         raise Unsupported(
             "it re-orders axes that are not channels",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import nir
 import numpy as np
 
-from cos_export.capturing.builder import Synapse
 from cos_export.capturing.findings import Unsupported
-from cos_export.capturing.folding import window_weight
 from cos_export.capturing.maxima.readings import Reading, reading_synapse
 from cos_export.capturing.operators.registry import Call, Converted, operator
 from cos_export.capturing.operators.reshaping import reshaped
@@ -63,19 +62,64 @@ def _adaptive_pooling(call: Call) -> Converted:
 
 @operator("aten.mean.dim")
 def _mean(call: Call) -> Converted:
-    value = call.signal("self")
-    rank = len(value.shape) + 1
+    return _reduced(call, averages=True)
+
+
+@operator("aten.sum.dim_IntList")
+def _sum(call: Call) -> Converted:
+    return _reduced(call, averages=False)
+
+
+def _reduced(call: Call, *, averages: bool) -> Converted:
+    value = call.signal("self", split=True)
+    rank, split = len(value.shape) + 1, value.split
     given = call.arguments["dim"]
-    averaged = {d % rank for d in given} if given else set(range(rank))
-    if len(value.shape) < 2 or not averaged <= set(range(2, rank)):
+    axes = {d % rank for d in given} if given else set(range(rank))
+    if 0 in axes or (axes & set(range(1, split + 1)) and axes & set(range(split + 1, rank))):
         raise Unsupported(
-            f"it averages over axes {sorted(averaged)} of {rank}, and only spatial axes can be averaged",
-            "average over height and width: x.mean((2, 3))",
+            f"it adds up axes {sorted(axes)} of {rank}, which are not space or channels alone",
+            "average over height and width: x.mean((2, 3)); leave the batch axis out",
         )
-    kernel = tuple(n if axis + 2 in averaged else 1 for axis, n in enumerate(value.shape[1:]))
-    pooled, words = _window_sum(call, value, kernel, kernel, (0,) * len(kernel), 1.0 / prod(kernel))
+    size = prod(value.shape[axis - 1] for axis in axes)
+    if max(axes) <= split:
+        return _over_channels(call, value, axes, 1.0 / size if averages else 1.0)
+    if split != 1:
+        raise Unsupported(
+            f"the channels of its input are spread over {split} axes, {value.shape} without the batch axis",
+            "reshape back to (batch, channels, height, width) before it",
+        )
+    kernel = tuple(n if axis + 2 in axes else 1 for axis, n in enumerate(value.shape[1:]))
+    pooled, words = _window_sum(call, value, kernel, kernel, (0,) * len(kernel), 1.0 / size if averages else 1.0)
     result, becomes = reshaped(call, pooled)
     return Converted(result, words if result is pooled else f"{words} and {becomes}")
+
+
+def _over_channels(call: Call, value: Value, axes: set[int], factor: float) -> Converted:
+    """The sum over some of the axes that hold channels, as edges where one is left, else as weights of 1."""
+    leading = value.shape[: value.split]
+    numbers = np.arange(value.channels).reshape(leading)
+    summed = np.moveaxis(numbers, [axis - 1 for axis in sorted(axes)], range(len(axes)))
+    rows = summed.reshape(prod(leading[axis - 1] for axis in axes), -1)
+    kept = (
+        [1 if axis + 1 in axes else n for axis, n in enumerate(leading)]
+        if call.arguments["keepdim"]
+        else [n for axis, n in enumerate(leading) if axis + 1 not in axes]
+    )
+    if not kept:
+        raise Unsupported(
+            "it adds up all channels and leaves no axis for them", "keep the axis: keepdim=True, or a linear layer"
+        )
+    shape, split = (*kept, *value.spatial), len(kept)
+    if len(rows) > 8:
+        weight = np.zeros((rows.shape[1], value.channels))
+        weight[np.arange(rows.shape[1])[None], rows] = factor
+        flat = replace(value, shape=(value.channels, *value.spatial), split=1)
+        names, result = call.builder.mixed(call.name, flat, weight)
+        return Converted(replace(result, shape=shape, split=split), f"weights of 1 in synapse {listed(names)}")
+    total = Value(shape, (), split)
+    for row in rows:
+        total = total.plus(value.gathered(row.tolist(), shape, split))
+    return Converted(total.times(factor), f"{len(rows)} parts, added as edges into what follows")
 
 
 def _spatial_axes(value: Value) -> int:
@@ -119,14 +163,5 @@ def _window_sum(
         )
         return result.times(factor), f"SumPool2d {name!r}, its divisor folded into what follows"
     # NIR pools over two axes only; over one, a convolution with ones does the same.
-    synapse = Synapse(
-        window_weight(channels, kernel[0]) * factor,
-        np.zeros(channels),
-        value.shape,
-        shape,
-        stride,
-        padding,
-        (1,),
-    )
-    names, result = call.builder.synapse(call.name, value, synapse)
-    return result, f"Conv1d {listed(names)} that averages"
+    names, result = call.builder.windowed(call.name, value, shape, np.ones(kernel), stride, padding)
+    return result.times(factor), f"Conv1d {listed(names)} that sums, its divisor folded into what follows"

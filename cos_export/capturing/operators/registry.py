@@ -67,12 +67,13 @@ class Call:
         """The shape of the first result without the batch axis."""
         return self.shapes[0]
 
-    def signal(self, key: str, *, split: bool = False) -> Value:
+    def signal(self, key: str, *, split: bool = False, permuted: bool = False) -> Value:
         """An argument that depends on the input.
 
         Args:
             key: Which.
             split: Whether its channels may be spread over several axes.
+            permuted: Whether they may stand behind other axes.
 
         Raises:
             Unsupported: It does not, or its channels are.
@@ -82,6 +83,11 @@ class Call:
             raise Unsupported(
                 f"its argument {key!r} does not depend on the input", "give the layer's output there, not a constant"
             )
+        if value.order is not None and not permuted:
+            raise Unsupported(
+                "its input has its channels behind other axes, as a permutation has left it",
+                "permute back to (batch, channels, height, width) before it",
+            )
         if value.split != 1 and not split:
             raise Unsupported(
                 f"the channels of its input are spread over {value.split} axes, {value.shape} without the batch axis",
@@ -89,13 +95,13 @@ class Call:
             )
         return value
 
-    def first_signal(self, *, split: bool = False) -> Value:
+    def first_signal(self, *, split: bool = False, permuted: bool = False) -> Value:
         """The first argument, which some operators call "input" and others "self".
 
         Raises:
             Unsupported: It does not depend on the input, or its channels are spread over several axes.
         """
-        return self.signal(next(iter(self.arguments)), split=split)
+        return self.signal(next(iter(self.arguments)), split=split, permuted=permuted)
 
     def constant(self, key: str) -> DoubleArray | None:
         """A tensor argument that does not depend on the input, in float64; None where it is left out.

@@ -30,7 +30,23 @@ __all__ = ["reshaped"]
     "aten.unflatten.int",
 )
 def _reshape(call: Call) -> Converted:
-    return Converted(*reshaped(call, call.first_signal(split=True)))
+    value = call.first_signal(split=True, permuted=True)
+    if value.order is not None and value.shape != call.shape:
+        return _flattened_permutation(call, value)
+    return Converted(*reshaped(call, value))
+
+
+def _flattened_permutation(call: Call, value: Value) -> Converted:
+    """All axes as one, in another order than that of the map: the features are picked by those that follow."""
+    if len(call.shape) != 1:
+        raise Unsupported(
+            f"it turns shape {value.shape}, whose channels are not in front, into {call.shape}",
+            "flatten all of it, x.flatten(1), or permute back before it",
+        )
+    base = value.base
+    picks = np.arange(prod(base.shape)).reshape(base.shape).transpose(value.order).ravel()
+    flat = call.builder.flattened(call.name, base)
+    return Converted(flat.gathered(picks.tolist(), call.shape), "Flatten, its order in the weights that follow")
 
 
 def reshaped(call: Call, value: Value) -> tuple[Value, str]:

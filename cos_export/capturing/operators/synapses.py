@@ -8,8 +8,11 @@ import numpy as np
 
 from cos_export.capturing.builder import Synapse
 from cos_export.capturing.findings import Unsupported
-from cos_export.capturing.folding import batch_norm_gain
+from cos_export.capturing.folding import DoubleArray, batch_norm_gain
 from cos_export.capturing.operators.registry import Call, Converted, operator
+from cos_export.capturing.refusals import refusal
+from cos_export.capturing.tracing import operation
+from cos_export.capturing.values import Value
 from cos_export.network.graph import Shape
 
 __all__ = ["listed"]
@@ -59,13 +62,44 @@ def _padding(call: Call, kernel: Shape, dilation: Shape) -> Shape | Literal["sam
 
 @operator("aten.linear.default")
 def _linear(call: Call) -> Converted:
-    value, weight, bias = call.signal("input"), call.weight("weight"), call.constant("bias")
+    return _features(call, "input", call.weight("weight"), call.constant("bias"))
+
+
+@operator("aten.matmul.default", "aten.mm.default")
+def _product(call: Call) -> Converted:
+    first, second = ("self", "mat2") if "mat2" in call.arguments else ("self", "other")
+    if not isinstance(call.arguments[first], Value) or isinstance(call.arguments[second], Value):
+        raise Unsupported(*refusal(operation(call.node)))
+    return _features(call, first, _matrix(call, second), None)
+
+
+@operator("aten.addmm.default")
+def _product_and_bias(call: Call) -> Converted:
+    if not isinstance(call.arguments["mat1"], Value) or call.number("alpha") != 1 or call.number("beta") != 1:
+        raise Unsupported(*refusal(operation(call.node)))
+    return _features(call, "mat1", _matrix(call, "mat2"), call.constant("self"))
+
+
+def _matrix(call: Call, key: str) -> DoubleArray:
+    """The weight (outputs, inputs) of a constant that is multiplied from the right."""
+    matrix = call.weight(key)
+    if matrix.ndim != 2:
+        raise Unsupported(*refusal(operation(call.node)))
+    return matrix.T
+
+
+def _features(call: Call, key: str, weight: DoubleArray, bias: DoubleArray | None) -> Converted:
+    value = call.signal(key, permuted=True)
+    bias = np.zeros(len(weight)) if bias is None else np.broadcast_to(bias.reshape(-1), len(weight)).copy()
+    if value.order is not None and value.order[-1] == 0:
+        # Along channels that come last it is a convolution with a kernel of 1.
+        names, mixed = call.builder.mixed(call.name, value.base, weight, bias)
+        return Converted(mixed.permuted(value.order), f"synapse {listed(names)} with a kernel of 1")
     if len(value.shape) != 1:
         raise Unsupported(
             f"it is applied along the last axis of a value of shape {value.shape} without its batch axis",
             "flatten before it, or use a convolution with a kernel of 1",
         )
-    bias = np.zeros(len(weight)) if bias is None else bias
     names, result = call.builder.synapse(call.name, value, Synapse(weight, bias, value.shape, call.shape))
     return Converted(result, f"Affine {listed(names)}", synapses=names)
 
