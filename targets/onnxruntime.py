@@ -11,7 +11,7 @@ from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, check_steps
 from cos_export.onnx_file import without_spikes
-from cos_export.onnx_file.session import plenty_of_seconds, run_session
+from cos_export.onnx_file.session import open_session, plenty_of_seconds, run_session
 from cos_export.progress import Progress, silent
 from cos_export.reading.onnx_model import read_onnx
 from cos_export.simulation.trace import Trace, concatenate
@@ -26,6 +26,11 @@ __all__ = ["OnnxRuntimeTarget"]
 
 _EXACT: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 """Options that keep float32 at full precision, which the rounding bound on spikes relies on."""
+
+_MORE_TIME = (
+    "Allow it more with deadline= (--deadline on the command line), unless the graph has a loop without an end, or "
+    "constants that take as long to compute."
+)
 
 _Key = tuple[Path, int, int, bool]
 
@@ -106,7 +111,8 @@ class OnnxRuntimeTarget:
         left = seconds_left(self.deadline)
         steps = check_steps(steps, bundle.network)
         array = graph_images(bundle.network, images, steps)
-        session = self._session(bundle.onnx_path, record_spikes)
+        patience = plenty_of_seconds(bundle.network, 1, steps) if self.deadline is None else max(left(), 0.0)
+        session = self._session(bundle.onnx_path, record_spikes, patience)
         outputs = [output.name for output in session.get_outputs()]
         known = int(session.get_outputs()[0].shape[0])
         if steps > known:
@@ -126,8 +132,7 @@ class OnnxRuntimeTarget:
             except TimeoutError as error:
                 allowed = f"{plenty:g} s for a batch" if self.deadline is None else f"{self.deadline:g} s"
                 raise TargetError(
-                    f"ONNX Runtime was not done within {allowed}: {start} of {len(array)} samples were. Allow it more "
-                    "with deadline= (--deadline on the command line), unless the graph has a loop without an end."
+                    f"ONNX Runtime was not done within {allowed}: {start} of {len(array)} samples were. {_MORE_TIME}"
                 ) from error
             except Exception as error:
                 # ONNX Runtime's errors have no other common base.
@@ -140,7 +145,7 @@ class OnnxRuntimeTarget:
         progress("running in ONNX Runtime", len(array), len(array))
         return concatenate(traces)
 
-    def _session(self, path: Path, record_spikes: bool) -> onnxruntime.InferenceSession:
+    def _session(self, path: Path, record_spikes: bool, seconds: float) -> onnxruntime.InferenceSession:
         available = self.available()
         if not available.ready:
             raise UnavailableError(available.reason)
@@ -154,10 +159,10 @@ class OnnxRuntimeTarget:
             self._sessions = {
                 old: held for old, held in self._sessions.items() if old[:3] == key[:3] or old[0] != key[0]
             }
-            self._sessions[key] = self._open(path, record_spikes)
+            self._sessions[key] = self._open(path, record_spikes, seconds)
         return self._sessions[key]
 
-    def _open(self, path: Path, record_spikes: bool) -> onnxruntime.InferenceSession:
+    def _open(self, path: Path, record_spikes: bool, seconds: float) -> onnxruntime.InferenceSession:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -171,9 +176,13 @@ class OnnxRuntimeTarget:
             model = read_onnx(path)
         except InputError as error:
             raise BundleError(str(error)) from error
-        source = (model if record_spikes else without_spikes(model)).SerializeToString()
         try:
-            session = onnxruntime.InferenceSession(source, options, providers=providers)
+            session = open_session(model if record_spikes else without_spikes(model), options, providers, seconds)
+        except TimeoutError as error:
+            allowed = seconds if self.deadline is None else self.deadline
+            raise TargetError(
+                f"ONNX Runtime was not done within {allowed:g} s: it was still opening {path}. {_MORE_TIME}"
+            ) from error
         except Exception as error:
             raise TargetError(f"ONNX Runtime cannot load {path}: {error}") from error
         # A provider whose libraries do not load is left out with no more than a warning.

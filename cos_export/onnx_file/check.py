@@ -11,7 +11,7 @@ import onnxruntime
 
 from cos_export.errors import NetworkError, ParityError
 from cos_export.network import FloatArray, SpikingNetwork
-from cos_export.onnx_file.session import plenty_of_seconds, run_session
+from cos_export.onnx_file.session import open_session, plenty_of_seconds, run_session
 from cos_export.parity.local import LocalResult, check_local
 from cos_export.simulation import simulate
 from cos_export.simulation.trace import Trace
@@ -101,8 +101,8 @@ def _run(path: Path, images: FloatArray, network: SpikingNetwork, steps: int) ->
         onnx.checker.check_model(str(path), full_check=True)
         model = onnx.load(path, load_external_data=False)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         seconds = plenty_of_seconds(network, len(images), steps)
+        session = open_session(model, options, ["CPUExecutionProvider"], seconds)
         logits, *spikes = run_session(session, outputs, {"images": images}, seconds)
     except Exception as error:
         # ONNX Runtime's errors have no other common base.

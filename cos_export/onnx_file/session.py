@@ -1,24 +1,29 @@
-"""A run of an ONNX Runtime session that ends: in time, and at Ctrl-C."""
+"""ONNX Runtime sessions that open and run in time, and end at Ctrl-C."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import onnx
 import onnxruntime
 
 from cos_export.network import SpikingNetwork
 from cos_export.network.workload import multiply_accumulates
 
-__all__ = ["plenty_of_seconds", "run_session"]
+__all__ = ["open_session", "plenty_of_seconds", "run_session"]
+
+_Result = TypeVar("_Result")
+
+_CHEAP = frozenset({"Add", "Cast", "Constant", "Div", "Identity", "Mul", "Not", "ReduceMax", "Reshape", "Sub"})
 
 _STARTING_SECONDS = 60.0
 _WORK_PER_SECOND = 1e8
 """Multiplications, at less than a tenth of what one busy core does."""
 
 _LAST_SECONDS = 10.0
-"""That a run which has been told to end may take for the operation that it is at."""
+"""That what has been told to end may take for the operation that it is at."""
 
 
 def plenty_of_seconds(network: SpikingNetwork, samples: int, steps: int) -> float:
@@ -26,12 +31,53 @@ def plenty_of_seconds(network: SpikingNetwork, samples: int, steps: int) -> floa
     return _STARTING_SECONDS + multiply_accumulates(network) * samples * steps / _WORK_PER_SECOND
 
 
+def open_session(
+    model: onnx.ModelProto, options: onnxruntime.SessionOptions, providers: Sequence[Any], seconds: float
+) -> onnxruntime.InferenceSession:
+    """A session of a graph, which may hold constants that take hours to compute.
+
+    ONNX Runtime works constants out while it opens a graph, and cannot be told to end that. So it does where they are
+    no more than the graphs of this project have, and leaves others to the run, which can be ended.
+
+    Args:
+        model: The graph.
+        options: Of the session.
+        providers: Execution providers, with their options or without.
+        seconds: The time it may take.
+
+    Raises:
+        TimeoutError: It took longer.
+        Exception: Whatever ONNX Runtime says; its errors have no other common base.
+    """
+
+    def stop() -> None:
+        options.set_load_cancellation_flag(True)
+
+    left_out = [] if _constants_are_cheap(model.graph) else ["ConstantFolding"]
+    source = model.SerializeToString()
+    return _in_time(
+        lambda: onnxruntime.InferenceSession(source, options, providers=providers, disabled_optimizers=left_out),
+        stop,
+        seconds,
+    )
+
+
+def _constants_are_cheap(graph: onnx.GraphProto) -> bool:
+    """Whether what no input changes is computed by operations that take a pass over their numbers."""
+    given = {entry.name for entry in graph.initializer}
+    varying = {entry.name for entry in graph.input} - given
+    for node in graph.node:
+        if varying.intersection(node.input):
+            varying.update(node.output)
+        elif node.op_type not in _CHEAP:
+            return False
+    return True
+
+
 def run_session(
     session: onnxruntime.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, Any], seconds: float
 ) -> list[Any]:
     """The outputs of a graph, which may hold a loop without an end.
-
-    ONNX Runtime notices no signal while it computes. So it computes in a thread, and is told to end by this one.
 
     Args:
         session: The graph.
@@ -44,33 +90,45 @@ def run_session(
         Exception: Whatever ONNX Runtime says; its errors have no other common base.
     """
     options = onnxruntime.RunOptions()
-    results: list[list[Any]] = []
+
+    def stop() -> None:
+        options.terminate = True
+
+    return _in_time(lambda: session.run(list(outputs), dict(feeds), options), stop, seconds)
+
+
+def _in_time(compute: Callable[[], _Result], stop: Callable[[], None], seconds: float) -> _Result:
+    """What `compute` returns. ONNX Runtime notices no signal, so it computes in a thread, and this one tells it to end.
+
+    Args:
+        compute: Returns or raises.
+        stop: Tells it to end, which it does when it next looks.
+        seconds: The time it may take.
+    """
+    results: list[_Result] = []
     failed: list[Exception] = []
     ended = threading.Event()
 
-    def compute() -> None:
+    def work() -> None:
         try:
-            results.append(session.run(list(outputs), dict(feeds), options))
+            results.append(compute())
         except Exception as error:  # noqa: BLE001 - it is raised below, in the thread that asked
             failed.append(error)
         finally:
             ended.set()
 
     # A daemon: an operation that cannot be ended must not keep the program from ending.
-    threading.Thread(target=compute, name="ONNX Runtime", daemon=True).start()
+    threading.Thread(target=work, name="ONNX Runtime", daemon=True).start()
     try:
         in_time = ended.wait(seconds)
     except BaseException:
-        _end(options, ended)
+        stop()
+        ended.wait(_LAST_SECONDS)
         raise
     if not in_time:
-        _end(options, ended)
+        stop()
+        ended.wait(_LAST_SECONDS)
         raise TimeoutError(f"it was not done within {seconds:g} s")
     if failed:
         raise failed[0]
     return results[0]
-
-
-def _end(options: onnxruntime.RunOptions, ended: threading.Event) -> None:
-    options.terminate = True
-    ended.wait(_LAST_SECONDS)

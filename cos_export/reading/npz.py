@@ -27,7 +27,7 @@ from cos_export.errors import InputError
 from cos_export.reading.limits import MAX_DIMENSIONS, MAX_HEADER, MAX_INFLATED, MAX_SWOLLEN
 from cos_export.reading.plain_file import open_plain
 
-__all__ = ["ArrayHeader", "NpzReader", "check_inflated", "open_npz", "read_header", "zip_directory"]
+__all__ = ["ArrayHeader", "NpzReader", "check_inflated", "open_npz", "read_header", "read_member", "zip_directory"]
 
 _CHUNK = 2**20
 """Bytes that are read at once; also the most that the directory of an archive may have, for it is read in one."""
@@ -183,6 +183,28 @@ def zip_directory(file: BinaryIO, path: str, what: str) -> Iterator[zipfile.ZipF
         raise InputError(f"{path} is not {what}: {error}.") from error
     with archive:
         yield archive
+
+
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int, path: str) -> bytes:
+    """What a member of an archive holds.
+
+    Args:
+        archive: Of `zip_directory`.
+        member: One of its members.
+        most: Bytes that it may hold.
+        path: What to call the archive in messages.
+
+    Raises:
+        InputError: It holds more, or is damaged.
+    """
+    name = repr(member.filename[:80])
+    if member.file_size > most:
+        raise InputError(f"{name} in {path} has {member.file_size:,} bytes, and {most:,} are read at most.")
+    try:
+        with archive.open(member) as file:
+            return b"".join(iter(lambda: file.read(_CHUNK), b""))
+    except _DAMAGE as error:
+        raise InputError(f"{name} in {path} cannot be read: {error}.") from error
 
 
 def check_inflated(path: str, inflated: int, size: int) -> None:

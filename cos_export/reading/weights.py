@@ -16,7 +16,8 @@ from torch import Tensor
 from cos_export.errors import InputError
 from cos_export.reading.json_file import parse_json
 from cos_export.reading.limits import MAX_TENSOR_HEADER
-from cos_export.reading.npz import zip_directory
+from cos_export.reading.npz import read_member, zip_directory
+from cos_export.reading.pickled import MOST_INSTRUCTION_BYTES, check_pickle, check_pickles
 from cos_export.reading.plain_file import check_plain_file, open_plain
 
 __all__ = ["check_tensor", "read_safetensors", "read_safetensors_note", "read_torch"]
@@ -55,10 +56,11 @@ def read_safetensors_note(path: str | os.PathLike[str], key: str) -> Any:
 def read_torch(path: str | os.PathLike[str]) -> object:
     """What torch.save wrote to `path`: with weights_only, so that nothing in it is run, and on the CPU.
 
-    An archive of torch's is stored, not compressed, so its content is no larger than the file.
+    An archive of torch's is stored, not compressed, so its content is no larger than the file. What it would build is
+    worked out first (`pickled`).
 
     Raises:
-        InputError: It is not such a file, is damaged, or holds other than plain values.
+        InputError: It is not such a file, is damaged, holds other than plain values, or more than a state dict does.
     """
     with open_plain(path) as file:
         if file.read(4) == b"PK\x03\x04":
@@ -66,6 +68,11 @@ def read_torch(path: str | os.PathLike[str]) -> object:
                 for member in archive.infolist():
                     if member.compress_type or member.compress_size != member.file_size or member.flag_bits & 0x1:
                         raise InputError(f"{path} has compressed or encrypted parts, which torch.save does not write.")
+                    # torch finds its own under data.pkl, in capitals as well.
+                    if member.filename.lower().endswith(".pkl"):
+                        check_pickle(read_member(archive, member, MOST_INSTRUCTION_BYTES, str(path)), str(path))
+        else:
+            check_pickles(file, str(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,13 +1,14 @@
-"""An ONNX graph with a loop that never ends, with the inputs and outputs of another."""
+"""ONNX graphs with a loop that never ends, or constants that take hours, with the inputs and outputs of another."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["make_endless"]
+__all__ = ["make_endless", "make_slow_to_open"]
 
 
 def make_endless(path: Path) -> None:
@@ -40,4 +41,21 @@ def make_endless(path: Path) -> None:
                 node.input[place] = "first_logits"
     graph.initializer.append(helper.make_tensor("yes", TensorProto.BOOL, [], [True]))
     graph.node.append(helper.make_node("Loop", ["", "yes", "first_logits"], ["logits"], body=body))
+    onnx.save(model, path)
+
+
+def make_slow_to_open(path: Path) -> None:
+    """Adds a constant to the graph's logits, 0, that ONNX Runtime would work out for many minutes as it opens it."""
+    model = onnx.load(path)
+    graph = model.graph
+    for node in graph.node:
+        node.output[:] = ["first_logits" if name == "logits" else name for name in node.output]
+        node.input[:] = ["first_logits" if name == "logits" else name for name in node.input]
+    graph.initializer.append(numpy_helper.from_array(np.array([500, 500]), "many"))
+    graph.node.append(helper.make_node("ConstantOfShape", ["many"], ["product_0"]))
+    count = 20_000
+    for i in range(count):
+        graph.node.append(helper.make_node("MatMul", [f"product_{i}"] * 2, [f"product_{i + 1}"]))
+    graph.node.append(helper.make_node("ReduceSum", [f"product_{count}"], ["nothing"], keepdims=0))
+    graph.node.append(helper.make_node("Add", ["first_logits", "nothing"], ["logits"]))
     onnx.save(model, path)

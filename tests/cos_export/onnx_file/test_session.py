@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import random_networks as build
-from endless_graph import make_endless
+from endless_graph import make_endless, make_slow_to_open
 
 from cos_export import exporting
 from cos_export.errors import InputError, NetworkError, TargetError
@@ -68,8 +69,44 @@ def test_the_time_by_default_grows_with_the_work():
 
 
 def test_verify_ends_by_its_deadline(endless):
-    with pytest.raises(TargetError, match=r"not done within 0\.5 s: 0 of 3 samples.*--deadline.*loop without an end"):
-        verify(endless, "onnxruntime", deadline=0.5)
+    with pytest.raises(TargetError, match=r"not done within 2 s: 0 of 3 samples.*--deadline.*loop without an end"):
+        verify(endless, "onnxruntime", deadline=2.0)
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """A bundle that is in order but for constants of its ONNX graph."""
+    network = build.residual(np.random.default_rng(0))
+    bundle = exporting.export(network, tmp_path / "bundle", steps=2, golden=build.images(network, SAMPLES))
+    make_slow_to_open(bundle.onnx_path)
+    bundles.relist(bundle.path)
+    return bundle.path
+
+
+def test_constants_that_take_hours_are_given_up(slow):
+    threads = threading.active_count()
+    with pytest.raises(TargetError, match=r"not done within 1 s: .*--deadline.*constants that"):
+        verify(slow, "onnxruntime", deadline=1.0)
+    with pytest.raises(KeyboardInterrupt), _interrupted_after(1.0):
+        verify(slow, "onnxruntime")
+    assert threading.active_count() == threads, "it has ended, and is not left to itself"
+
+
+def test_opening_has_a_deadline(slow, monkeypatch):
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *arguments, **options: time.sleep(2.0))
+    with pytest.raises(TargetError, match=r"not done within 0\.5 s: it was still opening .*--deadline.*"):
+        verify(slow, "onnxruntime", deadline=0.5)
+
+
+@contextlib.contextmanager
+def _interrupted_after(seconds):
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def test_without_a_deadline_there_is_one_for_each_batch(endless, monkeypatch):
