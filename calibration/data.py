@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from calibration.distributed import process_count, rank
+from cos_export.bounds import MOST_BATCH
 from cos_export.datasets import Images
 from cos_export.datasets.samples import split_sample, stack
 from cos_export.errors import InputError
@@ -102,7 +103,7 @@ def calibration_data(network: SpikingNetwork, images: Images, batch_size: int) -
     Raises:
         InputError: They do not fit the network, there are none, or batch_size is below 1.
     """
-    batch_size = whole_number("batch_size", batch_size, 1)
+    batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
     if isinstance(images, Dataset) and not isinstance(images, IterableDataset) and hasattr(images, "__len__"):
         if len(images) == 0:
             raise InputError("There are no images: the calibration data set is empty.")

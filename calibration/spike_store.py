@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cos_export.drafts import temporary_folder
 from cos_export.errors import StorageError
 
 __all__ = ["MEMORY", "Kept", "SpikeStore"]
@@ -89,7 +90,7 @@ class SpikeStore:
     def _written(self, bits: NDArray[np.uint8]) -> Path:
         try:
             if self._folder is None:
-                self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="cos-export-spikes-")))
+                self._folder = self._stack.enter_context(temporary_folder("spikes"))
             file = self._folder / f"{next(self._numbers)}.npy"
             np.save(file, bits, allow_pickle=False)
         except OSError as error:

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cos_export.bounds import MAX_STEPS
+from cos_export.bounds import MAX_STEPS, MOST_BATCH
 from cos_export.capturing.activation_observer import Observed, observed_relus
 from cos_export.capturing.options import MaxPool, check_options
 from cos_export.capturing.preparing import traced_module
@@ -175,7 +175,7 @@ def relu_thresholds(
         UnavailableError: The device is not there.
     """
     choose = threshold_rule(method, steps, p)
-    batch_size = whole_number("batch_size", batch_size, 1)
+    batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
     tensor = torch.from_numpy(image_array(images))
     options = check_options(max_pool=max_pool, assume_thresholds=True)
     observed = observed_relus(traced_module(model, tensor[:1], options), options, resolve_device(device))

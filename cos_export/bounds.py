@@ -20,6 +20,7 @@ __all__ = [
     "MOST_ROUNDS",
     "MOST_SAMPLES",
     "MOST_SHIFT",
+    "MOST_THREADS",
 ]
 
 LARGEST_SEED = 2**63 - 1
@@ -39,6 +40,9 @@ MOST_SAMPLES = 2**31 - 1
 
 MOST_BATCH = 2**20
 """Images computed at once."""
+
+MOST_THREADS = 2**12
+"""Threads or processes at once."""
 
 MOST_ROUNDS = 10**6
 """Rounds, updates, batches and epochs. An update takes a millisecond or more, so that as many take hours or more."""

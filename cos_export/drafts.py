@@ -1,7 +1,7 @@
-"""What is being written, under a hidden name beside its destination until it is whole.
+"""What is being written, under a hidden name beside its destination until it is whole; and temporary folders.
 
-A draft is locked for as long as its process lives, so what a kill has left can be told from what is being written, and
-the next run removes it.
+A draft and a temporary folder are locked for as long as their process lives, so what a kill has left can be told from
+what is in use, and the next run removes it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
-__all__ = ["abandoned", "draft_beside", "locked", "remove_abandoned"]
+__all__ = ["abandoned", "draft_beside", "locked", "remove_abandoned", "temporary_folder"]
 
 _SUFFIX = ".part"
 
@@ -28,19 +29,41 @@ def draft_beside(target: Path) -> Iterator[Path]:
 
     It is removed at the end of the block, also where Ctrl-C comes in the middle of that.
     """
-    handle = None
-    path = target
+    with _locked_folder(target.parent, _prefix(target), 0o777) as path:
+        yield path
+
+
+@contextmanager
+def temporary_folder(kind: str) -> Iterator[Path]:
+    """An empty folder where TMPDIR says, for this user alone, which is removed at the end of the block.
+
+    Those of its kind that runs have left which were killed are removed first.
+
+    Args:
+        kind: What is in it: cos-export-KIND-* it is called.
+    """
+    parent, prefix = Path(tempfile.gettempdir()), f"cos-export-{kind}-"
+    with _abandoned(parent, prefix) as folders:
+        for path in folders:
+            shutil.rmtree(path, ignore_errors=True)
+    with _locked_folder(parent, prefix, 0o700) as path:
+        yield path
+
+
+@contextmanager
+def _locked_folder(parent: Path, prefix: str, mode: int) -> Iterator[Path]:
+    handle, path = None, parent
     try:
         while handle is None:
-            path = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}{_SUFFIX}")
-            path.mkdir()
+            path = parent / f"{prefix}{secrets.token_hex(4)}{_SUFFIX}"
+            path.mkdir(mode)
             handle = _owned(path)
         yield path
     finally:
         try:
-            _remove(path, target)
+            _remove(path, parent)
         except KeyboardInterrupt:
-            _remove(path, target)
+            _remove(path, parent)
             raise
         finally:
             if handle is not None:
@@ -60,18 +83,24 @@ def _owned(path: Path) -> int | None:
     return None
 
 
-def _remove(path: Path, target: Path) -> None:
-    if path != target:
+def _remove(path: Path, parent: Path) -> None:
+    if path != parent:
         shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
 def abandoned(target: Path) -> Iterator[list[Path]]:
     """The drafts of `target` whose processes have ended, locked by this one until the block is left."""
+    with _abandoned(target.parent, _prefix(target)) as drafts:
+        yield drafts
+
+
+@contextmanager
+def _abandoned(parent: Path, prefix: str) -> Iterator[list[Path]]:
     handles, drafts = [], []
-    name = re.compile(rf"{re.escape(_prefix(target))}[0-9a-f]{{8}}{re.escape(_SUFFIX)}")
+    name = re.compile(rf"{re.escape(prefix)}[0-9a-f]{{8}}{re.escape(_SUFFIX)}")
     try:
-        for path in _listed(target.parent):
+        for path in _listed(parent):
             if not name.fullmatch(path.name) or path.is_symlink():
                 continue
             try:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from cos_export.bounds import MOST_BATCH
 from cos_export.device import full_precision
 from cos_export.errors import InputError
 from cos_export.user_code import user_code
@@ -59,7 +60,7 @@ def module_logits(model: nn.Module, images: Tensor, *, device: torch.device, bat
         InputError: Its forward raises something.
     """
     unwrapped(model)  # What is not a module is named.
-    batch_size = whole_number("batch_size", batch_size, 1)
+    batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
     model.to(device)
     try:
         shape = tuple(images.shape[1:])

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import linecache
 import os
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import torch
 
 from cos_export.errors import CosExportError, InputError
 
-__all__ = ["exits_raise", "is_users", "line_of", "summary", "user_code"]
+__all__ = ["Place", "calling_place", "exits_raise", "is_users", "line_at", "line_of", "summary", "user_code"]
+
+Place = tuple[str, int]
+"""A file, and the number of a line."""
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
@@ -74,6 +80,25 @@ def line_of(error: BaseException) -> str | None:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
     frames = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)] or frames
     return f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else None
+
+
+def calling_place() -> Place | None:
+    """The user's line that is running, seen from what PyTorch calls back; None if there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    library = None
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if is_users(file):
+            if not file.startswith(_INSTALLED):
+                return file, frame.f_lineno
+            library = library or (file, frame.f_lineno)
+        frame = frame.f_back
+    return library
+
+
+def line_at(place: Place | None) -> str | None:
+    """The line at a place, "file:number: code"."""
+    return None if place is None else f"{place[0]}:{place[1]}: {linecache.getline(*place).strip()}"
 
 
 def summary(error: BaseException) -> str:

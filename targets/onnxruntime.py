@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cos_export.bounds import MOST_BATCH, MOST_THREADS
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
@@ -49,7 +50,7 @@ class OnnxRuntimeTarget:
         deadline: Seconds that a run may take; by default plenty for each batch that is computed at once.
 
     Raises:
-        InputError: `threads` or `batch_size` is below 1, or the deadline is not a positive number.
+        InputError: `threads` or `batch_size` is out of bounds, or the deadline is not a positive number.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class OnnxRuntimeTarget:
         deadline: float | None = None,
     ) -> None:
         check_deadline(deadline)
-        batch_size = whole_number("batch_size", batch_size, 1)
-        threads = None if threads is None else whole_number("threads", threads, 1)
+        batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
+        threads = None if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
         asked = (providers,) if isinstance(providers, str) else providers
         self.providers = tuple(asked) if asked else ("CPUExecutionProvider",)
         self.threads = threads

@@ -10,6 +10,7 @@ from torch import Tensor
 from cos_export.analysis.firing import Firing, quantised_counts
 from cos_export.analysis.result import KINDS, LayerDivergences, LayerErrors, Output
 from cos_export.analysis.split import SplitSums
+from cos_export.bounds import MOST_BATCH
 from cos_export.datasets import Dataset, Images, class_numbers
 from cos_export.decisions import class_count, decisions
 from cos_export.device import full_precision, resolve_device
@@ -67,7 +68,7 @@ def layer_errors(
     """
     check_network(network)
     array, steps = check_images(network, images), check_steps(steps, network)
-    batch_size = whole_number("batch_size", batch_size, 1)
+    batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
     labels, classes = None, class_count(network.output_shape[-1])
     if isinstance(images, Dataset) and images.labels is not None:
         labels = class_numbers(images.labels, len(array), classes)

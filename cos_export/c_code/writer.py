@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cos_export.atomic_file import atomic_write
+from cos_export.bounds import MOST_SAMPLES
 from cos_export.bundle import Bundle
 from cos_export.bundle.replacing import FolderKind, replacing_folder
 from cos_export.c_code.names import prefix_of
@@ -62,7 +63,7 @@ def write_c(
         InputError: The bundle is of float32, the folder holds something else, or a name has no letters.
         NetworkError: A node, the method or a number has no place in the code; the message names it.
     """
-    samples = whole_number("samples", samples, 1)
+    samples = whole_number("samples", samples, 1, MOST_SAMPLES)
     prefix = prefix_of(bundle.path.resolve().name if name is None else name)
     source = c_source(bundle.network, bundle.steps, prefix, bundle.path.name if name is None else name)
     vectors = vectors_of(source, bundle.golden, samples)

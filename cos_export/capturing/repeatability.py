@@ -23,8 +23,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cos_export.capturing.data_access import DataWatch
 from cos_export.capturing.findings import Finding
-from cos_export.user_code import exits_raise
+from cos_export.user_code import Place, calling_place, exits_raise, line_at
 
 __all__ = ["unrepeatable"]
 
@@ -42,16 +43,17 @@ Digest = tuple[float, float]
 
 @dataclass(frozen=True)
 class _Operation:
-    """One operation that ran: its name, the module it ran in, its numbers and its tensors."""
+    """One operation that ran: its name, the module it ran in, its numbers and tensors, and the user's line."""
 
     name: str
     path: str
     numbers: tuple[str, ...]
     tensors: tuple[Digest, ...]
+    place: Place | None = None
 
 
 def unrepeatable(model: nn.Module, example: Tensor) -> Finding | None:
-    """A finding that blocks if `model` does not compute the same twice.
+    """A finding that blocks if `model` does not compute the same twice, or sets the .data of a tensor.
 
     Args:
         model: Left as it is; it runs on `example`.
@@ -59,9 +61,11 @@ def unrepeatable(model: nn.Module, example: Tensor) -> Finding | None:
     """
     one, other = (copy.deepcopy(model).cpu().eval() for _ in range(2))
     tensors = {name: tensor.clone() for name, tensor in _tensors(one)}
+    watch = DataWatch()
     try:
         with exits_raise():
-            first = _record(one, example, 0)
+            with watch:
+                first = _record(one, example, 0)
             with torch.no_grad():
                 # What forward writes into buffers and parameters is seen in the graph.
                 for name, tensor in _tensors(one):
@@ -70,11 +74,14 @@ def unrepeatable(model: nn.Module, example: Tensor) -> Finding | None:
             second, elsewhere = _record(one, example, 0), _record(other, example, 1)
     except (Exception, SystemExit):  # noqa: BLE001 - what forward raises, and what can't be recorded, torch.export tells
         return None
+    if watch.set is not None:
+        # Nothing in the graph tells of it.
+        return watch.finding()
     if (drawn := _difference(first, elsewhere)) is not None:
         return Finding(
             drawn.path,
             drawn.name,
-            None,
+            line_at(drawn.place),
             "",
             "it does not get the same numbers when forward runs again on the same input: they are drawn at random, or "
             "kept from call to call outside of the module; a capture would keep those of one call",
@@ -86,7 +93,7 @@ def unrepeatable(model: nn.Module, example: Tensor) -> Finding | None:
         return Finding(
             kept.path,
             kept.name,
-            None,
+            line_at(kept.place),
             "",
             "forward keeps state between calls: the second call on the same input computes something else",
             "keep no counters and no earlier values that the result depends on, or use them in training mode only",
@@ -157,7 +164,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = (args, kwargs or {})
         numbers = tuple(repr(leaf) for leaf in tree_leaves(given) if isinstance(leaf, int | float))
         name = str(func).split(".")[1]
-        self.operations.append(_Operation(name, self._paths[-1], numbers, _digests(given)))
+        self.operations.append(_Operation(name, self._paths[-1], numbers, _digests(given), calling_place()))
         result = func(*args, **(kwargs or {}))
         if name.startswith(("empty", "new_empty")):
             # What memory holds that nobody has written yet differs from call to call, and nobody may read it.

@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+from cos_export.capturing.data_access import data_access
 from cos_export.capturing.findings import Finding
 from cos_export.capturing.recognition import Recognition, recognise_activations
 from cos_export.capturing.repeatability import unrepeatable
@@ -141,6 +142,8 @@ def trace(model: nn.Module, example: Tensor, levels: int | None = None) -> Trace
             "or a module of its own that computes clip(z, 0, threshold), which is recognised",
         )
     except (Exception, SystemExit) as error:  # noqa: BLE001 - torch.export raises whatever it meets
+        if "fake tensor" in str(error) and (finding := data_access(model, example)) is not None:
+            return finding
         return Finding(
             "",
             "torch.export",

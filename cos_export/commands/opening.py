@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,6 +146,7 @@ def open_to_run(
     from cos_export.bundle import load
     from cos_export.bundle.data import dataset_for
     from cos_export.datasets import Normalisation
+    from cos_export.drafts import temporary_folder
     from cos_export.exporting import export
     from cos_export.network import SpikingNetwork, check_steps, with_normalisation_of
     from cos_export.zoo.model_source import check_conventions, is_nir, load_model
@@ -166,10 +166,10 @@ def open_to_run(
     images = source_dataset(loaded.source, data, "test", mean, std, size=size)
     network = with_normalisation_of(loaded.source, images)
     few = images.first(min(_GOLDEN, len(images)))
-    with tempfile.TemporaryDirectory(prefix="cos-export-run-") as folder:
+    with temporary_folder("run") as folder:
         bundle = export(
             network,
-            Path(folder) / "bundle",
+            folder / "bundle",
             check_steps(steps, network),
             golden=few,
             calibration=method_of(network).per_sample,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cos_export.bounds import MAX_STEPS
+from cos_export.bounds import MAX_STEPS, MOST_SAMPLES
 from cos_export.datasets import Images, image_array
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError, ResolutionWarning
@@ -115,7 +115,7 @@ def quantise(
     check_held_throughout(network)
     if network.quantisation is not None:
         raise InputError("The network is one of integers already.")
-    samples = whole_number("samples", samples, 1)
+    samples = whole_number("samples", samples, 1, MOST_SAMPLES)
     steps = None if steps is None else whole_number("steps", steps, 1, MAX_STEPS)
     network = with_normalisation_of(network, images)
     array = held_images(network, images)

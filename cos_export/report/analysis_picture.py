@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cos_export.excerpt import excerpt
 from cos_export.report.charts import COLOURS, plain_text
 from cos_export.report.picture import save_picture
 
 __all__ = ["save_analysis_picture"]
 
 COLOUR_OF = dict(zip(("clipping", "levels", "timing"), COLOURS, strict=False))
+
+_MOST_LAYERS = 160
+"""Layers that are drawn; of more, so many, evenly spread. ResNet-152 has 151."""
 
 _LONGEST = 32
 """Letters of a layer's name that are shown: its end tells more than its beginning."""
@@ -30,7 +34,9 @@ def save_analysis_picture(path: Path, analysis: Mapping[str, Any]) -> Path:
     # A Figure without pyplot has no window, no global state and no display to need.
     from matplotlib.figure import Figure
 
-    layers: Mapping[str, Mapping[str, Any]] = analysis["layers"]
+    every: Mapping[str, Mapping[str, Any]] = analysis["layers"]
+    drawn = {*excerpt(list(every), _MOST_LAYERS), analysis["worst"]}
+    layers = {name: row for name, row in every.items() if name in drawn}
     figure = Figure(figsize=(11.0, 2.2 + 0.27 * len(layers)), layout="constrained")
     figure.suptitle(
         f"{plain_text(analysis['method'])}, {analysis['schedule']}, T = {analysis['steps']}, "

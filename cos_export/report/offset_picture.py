@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from cos_export.excerpt import excerpt
 from cos_export.report.charts import COLOURS, plain_text
 from cos_export.report.picture import save_picture
 
 __all__ = ["save_offset_picture"]
+
+_MOST_NUMBERS = 40
+"""Layers whose numbers stand at the axis."""
 
 HISTOGRAMS = 6
 """Layers whose histogram is drawn: more would be too small to read."""
@@ -83,9 +87,9 @@ def _draw_shares(
         axes.plot(places, shares, marker=marker, markersize=4, linewidth=1.2, color=colour, label=_label(k))
     axes.set_ylabel("neurons with psi = 0 (%)")
     axes.set_xlabel("layer" if len(shown) == len(layers) else f"layer (dark: the {len(shown)} with most offsets)")
-    axes.set_xticks(list(places))
-    for number, label in enumerate(axes.get_xticklabels()):
-        label.set_color("black" if number in shown else "#aaa")
+    axes.set_xticks(excerpt(places, _MOST_NUMBERS))
+    for place, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True):
+        label.set_color("black" if place - 1 in shown else "#aaa")
     axes.grid(axis="y", color="#ddd", linewidth=0.6)
     axes.legend(frameon=False, ncols=len(iterations), loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
 

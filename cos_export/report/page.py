@@ -26,6 +26,10 @@ _MOST_METHODS, _MOST_STEPS = 40, 12
 """Rows and columns of the table of accuracies; of more, so many are shown, evenly spread."""
 
 
+_MOST_LAYERS, _MOST_LAYER_ROWS = 48, 400
+"""Layers in a picture and in the table; ResNet-50 has 49."""
+
+
 def render_report(document: Mapping[str, Any]) -> str:
     """The report of a bundle as HTML that needs no other file and no network.
 
@@ -44,6 +48,7 @@ def render_report(document: Mapping[str, Any]) -> str:
     lines = excerpt(rows, _MOST_LINES)
     drawn = [{**row, "accuracy": {t: row["accuracy"][t] for t in columns}} for row in lines]
     beside = metrics.get("float32", {}).get("methods", [None])[-1] if measured else None
+    potentials, rates = document["initial_potentials"], document["firing_rates"]
     return environment.get_template("report.html.jinja").render(
         document=document,
         metrics=metrics,
@@ -53,8 +58,10 @@ def render_report(document: Mapping[str, Any]) -> str:
         beside=beside,
         measured_row=rows[-1] if measured else None,
         accuracy_chart=accuracy_chart({**metrics, "methods": drawn}) if measured else "",
-        potential_chart=potential_chart(document["initial_potentials"]),
-        firing_rate_chart=firing_rate_chart(document["firing_rates"]),
+        layers=excerpt(document["layers"], _MOST_LAYER_ROWS),
+        drawn_layers=min(len(rates), _MOST_LAYERS),
+        potential_chart=potential_chart({**potentials, "counts": _few_layers(potentials["counts"])}),
+        firing_rate_chart=firing_rate_chart(_few_layers(rates)),
     )
 
 
@@ -105,6 +112,10 @@ def save_report(path: Path, document: Mapping[str, Any]) -> None:
     with atomic_write(path) as draft:
         # A name that no UTF-8 holds, as of a file, is shown as an escape.
         draft.write_bytes(page.encode("utf-8", "backslashreplace"))
+
+
+def _few_layers(by_layer: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: by_layer[name] for name in excerpt(list(by_layer), _MOST_LAYERS)}
 
 
 def _share(value: Any) -> str:

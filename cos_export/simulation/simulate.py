@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cos_export.bounds import MOST_BATCH
 from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError, NetworkError
@@ -148,7 +149,7 @@ def simulate(
         )
     if calibration is not None and states is not None:
         raise InputError("Give calibration or states, not both.")
-    batch_size = whole_number("batch_size", batch_size, 1)
+    batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
     if states is not None:
         check_states(network, states, len(array))
     run = _runner(network, steps, calibration, resolve_device(device))
@@ -202,7 +203,7 @@ def ann_logits(
         return clipped_activation(name, neuron, currents)
 
     array, program = held_images(network, images), Program(network, resolve_device(device))
-    batch_size = whole_number("batch_size", batch_size, 1)
+    batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
     with torch.no_grad(), full_precision():
         parts = [
             program.propagate(torch.from_numpy(array[i : i + batch_size]).to(program.device), rule)[0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.c_code import CSource, c_source, encoded_images
+from cos_export.drafts import temporary_folder
 from cos_export.errors import InputError, TargetError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_images, check_steps
 from cos_export.network.workload import multiply_accumulates
@@ -101,8 +100,7 @@ class CTarget:
         compiler, source = find(), c_source(network, steps, _NAME)
         allowed = self.deadline or _plenty(network, len(array), steps, source)
         left = seconds_left(allowed)
-        folder = Path(tempfile.mkdtemp(prefix="cos-export-c-"))
-        try:
+        with temporary_folder("c") as folder:
             (folder / f"{_NAME}.h").write_text(source.header, "ascii")
             code, program = folder / f"{_NAME}.c", folder / "program"
             code.write_text(source.code, "ascii")
@@ -124,8 +122,6 @@ class CTarget:
             if done.returncode != 0:
                 raise TargetError(f"The C program ended with {done.returncode}: {done.said.strip()[:2000]}")
             return _trace(source, np.fromfile(results, record), len(array))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _plenty(network: SpikingNetwork, samples: int, steps: int, source: CSource) -> float:

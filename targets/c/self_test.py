@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cos_export.drafts import temporary_folder
 from cos_export.errors import ParityError, TargetError
 from targets.c.compiler import SECONDS, Compiler
 from targets.c.process import finished
@@ -38,8 +38,8 @@ def run_self_test(folder: Path, prefix: str, compiler: Compiler) -> None:
         ParityError: Something differs; the message holds what the test said.
     """
     macro = f"-D{prefix.upper()}_TRACE"
-    with tempfile.TemporaryDirectory(prefix="cos-export-c-") as place:
-        program = Path(place) / "test"
+    with temporary_folder("c") as place:
+        program = place / "test"
         sources = [folder / f"{prefix}.c", folder / f"{prefix}_test.c"]
         compiler.compile(sources, program, ["-O2", macro])
         done = finished([str(program)], "The test of the C code", SECONDS)
@@ -62,8 +62,8 @@ def code_bytes(folder: Path, prefix: str, table_bytes: int, compiler: Compiler) 
     """
     if shutil.which("size") is None:
         return None
-    with tempfile.TemporaryDirectory(prefix="cos-export-c-") as place:
-        made = Path(place) / f"{prefix}.o"
+    with temporary_folder("c") as place:
+        made = place / f"{prefix}.o"
         compiler.compile([folder / f"{prefix}.c"], made, ["-Os", "-c"])
         done = finished(["size", str(made)], "size", SECONDS)
     numbers = done.said.strip().splitlines()[-1].split()

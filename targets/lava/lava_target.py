@@ -9,6 +9,7 @@ from typing import get_args
 
 import numpy as np
 
+from cos_export.bounds import MOST_BATCH, MOST_THREADS
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.datasets import Images
@@ -62,9 +63,9 @@ class LavaTarget:
         if self.backend not in get_args(Backend):
             raise InputError(f"backend must be one of {', '.join(get_args(Backend))}, and is {self.backend!r}.")
         check_deadline(self.deadline)
-        for name, number in (("batch_size", self.batch_size), ("cores", self.cores)):
+        for name, number, most in (("batch_size", self.batch_size, MOST_BATCH), ("cores", self.cores, MOST_THREADS)):
             if number is not None:
-                whole_number(name, number, 1)
+                whole_number(name, number, 1, most)
 
     @property
     def name(self) -> str:

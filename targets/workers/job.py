@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
-from targets.workers.process_group import uninterrupted
+from cos_export.drafts import temporary_folder
 from targets.workers.software import Software
 
 __all__ = ["PROTOCOL", "Job", "job_folder", "write_job_file"]
@@ -44,12 +42,8 @@ class Job:
 @contextmanager
 def job_folder(software: Software) -> Iterator[Path]:
     """An empty folder for a job, which is gone after the block."""
-    folder = Path(tempfile.mkdtemp(prefix=f"cos-export-{software.name}-"))
-    try:
+    with temporary_folder(software.name) as folder:
         yield folder
-    finally:
-        with uninterrupted():
-            rmtree(folder, ignore_errors=True)
 
 
 def write_job_file(

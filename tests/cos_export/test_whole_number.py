@@ -12,6 +12,8 @@ from cos_export.errors import InputError
 from cos_export.onnx_file import write_onnx
 from cos_export.training import Recipe, swap_activations
 from cos_export.whole_number import whole_number
+from targets.lava import LavaTarget
+from targets.onnxruntime import OnnxRuntimeTarget
 
 MODEL = nn.Sequential(nn.Linear(6, 4), ce.QCFS(4, 1.0), nn.Linear(4, 2))
 IMAGES = np.linspace(0, 1, 30, dtype=np.float32).reshape(5, 6)
@@ -49,6 +51,10 @@ ENTRIES = {
     "epochs": lambda n: Recipe(epochs=n, learning_rate=0.1, batch_size=8),
     "batch_size": lambda n: Recipe(epochs=1, learning_rate=0.1, batch_size=n),
     "seed": lambda n: Recipe(epochs=1, learning_rate=0.1, batch_size=8, seed=n),
+    "OnnxRuntimeTarget batch_size": lambda n: OnnxRuntimeTarget(batch_size=n),
+    "OnnxRuntimeTarget threads": lambda n: OnnxRuntimeTarget(threads=n),
+    "LavaTarget batch_size": lambda n: LavaTarget(batch_size=n),
+    "LavaTarget cores": lambda n: LavaTarget(cores=n),
     "shift": lambda n: Recipe(epochs=1, learning_rate=0.1, batch_size=8, shift=n),
 }
 
@@ -62,6 +68,12 @@ def test_whole_numbers_only(entry, tmp_path):
     call(4)
     call(np.int64(4))
     call(np.uint8(4))
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_numbers_beyond_use_are_refused_at_once(entry):
+    with pytest.raises(InputError, match=r"at most|<=|from \d+ to|samples: \d+ cannot be taken"):
+        ENTRIES[entry](10**30)
 
 
 @pytest.mark.parametrize("wrong", [2.5, 2.0, True, 0])

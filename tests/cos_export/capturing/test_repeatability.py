@@ -96,6 +96,7 @@ def test_what_is_drawn_is_refused_by_name(name, values):
     blocked = [finding for finding in result.blockers if finding.module == "noisy"]
     assert "random" in blocked[0].blocker
     assert "self.training" in blocked[0].fix
+    assert f"{__file__}:" in blocked[0].line
 
 
 @pytest.mark.parametrize("values", ["zeros", "random"])
@@ -106,6 +107,8 @@ def test_what_is_kept_between_calls_is_refused_by_name(name, values):
     model = Net(KEPT[name])
     with pytest.raises(CaptureError, match=r"noisy: \w+: forward keeps state between calls"):
         capture(model, x)
+    [finding] = check_model(model, x).blockers
+    assert f"{__file__}:" in finding.line
     with pytest.raises(CaptureError, match=r"noisy: \w+: forward keeps state between calls"):
         relu_thresholds(model, x, device="cpu")
     assert model.noisy.count == 0
