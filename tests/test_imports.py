@@ -45,6 +45,7 @@ LOWER = {
     "cos_export/simulation": {
         "cos_export.network",
         "cos_export.simulation",
+        "cos_export.bounds",
         "cos_export.decisions",
         "cos_export.errors",
         "cos_export.device",

@@ -87,6 +87,8 @@ def test_a_report_of_thousands_of_methods_and_steps_stays_short(
         "int8 beside float32",
         "int8 decides 75.0 % of 8 calibration images",
         "@media print",
+        '<td data-label="T = 1">50.0</td>',
+        ".figures td:empty { display: none; }",
         "400 of 2,000 layers are shown",
         "6 of 2,000 layers are drawn",
         ">layer0<",
