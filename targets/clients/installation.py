@@ -16,8 +16,8 @@ __all__ = ["install"]
 _PROCESSOR_ALONE = "https://download.pytorch.org/whl/cpu"
 """PyTorch's own index of builds without CUDA: 200 MB in place of several GB. Another that pip knows is as good."""
 
-_LIBRARIES = ("numpy", "h5py", "matplotlib", "loguru", "pbr")
-"""What this package and the clients import."""
+_LIBRARIES = ("numpy", "h5py", "matplotlib", "loguru", "pbr", "nengo==4.1.0")
+"""What this package and the clients import, and Nengo, for which there is an example (`examples/nengo_model.py`)."""
 
 _PINNED = ("nir==1.0.4", "nirtorch==2.6")
 """What sinabs and norse import; the first is the newest that sinabs takes."""

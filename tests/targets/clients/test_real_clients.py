@@ -10,13 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lowered_networks
 import numpy as np
 import pytest
 import random_networks as build
+from eight_bit_networks import pictures
 from integer_networks import in_fixed_point, integer_images
 
 from cos_export.clients import CLIENTS
 from cos_export.exporting import export
+from cos_export.lowering import lowered
 from cos_export.network import SpikingNetwork
 from cos_export.nir_file import write_nir
 from cos_export.parity import verify
@@ -133,6 +136,47 @@ def test_the_same_spikes_or_a_refusal(found: dict[str, Any], client: str, name: 
         assert found[f"{client}/{name}"] == 0
     else:
         assert expected in str(found[f"{client}/{name}"])
+
+
+_NENGO = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import nengo_model
+from cos_export.clients.nir_graph import read_graph
+found = {}
+for place in sorted(Path(sys.argv[1]).glob("*.npz")):
+    recorded, graph = np.load(place), read_graph(place.with_suffix(".nir"))
+    steps = len(recorded["logits"])
+    for sample, image in enumerate(recorded["images"]):
+        spikes, outputs = nengo_model.run(graph, image, steps)
+        expected = {name: recorded[name][:, sample].reshape(steps, -1) for name in spikes}
+        differ = sum(int((expected[name] != fired).sum()) for name, fired in spikes.items())
+        logits = outputs.mean(0) * (1.0 if graph.readout_scale is None else graph.readout_scale)
+        close = bool(np.allclose(logits, recorded["logits"][-1, sample], rtol=1e-5))
+        found.setdefault(place.stem, []).append([differ, close])
+print(json.dumps(found))
+"""
+
+
+def test_the_example_for_nengo_fires_every_spike(clients_environment: WorkerEnvironment, tmp_path: Path) -> None:
+    if not list(clients_environment.path.glob("lib/python3.*/site-packages/nengo-*.dist-info")):
+        pytest.skip("the clients' environment was made without Nengo")
+    lowered_integers = lowered(lowered_networks.integers("summing"), 3)
+    networks = {name: NETWORKS[name]() for name in ("bias and mask", "int8", "thresholds")} | {"low": lowered_integers}
+    for name, network in networks.items():
+        images = pictures(network, 2) if name == "low" else integer_images(network, 2)
+        write_nir(network, tmp_path / f"{name}.nir")
+        trace = simulate(network, images)
+        np.savez(tmp_path / f"{name}.npz", images=images, logits=trace.logits, **trace.spikes)  # type: ignore[arg-type]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [clients_environment.python, "-B", "-c", _NENGO, tmp_path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "examples")])},
+        check=True,
+        capture_output=True,
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == {name: [[0, True]] * 2 for name in networks}
 
 
 def test_a_bundle_on_a_client(clients_environment: WorkerEnvironment, tmp_path: Path) -> None:
