@@ -90,7 +90,7 @@ def static(
         key: value for key, value in record.items() if key not in ("name", "seed", "start_from")
     }
     if start is not None:
-        details["start_from"] = start.name
+        details["start_from"] = Path(str(start)).name
     seeds: list[int | None] = list(given.seeds) if "seed" in record else [None]
     for seed in seeds:
         more: dict[str, object] = {} if seed is None else {"seed": seed}
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.keep.mkdir(parents=True, exist_ok=True)
     test = load_dataset(given.data, "test").first(given.test_samples)
     train = load_dataset(given.calibration_data or given.data, "train").first(given.samples)
-    module = load_model(given.model, given.weights).source
+    module = load_model(given.model, given.weights).module
     network = replace(capture(module, test.images[:2]), schedule=given.schedule)
     chosen = list(method_names()) if given.methods is None else [name for name in given.methods.split(",") if name]
     ann = accuracy(module, test, device=given.device)
@@ -212,7 +212,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     for option in method_options():
         if option.flag != "seed":
             action = argparse.BooleanOptionalAction if option.kind is bool else "store"
-            kind = {} if option.kind is bool else {"type": option.kind}
+            kind: dict[str, Any] = {} if option.kind is bool else {"type": option.kind}
             group = f"options of {', '.join(option.fields)}"
             parser.add_argument(f"--{option.flag}", action=action, help=f"{group}: {option.help}", **kind)
 

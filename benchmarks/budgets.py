@@ -212,7 +212,7 @@ def main() -> None:
     given = parser.parse_args()
     test = load_dataset(given.data, "test").first(given.samples)
     train = load_dataset(given.calibration_data or given.data, "train").first(CALIBRATION_SAMPLES)
-    module = load_model(given.model, given.weights).source
+    module = load_model(given.model, given.weights).module
     network = capture(module, test.images[:2])
     document: dict[str, Any] = {
         "model": given.model,

@@ -54,8 +54,8 @@ def work(method: str, depth: int, images: int, steps: int, batch: int) -> dict[s
     simulate(network, given[:2], 1, device="cpu", record_spikes=False)
     before, start = memory_now("cpu", reset=True), time.process_time()
     if method == "cos":
-        options = {"record_spikes": False, "record_states": False}
-        simulate(network, given, steps, calibration=COS(rho=4), device="cpu", batch_size=batch, **options)
+        options: dict[str, Any] = {"device": "cpu", "batch_size": batch, "record_spikes": False, "record_states": False}
+        simulate(network, given, steps, calibration=COS(rho=4), **options)
     else:
         calibrate(network, given, method_named(method, METHODS[method]), steps, device="cpu", batch_size=batch)
     return {"seconds": time.process_time() - start, "peak": memory_now("cpu") - before}

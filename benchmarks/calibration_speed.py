@@ -202,7 +202,7 @@ def synapses_alone(
     trains: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         COS(rho).run(program, batch, max(steps, rho), lambda name, run: trains.setdefault(name, []).append(run.spikes))
-    parts = batch.split([train.shape[1] for train in trains[network.layers[0]]])
+    parts = torch.split(batch, [train.shape[1] for train in trains[network.layers[0]]])
 
     @torch.no_grad()
     def run(keep: bool) -> Answer:
@@ -260,7 +260,7 @@ def work(given: argparse.Namespace) -> None:
             run(False)
             say({"seconds": time.perf_counter() - begun, "processor": time.process_time() - used})
         answer = run(True)
-    arrays = {f"spikes/{name}": np.packbits(array) for name, array in answer.spikes.items()}
+    arrays: dict[str, Any] = {f"spikes/{name}": np.packbits(array) for name, array in answer.spikes.items()}
     arrays |= {f"v_init/{name}": array for name, array in answer.v_init.items()}
     np.savez(given.answer, logits=answer.logits, **arrays)
 
@@ -310,14 +310,12 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             rows[name] = {"peak": read_line(process)["peak"], "seconds": [], "processor": []}
         for _ in range(given.runs):
             for name, process in processes.items():
-                process.stdin.write("run\n")
-                process.stdin.flush()
+                print("run", file=process.stdin, flush=True)
                 for key, value in read_line(process).items():
                     rows[name][key].append(value)
         for process in processes.values():
-            process.stdin.write("end\n")
-            process.stdin.close()
-            process.wait()
+            print("end", file=process.stdin, flush=True)
+            process.communicate()
         for name in (PUBLISHED, STACKED, STEP_BY_STEP):
             rows[name]["differs"] = differing(answers[OURS], answers[name])
         slots = count_slots(answers[OURS])

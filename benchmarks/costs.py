@@ -30,8 +30,10 @@ from cos_export.terminal.progress_bars import progress_bars
 from cos_export.version import __version__
 from cos_export.zoo.model_source import load_model
 
-COLUMNS = ("schedule", "method", "T", "accuracy (%)", "latency (with hops)", "next image after", "spikes", "operations")
-COLUMNS += ("state, bytes", "energy, uJ", "memory traffic, bytes", "bit operations")
+COLUMNS = (
+    *("schedule", "method", "T", "accuracy (%)", "latency (with hops)", "next image after", "spikes", "operations"),
+    *("state, bytes", "energy, uJ", "memory traffic, bytes", "bit operations"),
+)
 
 
 def measured(
@@ -97,7 +99,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     test = load_dataset(given.data, "test")
-    captured = capture(load_model(given.model, None).source, test.images[:1])
+    captured = capture(load_model(given.model, None).module, test.images[:1])
     rows = []
     with progress_bars() as progress:
         for steps in map(int, given.steps.split(",")):

@@ -24,6 +24,7 @@ from calibration_speed import PUBLISHED, Stacked
 from gpu import Settings
 
 from calibration import COS, Static, calibrate
+from calibration.tuning.parameters import Tuned
 from cos_export.accuracy import measure_accuracy
 from cos_export.capturing import capture
 from cos_export.datasets import Dataset, load_dataset
@@ -36,7 +37,7 @@ from cos_export.zoo.model_source import load_model
 
 Row = dict[str, Any]
 STEPS, RHO, RUNS = 8, 4, 3
-TUNED = ("potential", "threshold", "weight")
+TUNED: tuple[Tuned, ...] = ("potential", "threshold", "weight")
 BATCH = 512
 """Images in an update of a training."""
 
@@ -230,7 +231,7 @@ def onnxruntime(settings: Settings, clock: Clock) -> Iterator[Row]:
 def prepared(name: str, settings: Settings) -> tuple[SpikingNetwork, Dataset]:
     """A network of the zoo with its weights, or random ones, and the images to measure on."""
     test = load_dataset(settings.test_data, "test").first(settings.test_samples)
-    return capture(load_model(name, None).source, test.images[:1]), test
+    return capture(load_model(name, None).module, test.images[:1]), test
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ def main() -> None:
     given = parser.parse_args()
     test = load_dataset(given.data, "test").first(given.test_samples)
     train = load_dataset(given.calibration_data or given.data, "train").first(given.samples)
-    network = capture(load_model(given.model, None).source, test.images[:2])
+    network = capture(load_model(given.model, None).module, test.images[:2])
     chosen: dict[str, Any] = {QUANTISATIONS[name]: True for name in given.quantisation.split(",") if name}
     with progress_bars() as progress:
         options: dict[str, Any] = {"device": given.device, "progress": progress}

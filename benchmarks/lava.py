@@ -295,7 +295,7 @@ def main() -> None:
         "versions": {
             "cos-export": __version__,
             "torch": torch.__version__,
-            "lava-nc": environment.lava_version,
+            "lava-nc": environment.versions["lava-nc"],
             "Lava's Python": environment.python_version,
             "Python": platform.python_version(),
         },

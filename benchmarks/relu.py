@@ -81,7 +81,7 @@ def main() -> None:
     recipe = zoo.entry(given.model).recipe or Recipe(epochs=30, learning_rate=0.1, batch_size=128)
     fitted, test = load_dataset(given.data, "train"), load_dataset(given.data, "test")
     calibration = fitted.first(min(CALIBRATION_SAMPLES, len(fitted)))
-    quantised = load_model(given.model).source
+    quantised = load_model(given.model).module
     plain = with_relus(zoo.build(given.model, seed=recipe.seed))
     with progress_bars() as progress:
         options = {"device": given.device, "progress": progress}

@@ -33,7 +33,8 @@ from cos_export.network.wires import Wires
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.pruning import LOGITS, without_spikes
 from cos_export.onnx_file.synapses import synapse
-from cos_export.onnx_file.writer import IMAGES, build_model
+from cos_export.onnx_file.unrolling import IMAGES
+from cos_export.onnx_file.writer import build_model
 from cos_export.simulation.program import is_multiple
 from cos_export.version import __version__
 from cos_export.zoo.model_source import build_model as build_module
@@ -45,7 +46,7 @@ def artificial(network: SpikingNetwork) -> bytes:
     """The network with a Relu in the place of each layer of neurons, as an ONNX model."""
     builder = GraphBuilder()
     builder.reserve(IMAGES, LOGITS)
-    images = builder.input(IMAGES, ("batch", *network.input_shape))
+    images = builder.input(IMAGES, ("batch", *network.input_shape), "Images.")
     wires: Wires[str] = Wires(network)
     for name, parts in wires.walk():
         value = parts[0] if parts else images
@@ -62,8 +63,9 @@ def artificial(network: SpikingNetwork) -> bytes:
         apply = synapse(network.graph.nodes[name], builder, name, shape, network.shapes[name])
         wires[name] = apply(value, f"{name}/current")
     builder.add("Identity", [wires.readout], LOGITS, reserved=True)
-    builder.output(LOGITS, TensorProto.FLOAT, ("batch", *network.output_shape))
-    return bytes(builder.model("artificial", f"cos-export {__version__}", {}).SerializeToString())
+    builder.output(LOGITS, TensorProto.FLOAT, ("batch", *network.output_shape), "Logits.")
+    model = builder.model("artificial", f"cos-export {__version__}", {}, "A network of ReLUs.")
+    return bytes(model.SerializeToString())
 
 
 def _carries(node: nir.NIRNode) -> bool:
@@ -95,7 +97,8 @@ def sessions(network: SpikingNetwork) -> dict[str, onnxruntime.InferenceSession]
 def measure(network: SpikingNetwork, batch: int, runs: int) -> dict[str, float]:
     """Milliseconds of processor time for one batch, medians of runs that take turns."""
     images = np.random.default_rng(0).random((batch, *network.input_shape), np.float32)
-    compared, taken = sessions(network), {}
+    compared = sessions(network)
+    taken: dict[str, list[float]] = {}
     for number in range(runs + 1):
         for name, one in compared.items():
             begun = time.process_time()

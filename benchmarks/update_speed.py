@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from cos_export.network.schedule import Schedule, check_schedule
+
 CASES = (("layerwise", 1), ("layerwise", 4), ("synchronous", 1), ("synchronous", 4))
 WARM = 3
 """Updates before the first that counts."""
 
 
-def seconds(model: str, schedule: str, steps: int, batch: int, updates: int) -> float:
+def seconds(model: str, schedule: Schedule, steps: int, batch: int, updates: int) -> float:
     """The median processor time of an update, in this process with the checkout that Python finds first."""
     from calibration import Static, calibrate
     from cos_export import zoo
@@ -45,7 +47,7 @@ def seconds(model: str, schedule: str, steps: int, batch: int, updates: int) -> 
 
     method = Static(("potential", "threshold", "weight"), updates, batch, rounds=1, flip=True, shift=4, both_sides=True)
     calibrate(network, images, method, steps, progress=watch, device="cpu")
-    return statistics.median(np.diff(moments)[WARM:])
+    return float(statistics.median(np.diff(moments)[WARM:]))
 
 
 def measured_in(checkout: Path, given: argparse.Namespace, schedule: str, steps: int) -> float:
@@ -61,8 +63,8 @@ def measured_in(checkout: Path, given: argparse.Namespace, schedule: str, steps:
 def main() -> None:
     """Measures and writes .json and .md."""
     if sys.argv[1:2] == ["--child"]:
-        model, steps, schedule, batch, updates = sys.argv[2:]
-        print(seconds(model, schedule, int(steps), int(batch), int(updates)))
+        model, shown_steps, shown_schedule, batch, updates = sys.argv[2:]
+        print(seconds(model, check_schedule(shown_schedule), int(shown_steps), int(batch), int(updates)))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")

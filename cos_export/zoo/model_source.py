@@ -46,6 +46,17 @@ class Model:
     weights: Path | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def module(self) -> nn.Module:
+        """The trained network.
+
+        Raises:
+            InputError: It is that of a NIR file, which spikes already.
+        """
+        if isinstance(self.source, SpikingNetwork):
+            raise InputError(f"{self.name} is a network of spikes already; a trained PyTorch module is needed.")
+        return self.source
+
 
 def is_nir(spec: str | Path) -> bool:
     """Whether a network is named by a NIR file."""

@@ -30,7 +30,7 @@ from cos_export.network import SpikingNetwork
 from cos_export.nir_file import read_nir
 from targets.onnxruntime import OnnxRuntimeTarget
 
-IMAGES = np.random.default_rng(0).integers(-32, 33, (3, 2, 5, 5)).astype(np.float32) / 16
+IMAGES = np.random.default_rng(0).integers(-32, 33, (3, 2, 5, 5)).astype(np.float32) / np.float32(16)
 METRICS = {
     "dataset": "noise",
     "samples": 3,
@@ -38,7 +38,23 @@ METRICS = {
     "methods": [{"method": "half", "num_timesteps": None, "rho": 0, "accuracy": {"1": 0.5, "2": 0.75}}],
 }
 _NUMBERS = (0, 1, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**64 - 1)
-_VALUES = (None, True, -1, 0, 1, 10**9, 2**63, 1e300, "", "../x", "$a$", [], {}, [[[[]]]], {"a": {"a": {}}})
+_VALUES: tuple[object, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    1,
+    10**9,
+    2**63,
+    1e300,
+    "",
+    "../x",
+    "$a$",
+    [],
+    {},
+    [[[[]]]],
+    {"a": {"a": {}}},
+)
 _TOKENS = (b"NaN", b"1e999", b"-0", b"null", b"[", b"}", b'"', b"\\u0000", b"\xff", b"0" * 5000, b"[" * 3000)
 
 

@@ -12,7 +12,7 @@ from cos_export.network import NeuronSpec, SpikingNetwork
 
 def layer(shape: tuple[int, ...], theta: float) -> NeuronSpec:
     threshold = np.full(shape, theta, np.float32)
-    return NeuronSpec(threshold, threshold / 2)
+    return NeuronSpec(threshold, threshold / np.float32(2))
 
 
 def dyadic(rng: np.random.Generator, shape: tuple[int, ...], span: int = 16) -> np.ndarray:
