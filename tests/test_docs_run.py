@@ -93,6 +93,8 @@ def check_command(words: list[str]) -> None:
             app().commands[name].make_context(name, arguments)
         case ["python", script, *arguments] if script.startswith("benchmarks/"):
             check_benchmark(ROOT / script, arguments)
+        case ["python", script, *_] if script.startswith("examples/"):
+            assert (ROOT / script).is_file()
         case ["make", *targets]:
             rules = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
             assert {word for word in targets if "=" not in word} <= set(rules)

@@ -70,6 +70,35 @@ def test_both_schedules_in_floats_and_integers(tmp_path: Path, seed: int, schedu
         check(client, client(torch.from_numpy(images)), simulate(shown, images))
 
 
+@pytest.mark.parametrize("schedule", ["synchronous", "layerwise"])
+def test_an_input_that_changes_from_step_to_step(tmp_path: Path, schedule: Any) -> None:
+    """Against the equations, in numpy."""
+    rng = np.random.default_rng(4)
+    network = build.sequential(rng, (6,), [build.affine(rng, 6, 5), build.IF])
+    write_nir(replace(network, schedule=schedule), tmp_path / "model.nir")
+    graph = nir.read(tmp_path / "model.nir")
+    graph.metadata["input_encoding"] = "frames"
+    nir.write(tmp_path / "model.nir", graph)
+    frames = build.dyadic(rng, 3, STEPS + 1, 6, low=-8, high=16)
+    spec, first, last = network.neurons["if1"], graph.nodes["affine0"], graph.nodes["readout"]
+    currents = frames @ first.weight.T + first.bias
+    potential, fired = np.broadcast_to(spec.v_init, (3, 5)).copy(), []
+    for t in range(STEPS):
+        waiting = currents[:, :STEPS].sum(1) if t == 0 else 0 * currents[:, 0]
+        potential = potential + (currents[:, t] if schedule == "synchronous" else waiting)
+        fired.append(potential >= spec.threshold)
+        potential = potential - spec.threshold * fired[-1]
+    outputs = np.stack(fired).astype(np.float32) @ last.weight.T + last.bias
+    client = ClientNetwork(read_graph(tmp_path / "model.nir"), PlainNeurons)
+    logits = client(torch.from_numpy(frames), STEPS).detach().numpy()
+    assert np.array_equal(client.spikes["if1"].numpy(), np.stack(fired))
+    assert np.array_equal(logits, outputs.cumsum(0) / np.arange(1, STEPS + 1, dtype=np.float32)[:, None, None])
+    with pytest.raises(InputError, match="5 frames for 6 steps"):
+        client(torch.from_numpy(frames), STEPS + 2)
+    with pytest.raises(InputError, match=r"must be floats \(batch, steps, 6\)"):
+        client(torch.from_numpy(frames[:, 0]), STEPS)
+
+
 @pytest.mark.parametrize("name", ["summing", "joined"])
 def test_a_network_of_integers_that_was_lowered(tmp_path: Path, name: str) -> None:
     """It holds the image for T of its steps and then feeds zero, and the layers' windows are in v_bias."""
