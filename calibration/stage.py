@@ -30,7 +30,8 @@ from cos_export.simulation.fixed_point import round_to_half_integers
 __all__ = ["DEFAULT_METHOD", "calibrate", "static_only"]
 
 DEFAULT_METHOD = "mean-matching"
-"""What calibrates where no method is named."""
+"""What `calibrate` does where no method is named. The commands try several and export the best (`choices.Auto`);
+that takes the artificial network and images that nothing is calibrated on, and `calibrate` has neither."""
 
 
 def calibrate(

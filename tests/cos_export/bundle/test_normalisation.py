@@ -7,6 +7,7 @@ import nir
 import numpy as np
 import onnx
 import pytest
+from small_networks import two_layers
 
 import cos_export as ce
 from cos_export.bundle import Bundle, load
@@ -14,7 +15,6 @@ from cos_export.bundle.data import dataset_for
 from cos_export.datasets import Dataset, Normalisation
 from cos_export.errors import BundleError, InputError, NetworkError
 from cos_export.nir_file import read_nir, write_nir
-from tests.helpers.small_networks import two_layers
 
 NAMES = ("cat", "Hündin", "a/b", "[/x]")
 NORMALISATION = Normalisation((0.3, 0.45), (0.1, 0.25))

@@ -7,16 +7,8 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
-from torch import nn
-
-import cos_export as ce
-from cos_export.costing.counted_run import counted_run, counted_spikes
-from cos_export.costing.fan_out import fan_out
-from cos_export.network import NeuronSpec, SpikingNetwork
-from cos_export.network.graph import output_shape
-from cos_export.quantisation import quantise
-from tests.helpers.operation_reference import count_operations, taps
-from tests.helpers.random_networks import (
+from operation_reference import count_operations, taps
+from random_networks import (
     IF,
     affine,
     conv1d,
@@ -30,6 +22,14 @@ from tests.helpers.random_networks import (
     sequential,
     spiking_node,
 )
+from torch import nn
+
+import cos_export as ce
+from cos_export.costing.counted_run import counted_run, counted_spikes
+from cos_export.costing.fan_out import fan_out
+from cos_export.network import NeuronSpec, SpikingNetwork
+from cos_export.network.graph import output_shape
+from cos_export.quantisation import quantise
 
 
 def with_zeros(rng: np.random.Generator, node: Any) -> Any:

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rich.console import Console
+from small_networks import two_layers
 
 import cos_export as ce
 from cos_export.accuracy import measure_accuracy
 from cos_export.datasets import Dataset
 from cos_export.terminal.cost_lines import cost_lines, rounded
 from cos_export.terminal.tables import accuracy_table
-from tests.helpers.small_networks import two_layers
 
 IMAGES = np.random.default_rng(0).integers(0, 33, (6, 2, 5, 5)).astype(np.float32) / 16
 NOISE = Dataset(IMAGES, np.arange(6) % 4, "noise", "none")
