@@ -88,3 +88,23 @@ def test_what_picks_entries_is_no_synapse_that_is_scaled_in_integers():
     # Nothing is put between a spike and what reads it, so the last synapse has all of its bits.
     assert not [name for name in network.graph.nodes if "_to_" in name]
     assert np.abs(network.graph.nodes["layer_4"].weight).max() >= 100
+
+
+def test_five_pools_have_the_accuracy_of_the_artificial_network():
+    torch.manual_seed(0)
+    layers, inputs = [], 3
+    for width, count in ((4, 2), (6, 2), (8, 3), (8, 3), (8, 3)):
+        for _ in range(count):
+            layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), QCFS(4)]
+            inputs = width
+        layers.append(nn.MaxPool2d(2, 2))
+    vgg16 = randomise(nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 10), QCFS(4), nn.Linear(10, 5)).eval())
+    images = np.random.default_rng(1).normal(size=(16, 3, 32, 32)).astype(np.float32)
+    network = ce.capture(vgg16, images)
+    network = ce.calibrate(network, images, method="half", steps=4, schedule="layerwise", device="cpu")
+    # Thirteen convolutions, one linear layer, and two rounds of differences for each pool.
+    assert len(network.layers) == 13 + 1 + 2 * 5
+    with torch.no_grad():
+        expected = vgg16(torch.from_numpy(images)).numpy()
+    assert np.ptp(expected, axis=0).max() > 1e-3
+    np.testing.assert_allclose(ce.simulate(network, images, 4, device="cpu").logits[-1], expected, rtol=1e-4, atol=1e-4)

@@ -10,6 +10,7 @@ import numpy as np
 
 from cos_export.capturing.builder import Synapse, set_types
 from cos_export.capturing.folding import DoubleArray
+from cos_export.capturing.sliding import Sliding, sliding
 from cos_export.network.graph import Shape
 
 __all__ = ["Reading", "pooling_of_one", "reading_synapse"]
@@ -51,14 +52,22 @@ class Reading:
         return self == Reading.whole(self.sources, sizes, differences=self.differences)
 
 
+def _axes(readings: Sequence[Reading], sizes: Shape) -> list[Sliding]:
+    """How a kernel reads some readings of the same nodes, axis by axis."""
+    first = readings[0]
+    return [
+        sliding(first.sizes[axis], [reading.first[axis] for reading in readings], first.step[axis], count)
+        for axis, count in enumerate(sizes)
+    ]
+
+
 def pooling_of_one(reading: Reading, channels: int, sizes: Shape) -> nir.SumPool2d | None:
     """Windows of one entry that read it, which are no weights; None where there are none."""
-    # The step along an axis of one position is never taken.
-    step = tuple(s if count > 1 else n for n, s, count in zip(reading.sizes, reading.step, sizes, strict=True))
-    reached = tuple((n - 1) // s + 1 for n, s in zip(reading.sizes, step, strict=True))
-    if len(sizes) != 2 or any(reading.first) or reached != sizes:
+    axes = _axes([reading], sizes)
+    if len(sizes) != 2 or any(axis.kernel > 1 or axis.padding for axis in axes):
         return None
-    node = nir.SumPool2d(np.ones(2, np.int64), np.array(step), np.zeros(2, np.int64))
+    stride = np.array([axis.stride for axis in axes])
+    node = nir.SumPool2d(np.ones(2, np.int64), stride, np.zeros(2, np.int64))
     set_types(node, (channels, *reading.sizes), (channels, *sizes))
     return node
 
@@ -71,28 +80,18 @@ def reading_synapse(readings: Sequence[tuple[Reading, int]], sizes: Shape, facto
         sizes: Of the result.
         factors: By channel, (channels,).
     """
-    first = readings[0][0]
-    # The step along an axis of one position is never taken.
-    stride = tuple(s if count > 1 else 1 for s, count in zip(first.step, sizes, strict=True))
-    padding, kernel = [], []
-    for axis, count in enumerate(sizes):
-        firsts = [reading.first[axis] for reading, _ in readings]
-        # Padding is the same on both sides, so entries of weight 0 make up for what one side has too much of.
-        pad = max(0, -min(firsts), stride[axis] * (count - 1) + max(firsts) + 1 - first.sizes[axis])
-        free = first.sizes[axis] + 2 * pad - (max(firsts) + pad + 1) - stride[axis] * (count - 1)
-        padding.append(pad)
-        kernel.append(max(firsts) + pad + 1 + free // stride[axis] * stride[axis])
-    window = np.zeros(kernel)
+    axes = _axes([reading for reading, _ in readings], sizes)
+    window = np.zeros([axis.kernel for axis in axes])
     for reading, sign in readings:
-        window[tuple(q + p for q, p in zip(reading.first, padding, strict=True))] += sign
+        window[tuple(axis.entry(first) for axis, first in zip(axes, reading.first, strict=True))] += sign
     channels = len(factors)
     return Synapse(
         weight=factors.reshape(-1, 1, *[1] * len(sizes)) * window,
         bias=np.zeros(channels),
-        input_shape=(channels, *first.sizes),
+        input_shape=(channels, *readings[0][0].sizes),
         output_shape=(channels, *sizes),
-        stride=stride,
-        padding=tuple(padding),
+        stride=tuple(axis.stride for axis in axes),
+        padding=tuple(axis.padding for axis in axes),
         dilation=(1,) * len(sizes),
         groups=channels,
     )

@@ -9,10 +9,10 @@ import nir
 import numpy as np
 
 from cos_export.capturing.findings import Unsupported
-from cos_export.capturing.maxima.readings import Reading, reading_synapse
 from cos_export.capturing.operators.registry import Call, Converted, operator
 from cos_export.capturing.operators.reshaping import reshaped
 from cos_export.capturing.operators.synapses import listed
+from cos_export.capturing.sliding import sliding
 from cos_export.capturing.values import Value
 from cos_export.network.graph import Shape
 
@@ -134,18 +134,18 @@ def _spatial_axes(value: Value) -> int:
 def _sum_past_the_border(
     call: Call, value: Value, kernel: Shape, stride: Shape, padding: Shape, factor: float
 ) -> tuple[Value, str]:
-    """Sums over windows of which the last reach further than padding on both sides could: depthwise kernels of ones."""
-    entries = [
-        (Reading(("",), value.spatial, tuple(i - p for i, p in zip(entry, padding, strict=True)), stride), 1)
-        for entry in np.ndindex(*kernel)
+    """Sums over windows of which the last reach further than padding on both sides could: kernels of ones."""
+    axes = [
+        sliding(n, (-p, k - 1 - p), s, count)
+        for n, k, s, p, count in zip(value.spatial, kernel, stride, padding, call.shape[1:], strict=True)
     ]
-    name, result = call.builder.unweighted(
-        call.name,
-        value,
-        call.shape,
-        lambda taken: reading_synapse(entries, call.shape[1:], np.ones(taken[0])).node(),
+    ones = np.zeros([axis.kernel for axis in axes])
+    ones[tuple(slice(axis.entry(-p), axis.entry(k - p)) for axis, k, p in zip(axes, kernel, padding, strict=True))] = (
+        1.0
     )
-    return result.times(factor), f"Conv{len(kernel)}d {name!r} with weights 1, its divisor folded into what follows"
+    strides, paddings = tuple(axis.stride for axis in axes), tuple(axis.padding for axis in axes)
+    names, result = call.builder.windowed(call.name, value, call.shape, ones, strides, paddings)
+    return result.times(factor), f"Conv{len(kernel)}d {listed(names)} that sums, its divisor folded into what follows"
 
 
 def _window_sum(

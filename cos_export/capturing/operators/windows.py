@@ -14,6 +14,7 @@ from cos_export.capturing.operators.synapses import listed
 
 # Imported for the operator that it defines.
 from cos_export.capturing.rewriting import window_operator  # noqa: F401
+from cos_export.capturing.sliding import sliding
 from cos_export.capturing.values import Value
 from cos_export.network.graph import Shape
 
@@ -42,8 +43,10 @@ def _moved(
     builder: Builder, name: str, value: Value, first: Shape, step: Shape, count: Shape
 ) -> tuple[tuple[str, ...], Value]:
     """The value at evenly spaced places, 0 outside of it."""
-    axes = [_axis(*numbers) for numbers in zip(value.spatial, first, step, count, strict=True)]
-    kernel, at, stride, padding = (tuple(numbers) for numbers in zip(*axes, strict=True))
+    axes = [sliding(n, (at,), by, many) for n, at, by, many in zip(value.spatial, first, step, count, strict=True)]
+    kernel, stride, padding = (
+        tuple(getattr(axis, field) for axis in axes) for field in ("kernel", "stride", "padding")
+    )
     shape = (value.channels, *count)
     if len(kernel) == 2 and prod(kernel) == 1 and not any(padding):
         # A window of one entry is a pooling without weights.
@@ -52,16 +55,8 @@ def _moved(
         )
         return (source,), result
     picked = np.zeros(kernel)
-    picked[at] = 1.0
+    picked[tuple(axis.entry(at) for axis, at in zip(axes, first, strict=True))] = 1.0
     return builder.windowed(name, value, shape, picked, stride, padding)
-
-
-def _axis(size: int, first: int, step: int, count: int) -> tuple[int, int, int, int]:
-    """Kernel, place within it, stride and padding on both sides with which a convolution reads such places."""
-    padding = max(0, -first, first + step * (count - 1) - (size - 1))
-    at, total = first + padding, size + 2 * padding
-    stride = step if count > 1 else total
-    return max(at + 1, total - stride * count + 1), at, stride, padding
 
 
 def expanded(builder: Builder, name: str, value: Value, shape: Shape) -> tuple[tuple[str, ...], Value]:

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from cos_export.capturing import check_model, inspect_module
-from cos_export.capturing.operators.windows import _axis
 from cos_export.capturing.rewriting.window_operator import window
+from cos_export.capturing.sliding import sliding
 
 
 class Net(nn.Module):
@@ -130,10 +130,10 @@ def test_a_window_is_a_convolution(size, first, step, count):
     x = torch.arange(1.0, size + 1)
     expected = [x[i].item() if 0 <= i < size else 0.0 for i in range(first, first + step * count, step)]
     assert window(x[None], [first], [step], [count])[0].tolist() == expected
-    kernel, at, stride, padding = _axis(size, first, step, count)
-    weight = torch.zeros(1, 1, kernel)
-    weight[0, 0, at] = 1
-    assert F.conv1d(x[None, None], weight, stride=stride, padding=padding)[0, 0].tolist() == expected
+    one = sliding(size, (first,), step, count)
+    weight = torch.zeros(1, 1, one.kernel)
+    weight[0, 0, one.entry(first)] = 1
+    assert F.conv1d(x[None, None], weight, stride=one.stride, padding=one.padding)[0, 0].tolist() == expected
 
 
 def test_padding_before_a_convolution_costs_nothing():
