@@ -63,7 +63,7 @@ def code(
         size = "and the code" if flash is None else f"{flash.code:,} of code ({flash.compiler}, -Os, {flash.machine})"
         lines = [
             f"Flash: {source.table_bytes:,} bytes of constants, {size}.",
-            f"RAM: {source.state_bytes:,} bytes, and a few hundred of stack.",
+            f"RAM: {source.state_bytes:,} bytes, and less than 2 kB of stack.",
             f"One image: {rounded(operations['additions'])} additions of a weight for a spike, "
             f"{rounded(operations['products'])} products of the image, {rounded(operations['updates'])} comparisons "
             f"with a threshold (the mean of {len(opened.golden.images)} golden images).",

@@ -23,6 +23,7 @@ from torch import nn
 from calibration.checkpoint import Checkpoint
 from cos_export import zoo
 from cos_export.bundle import Bundle, load
+from cos_export.bundle.results import read_results
 from cos_export.datasets import load_dataset
 from cos_export.errors import CosExportError
 from cos_export.exporting import export
@@ -210,6 +211,10 @@ def _open_golden(path: Path) -> None:
     assert _loaded(path.parent).golden
 
 
+def _open_results(path: Path) -> None:
+    read_results(path, _network(), 2, len(IMAGES))
+
+
 def _open_onnx(path: Path) -> None:
     relist(path.parent)
     OnnxRuntimeTarget(threads=1).run(_loaded(path.parent), IMAGES, 2)
@@ -265,6 +270,7 @@ def _open_state(path: Path) -> None:
 KINDS: Mapping[str, Kind] = {
     "manifest.json": Kind(_in_bundle("manifest.json"), _open_manifest, in_json),
     "golden.npz": Kind(_in_bundle("golden.npz"), _open_golden, in_members),
+    "results.npz": Kind(_in_bundle("golden.npz"), _open_results, in_members),
     "model.onnx": Kind(_in_bundle("model.onnx"), _open_onnx, in_bytes),
     "model.nir": Kind(_in_bundle("model.nir"), read_nir, in_bytes),
     "model.nir fields": Kind(_in_bundle("model.nir"), read_nir, in_fields),

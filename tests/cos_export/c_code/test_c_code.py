@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import random_networks as build
 from eight_bit_networks import in_integers, pictures, topology
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from unusual_topologies import unusual
 
@@ -71,6 +71,7 @@ def test_one_logit_decides_by_its_sign_and_a_readout_of_pixels_has_no_class() ->
     assert "net_class" not in pixels.code + pixels.header
 
 
+@settings(deadline=None)
 @given(shape=st.lists(st.integers(1, 11), min_size=1, max_size=3), steps=st.integers(1, 3))
 def test_bits_are_packed_and_unpacked(shape: list[int], steps: int) -> None:
     storage = channels_last(tuple(shape))
@@ -93,6 +94,7 @@ claims = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(claims, max_size=12, unique_by=lambda claim: claim.name))
 def test_what_is_needed_at_the_same_time_never_shares_a_place(listed: list[Claim]) -> None:
     begins, total = placed(listed)
