@@ -12,9 +12,11 @@ from typing import Literal
 
 import nir
 import numpy as np
+from numpy.typing import NDArray
 
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.folding import DoubleArray, apply_gain, channel_weight, wired_weight
+from cos_export.capturing.grouping import Grouping, grouping_of
 from cos_export.capturing.options import SMALLEST_THRESHOLD
 from cos_export.capturing.spike_counts import SpikeCount, SpikeCounts
 from cos_export.capturing.values import Term, Value, pack, ratio, vector
@@ -154,8 +156,12 @@ class Builder:
 
         It is dense where that is small, for all readers of NIR take it, and else depthwise, if channels are whole.
         """
-        if all(term.index is None for term in value.terms) and _pays_depthwise(value.shape):
-            return self.synapse(preferred, value, _depthwise(value.shape, gain, offset))
+        if _pays_depthwise(value.shape):
+            if all(term.index is None for term in value.terms):
+                return self.synapse(preferred, value, _depthwise(value.shape, gain, offset))
+            grouping = grouping_of(value)
+            if grouping is not None:
+                return self._grouped(preferred, value, gain, offset, grouping)
         return self.synapse(preferred, value, _pointwise(value.shape, channel_weight(gain, value.shape), offset))
 
     def unweighted(
@@ -183,6 +189,42 @@ class Builder:
             set_types(node, taken, (after.width, *shape[1:]))
             terms.append(replace(after, source=self.add(preferred, node, sources)))
         return terms[0].source, Value(shape, tuple(terms))
+
+    def _grouped(
+        self, preferred: str, value: Value, gain: DoubleArray, offset: DoubleArray, grouping: Grouping
+    ) -> tuple[tuple[str, ...], Value]:
+        """Adds a grouped synapse for each part of a join, which brings all onto one wire, group by group."""
+        names: list[str] = []
+        for term in value.terms:
+            weight, bias = grouping.weight(term, gain), offset[grouping.order] if not names else np.zeros_like(offset)
+            axes = len(value.spatial)
+            synapse = Synapse(
+                weight.reshape(*weight.shape, *[1] * axes),
+                bias,
+                (term.width, *value.spatial),
+                value.shape,
+                (1,) * axes,
+                (0,) * axes,
+                (1,) * axes,
+                grouping.groups,
+            )
+            _check_finite(synapse)
+            names.append(self.add(preferred, synapse, [term.source]))
+        index = tuple(np.argsort(grouping.order).tolist())
+        return tuple(names), Value(value.shape, tuple(Term(name, value.channels, 1.0, index) for name in names))
+
+    def _on_one_wire(self, value: Value) -> tuple[list[str], NDArray[np.int64]]:
+        """Nodes whose sum is `value` with its channels in another order, and where in that each channel is."""
+        places = _common_places(value)
+        if places is None and _pays_depthwise(value.shape) and any(term.index is not None for term in value.terms):
+            grouping = grouping_of(value)
+            if grouping is not None:
+                ones = np.ones(value.channels)
+                _, value = self._grouped(f"{value.terms[0].source}_placed", value, ones, 0 * ones, grouping)
+                places = _common_places(value)
+        if places is None:
+            return self._unit_sources(value), np.arange(value.channels)
+        return [term.source for term in value.terms], places
 
     def mixed(
         self, preferred: str, value: Value, weight: DoubleArray, bias: DoubleArray | None = None
@@ -281,15 +323,18 @@ class Builder:
                 f"its threshold {float(np.min(threshold)):.4g} is 0, not positive or not finite in float32",
                 "look for a bound or a trained threshold that has vanished or exploded, and train with a larger one",
             )
-        column = rounded.reshape(-1, *[1] * len(value.spatial))
-        theta = np.broadcast_to(column, value.shape).astype(np.float32)
+        sources, places = self._on_one_wire(value)
+        column = np.empty_like(rounded)
+        column[places] = rounded
+        theta = np.broadcast_to(column.reshape(-1, *[1] * len(value.spatial)), value.shape).astype(np.float32)
         node = nir.IF(r=np.ones_like(theta), v_threshold=theta, v_reset=np.zeros_like(theta))
-        name = self.add(preferred, node, self._unit_sources(value))
+        name = self.add(preferred, node, sources)
         self._neurons[name] = NeuronSpec(threshold=theta, v_init=theta / np.float32(2), levels=levels)
         self.counts.add(SpikeCount((name,), value.spatial, levels, unbounded, value))
         if unbounded:
             self.unbounded.add(name)
-        return name, Value(value.shape, (Term(name, value.channels, pack(rounded)),))
+        index = None if np.array_equal(places, np.arange(len(places))) else tuple(places.tolist())
+        return name, Value(value.shape, (Term(name, value.channels, pack(rounded), index),))
 
     def finish(self, output: Value, left_out: tuple[str, ...] = ()) -> SpikingNetwork:
         """The network whose readout is `output`, flattened if it is not a vector.
@@ -377,6 +422,14 @@ class Builder:
             suffix = "scaled" if term.index is None else "placed"
             self._carriers[term] = self.add(f"{term.source}_{suffix}", synapse, [term.source])
         return self._carriers[term]
+
+
+def _common_places(value: Value) -> NDArray[np.int64] | None:
+    """Where each channel is on wires that are added, if nothing but one order for all of them is pending; else None."""
+    first = value.terms[0]
+    alike = all(term.scale == 1.0 and term.index == first.index for term in value.terms)
+    places = first.picks()
+    return places if alike and np.array_equal(np.sort(places), np.arange(first.width)) else None
 
 
 LARGEST_DENSE = 4096
