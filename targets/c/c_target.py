@@ -96,8 +96,9 @@ class CTarget:
             NetworkError: Something of the network has no place in the code.
             TargetError: The compiler or the program failed, or was not done by the deadline.
         """
-        array, steps = check_images(network, images), check_steps(steps, network)
+        steps = check_steps(steps, network)
         compiler, source = find(), c_source(network, steps, _NAME)
+        array = check_images(network, images)
         allowed = self.deadline or _plenty(network, len(array), steps, source)
         left = seconds_left(allowed)
         with temporary_folder("c") as folder:

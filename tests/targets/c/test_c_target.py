@@ -114,6 +114,9 @@ def test_what_it_cannot_run_is_refused_by_name() -> None:
     whole = in_integers(topology("pooling"), 1)
     with pytest.raises(NetworkError, match="'cos' sets the potentials of each image in 4 steps"):
         QUICK.run_network(replace(whole, method="cos", rho=4), pictures(whole, 1), 2)
+    frames = np.repeat(pictures(whole, 1)[:, None], 2, axis=1)
+    with pytest.raises(NetworkError, match="The network takes frames, one input for each step, and the C code holds"):
+        QUICK.run_network(replace(whole, input_encoding="frames"), frames, 2)
     with pytest.raises(NetworkError, match="at most 255 steps, and 256"):
         QUICK.run_network(replace(whole, schedule="layerwise"), pictures(whole, 1), 256)
     resetting = replace(in_integers(topology("every_option"), 1), schedule="layerwise")
