@@ -50,11 +50,13 @@ def check_pickles(file: IO[bytes], path: str) -> None:
             )
     except (tarfile.TarError, EOFError, ValueError, OSError):
         file.seek(0)
+    # Whoever is told to read 2^60 bytes of a file makes room for them first.
+    start = BytesIO(file.read(MOST_INSTRUCTION_BYTES))
     for _ in range(_LEGACY):
-        if not file.read(1):
+        if not start.read(1):
             return
-        file.seek(-1, 1)
-        _check(file, path)
+        start.seek(-1, 1)
+        _check(start, path)
 
 
 def check_pickle(content: bytes, path: str) -> None:
@@ -69,7 +71,7 @@ def check_pickle(content: bytes, path: str) -> None:
 def _check(stream: IO[bytes], path: str) -> None:
     try:
         held = _objects(stream, path)
-    except (ValueError, IndexError, KeyError, UnicodeError, OverflowError, AttributeError) as error:
+    except (ValueError, IndexError, KeyError, UnicodeError, OverflowError, AttributeError, MemoryError) as error:
         raise InputError(
             f"{path} cannot be read as plain weights: its instructions are damaged ({type(error).__name__})."
         ) from error

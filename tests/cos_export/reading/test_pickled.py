@@ -54,6 +54,8 @@ HOSTILE = {
     + b"h\x00.",
     "memory": b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
     "its own memory": b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+    "a text of 4 GiB": b"\x80\x02X\xff\xff\xff\xff.",
+    "a text of 2^62 bytes": b"\x80\x02\x8d" + (2**62).to_bytes(8, "little") + b".",
     "no end": b"\x80\x02}",
     "nothing to take": b"\x80\x02s.",
     "a mark to keep": b"\x80\x02(q\x00.",
