@@ -81,6 +81,7 @@ class Builder:
         self._edges: list[tuple[str, str]] = []
         self._neurons: dict[str, NeuronSpec] = {}
         self._carriers: dict[Term, str] = {}
+        self._copies: dict[Term, str] = {}
         self._unknown = 0
         self.unbounded: set[str] = set()
         self.counts = SpikeCounts()
@@ -223,8 +224,27 @@ class Builder:
                 _, value = self._grouped(f"{value.terms[0].source}_placed", value, ones, 0 * ones, grouping)
                 places = _common_places(value)
         if places is None:
+            value = replace(value, terms=tuple(self._copied(term) for term in value.terms))
             return self._unit_sources(value), np.arange(value.channels)
         return [term.source for term in value.terms], places
+
+    def _copied(self, term: Term) -> Term:
+        """A term of a synapse as one of a copy of it that has taken the pending scale into its weights.
+
+        So neurons hear a current and its negative straight from spikes, with no synapse between two synapses: integers
+        have no finer scale for what lies between them.
+        """
+        original = self._nodes.get(term.source)
+        if term.unit or term.index is not None or not isinstance(original, Synapse):
+            return term
+        if term not in self._copies:
+            gain = np.array(vector(term.scale, term.channels))
+            copy = replace(original)
+            copy.weight, copy.bias = apply_gain(original.weight, original.bias, gain, np.zeros_like(gain))
+            _check_finite(copy)
+            sources = [source for source, target in self._edges if target == term.source]
+            self._copies[term] = self.add(f"{term.source}_scaled", copy, sources)
+        return Term(self._copies[term], term.width)
 
     def mixed(
         self, preferred: str, value: Value, weight: DoubleArray, bias: DoubleArray | None = None

@@ -52,9 +52,12 @@ def rewrite_windows(graph: fx.Graph) -> None:
         value = next(iter(given.values()), None)
         sizes = _sample_sizes(value)
         axes = rule(given, sizes) if rule is not None and sizes is not None else None
-        if axes is None or all(axis.whole for axis in axes):
+        if axes is None or not isinstance(value, fx.Node):
             continue
-        if not isinstance(value, fx.Node):
+        if all(axis.whole for axis in axes):
+            if str(node.target) != "aten.slice.Tensor":
+                editing = Editing(node)
+                editing.finish(editing.call(torch.ops.aten.alias.default, value))
             continue
         before, source = windows.get(value), value
         only_channels = all(axis.whole for axis in axes[1:])

@@ -49,6 +49,7 @@ MOVES = {
     "padding before a convolution": (lambda m, x: m.c(F.pad(x, (1, 1, 2, 2))), conv()),
     "padding of one side": (lambda m, x: m.c(nn.ZeroPad2d((0, 1, 0, 1))(x)), conv(stride=2)),
     "cropping by padding": (lambda m, x: F.relu(F.pad(x, (-1, 2, 1, -2))), {}),
+    "padding with nothing": (lambda m, x: F.relu(F.pad(x, (0, 0, 0, 0))[:, :, :].narrow(1, 0, 4) - 0.2), {}),
     "padding of channels": (lambda m, x: F.relu(F.pad(x, (0, 0, 0, 0, 1, 2))), {}),
     "shortcut of strides and padded channels": (
         lambda m, x: F.relu(m.c(x) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))),

@@ -154,6 +154,37 @@ def test_integers():
     assert np.abs(actual - expected).max() < 0.05 * np.abs(expected).max()
 
 
+def test_a_second_population_reads_spikes_through_a_copy_of_its_synapses():
+    network = prove_relu(Net(nn.LeakyReLU(0.1)), (2, 5, 5))
+    assert network.predecessors["act_1"] == ("one_scaled",)
+    assert network.predecessors["one_scaled"] == network.predecessors["one"]
+    np.testing.assert_array_equal(network.graph.nodes["one_scaled"].weight, -network.graph.nodes["one"].weight)
+
+
+def test_integers_of_a_residual():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.act = (
+                nn.Conv2d(2, 4, 3, padding=1),
+                nn.Conv2d(4, 4, 3, padding=1),
+                nn.LeakyReLU(0.1),
+            )
+            self.fc = nn.Linear(100, 3)
+
+        def forward(self, x):
+            x = self.act(self.one(x))
+            return self.fc(self.act(x + self.two(x)).flatten(1))
+
+    torch.manual_seed(0)
+    model, x = Residual().eval(), torch.rand(16, 2, 5, 5) * 2 - 0.5
+    network = capture(model, x, thresholds=relu_thresholds(model, x, "maximum", device="cpu"))
+    actual = ann_logits(quantise(network, x.numpy(), steps=4, device="cpu"), x.numpy(), device="cpu")
+    with torch.no_grad():
+        expected = model(x).numpy()
+    assert np.abs(actual - expected).max() < 0.1 * np.abs(expected).max()
+
+
 def test_overwriting_what_is_read_again_is_refused():
     class Again(nn.Module):
         def __init__(self):
