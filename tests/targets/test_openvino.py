@@ -56,6 +56,15 @@ def test_any_network(tmp_path: Path, seed: int) -> None:
     assert verify(bundle_of(build.random_network(seed), tmp_path), [OpenVinoTarget()])["openvino"].mismatches == 0
 
 
+@pytest.mark.parametrize("numerics", ["float32", "int8"])
+def test_frames(tmp_path: Path, numerics: str) -> None:
+    network = build.residual(np.random.default_rng(0))
+    network = replace(in_fixed_point(network, 0) if numerics == "int8" else network, input_encoding="frames")
+    frames = np.random.default_rng(1).integers(-8, 9, (3, STEPS, *network.input_shape)).astype(np.float32)
+    bundle = export(network, tmp_path / "bundle", STEPS, golden=frames)
+    assert verify(bundle, [OpenVinoTarget(batch_size=2)])["openvino"].mismatches == 0
+
+
 @pytest.mark.parametrize("method", [COS(rho=4), SRP(tau=3)])
 def test_states_of_each_sample(tmp_path: Path, method: Any) -> None:
     network = build.residual(np.random.default_rng(3))

@@ -25,6 +25,7 @@ from cos_export.bundle import Bundle
 from cos_export.errors import InputError, NetworkError, TargetError, UnavailableError
 from cos_export.exporting import export, export_and_verify
 from cos_export.network import SpikingNetwork
+from cos_export.parity import verify
 from targets.clients import CLIENTS_SOFTWARE, ClientTarget, install
 from targets.workers.environment import find
 from targets.workers.process_group import members
@@ -135,6 +136,13 @@ def test_a_bundle_in_a_worker(stand_ins: Path, temporary_folder: Path, tmp_path:
         assert np.array_equal(trace.spikes[layer], spikes)
     assert stages[0] == 0 and stages[-1] == 5
     assert not list(temporary_folder.iterdir())
+
+
+def test_frames(stand_ins: Path, tmp_path: Path) -> None:
+    network = network_of(input_encoding="frames")
+    frames = np.random.default_rng(1).integers(-8, 9, (3, STEPS, *network.input_shape)).astype(np.float32)
+    bundle = export(network, tmp_path / "bundle", STEPS, golden=frames)
+    assert verify(bundle, [ClientTarget("sinabs", batch_size=2)])["sinabs"].mismatches == 0
 
 
 def test_states_of_each_sample_and_no_spikes(stand_ins: Path, tmp_path: Path) -> None:
