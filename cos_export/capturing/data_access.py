@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from cos_export.capturing.findings import Finding
-from cos_export.user_code import Place, calling_place, exits_raise, line_at
+from cos_export.user_code import Place, calling_place, exits_raise, is_users, line_at
 
 __all__ = ["DataWatch", "data_access"]
 
@@ -28,10 +29,12 @@ class DataWatch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Looks at what is called, then calls it."""
-        if self.read is None and func == _DATA.__get__:
-            self.read = calling_place()
-        if self.set is None and func == _DATA.__set__:
-            self.set = calling_place()
+        # PyTorch itself goes through .data where it makes the parameters of a lazy module.
+        if is_users(sys._getframe(1).f_code.co_filename):
+            if self.read is None and func == _DATA.__get__:
+                self.read = calling_place()
+            if self.set is None and func == _DATA.__set__:
+                self.set = calling_place()
         return func(*args, **(kwargs or {}))
 
     def finding(self) -> Finding | None:
