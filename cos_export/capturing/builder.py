@@ -80,7 +80,7 @@ class Builder:
         self._nodes: dict[str, nir.NIRNode | Synapse] = {}
         self._edges: list[tuple[str, str]] = []
         self._neurons: dict[str, NeuronSpec] = {}
-        self._carriers: dict[Term, str] = {}
+        self._carriers: dict[tuple[Term, tuple[str, ...]], str] = {}
         self._copies: dict[Term, str] = {}
         self._unknown = 0
         self.unbounded: set[str] = set()
@@ -432,16 +432,35 @@ class Builder:
         return [(sources, term) for term, sources in parts.items()]
 
     def _unit_sources(self, value: Value) -> list[str]:
-        return [term.source if term.unit else self._placed(term, value.shape) for term in value.terms]
+        alike: dict[Term, list[str]] = {}
+        for term in value.terms:
+            alike.setdefault(replace(term, source=""), []).append(term.source)
+        names: list[str] = []
+        for term, sources in alike.items():
+            if term.unit:
+                names += sources
+            elif self.counts.holds(sources):
+                names.append(self._placed(replace(term, source=sources[0]), value.shape, sources))
+            else:
+                # Apart, for others may read some of them alone.
+                names += [self._placed(replace(term, source=source), value.shape) for source in sources]
+        return names
 
-    def _placed(self, term: Term, shape: Shape) -> str:
-        """The synapse that carries what is pending where nothing else can, such as a residual's identity path."""
-        if term not in self._carriers:
+    def _placed(self, term: Term, shape: Shape, sources: Sequence[str] = ()) -> str:
+        """The synapse that carries what is pending where nothing else can, such as a residual's identity path.
+
+        Args:
+            term: What is pending, on the first of its sources.
+            shape: Of the value.
+            sources: All of them, if there are several that only come together.
+        """
+        key = (term, tuple(sources) or (term.source,))
+        if key not in self._carriers:
             synapse = _carrier(term, shape)
             _check_finite(synapse)
             suffix = "scaled" if term.index is None else "placed"
-            self._carriers[term] = self.add(f"{term.source}_{suffix}", synapse, [term.source])
-        return self._carriers[term]
+            self._carriers[key] = self.add(f"{term.source}_{suffix}", synapse, key[1])
+        return self._carriers[key]
 
 
 def _common_places(value: Value) -> NDArray[np.int64] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -40,6 +41,10 @@ class SpikeCounts:
     def add(self, count: SpikeCount) -> None:
         """Notes one."""
         self._known[frozenset(count.sources)] = count
+
+    def holds(self, sources: Sequence[str]) -> bool:
+        """Whether these nodes send a spike count together."""
+        return frozenset(sources) in self._known
 
     def of(self, value: Value) -> list[tuple[SpikeCount, Term]]:
         """The spike counts that `value` is put together from.

@@ -151,6 +151,26 @@ def test_parts_of_a_join_are_pooled_apart():
     assert not any("placed" in name for name in network.graph.nodes)
 
 
+class Shortcut(nn.Module):
+    """What was pooled at every place, its terms and the layer itself, each on an identity path."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.relu2 = nn.Conv2d(4, 4, 3, padding=1), nn.ReLU6(), nn.ReLU6()
+
+    def forward(self, x):
+        pooled = F.max_pool2d(x, 3, 1, 1)
+        return self.relu2(self.relu(self.conv(pooled) + pooled) + x)
+
+
+def test_what_was_pooled_goes_past_a_convolution_through_one_synapse():
+    model, x = network_of(QCFS(4), Shortcut()), images()
+    network = capture(model, x)
+    compare(network, model, x)
+    (carrier,) = [name for name in network.predecessors["layer_2_relu"] if "scaled" in name]
+    assert len(network.predecessors[carrier]) == 5
+
+
 class Both(nn.Module):
     def __init__(self, function, first=None, second=None):
         super().__init__()
