@@ -42,7 +42,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from calibration import COS
-from calibration.methods.cos import EPSILON, NEVER_SILENT
 from cos_export import zoo
 from cos_export.capturing import capture
 from cos_export.datasets import load_dataset
@@ -51,6 +50,7 @@ from cos_export.network import SpikingNetwork
 from cos_export.network.graph import convolution
 from cos_export.simulation import mean_readout, simulate
 from cos_export.simulation.neuron import NeuronTensors, neuron_tensors
+from cos_export.simulation.presimulation import EPSILON, NEVER_SILENT
 from cos_export.simulation.program import Program, is_multiple, synapse
 from cos_export.version import __version__
 

@@ -170,7 +170,7 @@ def export_and_verify(
             network,
             staging / "model.onnx",
             steps,
-            per_sample=calibration is not None,
+            calibration=calibration,
             opset=opset,
             external_above=external_above,
         )

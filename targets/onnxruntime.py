@@ -12,7 +12,10 @@ from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, check_steps
 from cos_export.onnx_file import without_spikes
-from cos_export.onnx_file.session import open_session, plenty_of_seconds, run_session
+from cos_export.onnx_file.description import PRESIMULATED
+from cos_export.onnx_file.outputs import trace_of
+from cos_export.onnx_file.pruning import with_states_given
+from cos_export.onnx_file.session import ARRAYS_FOLDER, open_session, plenty_of_seconds, run_session
 from cos_export.progress import Progress, silent
 from cos_export.reading.onnx_model import read_onnx
 from cos_export.simulation.trace import Trace, concatenate
@@ -33,7 +36,7 @@ _MORE_TIME = (
     "constants that take as long to compute."
 )
 
-_Key = tuple[Path, int, int, bool]
+_Key = tuple[Path, int, int, bool, bool]
 
 
 class OnnxRuntimeTarget:
@@ -89,6 +92,17 @@ class OnnxRuntimeTarget:
             return Availability(ready=False, version=version, reason=reason)
         return Availability(ready=True, version=version)
 
+    def presimulates(self, bundle: Bundle) -> bool:
+        """Whether the bundle's graph sets each sample's states by itself.
+
+        Raises:
+            BundleError: The bundle has no readable ONNX graph.
+            UnavailableError: ONNX Runtime or a provider is not there.
+        """
+        patience = plenty_of_seconds(bundle.network, 1, bundle.network.num_timesteps or 1)
+        patience = patience if self.deadline is None else self.deadline
+        return _presimulated(self._session(bundle.onnx_path, False, False, patience)) > 0
+
     def run(
         self,
         bundle: Bundle,
@@ -101,7 +115,9 @@ class OnnxRuntimeTarget:
     ) -> Trace:
         """Runs a batch; arguments and result as `Target.run` says.
 
-        Fewer steps than the graph has are cut from a whole run.
+        Fewer steps than the graph has are cut from a whole run. Without states the graph of a per-sample method
+        pre-simulates by itself, and the trace has what it has set; with them it runs from there, and from the
+        network's own in layers of which they say nothing.
 
         Raises:
             InputError: The images, steps or states do not fit the graph.
@@ -113,7 +129,7 @@ class OnnxRuntimeTarget:
         steps = check_steps(steps, bundle.network)
         array = graph_images(bundle.network, images, steps)
         patience = plenty_of_seconds(bundle.network, 1, steps) if self.deadline is None else max(left(), 0.0)
-        session = self._session(bundle.onnx_path, record_spikes, patience)
+        session = self._session(bundle.onnx_path, record_spikes, states is not None, patience)
         outputs = [output.name for output in session.get_outputs()]
         known = int(session.get_outputs()[0].shape[0])
         if steps > known:
@@ -121,9 +137,11 @@ class OnnxRuntimeTarget:
                 f"The bundle's ONNX graph has {known} steps, and {steps} were asked for. "
                 f"Export it again with --steps {steps}."
             )
+        needed = {entry.name: tuple(entry.shape[1:]) for entry in session.get_inputs()}
         overridable = {entry.name: tuple(entry.shape[1:]) for entry in session.get_overridable_initializers()}
-        feeds = {"images": array, **state_feeds(overridable, states, len(array))}
-        plenty = plenty_of_seconds(bundle.network, min(self.batch_size, len(array)), known)
+        feeds = {"images": array, **state_feeds(bundle.network, needed, overridable, states, len(array))}
+        rho = _presimulated(session) if states is None else 0
+        plenty = plenty_of_seconds(bundle.network, min(self.batch_size, len(array)), known + rho)
         traces = []
         for start in range(0, len(array), self.batch_size):
             progress("running in ONNX Runtime", start, len(array))
@@ -139,14 +157,14 @@ class OnnxRuntimeTarget:
                 # ONNX Runtime's errors have no other common base.
                 raise TargetError(f"ONNX Runtime failed: {error}") from error
             found = dict(zip(outputs, values, strict=True))
-            logits = found.pop("logits")[:steps]
-            spikes = {name.removeprefix("spikes/"): value[:steps] for name, value in found.items()}
-            own = None if states is None else states.part(slice(start, start + self.batch_size))
-            traces.append(Trace(logits=logits, spikes=spikes, states=own))
+            trace = trace_of(bundle.network, found, per_sample=bool(rho))
+            own = trace.states if states is None else states.part(slice(start, start + self.batch_size))
+            spikes = {name: value[:steps] for name, value in trace.spikes.items()}
+            traces.append(Trace(logits=trace.logits[:steps], spikes=spikes, rho=rho, states=own))
         progress("running in ONNX Runtime", len(array), len(array))
         return concatenate(traces)
 
-    def _session(self, path: Path, record_spikes: bool, seconds: float) -> onnxruntime.InferenceSession:
+    def _session(self, path: Path, record_spikes: bool, given: bool, seconds: float) -> onnxruntime.InferenceSession:
         available = self.available()
         if not available.ready:
             raise UnavailableError(available.reason)
@@ -154,16 +172,16 @@ class OnnxRuntimeTarget:
             status = path.stat()
         except OSError as error:
             raise BundleError(f"The bundle has no ONNX graph at {path}: {error}") from error
-        key = (path.resolve(), status.st_mtime_ns, status.st_size, record_spikes)
+        key = (path.resolve(), status.st_mtime_ns, status.st_size, record_spikes, given)
         if key not in self._sessions:
             # Sessions of an earlier state of this file would only hold memory.
             self._sessions = {
                 old: held for old, held in self._sessions.items() if old[:3] == key[:3] or old[0] != key[0]
             }
-            self._sessions[key] = self._open(path, record_spikes, seconds)
+            self._sessions[key] = self._open(path, record_spikes, given, seconds)
         return self._sessions[key]
 
-    def _open(self, path: Path, record_spikes: bool, seconds: float) -> onnxruntime.InferenceSession:
+    def _open(self, path: Path, record_spikes: bool, given: bool, seconds: float) -> onnxruntime.InferenceSession:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -171,12 +189,14 @@ class OnnxRuntimeTarget:
         # Level 2 warns of each initializer that a run may override, which are meant to be so.
         options.log_severity_level = 3
         # Where arrays are that have no room in the graph; `read_onnx` lets no other file be read.
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+        options.add_session_config_entry(ARRAYS_FOLDER, str(path.parent))
         providers = [(provider, _EXACT.get(provider, {})) for provider in self.providers]
         try:
             model = read_onnx(path)
         except InputError as error:
             raise BundleError(str(error)) from error
+        if given:
+            model = with_states_given(model)
         try:
             session = open_session(model if record_spikes else without_spikes(model), options, providers, seconds)
         except TimeoutError as error:
@@ -195,3 +215,8 @@ class OnnxRuntimeTarget:
                 "are missing."
             )
         return session
+
+
+def _presimulated(session: onnxruntime.InferenceSession) -> int:
+    """The extra steps that the graph itself spends on each sample."""
+    return int(session.get_modelmeta().custom_metadata_map.get(PRESIMULATED, "0"))

@@ -12,6 +12,9 @@ from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, check_steps
+from cos_export.onnx_file.description import PRESIMULATED
+from cos_export.onnx_file.outputs import trace_of
+from cos_export.onnx_file.pruning import with_states_given
 from cos_export.onnx_file.session import plenty_of_seconds
 from cos_export.progress import Progress, silent
 from cos_export.reading.onnx_model import read_onnx
@@ -21,6 +24,7 @@ from targets.deadline import check_deadline, seconds_left
 from targets.state_feeds import graph_images, state_feeds
 
 if TYPE_CHECKING:
+    import onnx
     import openvino
 
 __all__ = ["OpenVinoTarget"]
@@ -89,8 +93,10 @@ class OpenVinoTarget:
         state = self.available()
         if not state.ready:
             raise UnavailableError(state.reason)
-        feeds = {"images": array, **_state_feeds(bundle, states, len(array))}
+        graph = _graph(bundle, given=states is not None)
+        feeds = {"images": array, **_state_feeds(bundle, graph, states, len(array))}
         compiled = self._compiled(bundle, [name for name in feeds if name != "images"], record_spikes)
+        rho = _presimulated(graph) if states is None else 0
         names = [output.get_any_name() for output in compiled.outputs]
         known = int(compiled.output("logits").get_partial_shape()[0].get_length())
         if steps > known:
@@ -115,26 +121,36 @@ class OpenVinoTarget:
             except RuntimeError as error:
                 raise TargetError(f"OpenVINO failed: {error}") from error
             found = dict(zip(names, values, strict=True))
-            logits = found.pop("logits")[:steps]
-            spikes = {name.removeprefix("spikes/"): value[:steps].astype(bool) for name, value in found.items()}
-            own = None if states is None else states.part(slice(start, start + self.batch_size))
-            traces.append(Trace(logits=logits, spikes=spikes, states=own))
+            masks = {
+                name: value.astype(bool) for name, value in found.items() if name.startswith(("spikes/", "silent/"))
+            }
+            trace = trace_of(bundle.network, found | masks, per_sample=rho > 0)
+            own = trace.states if states is None else states.part(slice(start, start + self.batch_size))
+            spikes = {name: value[:steps] for name, value in trace.spikes.items()}
+            traces.append(Trace(logits=trace.logits[:steps], spikes=spikes, rho=rho, states=own))
         progress("running in OpenVINO", len(array), len(array))
         return concatenate(traces)
 
+    def presimulates(self, bundle: Bundle) -> bool:
+        """Whether the bundle's graph sets each sample's states by itself.
+
+        Raises:
+            BundleError: The bundle has no readable ONNX graph.
+        """
+        return _presimulated(_graph(bundle, given=False)) > 0
+
     def _compiled(self, bundle: Bundle, given: list[str], record_spikes: bool) -> openvino.CompiledModel:
+        graph = _graph(bundle, given=bool(given))
         openvino = _imported()
-        try:
-            read_onnx(bundle.onnx_path)  # which refuses what it should not be handed
-        except InputError as error:
-            raise BundleError(str(error)) from error
         options: dict[str, Any] = dict(_EXACT)
         if self.threads is not None:
             options["INFERENCE_NUM_THREADS"] = self.threads
         try:
             core = openvino.Core()
-            model = core.read_model(str(bundle.onnx_path))
-            for name in given:
+            # A graph that was cut at its states is in memory alone.
+            cut = bool(given) and _presimulated(graph) > 0
+            model = core.read_model(_whole(graph, bundle) if cut else str(bundle.onnx_path))
+            for name in () if cut else given:
                 _make_input(model, name)
             if not record_spikes:
                 model = openvino.Model([model.output("logits")], model.get_parameters())
@@ -155,12 +171,36 @@ def _imported() -> Any:
         del sys.modules[unheard]
 
 
-def _state_feeds(bundle: Bundle, states: SampleStates | None, samples: int) -> dict[str, Any]:
-    if states is None:
-        return {}
-    inputs = read_onnx(bundle.onnx_path).graph.input
-    shapes = {entry.name: tuple(side.dim_value for side in entry.type.tensor_type.shape.dim[1:]) for entry in inputs}
-    return state_feeds(shapes, states, samples)
+def _graph(bundle: Bundle, *, given: bool) -> onnx.ModelProto:
+    """The graph of a bundle, with the states of each sample as inputs if they are given."""
+    try:
+        model = read_onnx(bundle.onnx_path)  # which refuses what OpenVINO should not be handed
+    except InputError as error:
+        raise BundleError(str(error)) from error
+    return with_states_given(model) if given else model
+
+
+def _presimulated(graph: onnx.ModelProto) -> int:
+    """The extra steps that the graph itself spends on each sample."""
+    return next((int(entry.value) for entry in graph.metadata_props if entry.key == PRESIMULATED), 0)
+
+
+def _whole(graph: onnx.ModelProto, bundle: Bundle) -> bytes:
+    """A graph with the arrays that lie beside it."""
+    from onnx.external_data_helper import load_external_data_for_model
+
+    load_external_data_for_model(graph, str(bundle.path))
+    return bytes(graph.SerializeToString())
+
+
+def _state_feeds(bundle: Bundle, graph: onnx.ModelProto, states: SampleStates | None, samples: int) -> dict[str, Any]:
+    shapes = {
+        entry.name: tuple(side.dim_value for side in entry.type.tensor_type.shape.dim[1:])
+        for entry in graph.graph.input
+    }
+    arrays = {entry.name for entry in graph.graph.initializer}
+    needed = {name: shape for name, shape in shapes.items() if name not in arrays}
+    return state_feeds(bundle.network, needed, shapes, states, samples)
 
 
 def _make_input(model: openvino.Model, name: str) -> None:
@@ -183,6 +223,8 @@ def _inferred(compiled: openvino.CompiledModel, feeds: dict[str, Any], seconds: 
     Raises:
         TimeoutError: It took longer than it may.
     """
+    if seconds <= 0:
+        raise TimeoutError
     end = time.monotonic() + seconds
     request = compiled.create_infer_request()
     request.start_async(feeds)

@@ -1,11 +1,11 @@
-"""A bundle on a target, pre-simulated by the reference where its method is per sample."""
+"""A bundle on a target, pre-simulated by the reference where its method is per sample and the target cannot."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from cos_export.bundle import Bundle
-from cos_export.bundle.target import Target
+from cos_export.bundle.target import PreSimulating, Target
 from cos_export.network import FloatArray
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
@@ -28,8 +28,8 @@ def classify(
 ) -> Trace:
     """The logits of every sample at every step.
 
-    No target pre-simulates. With a per-sample method the PyTorch reference sets each sample's states, and the target
-    runs from them, `CHUNK` samples at a time.
+    With a per-sample method the target pre-simulates by itself if it can. Otherwise the PyTorch reference sets each
+    sample's states, and the target runs from them, `CHUNK` samples at a time.
 
     Args:
         target: Where to run.
@@ -43,7 +43,7 @@ def classify(
         UnavailableError: The target or the device is not there.
         TargetError: The target failed while it ran.
     """
-    if calibration is None:
+    if calibration is None or (isinstance(target, PreSimulating) and target.presimulates(bundle)):
         return target.run(bundle, images, bundle.steps, record_spikes=False, progress=progress)
     traces = []
     for start in range(0, len(images), CHUNK):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cos_export.datasets import Images
 from cos_export.errors import InputError
@@ -40,11 +41,19 @@ def graph_images(network: SpikingNetwork, images: Images, steps: int) -> FloatAr
     return np.pad(whole, ((0, 0), (0, missing), *[(0, 0)] * (whole.ndim - 2)))
 
 
-def state_feeds(there: Mapping[str, tuple[int, ...]], states: SampleStates | None, samples: int) -> dict[str, Any]:
-    """What overrides the graph's own states, one array (samples, ...) each.
+def state_feeds(
+    network: SpikingNetwork,
+    needed: Mapping[str, tuple[int, ...]],
+    overridable: Mapping[str, tuple[int, ...]],
+    states: SampleStates | None,
+    samples: int,
+) -> dict[str, Any]:
+    """The states of each sample that a graph takes, one array (samples, ...) each.
 
     Args:
-        there: The shapes of what a run may override, without the batch axis, by name.
+        network: Whose own states stand in for those of layers of which nothing is said.
+        needed: The shapes of what a run must give, without the batch axis, by name.
+        overridable: Likewise of what it may give.
         states: What a per-sample method has set, or None.
         samples: N.
 
@@ -53,7 +62,7 @@ def state_feeds(there: Mapping[str, tuple[int, ...]], states: SampleStates | Non
     """
     if states is None:
         return {}
-    feeds: dict[str, Any] = {}
+    there, feeds = {**needed, **overridable}, {}
     for kind, values, dtype in (("v_init", states.v_init, np.float32), ("silent", states.silent, np.bool_)):
         for layer, value in values.items():
             name = f"{kind}/{layer}"
@@ -70,4 +79,15 @@ def state_feeds(there: Mapping[str, tuple[int, ...]], states: SampleStates | Non
                     f"{kind} of layer {layer!r} must have shape {(samples, *there[name])}, and has {array.shape}."
                 )
             feeds[name] = array
+    for name in needed:
+        kind, _, layer = name.partition("/")
+        if layer in network.neurons and name not in feeds:
+            feeds[name] = np.repeat(_own(network, kind, layer)[np.newaxis], samples, axis=0)
     return feeds
+
+
+def _own(network: SpikingNetwork, kind: str, layer: str) -> NDArray[Any]:
+    spec = network.neurons[layer]
+    if kind == "v_init":
+        return np.asarray(spec.v_init, np.float32)
+    return np.zeros(spec.shape, np.bool_) if spec.silent is None else np.asarray(spec.silent, np.bool_)

@@ -18,16 +18,12 @@ from cos_export.bounds import MOST_EXTRA_STEPS
 from cos_export.errors import InputError
 from cos_export.network import SampleStates
 from cos_export.simulation import Observer
+from cos_export.simulation.fixed_point import start_potentials
 from cos_export.simulation.neuron import NeuronTensors, advance, current_at, integrate_and_fire, sample_blocks
+from cos_export.simulation.presimulation import EPSILON, NEVER_SILENT, OffsetCorrection
 from cos_export.simulation.program import Program
 
 __all__ = ["COS", "PreSimulation", "calibrated_potentials", "presimulate"]
-
-EPSILON = 1e-3
-"""The margin by which a calibrated neuron stays away from its threshold, in units of the threshold."""
-
-NEVER_SILENT = -1000.0
-"""The published stand-in, in units of the threshold, for the largest potential of a neuron that fired at every step."""
 
 _CACHED = 1 << 21
 """Numbers in an array of all steps of a layer: one or two fill a processor's last cache, and so many take far longer
@@ -157,6 +153,11 @@ class COS(PerSampleMethod):
     )
 
     @property
+    def presimulation(self) -> OffsetCorrection:
+        """The correction of offset spikes, layer after layer."""
+        return OffsetCorrection(self.rho, self.iterations)
+
+    @property
     def presimulated_steps(self) -> int:
         """Of each iteration rho, for it pre-simulates anew."""
         return self.rho * self.iterations
@@ -178,7 +179,8 @@ class COS(PerSampleMethod):
         def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
             if neuron.v_reset is not None:
                 raise InputError(f"COS needs the soft reset, and layer {name!r} is reset to a value.")
-            shifted = calibrated_potentials(currents, self.rho, neuron, self.iterations)
+            asked = calibrated_potentials(currents, self.rho, neuron, self.iterations)
+            shifted = start_potentials(asked, program.network.quantisation, strict=neuron.strict)
             run = integrate_and_fire(currents, horizon, replace(neuron, v_init=shifted), overwrite=True)
             observe(name, run._replace(spikes=run.spikes[:steps]))
             v_init[name][here] = shifted

@@ -22,6 +22,7 @@ from cos_export.network import SampleStates, SpikingNetwork
 from cos_export.network.schedule import Schedule
 from cos_export.progress import Progress, silent
 from cos_export.simulation import Observer
+from cos_export.simulation.presimulation import PreSimulationRule
 from cos_export.simulation.program import Program
 
 __all__ = [
@@ -178,6 +179,11 @@ class PerSampleMethod(Method):
     @abstractmethod
     def rho(self) -> int:
         """Extra steps for each sample."""
+
+    @property
+    @abstractmethod
+    def presimulation(self) -> PreSimulationRule:
+        """What it makes of the extra steps, for executors that carry it out by themselves."""
 
     @property
     def presimulated_steps(self) -> int:

@@ -17,13 +17,12 @@ from calibration.methods.method import PerSampleMethod, option
 from cos_export.bounds import MOST_EXTRA_STEPS
 from cos_export.network import SampleStates, SpikingNetwork, half_potentials
 from cos_export.simulation import Observer
+from cos_export.simulation.fixed_point import start_potentials
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
+from cos_export.simulation.presimulation import RESIDUAL, ResidualSilencing
 from cos_export.simulation.program import Program
 
 __all__ = ["SRP"]
-
-RESIDUAL = 1e-3
-"""A neuron whose potential ends at or below this, in units of the threshold, is silenced."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,11 @@ class SRP(PerSampleMethod):
     )
 
     @property
+    def presimulation(self) -> ResidualSilencing:
+        """The silencing by the residual potential, of all layers together."""
+        return ResidualSilencing(self.tau)
+
+    @property
     def rho(self) -> int:
         """tau, the extra steps per sample."""
         return self.tau
@@ -56,6 +60,10 @@ class SRP(PerSampleMethod):
     def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
         """Calibrates and runs a batch; see `cos_export.simulation.PerSampleCalibration.run`."""
         silent: dict[str, Tensor] = {}
+        start = {
+            name: start_potentials(_from_half(neuron).v_init, program.network.quantisation, strict=neuron.strict)
+            for name, neuron in program.neurons.items()
+        }
 
         def listen(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
             run = integrate_and_fire(currents, self.tau, _from_half(neuron), overwrite=True)
@@ -63,7 +71,7 @@ class SRP(PerSampleMethod):
             return run.spikes
 
         def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-            silenced = replace(_from_half(neuron), silent=silent[name])
+            silenced = replace(neuron, v_init=start[name], silent=silent[name])
             run = integrate_and_fire(currents, steps, silenced, overwrite=True)
             observe(name, run)
             return run.spikes
@@ -71,8 +79,8 @@ class SRP(PerSampleMethod):
         program.propagate(images, listen)
         outputs = program.propagate(images, rule)
         halves = {
-            name: np.broadcast_to((neuron.threshold / 2).cpu().numpy(), silent[name].shape).astype(np.float32)
-            for name, neuron in program.neurons.items()
+            name: np.broadcast_to(start[name].cpu().numpy(), silent[name].shape).astype(np.float32)
+            for name in program.neurons
         }
         masks: dict[str, NDArray[np.bool_]] = {name: mask.cpu().numpy() for name, mask in silent.items()}
         return outputs, SampleStates(v_init=halves, silent=masks)

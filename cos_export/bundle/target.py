@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cos_export.bundle import Bundle
 from cos_export.network import FloatArray, SampleStates
 from cos_export.progress import Progress, silent
 from cos_export.simulation.trace import Trace
 
-__all__ = ["Availability", "Target"]
+__all__ = ["Availability", "PreSimulating", "Target"]
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,11 @@ class Target(Protocol):
             UnavailableError: It cannot run here.
             TargetError: It failed while it ran.
         """
+
+
+@runtime_checkable
+class PreSimulating(Protocol):
+    """A target that may set the states of a per-sample method by itself: `run` without states does so."""
+
+    def presimulates(self, bundle: Bundle) -> bool:
+        """Whether it does, of this bundle."""

@@ -90,22 +90,6 @@ class GraphBuilder:
         small = self.constant(name, value.astype(np.int8))
         return self.add("Cast", [small], f"{small}/float", to=TensorProto.FLOAT)
 
-    def overridable(self, name: str, value: Array) -> str:
-        """Adds an initializer (1, ...) that a run may replace by an array (batch, ...), by a reserved name."""
-        # A dimension of its own: runtimes share buffers between values of equal symbols, and this one may be 1.
-        shape = (f"{name}/batch", *value.shape[1:])
-        name = self.constant(name, value, reserved=True)
-        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
-        return name
-
-    def held(self, name: str, value: Array, *, overridable: bool) -> str:
-        """Adds an initializer by a reserved name, (1, ...), overridable only where a run will override it.
-
-        Runtimes warn of initializers that are inputs, and compilers refuse them.
-        """
-        return self.overridable(name, value) if overridable else self.constant(name, value, reserved=True)
-
     def declare(self, value: str, shape: Sequence[Dimension]) -> str:
         """States the shape of a float32 value that a runtime could not infer, and returns its name."""
         self._values.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, shape))

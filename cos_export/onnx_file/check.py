@@ -11,9 +11,11 @@ import onnxruntime
 
 from cos_export.errors import NetworkError, ParityError
 from cos_export.network import FloatArray, SpikingNetwork
-from cos_export.onnx_file.session import open_session, plenty_of_seconds, run_session
+from cos_export.onnx_file.outputs import trace_of
+from cos_export.onnx_file.session import ARRAYS_FOLDER, open_session, plenty_of_seconds, run_session
 from cos_export.parity.local import LocalResult, check_local
-from cos_export.simulation import simulate
+from cos_export.parity.states import FEW, compared_states
+from cos_export.simulation import PerSampleCalibration, simulate
 from cos_export.simulation.trace import Trace
 
 __all__ = ["OnnxCheck", "check_onnx"]
@@ -35,7 +37,9 @@ class OnnxCheck:
     logit_difference: float
 
 
-def check_onnx(network: SpikingNetwork, path: Path, steps: int) -> OnnxCheck:
+def check_onnx(
+    network: SpikingNetwork, path: Path, steps: int, calibration: PerSampleCalibration | None = None
+) -> OnnxCheck:
     """Checks a file with ONNX's own checker, and runs it in ONNX Runtime against the reference.
 
     Each layer is given the file's own input spikes and earlier spikes, and its potentials are computed in
@@ -46,17 +50,23 @@ def check_onnx(network: SpikingNetwork, path: Path, steps: int) -> OnnxCheck:
         network: What the file was made of.
         path: The file.
         steps: T of the file.
+        calibration: The per-sample method whose pre-simulation is in the file. Its states must be those that the
+            reference sets, in float32 but for the few that a spike within rounding of its threshold changes.
 
     Raises:
         NetworkError: ONNX or ONNX Runtime refuses the file.
         ParityError: It computes something else.
     """
     images = _images(network, steps)
-    trace = _run(path, images, network, steps)
-    local = check_local(network, images, trace)
+    trace = _run(path, images, network, steps, calibration)
+    local = check_local(network, images, trace, states=trace.states)
     if local.violations:
         raise ParityError(_violated(local))
-    reference = simulate(network, images, steps, device="cpu")
+    reference = simulate(network, images, steps, calibration=calibration, device="cpu")
+    if trace.states is not None and reference.states is not None:
+        _, fault = compared_states(network, trace.states, reference.states, few=FEW)
+        if fault:
+            raise ParityError(f"The ONNX graph pre-simulates something else than the reference: of its states {fault}")
     differing = sum(int((trace.spikes[name] != reference.spikes[name]).sum()) for name in network.layers)
     distance = float(np.abs(trace.logits - reference.logits).max())
     if network.quantisation is not None and (differing or not np.array_equal(trace.logits, reference.logits)):
@@ -91,20 +101,26 @@ def _images(network: SpikingNetwork, steps: int) -> FloatArray:
     return np.stack(samples).astype(np.float32)
 
 
-def _run(path: Path, images: FloatArray, network: SpikingNetwork, steps: int) -> Trace:
+def _run(
+    path: Path, images: FloatArray, network: SpikingNetwork, steps: int, calibration: PerSampleCalibration | None
+) -> Trace:
     options = onnxruntime.SessionOptions()
     # Level 2 warns of each overridable initializer, which are meant to be so.
     options.log_severity_level = 3
     outputs = ["logits", *(f"spikes/{name}" for name in network.layers)]
+    extra = 0 if calibration is None else calibration.presimulated_steps + calibration.rho
     try:
         # By its path, for arrays may lie in a file beside it.
         onnx.checker.check_model(str(path), full_check=True)
         model = onnx.load(path, load_external_data=False)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-        seconds = plenty_of_seconds(network, len(images), steps)
+        if calibration is not None:
+            outputs += [entry.name for entry in model.graph.output if entry.name not in outputs]
+        seconds = plenty_of_seconds(network, len(images), steps + extra)
+        options.add_session_config_entry(ARRAYS_FOLDER, str(path.parent))
         session = open_session(model, options, ["CPUExecutionProvider"], seconds)
-        logits, *spikes = run_session(session, outputs, {"images": images}, seconds)
+        values = run_session(session, outputs, {"images": images}, seconds)
     except Exception as error:
         # ONNX Runtime's errors have no other common base.
         raise NetworkError(f"The ONNX graph that was built cannot be run: {error}") from error
-    return Trace(logits, dict(zip(network.layers, spikes, strict=True)))
+    return trace_of(network, dict(zip(outputs, values, strict=True)), per_sample=calibration is not None)

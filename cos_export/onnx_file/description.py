@@ -9,20 +9,27 @@ from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.nir_file.graph_metadata import graph_metadata
 from cos_export.onnx_file.step_interface import StepInterface
 from cos_export.simulation.fixed_point import input_gain
+from cos_export.simulation.presimulation import OffsetCorrection, PreSimulationRule
 
-__all__ = ["about_graph", "about_images", "about_logits", "about_spikes", "about_step", "about_step_images", "metadata"]
+__all__ = ["PRESIMULATED", "about_graph", "about_images", "about_logits", "about_spikes"]
+__all__ += ["about_state", "about_step", "about_step_images", "metadata"]
+
+PRESIMULATED = "presimulated_steps"
+"""The key of a file that pre-simulates each sample by itself."""
 
 
-def metadata(network: SpikingNetwork, v_init_encoding: str, steps: int) -> dict[str, str]:
+def metadata(network: SpikingNetwork, v_init_encoding: str, steps: int, presimulated: int = 0) -> dict[str, str]:
     """The metadata of model.nir as text, but for where the initial potentials are in this file.
 
     Args:
         network: What the file holds.
-        v_init_encoding: "initializer" if `v_init/<layer>` are initializers.
+        v_init_encoding: "initializer" if `v_init/<layer>` are initializers, "output" if the graph computes them.
         steps: T of the file.
+        presimulated: Steps of its pre-simulation, if the file has one.
     """
     known = {key: _text(value) for key, value in graph_metadata(network).items()}
-    return {**known, "v_init_encoding": v_init_encoding, "steps": str(steps)}
+    before = {PRESIMULATED: str(presimulated)} if presimulated else {}
+    return {**known, "v_init_encoding": v_init_encoding, "steps": str(steps), **before}
 
 
 def _text(value: str | int | float | FloatArray) -> str:
@@ -32,7 +39,7 @@ def _text(value: str | int | float | FloatArray) -> str:
     return json.dumps([float(str(item)) for item in value])
 
 
-def about_graph(network: SpikingNetwork, steps: int) -> str:
+def about_graph(network: SpikingNetwork, steps: int, presimulation: PreSimulationRule | None = None) -> str:
     """What the graph of `steps` steps computes."""
     lines = [
         f"{steps} time-steps of {network.neuron_count:,} integrate-and-fire neurons in {len(network.layers)} layers, "
@@ -41,7 +48,21 @@ def about_graph(network: SpikingNetwork, steps: int) -> str:
         "metadata_props hold the normalisation of images (input_mean, input_std, of pixels / 255) and class_names, if "
         "they are known.",
     ]
+    if isinstance(presimulation, OffsetCorrection):
+        lines.append(
+            f"Each layer is pre-simulated for {presimulation.rho} steps on each sample, which sets its own v_init."
+        )
+    elif presimulation is not None:
+        lines.append(
+            f"The network is pre-simulated for {presimulation.tau} steps on each sample, which silences neurons of it."
+        )
     return " ".join(lines)
+
+
+def about_state(kind: str, layer: str) -> str:
+    """What a pre-simulation sets in a layer."""
+    what = "the initial potentials" if kind == "v_init" else "the neurons whose spikes are dropped"
+    return f"(batch, ...): {what} of layer {layer!r} that the pre-simulation has set for each sample."
 
 
 def about_images(network: SpikingNetwork) -> str:

@@ -1,12 +1,17 @@
-"""A model without what only its spike outputs need."""
+"""A model with fewer outputs, or with some of its values as inputs, and only the nodes that it then needs."""
 
 from __future__ import annotations
 
-import onnx
+from collections.abc import Collection, Mapping
 
-__all__ = ["LOGITS", "without_spikes"]
+import onnx
+from onnx import helper
+
+__all__ = ["LOGITS", "with_states_given", "without_spikes"]
 
 LOGITS = "logits"
+
+_STATES = ("v_init", "silent")
 
 
 def without_spikes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -18,9 +23,40 @@ def without_spikes(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: As `build_model` makes it. It is not changed.
     """
-    makers = {value: node for node in model.graph.node for value in node.output}
+    return _needed(model, (LOGITS,), {})
+
+
+def with_states_given(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the states of each sample as inputs, in place of what it computes them from.
+
+    They are `v_init/<layer>` or `silent/<layer>`, outputs of a graph that pre-simulates; of layers whose silent neurons
+    it finds the initial potentials as well. A graph that does not pre-simulate stays as it is, and with it one of
+    before, whose states are inputs that a run may override. `onnx.utils.Extractor` does as much with ONNX alone.
+
+    Args:
+        model: As `build_model` makes it. It is not changed.
+    """
+    arrays = {entry.name: entry for entry in model.graph.initializer}
+    given: dict[str, onnx.ValueInfoProto] = {}
+    for entry in model.graph.output:
+        kind, _, layer = entry.name.partition("/")
+        if kind not in _STATES:
+            continue
+        given[entry.name] = entry
+        start = arrays.get(f"v_init/{layer}")
+        if kind == "silent" and start is not None:
+            shape = ("batch", *start.dims[1:])
+            given[start.name] = helper.make_tensor_value_info(start.name, start.data_type, shape)
+    return _needed(model, [entry.name for entry in model.graph.output if entry.name not in given], given)
+
+
+def _needed(
+    model: onnx.ModelProto, outputs: Collection[str], given: Mapping[str, onnx.ValueInfoProto]
+) -> onnx.ModelProto:
+    """What some outputs depend on, with some values given as inputs."""
+    makers = {value: node for node in model.graph.node for value in node.output if value not in given}
     needed: set[str] = set()
-    waiting = [LOGITS]
+    waiting = list(outputs)
     while waiting:
         value = waiting.pop()
         if value not in needed:
@@ -29,11 +65,15 @@ def without_spikes(model: onnx.ModelProto) -> onnx.ModelProto:
                 waiting.extend(makers[value].input)
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    for entries in (result.graph.initializer, result.graph.input, result.graph.output):
-        kept = [entry for entry in entries if entry.name in needed]
-        del entries[:]
-        entries.extend(kept)
-    nodes = [node for node in result.graph.node if needed.intersection(node.output)]
-    del result.graph.node[:]
-    result.graph.node.extend(nodes)
+    graph = result.graph
+    kept = {
+        "initializer": [entry for entry in graph.initializer if entry.name in needed and entry.name not in given],
+        "input": [entry for entry in graph.input if entry.name in needed],
+        "output": [entry for entry in graph.output if entry.name in outputs],
+        "node": [node for node in graph.node if any(value in makers and value in needed for value in node.output)],
+    }
+    for field, entries in kept.items():
+        del getattr(graph, field)[:]
+        getattr(graph, field).extend(entries)
+    graph.input.extend(given[name] for name in given if name in needed)
     return result

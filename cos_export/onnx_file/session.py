@@ -12,11 +12,19 @@ import onnxruntime
 from cos_export.network import SpikingNetwork
 from cos_export.network.workload import multiply_accumulates
 
-__all__ = ["open_session", "plenty_of_seconds", "run_session"]
+__all__ = ["ARRAYS_FOLDER", "open_session", "plenty_of_seconds", "run_session"]
 
 _Result = TypeVar("_Result")
 
-_CHEAP = frozenset({"Add", "Cast", "Constant", "Div", "Identity", "Mul", "Not", "ReduceMax", "Reshape", "Sub"})
+ARRAYS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""The option of a session that is opened from bytes: where the file is that holds arrays beside the graph."""
+
+_CHEAP = frozenset(
+    {
+        *("Add", "Cast", "Constant", "Div", "Flatten", "Gather", "Identity", "Mul", "Not", "ReduceMax", "Reshape"),
+        "Sub",
+    }
+)
 
 _STARTING_SECONDS = 60.0
 _WORK_PER_SECOND = 1e8
@@ -118,16 +126,17 @@ def _in_time(compute: Callable[[], _Result], stop: Callable[[], None], seconds: 
             ended.set()
 
     # A daemon: an operation that cannot be ended must not keep the program from ending.
-    threading.Thread(target=work, name="ONNX Runtime", daemon=True).start()
+    thread = threading.Thread(target=work, name="ONNX Runtime", daemon=True)
+    thread.start()
     try:
         in_time = ended.wait(seconds)
     except BaseException:
         stop()
-        ended.wait(_LAST_SECONDS)
+        thread.join(_LAST_SECONDS)
         raise
     if not in_time:
         stop()
-        ended.wait(_LAST_SECONDS)
+        thread.join(_LAST_SECONDS)
         raise TimeoutError(f"it was not done within {seconds:g} s")
     if failed:
         raise failed[0]

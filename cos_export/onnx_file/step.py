@@ -21,11 +21,11 @@ from cos_export.nir_file.graph_metadata import producer
 from cos_export.onnx_file.builder import MAX_BYTES, OPSET, GraphBuilder
 from cos_export.onnx_file.description import about_step, about_step_images, metadata
 from cos_export.onnx_file.integer_arithmetic import IntegerArithmetic
+from cos_export.onnx_file.layer_after_layer import feeding_neurons
 from cos_export.onnx_file.step_arithmetic import FloatArithmetic, StepArithmetic, Wire
 from cos_export.onnx_file.step_check import check_step
 from cos_export.onnx_file.step_interface import StepInterface, StepState, step_interface
 from cos_export.onnx_file.storing import store
-from cos_export.onnx_file.unrolling import feeding_neurons
 from cos_export.simulation.trace import Trace
 from cos_export.whole_number import whole_number
 

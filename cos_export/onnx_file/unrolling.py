@@ -1,19 +1,21 @@
-"""A network over its steps in ONNX: every layer step by step, or each after its whole window."""
+"""A network over its steps in ONNX, every layer step by step, after a pre-simulation if its method asks for one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from onnx import TensorProto
 
 from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import over_window
 from cos_export.network.wires import Wires
 from cos_export.onnx_file.builder import GraphBuilder
-from cos_export.onnx_file.neurons import LayerValues, unroll_neurons
+from cos_export.onnx_file.neurons import Audible, LayerValues, NeuronNodes, audible_of, silencer
+from cos_export.onnx_file.presimulation import corrected_start, half_start, silent_by_residual
 from cos_export.onnx_file.synapses import Synapse, synapse
-from cos_export.onnx_file.windows import fire_in_window
+from cos_export.simulation.presimulation import OffsetCorrection, PreSimulationRule, ResidualSilencing
 
-__all__ = ["IMAGES", "Unrolled", "all_at_once", "feeding_neurons", "layer_after_layer"]
+__all__ = ["IMAGES", "Unrolled", "all_at_once", "node_synapse", "sent_images", "step_name", "summed"]
 
 IMAGES = "images"
 
@@ -22,28 +24,130 @@ Unrolled = tuple[tuple[str, ...], dict[str, tuple[str, ...]]]
 
 
 def all_at_once(
-    builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int, *, per_sample: bool
+    builder: GraphBuilder,
+    network: SpikingNetwork,
+    images: str,
+    steps: int,
+    presimulation: PreSimulationRule | None = None,
 ) -> Unrolled:
-    """Every layer step by step."""
-    wires: Wires[tuple[str, ...]] = Wires(network)
-    layers: dict[str, LayerValues] = {}
-    for name, parts in wires.walk():
-        arriving = _summed(builder, name, parts) if parts else _sent_images(builder, network, images, steps)
-        if name in network.neurons:
-            layers[name] = unroll_neurons(builder, name, network.neurons[name], arriving, steps, per_sample=per_sample)
-            wires[name] = layers[name].spikes
-        else:
-            apply = _synapse(builder, network, name)
-            # What is the same in several steps is computed once.
-            made: dict[str, str] = {}
-            for t, value in enumerate(arriving):
-                if value not in made:
-                    made[value] = apply(value, f"{_step(name, t, arriving)}/current")
-            wires[name] = tuple(made[value] for value in arriving)
-    return wires.readout, {name: layer.fired for name, layer in layers.items()}
+    """Every layer step by step.
+
+    Args:
+        builder: The graph.
+        network: What is unrolled.
+        images: The name of what the Input sends.
+        steps: T.
+        presimulation: What a per-sample method makes of extra steps before the run.
+    """
+    if isinstance(presimulation, OffsetCorrection):
+        return _corrected(builder, network, images, steps, presimulation)
+    if isinstance(presimulation, ResidualSilencing):
+        return _silenced(builder, network, images, steps, presimulation)
+
+    def rule(nodes: NeuronNodes, currents: tuple[str, ...]) -> LayerValues:
+        start = nodes.own_start(f"v_init/{nodes.name}", reserved=True)
+        return nodes.run(start, currents, steps, silencer(builder, nodes.name, nodes.spec))
+
+    return _Walk(builder, network, images, steps).run(rule, steps, steps)
 
 
-def _sent_images(builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int) -> tuple[str, ...]:
+def _corrected(
+    builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int, correction: OffsetCorrection
+) -> Unrolled:
+    """Each layer pre-simulated on the spikes of the corrected one below, which runs as many steps as that needs."""
+    horizon = max(steps, correction.rho)
+
+    def rule(nodes: NeuronNodes, currents: tuple[str, ...]) -> LayerValues:
+        start = corrected_start(nodes, currents, correction, network.quantisation)
+        return nodes.run(start, currents, horizon, silencer(builder, nodes.name, nodes.spec))
+
+    return _Walk(builder, network, images, horizon).run(rule, horizon, steps)
+
+
+def _silenced(
+    builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int, silencing: ResidualSilencing
+) -> Unrolled:
+    """The whole network for tau steps, and then again for T without what was found."""
+    walk = _Walk(builder, network, images, max(steps, silencing.tau))
+    starts: dict[str, str] = {}
+    audible: dict[str, Audible] = {}
+
+    def presimulate(nodes: NeuronNodes, currents: tuple[str, ...]) -> LayerValues:
+        half, start = half_start(nodes.spec, network.quantisation)
+        starts[nodes.name] = builder.constant(f"v_init/{nodes.name}", start, reserved=True)
+        before = starts[nodes.name] if network.quantisation is None else builder.constant(f"{nodes.name}/before", half)
+        spikes, residual = nodes.residual(before, currents, silencing.tau, f"{nodes.name}/pre")
+        audible[nodes.name] = audible_of(builder, nodes.name, silent_by_residual(nodes, residual))
+        return LayerValues(spikes, ())
+
+    def rule(nodes: NeuronNodes, currents: tuple[str, ...]) -> LayerValues:
+        return nodes.run(starts[nodes.name], currents, steps, audible[nodes.name])
+
+    walk.run(presimulate, silencing.tau, 0, "pre/")
+    return walk.run(rule, steps, steps)
+
+
+_Rule = Callable[[NeuronNodes, tuple[str, ...]], LayerValues]
+"""(a layer, its currents in each step or once for all) -> what leaves it."""
+
+
+class _Walk:
+    """A network whose nodes may be walked more than once: its weights are in the graph once.
+
+    Args:
+        builder: The graph.
+        network: What is walked.
+        images: The name of what the Input sends.
+        steps: The largest number of steps.
+    """
+
+    def __init__(self, builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int) -> None:
+        self._builder, self._network = builder, network
+        self._sent = sent_images(builder, network, images, steps)
+        self._synapses: dict[str, Synapse] = {}
+        self._neurons: dict[str, NeuronNodes] = {}
+        self._steps = steps
+        # What is the same in several steps, or walks, is computed once.
+        self._made: dict[tuple[str, str], str] = {}
+
+    def run(self, rule: _Rule, length: int, steps: int, prefix: str = "") -> Unrolled:
+        """Walks once: what reaches the Output, and the spikes of each layer, over the first `steps` steps.
+
+        Args:
+            rule: What a layer makes of its currents.
+            length: How many steps are walked.
+            steps: How many of them are told of.
+            prefix: Of the names of sums and synapses.
+        """
+        network, builder = self._network, self._builder
+        wires: Wires[tuple[str, ...]] = Wires(network)
+        fired: dict[str, tuple[str, ...]] = {}
+        for name, parts in wires.walk():
+            arriving = summed(builder, f"{prefix}{name}", parts) if parts else self._sent[:length]
+            if name in network.neurons:
+                layer = rule(self._nodes(name), arriving)
+                wires[name], fired[name] = layer.spikes, layer.fired[:steps]
+            else:
+                wires[name] = tuple(
+                    self._through(name, value, f"{step_name(f'{prefix}{name}', t, arriving)}/current")
+                    for t, value in enumerate(arriving)
+                )
+        return wires.readout[:steps], fired
+
+    def _nodes(self, name: str) -> NeuronNodes:
+        if name not in self._neurons:
+            self._neurons[name] = NeuronNodes(self._builder, name, self._network.neurons[name], self._steps)
+        return self._neurons[name]
+
+    def _through(self, name: str, value: str, result: str) -> str:
+        if name not in self._synapses:
+            self._synapses[name] = node_synapse(self._builder, self._network, name)
+        if (name, value) not in self._made:
+            self._made[name, value] = self._synapses[name](value, result)
+        return self._made[name, value]
+
+
+def sent_images(builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int) -> tuple[str, ...]:
     """What the Input sends in each step, or once for all: the images, and zeros after `input_steps`; or its frames."""
     if network.input_encoding == "frames":
         numbers = [builder.constant(f"{IMAGES}/t{t + 1}/number", np.array(t, np.int64)) for t in range(steps)]
@@ -57,92 +161,19 @@ def _sent_images(builder: GraphBuilder, network: SpikingNetwork, images: str, st
     return (images,) * shown + (none,) * (steps - shown)
 
 
-def layer_after_layer(
-    builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int, *, per_sample: bool
-) -> Unrolled:
-    """Every layer after its whole window, one pass of each synapse; the spikes of a window come in one piece.
-
-    Behind the last neurons a synapse runs once for each step of the readout, before them once for all.
-    """
-    inner = feeding_neurons(network)
-    wires: Wires[tuple[str, ...]] = Wires(network)
-    read: dict[str, tuple[str, ...]] = {}
-    sent = _sent_images(builder, network, images, steps)
-    held = _over_window(builder, sent, steps)
-    for name, parts in wires.walk():
-        if name in network.neurons:
-            (current,) = _summed(builder, name, parts)
-            window = fire_in_window(builder, name, network.neurons[name], current, steps, per_sample=per_sample)
-            wires[name] = (window.counts,)
-            if name in network.layers_read_out:
-                read[name] = _steps_of(builder, name, window.counts, steps)
-        elif name in inner:
-            (arriving,) = _summed(builder, name, parts) if parts else (held,)
-            wires[name] = (_synapse(builder, network, name, steps)(arriving, f"{name}/current"),)
-        else:
-            wires[name] = ()
-    return _readout(builder, network, network.output_name, {**read, network.input_name: sent}), {}
-
-
-def _over_window(builder: GraphBuilder, sent: tuple[str, ...], steps: int) -> str:
-    """What the Input sends over a window: what is held T times, or the sum of the frames."""
-    if len(sent) < steps:
-        count = builder.constant(f"{IMAGES}/steps", np.array(steps, np.float32))
-        return builder.add("Mul", [sent[0], count], f"{IMAGES}/window")
-    total = sent[0]
-    for t, frame in enumerate(sent[1:], start=2):
-        total = builder.add("Add", [total, frame], f"{IMAGES}/window/sum{t}")
-    return total
-
-
-def feeding_neurons(network: SpikingNetwork) -> frozenset[str]:
-    """The nodes that feed some layer of neurons, through synapses alone."""
-    feeding: set[str] = set()
-    waiting = list(network.layers)
-    while waiting:
-        fresh = {source for source in network.predecessors[waiting.pop()] if source not in network.neurons} - feeding
-        feeding |= fresh
-        waiting += fresh
-    return frozenset(feeding)
-
-
-def _steps_of(builder: GraphBuilder, name: str, counts: str, steps: int) -> tuple[str, ...]:
-    """The spikes of a window, one value (batch, ...) of float32 for each step."""
-    train = []
-    for k in range(1, steps + 1):
-        number = builder.constant(f"{name}/t{k}/number", np.array(k, np.float32))
-        fired = builder.add("GreaterOrEqual", [counts, number], f"{name}/t{k}/fired")
-        train.append(builder.add("Cast", [fired], f"{name}/t{k}/spike", to=TensorProto.FLOAT))
-    return tuple(train)
-
-
-def _readout(
-    builder: GraphBuilder, network: SpikingNetwork, name: str, outputs: dict[str, tuple[str, ...]]
-) -> tuple[str, ...]:
-    """What leaves a node between the last neurons and the Output, by step or once for all; `outputs` is added to."""
-    if name in outputs:
-        return outputs[name]
-    parts = [_readout(builder, network, source, outputs) for source in network.predecessors[name]]
-    arriving = _summed(builder, f"readout/{name}", parts)
-    apply = _synapse(builder, network, name)
-    outputs[name] = tuple(
-        apply(value, f"readout/{_step(name, t, arriving)}/current") for t, value in enumerate(arriving)
-    )
-    return outputs[name]
-
-
-def _synapse(builder: GraphBuilder, network: SpikingNetwork, name: str, window: int = 1) -> Synapse:
+def node_synapse(builder: GraphBuilder, network: SpikingNetwork, name: str, window: int = 1) -> Synapse:
     """What appends a node, for what is the sum of `window` steps."""
     sources, node = network.predecessors[name], over_window(network.graph.nodes[name], window)
     shape = network.shapes[sources[0]] if sources else network.input_shape
     return synapse(node, builder, name, shape, network.shapes[name])
 
 
-def _step(name: str, t: int, values: tuple[str, ...]) -> str:
+def step_name(name: str, t: int, values: tuple[str, ...]) -> str:
+    """What the nodes of a step are called, where there is more than one."""
     return f"{name}/t{t + 1}" if len(values) > 1 else name
 
 
-def _summed(builder: GraphBuilder, name: str, arriving: list[tuple[str, ...]]) -> tuple[str, ...]:
+def summed(builder: GraphBuilder, name: str, arriving: list[tuple[str, ...]]) -> tuple[str, ...]:
     """The sum of what several edges bring, in the order of the edges, as the reference adds them."""
     total = arriving[0]
     for number, values in enumerate(arriving[1:], start=2):
@@ -151,7 +182,7 @@ def _summed(builder: GraphBuilder, name: str, arriving: list[tuple[str, ...]]) -
             builder.add(
                 "Add",
                 [total[t if len(total) > 1 else 0], values[t if len(values) > 1 else 0]],
-                f"{_step(name, t, pairs)}/sum{number}",
+                f"{step_name(name, t, pairs)}/sum{number}",
             )
             for t in range(len(pairs))
         )

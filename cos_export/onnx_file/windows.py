@@ -26,9 +26,7 @@ class WindowValues:
     fired: str
 
 
-def fire_in_window(
-    builder: GraphBuilder, name: str, spec: NeuronSpec, current: str, steps: int, *, per_sample: bool
-) -> WindowValues:
+def fire_in_window(builder: GraphBuilder, name: str, spec: NeuronSpec, current: str, steps: int) -> WindowValues:
     """Appends the charge, and the spikes that follow from it.
 
         m    = v_init + sum over the window of I(t) + beta(t)
@@ -43,9 +41,8 @@ def fire_in_window(
         spec: Its neurons.
         current: The sum over the window of I(t), (batch, ...).
         steps: T.
-        per_sample: Whether a run may override the potentials and a silent mask, which the layer then always has.
     """
-    start = builder.held(f"v_init/{name}", np.asarray(spec.v_init, np.float32)[np.newaxis], overridable=per_sample)
+    start = builder.constant(f"v_init/{name}", np.asarray(spec.v_init, np.float32)[np.newaxis], reserved=True)
     bias = spec.bias_over_window(steps)
     if bias is not None:
         start = builder.add("Add", [start, builder.constant(f"bias/{name}", bias, reserved=True)], f"{name}/start")
@@ -62,9 +59,9 @@ def fire_in_window(
     least = builder.constant(f"{name}/none", np.array(0, np.float32))
     most = builder.constant(f"{name}/all", np.array(steps, np.float32))
     counts = builder.add("Clip", [whole, least, most], f"{name}/counts")
-    speaks = silencer(builder, name, spec, per_sample)
+    speaks = silencer(builder, name, spec)
     if speaks is not None:
-        counts = builder.add("Mul", [counts, speaks[0]], f"{name}/sent")
+        counts = builder.add("Mul", [counts, speaks.number], f"{name}/sent")
     number = np.arange(1, steps + 1, dtype=np.float32).reshape(-1, *[1] * (1 + len(spec.shape)))
     numbers = builder.constant(f"{name}/numbers", number)
     fired = builder.add("GreaterOrEqual", [counts, numbers], f"spikes/{name}", reserved=True)

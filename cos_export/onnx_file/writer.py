@@ -8,16 +8,27 @@ import onnx
 from onnx import TensorProto
 
 from cos_export.bounds import MAX_STEPS
+from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, check_network
 from cos_export.nir_file.graph_metadata import producer
 from cos_export.onnx_file.builder import MAX_BYTES, OPSET, GraphBuilder
 from cos_export.onnx_file.check import OnnxCheck, check_onnx
-from cos_export.onnx_file.description import about_graph, about_images, about_logits, about_spikes, metadata
+from cos_export.onnx_file.description import (
+    about_graph,
+    about_images,
+    about_logits,
+    about_spikes,
+    about_state,
+    metadata,
+)
 from cos_export.onnx_file.ends import mean_readout, quantised_input
 from cos_export.onnx_file.folding import fold_neurons
+from cos_export.onnx_file.layer_after_layer import layer_after_layer
 from cos_export.onnx_file.pruning import LOGITS
 from cos_export.onnx_file.storing import store
-from cos_export.onnx_file.unrolling import IMAGES, all_at_once, layer_after_layer
+from cos_export.onnx_file.unrolling import IMAGES, all_at_once
+from cos_export.simulation import PerSampleCalibration
+from cos_export.simulation.presimulation import OffsetCorrection, PreSimulationRule
 from cos_export.whole_number import whole_number
 
 __all__ = ["build_model", "write_onnx"]
@@ -28,7 +39,7 @@ def write_onnx(
     path: str | os.PathLike[str],
     steps: int,
     *,
-    per_sample: bool = False,
+    calibration: PerSampleCalibration | None = None,
     opset: int = OPSET,
     external_above: int = MAX_BYTES,
 ) -> OnnxCheck:
@@ -42,7 +53,7 @@ def write_onnx(
         network: What to write.
         path: The file; one that is there is replaced.
         steps: T.
-        per_sample: Whether a run may override every layer's potentials and silent mask, as per-sample methods do.
+        calibration: A per-sample method, whose pre-simulation becomes part of the graph.
         opset: Of ONNX, from 13 to 23. The IR version is the least that belongs to it.
         external_above: Bytes of arrays that the file itself may hold.
 
@@ -55,35 +66,37 @@ def write_onnx(
         ParityError: The file computes something else than `simulate`.
     """
     check_network(network)
-    builder = unrolled(network, steps, per_sample=per_sample, opset=opset)
+    rule = None if calibration is None else calibration.presimulation
+    builder = unrolled(network, steps, presimulation=rule, opset=opset)
 
     def finish(apart: str | None) -> onnx.ModelProto:
-        return finished_model(builder, network, steps, per_sample=per_sample, apart=apart)
+        return finished_model(builder, network, steps, presimulation=rule, apart=apart)
 
-    return store(path, builder, finish, lambda draft: check_onnx(network, draft, steps), external_above)
+    return store(path, builder, finish, lambda draft: check_onnx(network, draft, steps, calibration), external_above)
 
 
 def build_model(
-    network: SpikingNetwork, steps: int, *, per_sample: bool = False, opset: int = OPSET
+    network: SpikingNetwork, steps: int, *, presimulation: PreSimulationRule | None = None, opset: int = OPSET
 ) -> onnx.ModelProto:
     """Unrolls a network over its steps.
 
-    The graph has these inputs, of which a run must give the first only:
+    The graph has one input:
 
         images              (batch, ...) float32, held for all steps (or the network's `input_steps`, and zero
                             afterwards), or (batch, steps, ...) for a network that takes frames; a network of integers
                             rounds them first
-        v_init/<layer>      (1 or batch, ...) float32, by default the layer's own
-        silent/<layer>      (1 or batch, ...) bool, likewise; where a layer has a mask, or with `per_sample`
 
     and these outputs:
 
         logits              (steps, batch, classes): entry t - 1 is the mean readout of the first t steps
         spikes/<layer>      (steps, batch, ...) bool
+        v_init/<layer>      (batch, ...) float32, what each sample starts from, with an `OffsetCorrection`
+        silent/<layer>      (batch, ...) bool, whose spikes each sample drops, with a `ResidualSilencing`
 
-    `threshold/<layer>` (one number if all are equal) and `bias/<layer>` (steps, channels, 1, ...) are plain
-    initializers. The weights of a network of integers are int8, with a Cast to float32 behind them. Values are named
-    after their layer and step, as in `conv2/t3/charge`. What depends on the constant input alone is computed once.
+    In any other graph `v_init/<layer>` (1, ...), and `silent/<layer>` where a layer has a mask, are initializers, as
+    are `threshold/<layer>` (one number if all are equal) and `bias/<layer>` (steps, channels, 1, ...). The weights of
+    a network of integers are int8, with a Cast to float32 behind them. Values are named after their layer and step, as
+    in `conv2/t3/charge`. What depends on the constant input alone is computed once.
 
     In a network of the layer-wise schedule a synapse runs once, on the number of spikes in its window; `bias/<layer>`
     is the sum over the window, (channels, 1, ...), and the spikes are those of each layer's own window. In float32,
@@ -93,20 +106,25 @@ def build_model(
     Args:
         network: What to unroll.
         steps: T.
-        per_sample: Whether every layer gets a silent mask.
+        presimulation: What a per-sample method makes of its extra steps, which the graph computes first.
         opset: Of ONNX, from 13 to 23.
 
     Raises:
-        InputError: `steps` is below 1, or `opset` cannot be written.
+        InputError: `steps` is below 1, or `opset` cannot be written, or there is nothing to pre-simulate under the
+            layer-wise schedule.
         NetworkError: The arrays are larger than one model can hold in memory.
     """
-    builder = unrolled(network, steps, per_sample=per_sample, opset=opset)
-    return finished_model(builder, network, steps, per_sample=per_sample)
+    builder = unrolled(network, steps, presimulation=presimulation, opset=opset)
+    return finished_model(builder, network, steps, presimulation=presimulation)
 
 
-def unrolled(network: SpikingNetwork, steps: int, *, per_sample: bool, opset: int) -> GraphBuilder:
+def unrolled(
+    network: SpikingNetwork, steps: int, *, presimulation: PreSimulationRule | None, opset: int
+) -> GraphBuilder:
     """The nodes and arrays of the graph; see `build_model`."""
     steps = whole_number("The number of steps", steps, 1, MAX_STEPS)
+    if presimulation is not None and network.input_encoding == "frames":
+        raise InputError("A pre-simulation takes an input that is held, and frames change from step to step.")
     builder = GraphBuilder(opset, integers=network.quantisation is not None)
     builder.reserve(IMAGES, LOGITS)
     for kind in ("spikes", "threshold", "v_init", "silent", "bias", "v_reset"):
@@ -116,23 +134,44 @@ def unrolled(network: SpikingNetwork, steps: int, *, per_sample: bool, opset: in
     if network.quantisation is not None:
         images = quantised_input(builder, images, network.quantisation)
     builder.output(LOGITS, TensorProto.FLOAT, (steps, "batch", *network.output_shape), about_logits(steps))
-    unroll = layer_after_layer if network.schedule == "layerwise" else all_at_once
-    outputs, fired = unroll(builder, network, images, steps, per_sample=per_sample)
+    if network.schedule == "synchronous":
+        outputs, fired = all_at_once(builder, network, images, steps, presimulation)
+    elif presimulation is None:
+        outputs, fired = layer_after_layer(builder, network, images, steps)
+    else:
+        raise InputError("Under the layer-wise schedule there is nothing to pre-simulate. Write it without.")
     mean_readout(builder, outputs, steps, network.quantisation, len(network.output_shape))
     for name in network.layers:
         if name in fired:
             builder.stack(fired[name], f"spikes/{name}")
         shape: tuple[int | str, ...] = (steps, "batch", *network.shapes[name])
         builder.output(f"spikes/{name}", TensorProto.BOOL, shape, about_spikes(network, name))
+        if presimulation is not None:
+            kind, element = state_of(presimulation)
+            builder.output(f"{kind}/{name}", element, ("batch", *network.shapes[name]), about_state(kind, name))
     return builder
 
 
+def state_of(presimulation: PreSimulationRule) -> tuple[str, int]:
+    """What a pre-simulation sets for each sample: the kind of the outputs, and their type."""
+    if isinstance(presimulation, OffsetCorrection):
+        return "v_init", TensorProto.FLOAT
+    return "silent", TensorProto.BOOL
+
+
 def finished_model(
-    builder: GraphBuilder, network: SpikingNetwork, steps: int, *, per_sample: bool, apart: str | None = None
+    builder: GraphBuilder,
+    network: SpikingNetwork,
+    steps: int,
+    *,
+    presimulation: PreSimulationRule | None,
+    apart: str | None = None,
 ) -> onnx.ModelProto:
     """The graph as a model, with its arrays in the file called `apart` if there is one."""
-    known = metadata(network, "initializer", steps)
-    model = builder.model("spiking_network", producer(), known, about_graph(network, steps), beside=apart)
-    if network.schedule == "layerwise" and network.quantisation is None and not per_sample:
+    encoding = "output" if isinstance(presimulation, OffsetCorrection) else "initializer"
+    about = about_graph(network, steps, presimulation)
+    known = metadata(network, encoding, steps, 0 if presimulation is None else presimulation.steps)
+    model = builder.model("spiking_network", producer(), known, about, beside=apart)
+    if network.schedule == "layerwise" and network.quantisation is None:
         fold_neurons(model, network.layers, builder.arrays)
     return model

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from cos_export.bundle import Bundle
 from cos_export.decisions import decisions
-from cos_export.network import SampleStates, SpikingNetwork
+from cos_export.network import SampleStates
 from cos_export.parity.comparison import compare
 from cos_export.parity.local import LocalResult, check_local
+from cos_export.parity.states import compared_states
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
 
 __all__ = ["RecordCheck", "check_record"]
-
-_FLIPPED = 0.02
-"""The share of a layer's states that rounding may change in float32. It changes a spike, and through that states of
-what follows: 0.3 % of a layer of ResNet-20 at most (16 images, weights off by 1.5 units of rounding)."""
-
-_SAME = 1e-3
-"""How far, in thresholds, a state may be off that rounding has left as it was: a spike more or less moves it by 1."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +57,12 @@ def check_record(
     states, differing, again = record.states, 0, None
     if calibration is not None and states is not None:
         again = simulate(network, golden.images, record.steps, calibration=calibration, device="cpu", progress=progress)
-        differing, fault = _compared_states(network, states, again.states or SampleStates())
-        faults += fault
+        differing, fault = compared_states(network, states, again.states or SampleStates())
+        if fault:
+            faults.append(
+                f"golden.npz holds states of its samples that the bundle's method does not set: {fault} "
+                "Export the bundle again."
+            )
     if again is None or differing:
         again = simulate(network, golden.images, record.steps, states=states, device="cpu", progress=progress)
     comparison = compare(network, golden.images, record, again)
@@ -99,30 +95,4 @@ def _label_faults(bundle: Bundle) -> list[str]:
     return [
         f"golden.npz has labels or decisions that were altered: {correct} of its {len(golden.images)} samples "
         f"are classified correctly, and were {told} at the export."
-    ]
-
-
-def _compared_states(network: SpikingNetwork, recorded: SampleStates, expected: SampleStates) -> tuple[int, list[str]]:
-    """How many states differ, and a sentence if that is more than rounding explains."""
-    total, worst = 0, (0.0, "", "")
-    for kind, actual, wanted in (
-        ("initial potentials", recorded.v_init, expected.v_init),
-        ("silent neurons", recorded.silent, expected.silent),
-    ):
-        for name in network.layers:
-            if name not in actual and name not in wanted:
-                continue
-            if name not in actual or name not in wanted:
-                return total, [f"golden.npz does not hold the {kind} of {name!r} as the bundle's method sets them."]
-            differs = np.not_equal(actual[name], wanted[name])
-            if network.quantisation is None and kind == "initial potentials":
-                differs = np.abs(actual[name] - wanted[name]) > _SAME * network.neurons[name].threshold
-            total += int(differs.sum())
-            worst = max(worst, (float(differs.mean()), name, kind))
-    share, name, kind = worst
-    if share <= (0.0 if network.quantisation is not None else _FLIPPED):
-        return total, []
-    return total, [
-        f"golden.npz holds states of its samples that the bundle's method does not set: {total:,} differ, of {name!r} "
-        f"{100 * share:.2g} % of the {kind}. Export the bundle again."
     ]

@@ -9,12 +9,14 @@ from typing import Any
 
 from cos_export.bundle import Bundle
 from cos_export.bundle.golden import Golden
-from cos_export.bundle.target import Target
+from cos_export.bundle.target import PreSimulating, Target
 from cos_export.errors import CosExportError, UnavailableError
 from cos_export.json_numbers import spelled
+from cos_export.network import SampleStates
 from cos_export.parity.comparison import Comparison, compare
 from cos_export.parity.local import LocalResult, check_local
 from cos_export.parity.record import RecordCheck, check_record
+from cos_export.parity.states import FEW, compared_states
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration
 
@@ -33,6 +35,7 @@ class TargetParity:
         local: Against float64, spike by spike.
         exact: Whether end-to-end equality is required (fixed point) or not (float32).
         exact_logits: Whether it is of logits, too: those that an earlier version recorded were rounded once more.
+        states_fault: What is wrong with the states that the target itself sets for each sample, if it pre-simulates.
     """
 
     name: str
@@ -42,6 +45,7 @@ class TargetParity:
     local: LocalResult
     exact: bool
     exact_logits: bool = True
+    states_fault: str = ""
 
     @property
     def mismatches(self) -> int:
@@ -55,10 +59,10 @@ class TargetParity:
 
     @property
     def passed(self) -> bool:
-        """No local violation; in fixed point also no mismatch, and not one logit that differs."""
+        """No local violation nor states of its own; in fixed point also no mismatch, and not one logit that differs."""
         # A difference that is not a number is one.
         differs = self.mismatches > 0 or (self.exact_logits and self.comparison.logit_difference != 0)
-        return self.local_violations == 0 and not (self.exact and differs)
+        return self.local_violations == 0 and not self.states_fault and not (self.exact and differs)
 
 
 @dataclass(frozen=True)
@@ -155,13 +159,15 @@ def verify(
         expected, record = bundle.golden, check_record(bundle, calibration=calibration, progress=progress)
     else:
         expected, record = reference, RecordCheck(())
+    # Of a record whose states are not the method's, or of an unknown method, nobody knows what a target should set.
+    states_known = expected.trace.rho > 0 and (reference is not None or (calibration is not None and not record.faults))
     # What the local check finds of the reference's run, once it has been asked.
     checked = record.local
     by_target: dict[str, TargetParity] = {}
     refused: dict[str, CosExportError] = {}
     for target in targets:
         try:
-            parity = by_target[target.name] = _on_target(bundle, target, expected, checked, progress)
+            parity = by_target[target.name] = _on_target(bundle, target, expected, checked, states_known, progress)
         except CosExportError as error:
             refused[target.name] = error
             continue
@@ -173,7 +179,12 @@ def verify(
 
 
 def _on_target(
-    bundle: Bundle, target: Target, expected: Golden, checked: LocalResult | None, progress: Progress
+    bundle: Bundle,
+    target: Target,
+    expected: Golden,
+    checked: LocalResult | None,
+    states_known: bool,
+    progress: Progress,
 ) -> TargetParity:
     """One target. Its trace is let go of before the next one runs: it may be as large as the reference's."""
     network, images, reference = bundle.network, expected.images, expected.trace
@@ -183,7 +194,10 @@ def _on_target(
     started = time.perf_counter()
     trace = target.run(bundle, images, reference.steps, states=reference.states, progress=progress)
     seconds = time.perf_counter() - started
-    comparison = compare(network, images, reference, trace)
+    comparison, states_fault = compare(network, images, reference, trace), ""
+    if states_known and isinstance(target, PreSimulating) and target.presimulates(bundle):
+        own = target.run(bundle, images, reference.steps, progress=progress).states
+        _, states_fault = compared_states(network, own or SampleStates(), reference.states or SampleStates(), few=FEW)
     if checked is None or not comparison.identical:
         checked = check_local(network, images, trace, states=reference.states, progress=progress)
     return TargetParity(
@@ -194,6 +208,7 @@ def _on_target(
         local=checked,
         exact=network.quantisation is not None,
         exact_logits=bundle.rounds_logits_once,
+        states_fault=states_fault,
     )
 
 
@@ -217,6 +232,7 @@ def _plain(target: TargetParity) -> dict[str, Any]:
         "seconds": round(target.seconds, 3),
         "spikes_compared": comparison.compared,
         "mismatches": target.mismatches,
+        "states_fault": target.states_fault,
         "local_violations": target.local_violations,
         "readout_violations": local.readout.violations.tolist(),
         "logit_difference": comparison.logit_difference,

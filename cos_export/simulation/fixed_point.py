@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cos_export.errors import InputError
-from cos_export.network import FloatArray, NeuronSpec, Quantisation, SampleStates, SpikingNetwork
+from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.network.graph import with_attributes
 
 __all__ = [
@@ -20,8 +20,8 @@ __all__ = [
     "input_gain",
     "quantise_input",
     "readout_factors",
-    "round_states_to_half_integers",
     "round_to_half_integers",
+    "start_potentials",
 ]
 
 
@@ -73,20 +73,21 @@ def half_integers(potentials: FloatArray, *, strict: bool = False) -> FloatArray
     return np.asarray(whole, np.float32)
 
 
-def round_states_to_half_integers(states: SampleStates, network: SpikingNetwork) -> SampleStates:
-    """The states with half-integers as potentials, in a network of integers; elsewhere as they are.
+def start_potentials(potentials: Tensor, quantisation: Quantisation | None, *, strict: bool) -> Tensor:
+    """What a run starts from where a sample's own calibration asks for `potentials`.
 
-    A potential beyond `LARGEST_START`, as the calibration of a saturated neuron may ask for, becomes that.
+    In a network of integers half-integers (`half_integers`), at most `LARGEST_START`: the calibration of a saturated
+    neuron may ask for more. Elsewhere they are what is asked for.
+
+    Args:
+        potentials: (batch, ...).
+        quantisation: Of the network.
+        strict: Whether the layer fires above its threshold only.
     """
-    if network.quantisation is None:
-        return states
-    v_init = {
-        name: half_integers(
-            np.clip(potentials, -LARGEST_START, LARGEST_START), strict=network.neurons[name].condition == ">"
-        )
-        for name, potentials in states.v_init.items()
-    }
-    return replace(states, v_init=v_init)
+    if quantisation is None:
+        return potentials
+    reached = potentials.clamp(-LARGEST_START, LARGEST_START)
+    return torch.ceil(reached) - 0.5 if strict else torch.floor(reached) + 0.5
 
 
 def round_to_half_integers(network: SpikingNetwork) -> SpikingNetwork:

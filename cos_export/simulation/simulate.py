@@ -28,9 +28,10 @@ from cos_export.network import (
 )
 from cos_export.progress import Progress, silent
 from cos_export.simulation.activations import clipped_activation, unclipped_activation
-from cos_export.simulation.fixed_point import readout_factors, round_states_to_half_integers
+from cos_export.simulation.fixed_point import readout_factors
 from cos_export.simulation.layerwise import LayerwiseProgram
 from cos_export.simulation.neuron import NeuronTensors, Run, integrate_and_fire, with_states
+from cos_export.simulation.presimulation import PreSimulationRule
 from cos_export.simulation.program import Program
 from cos_export.simulation.trace import Trace, concatenate
 from cos_export.whole_number import whole_number
@@ -58,6 +59,10 @@ class PerSampleCalibration(Protocol):
     def rho(self) -> int:
         """Extra steps per sample."""
 
+    @property
+    def presimulation(self) -> PreSimulationRule:
+        """What it makes of the extra steps, for executors that carry it out by themselves."""
+
     def record(self) -> Mapping[str, Any]:
         """Its name and every option as plain JSON: what a bundle keeps, for it to be rebuilt from."""
 
@@ -70,6 +75,9 @@ class PerSampleCalibration(Protocol):
 
     def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
         """Calibrates on `images` and runs them.
+
+        In a network of integers the run starts from `cos_export.simulation.fixed_point.start_potentials` of what the
+        calibration asks for, and those are the states that are returned.
 
         Args:
             program: The network on a device.
@@ -280,13 +288,8 @@ def _all_at_once(program: Program, steps: int) -> _Runner:
 
 def _calibrated(program: Program, steps: int, calibration: PerSampleCalibration) -> _Runner:
     def run(images: Tensor, states: SampleStates | None, recorder: _Recorder) -> tuple[Tensor, SampleStates | None]:
-        if program.network.quantisation is None:
-            return calibration.run(program, images.to(program.device), steps, recorder)
-        # What counts is a run from the integers that are handed on.
-        _, initial = calibration.run(program, images.to(program.device), steps, _Recorder(False, False))
-        return again(images, round_states_to_half_integers(initial, program.network), recorder)
+        return calibration.run(program, images.to(program.device), steps, recorder)
 
-    again = _all_at_once(program, steps)
     return run
 
 

@@ -133,6 +133,8 @@ def violation_lines(target: TargetParity) -> list[str]:
     lines = []
     if target.exact:
         lines.append(f"{target.name}: {target.mismatches:,} of {target.comparison.compared:,} spikes differ.")
+    if target.states_fault:
+        lines.append(f"{target.name}: of the states that it sets for each sample by itself, {target.states_fault}")
     first = target.comparison.first
     if first is not None:
         verb = "fired" if first.fired else "did not fire"

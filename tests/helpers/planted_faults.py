@@ -13,6 +13,7 @@ import integer_reference
 import nir
 import numpy as np
 
+from calibration import SRP
 from cos_export.bundle import Bundle
 from cos_export.bundle.golden import Golden, write_golden
 from cos_export.bundle.target import Availability, Target
@@ -175,7 +176,8 @@ def artefact(network: SpikingNetwork, folder: Path, states: SampleStates | None 
     """What targets run and are compared with: of a bundle what they read, without the manifest."""
     folder.mkdir()
     write_nir(network, folder / "model.nir")
-    write_onnx(network, folder / "model.onnx", STEPS, per_sample=states is not None)
+    # A graph that silences by itself has all states that may be given in its place.
+    write_onnx(network, folder / "model.onnx", STEPS, calibration=None if states is None else SRP(tau=1))
     write_golden(
         folder / "golden.npz", Golden(pictures(), simulate(network, pictures(), STEPS, states=states, device="cpu"))
     )

@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 import random_networks as build
 
+from calibration import COS, SRP
 from cos_export.bundle import Bundle
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
 from cos_export.network import SampleStates
@@ -34,7 +35,13 @@ def bundle(tmp_path_factory, network):
 
 @pytest.fixture(scope="module")
 def per_sample(tmp_path_factory, network):
-    return _bundle(tmp_path_factory.mktemp("per_sample"), network, per_sample=True)
+    """A graph that silences neurons of each sample by itself: all states that may be given are in it."""
+    return _bundle(tmp_path_factory.mktemp("per_sample"), network, calibration=SRP(tau=3))
+
+
+@pytest.fixture(scope="module")
+def corrected(tmp_path_factory, network):
+    return _bundle(tmp_path_factory.mktemp("corrected"), network, calibration=COS(rho=5))
 
 
 def _assert_same(actual, expected):
@@ -77,7 +84,7 @@ def test_states_of_each_sample(per_sample, network):
     rng, images = np.random.default_rng(1), build.images(network, 5)
     states = SampleStates(
         v_init={name: build.dyadic(rng, 5, 4, 6, 5, low=-16, high=16) for name in network.layers},
-        silent={"if2": rng.random((5, 4, 6, 5)) < 0.4},
+        silent={name: rng.random((5, 4, 6, 5)) < 0.4 for name in network.layers},
     )
     for batch_size in (2, 5):
         for record_spikes in (True, False):
@@ -86,6 +93,38 @@ def test_states_of_each_sample(per_sample, network):
             )
             _assert_same(actual, simulate(network, images, 4, states=states, record_spikes=record_spikes))
             np.testing.assert_array_equal(actual.states.v_init["if1"], states.v_init["if1"])
+
+
+@pytest.mark.parametrize("record_spikes", [True, False])
+def test_a_graph_sets_the_states_of_each_sample_by_itself(per_sample, corrected, network, record_spikes):
+    images = build.images(network, 5)
+    for bundle, method in ((per_sample, SRP(tau=3)), (corrected, COS(rho=5))):
+        target = OnnxRuntimeTarget(threads=1, batch_size=2)
+        assert target.presimulates(bundle)
+        actual = target.run(bundle, images, 3, record_spikes=record_spikes)
+        expected = simulate(network, images, 3, calibration=method)
+        assert actual.rho == method.rho
+        np.testing.assert_array_equal(actual.logits, expected.logits)
+        if record_spikes:
+            _assert_same(actual, expected)
+            for name in network.layers:
+                np.testing.assert_array_equal(actual.states.v_init[name], expected.states.v_init[name])
+            assert actual.states.silent.keys() == expected.states.silent.keys()
+            for name, mask in expected.states.silent.items():
+                np.testing.assert_array_equal(actual.states.silent[name], mask)
+
+
+def test_a_layer_of_which_nothing_is_given_keeps_its_own_states(per_sample, corrected, network):
+    """As in the reference, and not what the graph would have set: it does not pre-simulate then."""
+    images, target = build.images(network, 4), OnnxRuntimeTarget(threads=1)
+    moved = {"if2": network.neurons["if2"].v_init + build.dyadic(np.random.default_rng(2), 4, 4, 6, 5)}
+    masks = {"if1": np.random.default_rng(3).random((4, 4, 6, 5)) < 0.5}
+    for bundle, states in ((corrected, SampleStates(v_init=moved)), (per_sample, SampleStates(moved, masks))):
+        _assert_same(target.run(bundle, images, 4, states=states), simulate(network, images, 4, states=states))
+
+
+def test_a_static_graph_does_not_presimulate(bundle):
+    assert not OnnxRuntimeTarget(threads=1).presimulates(bundle)
 
 
 @pytest.mark.parametrize(

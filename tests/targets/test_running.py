@@ -26,7 +26,8 @@ def test_chunks_of_a_per_sample_method_answer_as_the_whole(
         get(target), bundle, images, calibration=method, progress=lambda stage, done, total: told.append(done)
     )
     np.testing.assert_allclose(trace.logits, expected.logits, rtol=1e-6, atol=1e-6)
-    assert trace.rho == 3 and trace.states is None and told == [0, 4, 8, 10]
+    # ONNX Runtime's graph pre-simulates by itself, batch after batch.
+    assert trace.rho == 3 and trace.states is None and told == ([0, 4, 8, 10] if target == "pytorch" else [0, 10])
 
 
 def test_a_static_bundle_runs_as_it_is(tmp_path: Path) -> None:

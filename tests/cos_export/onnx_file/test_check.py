@@ -7,6 +7,7 @@ import onnx
 import pytest
 import random_networks as build
 
+from calibration import SRP
 from cos_export.errors import InputError, NetworkError, ParityError
 from cos_export.network import NeuronSpec
 from cos_export.onnx_file import build_model, builder, write_onnx, writer
@@ -40,7 +41,7 @@ def test_a_good_file_passes_and_says_how_well(tmp_path):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_every_kind_of_network_passes(tmp_path, seed):
-    write_onnx(build.random_network(seed), tmp_path / "model.onnx", 3, per_sample=bool(seed % 2))
+    write_onnx(build.random_network(seed), tmp_path / "model.onnx", 3, calibration=SRP(tau=2) if seed % 2 else None)
 
 
 def _spoil(monkeypatch, change):

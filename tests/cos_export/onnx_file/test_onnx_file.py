@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from cos_export.network import NeuronSpec, SampleStates, SpikingNetwork
+from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.onnx_file import build_model, without_spikes, write_onnx
 from cos_export.simulation import simulate
 
@@ -24,14 +24,14 @@ def _session(model):
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _run(session, images, feeds=None):
+def _run(session, images):
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"images": images, **(feeds or {})}), strict=True))
+    return dict(zip(names, session.run(names, {"images": images}), strict=True))
 
 
-def _assert_equal(network, model, images, steps, *, feeds=None, states=None, exact=True):
-    found = _run(_session(model), images, feeds)
-    expected = simulate(network, images, steps, states=states, device="cpu")
+def _assert_equal(network, model, images, steps, *, exact=True):
+    found = _run(_session(model), images)
+    expected = simulate(network, images, steps, device="cpu")
     assert found["logits"].shape == expected.logits.shape
     for name in network.layers:
         assert found[f"spikes/{name}"].dtype == np.bool_
@@ -106,10 +106,10 @@ def test_every_kind_of_neuron(condition, reset, extra):
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 10_000), steps=st.integers(1, 6), batch=st.integers(1, 4), per_sample=st.booleans())
-def test_random_networks(seed, steps, batch, per_sample):
+@given(seed=st.integers(0, 10_000), steps=st.integers(1, 6), batch=st.integers(1, 4))
+def test_random_networks(seed, steps, batch):
     network = build.random_network(seed)
-    found = _run(_session(build_model(network, steps, per_sample=per_sample)), build.images(network, batch, seed))
+    found = _run(_session(build_model(network, steps)), build.images(network, batch, seed))
     expected = simulate(network, build.images(network, batch, seed), steps, device="cpu")
     for name in network.layers:
         assert np.array_equal(found[f"spikes/{name}"], expected.spikes[name])
@@ -128,57 +128,6 @@ def test_a_uniform_threshold_is_one_number():
     np.testing.assert_array_equal(arrays["threshold/if2"], each)
     np.testing.assert_array_equal(arrays["v_init/if2"], each[None] / 2)
     _assert_equal(network, model, build.images(network, 2), 3)
-
-
-# --- states of each sample -------------------------------------------------------------------------------
-
-
-def _states(network, batch, seed=0, silent=True):
-    rng = np.random.default_rng(seed)
-    shapes = {name: (batch, *spec.shape) for name, spec in network.neurons.items()}
-    return SampleStates(
-        v_init={name: build.dyadic(rng, *shape, low=-16, high=16) for name, shape in shapes.items()},
-        silent={name: rng.random(shape) < 0.4 for name, shape in shapes.items()} if silent else {},
-    )
-
-
-def _feeds(states):
-    return {f"v_init/{k}": v for k, v in states.v_init.items()} | {f"silent/{k}": v for k, v in states.silent.items()}
-
-
-def test_states_of_each_sample_override():
-    network = build.residual(np.random.default_rng(5))
-    model, images, states = build_model(network, 4, per_sample=True), build.images(network, 5), _states(network, 5)
-    plain = _assert_equal(network, model, images, 4)
-    fed = _assert_equal(network, model, images, 4, feeds=_feeds(states), states=states)
-    assert not np.array_equal(plain.logits, fed.logits)
-
-
-def test_one_layers_states_override_while_the_others_stay():
-    """Runtimes share buffers between axes of one name: a batch beside a default of 1 must not confuse them."""
-    rng = np.random.default_rng(6)
-    layers = [build.conv2d(rng, 2, 4), build.IF, build.conv2d(rng, 4, 4), build.IF, build.conv2d(rng, 4, 4), build.IF]
-    network = build.sequential(rng, (2, 8, 8), layers)
-    model, images = build_model(network, 4, per_sample=True), build.images(network, 6)
-    whole = _states(network, 6, silent=False)
-    for name in network.layers:
-        states = SampleStates(v_init={name: whole.v_init[name]})
-        _assert_equal(network, model, images, 4, feeds=_feeds(states), states=states)
-
-
-def test_a_mask_of_the_layer_itself_is_overridden_too():
-    network = build.residual(np.random.default_rng(7), silenced=True)
-    model, states = build_model(network, 4, per_sample=True), _states(network, 3)
-    _assert_equal(network, model, build.images(network, 3), 4, feeds=_feeds(states), states=states)
-
-
-def test_what_may_be_fed():
-    network = build.residual(np.random.default_rng(8))
-    assert not _session(build_model(network, 2)).get_overridable_initializers()
-    session = _session(build_model(network, 2, per_sample=True))
-    fed = {entry.name for entry in session.get_overridable_initializers()}
-    assert fed == {"v_init/if1", "v_init/if2", "silent/if1", "silent/if2"}
-    assert [entry.name for entry in session.get_inputs()] == ["images"]
 
 
 # --- the graph itself ------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from small_networks import two_layers
 
 from calibration import COS, FTBC, RMP, SRP, BiasCorrection, MeanMatching, Static, calibrate
 from cos_export.errors import InputError, NetworkError
-from cos_export.network import Quantisation, SampleStates, SpikingNetwork
+from cos_export.network import Quantisation, SpikingNetwork
 from cos_export.onnx_file import build_model
 from cos_export.quantisation import check_ranges, quantise
 from cos_export.simulation import simulate
@@ -24,8 +24,8 @@ from cos_export.simulation.fixed_point import (
     LARGEST_START,
     half_integers,
     quantise_input,
-    round_states_to_half_integers,
     round_to_half_integers,
+    start_potentials,
 )
 from cos_export.simulation.program import Program
 
@@ -212,7 +212,10 @@ def test_a_per_sample_method_hands_on_half_integers_that_give_its_spikes(method:
 
 
 def test_a_potential_out_of_reach_is_brought_to_the_largest_start() -> None:
-    network = in_integers(topology("one_axis"), 1)
-    states = SampleStates(v_init={"if1": np.full((1, *network.neurons["if1"].shape), -2e7, np.float32)})
-    assert (round_states_to_half_integers(states, network).v_init["if1"] == -LARGEST_START).all()
-    assert round_states_to_half_integers(states, two_layers(0)) is states
+    coding = in_integers(topology("one_axis"), 1).quantisation
+    asked = torch.tensor([-2e7, 2e7, 3.2, -3.2, 4.0])
+    for strict, others in ((False, [3.5, -3.5, 4.5]), (True, [3.5, -3.5, 3.5])):
+        found = start_potentials(asked, coding, strict=strict)
+        assert [abs(value) for value in found[:2].tolist()] == [LARGEST_START, LARGEST_START]
+        assert found[2:].tolist() == others
+    assert start_potentials(asked, None, strict=False) is asked
