@@ -41,6 +41,9 @@ from cos_export.zoo.model_source import load_model
 STEPS = (1, 2, 3, 4, 6, 8, 12)
 """T of what needs no extra step."""
 
+SHORT = (2, 3, 4, 6, 8, 12)
+"""Budgets of steps of the short table, OUT_short.md."""
+
 METHODS = ("half", "mean-matching", "ftbc", "cos", "srp")
 
 DATA_METHODS = ("mean-matching", "ftbc")
@@ -162,6 +165,7 @@ def picture(document: dict[str, Any], key: str, words: str, path: Path) -> None:
     ann = 100 * document["ann_accuracy"]
     axes.axhline(ann, color="#555", linestyle="--", linewidth=1, label="artificial network")
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: rounded(value))
     axes.set_xlabel(words)
     axes.set_ylabel("test accuracy (%)")
     axes.set_ylim(ann - 30, ann + 2)
@@ -170,15 +174,18 @@ def picture(document: dict[str, Any], key: str, words: str, path: Path) -> None:
 
 
 def write(given: argparse.Namespace, document: dict[str, Any]) -> None:
-    """The .json, the .md and both pictures, after each method, so that an interruption loses one at most."""
+    """The .json, both .md and both pictures, after each method, so that an interruption loses one at most."""
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
     found = [Point(**row) for row in document["points"]]
     macs = document["artificial_macs"]
     steps = {str(total): float(total) for total in range(1, document["budget"] + 1)}
-    parts = [
+    first = (
         f"{document['model']}, the first {document['test_samples']} test images, artificial network "
-        f"{100 * document['ann_accuracy']:.1f} %, {rounded(macs)} multiply-accumulates. In brackets: T, or rho + T.",
+        f"{100 * document['ann_accuracy']:.1f} %, {rounded(macs)} multiply-accumulates. In brackets: T, or rho + T."
+    )
+    parts = [
+        first,
         "Within so many steps of each layer, rho + T:",
         table(found, lambda point: point.rho + point.steps, steps),
         "Within so many steps from an image to its readout:",
@@ -188,6 +195,9 @@ def write(given: argparse.Namespace, document: dict[str, Any]) -> None:
     ]
     given.out.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
     stem = given.out.name
+    short = {f"{total} steps": cost for total, cost in steps.items() if int(total) in SHORT}
+    headline = [first, table(found, lambda point: point.rho + point.steps, short)]
+    given.out.with_name(f"{stem}_short.md").write_text("\n\n".join(headline) + "\n")
     for key, words in (
         ("operations", "synaptic operations per image"),
         ("latency", "steps from an image to its readout"),
@@ -208,7 +218,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS, help="what is measured now")
     parser.add_argument("--networks", type=Path, nargs="*", default=[], help="calibrated networks, as .nir")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, required=True, help="written with .json, .md, and two .svg")
+    parser.add_argument("--out", type=Path, required=True, help="written with .json, two .md and two .svg")
     given = parser.parse_args()
     test = load_dataset(given.data, "test").first(given.samples)
     train = load_dataset(given.calibration_data or given.data, "train").first(CALIBRATION_SAMPLES)
