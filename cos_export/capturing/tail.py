@@ -81,7 +81,9 @@ def without_tail(traced: Traced) -> Traced:
         return traced
     chain: list[fx.Node] = []
     node, reader = returned[0], output
-    while _can_be_left_out(traced, node) and list(node.users) == [reader]:
+    # In a vector of classes the order says which is which.
+    is_map = isinstance(held := node.meta.get("val"), Tensor) and held.ndim > 2
+    while _can_be_left_out(traced, node, is_map) and list(node.users) == [reader]:
         chain.append(node)
         node, reader = node.all_input_nodes[0], node
     while chain and not _must_be_left_out(chain[-1]):
@@ -93,7 +95,7 @@ def without_tail(traced: Traced) -> Traced:
     return replace(traced, left_out=tuple(reversed(chain)))
 
 
-def _can_be_left_out(traced: Traced, node: fx.Node) -> bool:
+def _can_be_left_out(traced: Traced, node: fx.Node, is_map: bool) -> bool:
     """Whether it is one of these operations, on each sample alone."""
     before = node.args[0] if node.op == "call_function" and node.args else None
     if not isinstance(before, fx.Node) or not _keeps_samples(traced, before):
@@ -109,7 +111,7 @@ def _can_be_left_out(traced: Traced, node: fx.Node) -> bool:
     if name in ("sigmoid", "log_sigmoid", "special_expit"):
         return True
     if name in _MOVING:
-        return str(shape[0]) == traced.batch and _first_axis_stays(given, rank)
+        return is_map and str(shape[0]) == traced.batch and _first_axis_stays(given, rank)
     if name in _RESHAPING or name in _NOTHING:
         # One number for each sample, or the samples in front still.
         fixed = all(str(n).isdigit() for n in shape[1:])

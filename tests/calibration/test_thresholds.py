@@ -233,7 +233,9 @@ def test_a_network_without_relus_needs_none():
 
 def test_other_blockers_are_told_at_once():
     with pytest.raises(CaptureError, match="3: sigmoid"):
-        relu_thresholds(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2), nn.Sigmoid()), np.ones((4, 2)))
+        relu_thresholds(
+            nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2), nn.Sigmoid(), nn.Linear(2, 2)), np.ones((4, 2))
+        )
 
 
 @pytest.mark.parametrize(

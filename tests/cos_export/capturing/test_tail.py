@@ -95,7 +95,6 @@ IMAGES = {
     "larger pixels": (nn.PixelShuffle(2), (8, 4, 4), ("pixel_shuffle",)),
     "larger pixels, sigmoid": (lambda z: F.pixel_shuffle(z, 2).sigmoid(), (8, 4, 4), ("pixel_shuffle", "sigmoid")),
     "channels last": (lambda z: z.permute(0, 2, 3, 1), (8, 4, 4), ("permute",)),
-    "channels last, flattened": (lambda z: z.permute(0, 2, 3, 1).flatten(1), (8, 4, 4), ("permute",)),
     "flattened, softmax": (lambda z: z.flatten(1).softmax(1), None, ("softmax",)),
 }
 
@@ -108,6 +107,12 @@ def test_outputs_of_images(end, shape, left_out):
     network = prove(model, model.logits(X).numpy(), outputs)
     assert network.output_shape == (128,)
     assert (network.readout_shape, network.left_out) == (shape, left_out)
+
+
+def test_the_order_of_classes_is_kept():
+    model = Net(lambda z: z.unflatten(1, (2, 2)).transpose(1, 2).flatten(1).softmax(1), classes=4)
+    network = prove(model, model.logits(X).numpy()[:, [0, 2, 1, 3]], model(X).detach().numpy())
+    assert network.left_out == ("softmax",)
 
 
 ONE_LOGIT = {
