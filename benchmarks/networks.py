@@ -88,12 +88,15 @@ def _converted(module: nn.Module, images: np.ndarray[Any, np.dtype[np.float32]])
             device="cpu",
         )
         size = sum(file.stat().st_size for file in bundle.path.iterdir())
-    nodes = [node for node in network.graph.nodes.values() if facts(node).weights is not None]
+    weights = 0
+    for node in network.graph.nodes.values():
+        if (held := facts(node).weights) is not None:
+            weights += int(np.asarray(getattr(node, held)).size)
     return {
         "off_by": float((made.tail(readout) - outputs).abs().max() / outputs.abs().max()),
         "parity": parity is not None and parity.passed,
         "mismatches": 0 if parity is None else parity["onnxruntime"].mismatches,
-        "weights": sum(int(np.asarray(getattr(node, facts(node).weights)).size) for node in nodes),
+        "weights": weights,
         "layers": len(network.layers),
         "bundle_bytes": size,
     }

@@ -22,8 +22,9 @@ def unit(
     act: Layer | None = nn.ReLU,
 ) -> nn.Sequential:
     """A convolution that keeps the size but for its stride, batch norm, and an activation if there is to be one."""
-    padding = kernel // 2 if isinstance(kernel, int) else tuple(side // 2 for side in kernel)
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+    rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
+    padding = (rows // 2, columns // 2)
+    conv = nn.Conv2d(inputs, outputs, (rows, columns), stride, padding, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), *([act()] if act else []))
 
 
@@ -39,7 +40,8 @@ class Summed(nn.Module):
         first, *others = (branch(x) for branch in self.branches)
         for other in others:
             first = first + other
-        return self.act(first)
+        outputs: Tensor = self.act(first)
+        return outputs
 
 
 class Joined(nn.Module):

@@ -111,7 +111,8 @@ class Half(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         kept, given = x.chunk(2, dim=1)
-        return self.shuffle(torch.cat([kept, self.branch(given)], 1))
+        outputs: Tensor = self.shuffle(torch.cat([kept, self.branch(given)], 1))
+        return outputs
 
 
 def halved(inputs: int, outputs: int) -> nn.Module:
@@ -156,7 +157,8 @@ class UNet(nn.Module):
         two = self.down2(functional.max_pool2d(one, 2))
         deep = functional.interpolate(self.middle(functional.max_pool2d(two, 2)), scale_factor=2.0)
         wide = functional.interpolate(self.up(torch.cat([two, deep], 1)), scale_factor=2.0)
-        return self.last(torch.cat([one, wide], 1))
+        outputs: Tensor = self.last(torch.cat([one, wide], 1))
+        return outputs
 
 
 class Attention(nn.Module):
@@ -169,7 +171,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(self.patches(x).flatten(2).transpose(1, 2))
-        return self.head((tokens + self.attention(tokens, tokens, tokens)[0]).mean(1))
+        outputs: Tensor = self.head((tokens + self.attention(tokens, tokens, tokens)[0]).mean(1))
+        return outputs
 
 
 _IMAGE, _SMALL = (3, 32, 32), (3, 16, 16)

@@ -105,7 +105,8 @@ class Autoencoder(nn.Module):
         self.up = nn.Sequential(nn.ConvTranspose2d(16, 8, 2, 2), nn.ReLU(), nn.ConvTranspose2d(8, 1, 2, 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.up(self.down(x))
+        outputs: Tensor = self.up(self.down(x))
+        return outputs
 
 
 def super_resolution() -> nn.Module:

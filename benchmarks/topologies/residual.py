@@ -82,7 +82,8 @@ class Gate(nn.Module):
         self.gate = nn.Sequential(*inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
+        outputs: Tensor = x * self.gate(x)
+        return outputs
 
 
 def gated(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -144,7 +145,8 @@ class Perceptron(nn.Module):
         x = functional.relu(self.first(x))
         for block in self.blocks:
             x = functional.relu(x + block(x))
-        return self.last(x)
+        outputs: Tensor = self.last(x)
+        return outputs
 
 
 class Temporal(nn.Module):
@@ -165,7 +167,8 @@ class Temporal(nn.Module):
         x = functional.relu(self.first(x))
         for block in self.blocks:
             x = functional.relu(x + block(x))
-        return self.last(x.mean(2))
+        outputs: Tensor = self.last(x.mean(2))
+        return outputs
 
 
 _IMAGE, _LARGE = (3, 32, 32), (3, 64, 64)
