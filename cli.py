@@ -40,16 +40,19 @@ def main() -> NoReturn:
     code: int | None = None
     streams = ExitStack()
     try:
-        interruption.listen()
-        from cos_export.terminal.steady import steady_streams
+        try:
+            interruption.listen()
+            from cos_export.terminal.steady import steady_streams
 
-        streams.enter_context(steady_streams())
-        code = _run(interruption, as_json)
+            streams.enter_context(steady_streams())
+            code = _run(interruption, as_json)
+        except KeyboardInterrupt:
+            interruption.no_more()
+            code = _interrupted(code, as_json)
     except KeyboardInterrupt:
-        if code is None:
-            from cos_export.terminal.output import fail
-
-            code = fail("Interrupted. Nothing was left half-written.", INTERRUPTED, as_json)
+        # One that was lost and sent again, while another was on its way to the line above.
+        interruption.no_more()
+        code = _interrupted(code, as_json)
     finally:
         interruption.no_more()
         from cos_export.terminal.standard_output import release
@@ -59,6 +62,13 @@ def main() -> NoReturn:
             code = _unwritten(failure, code)
         streams.close()
     sys.exit(code)
+
+
+def _interrupted(code: int | None, as_json: bool) -> int:
+    """The exit code of a command that was interrupted, unless it was done."""
+    from cos_export.terminal.output import fail
+
+    return fail("Interrupted. Nothing was left half-written.", INTERRUPTED, as_json) if code is None else code
 
 
 def _run(interruption: _Interruption, as_json: bool) -> int:

@@ -72,3 +72,24 @@ def app(**options):
 def test_one_that_is_ignored_from_outside_stays_so() -> None:
     """As SIGHUP under nohup, and SIGINT in the background of a script."""
     assert run("def app(**options): strike(); print('done')", signal.SIGHUP, signal.SIG_IGN) == (0, "done\n")
+
+
+def test_one_that_was_lost_and_comes_again_while_another_unwinds_changes_nothing() -> None:
+    """The first is lost in a destructor and sent again after 20 ms; the second is on its way out by then."""
+    program = """
+class Thing:
+    def __del__(self):
+        strike()
+        time.sleep(0.01)
+no_more = cli._Interruption.no_more
+def late(interruption):
+    cli._Interruption.no_more = no_more
+    time.sleep(0.2)
+    no_more(interruption)
+cli._Interruption.no_more = late
+def app(**options):
+    Thing()
+    raise KeyboardInterrupt
+"""
+    code, said = run(program, signal.SIGTERM)
+    assert code == 130 and "Interrupted" in said
