@@ -167,9 +167,12 @@ def open_to_run(
     network = with_normalisation_of(loaded.source, images)
     few = images.first(min(_GOLDEN, len(images)))
     with temporary_folder("run") as folder:
+        # The folder itself is locked for as long as it is used, and an export locks the one that it writes to.
+        place = folder / "out"
+        place.mkdir()
         bundle = export(
             network,
-            folder / "bundle",
+            place / "bundle",
             check_steps(steps, network),
             golden=few,
             calibration=method_of(network).per_sample,
