@@ -6,9 +6,8 @@ import keyword
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
-from typing import Literal
 
 import nir
 import numpy as np
@@ -19,50 +18,21 @@ from cos_export.capturing.folding import DoubleArray, apply_gain, channel_weight
 from cos_export.capturing.grouping import Grouping, grouping_of
 from cos_export.capturing.options import SMALLEST_THRESHOLD
 from cos_export.capturing.spike_counts import SpikeCount, SpikeCounts
+from cos_export.capturing.synapse import (
+    LARGEST_DENSE,
+    Synapse,
+    carrier,
+    check_finite,
+    depthwise,
+    pays_depthwise,
+    pointwise,
+    set_types,
+)
 from cos_export.capturing.values import Term, Value, pack, ratio, vector
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.network.graph import Shape
 
-__all__ = ["Builder", "Synapse", "set_types"]
-
-
-@dataclass
-class Synapse:
-    """A convolution or affine map whose weights may still change, in float64.
-
-    Attributes:
-        weight: (out, in), (out, in / groups, k) or (out, in / groups, kh, kw).
-        bias: (out,).
-        input_shape: What it takes.
-        output_shape: What it gives.
-        stride: One number per spatial axis, as dilation.
-        padding: One number per spatial axis, or "same" where a side gets one more than the other.
-        dilation: Spacing of the kernel.
-        groups: Of channels.
-    """
-
-    weight: DoubleArray
-    bias: DoubleArray
-    input_shape: Shape
-    output_shape: Shape
-    stride: Shape = ()
-    padding: Shape | Literal["same"] = ()
-    dilation: Shape = ()
-    groups: int = 1
-
-    def node(self) -> nir.NIRNode:
-        """The NIR node, its weights rounded to float32."""
-        weight, bias = self.weight.astype(np.float32), self.bias.astype(np.float32)
-        if weight.ndim == 2:
-            return nir.Affine(weight=weight, bias=bias)
-        if weight.ndim == 3:
-            padding = self.padding if self.padding == "same" else self.padding[0]
-            node = nir.Conv1d(self.input_shape[1], weight, self.stride[0], padding, self.dilation[0], self.groups, bias)
-        else:
-            node = nir.Conv2d(self.input_shape[1:], weight, self.stride, self.padding, self.dilation, self.groups, bias)
-        # NIR infers these right for square kernels without groups only.
-        set_types(node, self.input_shape, self.output_shape)
-        return node
+__all__ = ["Builder"]
 
 
 class Builder:
@@ -131,7 +101,7 @@ class Builder:
                 bias=bias,
                 input_shape=(term.width, *value.spatial),
             )
-            _check_finite(part)
+            check_finite(part)
             names.append(self.add(preferred, part, sources))
             bias = np.zeros_like(bias)
         channels = synapse.output_shape[0]
@@ -147,7 +117,7 @@ class Builder:
             synapse = self._nodes[name]
             if isinstance(synapse, Synapse):
                 synapse.weight, synapse.bias = apply_gain(synapse.weight, synapse.bias, gain, offset)
-                _check_finite(synapse)
+                check_finite(synapse)
             offset = np.zeros_like(offset)
 
     def channel_gain(
@@ -157,13 +127,13 @@ class Builder:
 
         It is dense where that is small, for all readers of NIR take it, and else depthwise, if channels are whole.
         """
-        if _pays_depthwise(value.shape):
+        if pays_depthwise(value.shape):
             if all(term.index is None for term in value.terms):
-                return self.synapse(preferred, value, _depthwise(value.shape, gain, offset))
+                return self.synapse(preferred, value, depthwise(value.shape, gain, offset))
             grouping = grouping_of(value)
             if grouping is not None:
                 return self._grouped(preferred, value, gain, offset, grouping)
-        return self.synapse(preferred, value, _pointwise(value.shape, channel_weight(gain, value.shape), offset))
+        return self.synapse(preferred, value, pointwise(value.shape, channel_weight(gain, value.shape), offset))
 
     def unweighted(
         self, preferred: str, value: Value, shape: Shape, make: Callable[[Shape], nir.NIRNode], spread: int = 1
@@ -209,7 +179,7 @@ class Builder:
                 (1,) * axes,
                 grouping.groups,
             )
-            _check_finite(synapse)
+            check_finite(synapse)
             names.append(self.add(preferred, synapse, [term.source]))
         index = tuple(np.argsort(grouping.order).tolist())
         return tuple(names), Value(value.shape, tuple(Term(name, value.channels, 1.0, index) for name in names))
@@ -217,7 +187,7 @@ class Builder:
     def _on_one_wire(self, value: Value) -> tuple[list[str], NDArray[np.int64]]:
         """Nodes whose sum is `value` with its channels in another order, and where in that each channel is."""
         places = _common_places(value)
-        if places is None and _pays_depthwise(value.shape) and any(term.index is not None for term in value.terms):
+        if places is None and pays_depthwise(value.shape) and any(term.index is not None for term in value.terms):
             grouping = grouping_of(value)
             if grouping is not None:
                 ones = np.ones(value.channels)
@@ -241,7 +211,7 @@ class Builder:
             gain = np.array(vector(term.scale, term.channels))
             copy = replace(original)
             copy.weight, copy.bias = apply_gain(original.weight, original.bias, gain, np.zeros_like(gain))
-            _check_finite(copy)
+            check_finite(copy)
             sources = [source for source, target in self._edges if target == term.source]
             self._copies[term] = self.add(f"{term.source}_scaled", copy, sources)
         return Term(self._copies[term], term.width)
@@ -260,7 +230,7 @@ class Builder:
         shape = (len(weight), *value.spatial)
         full = weight.reshape(*weight.shape, *[1] * len(value.spatial))
         bias = np.zeros(len(weight)) if bias is None else bias
-        return self.synapse(preferred, value, _pointwise(shape, full, bias, taken=value.channels))
+        return self.synapse(preferred, value, pointwise(shape, full, bias, taken=value.channels))
 
     def windowed(
         self,
@@ -456,8 +426,8 @@ class Builder:
         """
         key = (term, tuple(sources) or (term.source,))
         if key not in self._carriers:
-            synapse = _carrier(term, shape)
-            _check_finite(synapse)
+            synapse = carrier(term, shape)
+            check_finite(synapse)
             suffix = "scaled" if term.index is None else "placed"
             self._carriers[key] = self.add(f"{term.source}_{suffix}", synapse, key[1])
         return self._carriers[key]
@@ -469,47 +439,3 @@ def _common_places(value: Value) -> NDArray[np.int64] | None:
     alike = all(term.scale == 1.0 and term.index == first.index for term in value.terms)
     places = first.picks()
     return places if alike and np.array_equal(np.sort(places), np.arange(first.width)) else None
-
-
-LARGEST_DENSE = 4096
-"""Weights of a dense synapse that does no more than a diagonal: above, it is one with a group for each channel."""
-
-
-def _pays_depthwise(shape: Shape) -> bool:
-    """Whether a diagonal over channels is better kept as a depthwise synapse. Features have no such synapse."""
-    return len(shape) > 1 and shape[0] ** 2 > LARGEST_DENSE
-
-
-def _carrier(term: Term, shape: Shape) -> Synapse:
-    """The synapse that does what is pending on a term, and nothing else."""
-    if term.index is None and _pays_depthwise(shape):
-        return _depthwise(shape, np.array(vector(term.scale, term.channels)), np.zeros(shape[0]))
-    weight = wired_weight(channel_weight(np.ones(shape[0]), shape), term, 1)
-    return _pointwise(shape, weight, np.zeros(shape[0]), taken=term.width)
-
-
-def _depthwise(shape: Shape, gain: DoubleArray, offset: DoubleArray) -> Synapse:
-    axes = len(shape) - 1
-    weight = gain.reshape(-1, *[1] * (axes + 1))
-    return Synapse(weight, offset, shape, shape, (1,) * axes, (0,) * axes, (1,) * axes, groups=shape[0])
-
-
-def _pointwise(shape: Shape, weight: DoubleArray, offset: DoubleArray, taken: int | None = None) -> Synapse:
-    axes = len(shape) - 1
-    source = (shape[0] if taken is None else taken, *shape[1:])
-    return Synapse(weight, offset, source, shape, (1,) * axes, (0,) * axes, (1,) * axes)
-
-
-def _check_finite(synapse: Synapse) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = all(np.isfinite(a.astype(np.float32)).all() for a in (synapse.weight, synapse.bias))
-    if not finite:
-        raise Unsupported(
-            "its weights, once batch norm and thresholds are folded in, hold values that are not finite in float32",
-            "look for nan, inf or a vanishing running variance in the trained weights",
-        )
-
-
-def set_types(node: nir.NIRNode, taken: Shape, given: Shape) -> None:
-    """Notes the shapes of what `node` takes and gives."""
-    node.input_type, node.output_type = {"input": np.array(taken)}, {"output": np.array(given)}

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import nir
 import numpy as np
 
-from cos_export.capturing.builder import Synapse, set_types
 from cos_export.capturing.folding import DoubleArray
 from cos_export.capturing.sliding import Sliding, sliding
+from cos_export.capturing.synapse import Synapse, set_types
 from cos_export.network.graph import Shape
 
 __all__ = ["Reading", "pooling_of_one", "reading_synapse"]

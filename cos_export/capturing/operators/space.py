@@ -6,11 +6,11 @@ from math import prod
 
 import numpy as np
 
-from cos_export.capturing.builder import LARGEST_DENSE, Synapse
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.operators.registry import Call, Converted, operator
 from cos_export.capturing.operators.synapses import listed
 from cos_export.capturing.operators.windows import expanded
+from cos_export.capturing.synapse import LARGEST_DENSE, Synapse
 
 __all__: list[str] = []
 

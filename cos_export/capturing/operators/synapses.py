@@ -6,11 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from cos_export.capturing.builder import Synapse
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.folding import DoubleArray, batch_norm_gain
 from cos_export.capturing.operators.registry import Call, Converted, operator
 from cos_export.capturing.refusals import refusal
+from cos_export.capturing.synapse import Synapse
 from cos_export.capturing.tracing import operation
 from cos_export.capturing.values import Value
 from cos_export.network.graph import Shape
