@@ -66,8 +66,13 @@ def main() -> NoReturn:
 
 def _interrupted(code: int | None, as_json: bool) -> int:
     """The exit code of a command that was interrupted, unless it was done."""
+    import ctypes
+
     from cos_export.terminal.output import fail
 
+    # Where an interruption came in code that was run as text, as dataclasses make their methods, CPython remembers it,
+    # and `python -m` would end by SIGINT in place of the exit code. Any other text makes it forget.
+    ctypes.pythonapi.PyRun_SimpleString(b"")
     return fail("Interrupted. Nothing was left half-written.", INTERRUPTED, as_json) if code is None else code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -93,3 +94,22 @@ def app(**options):
 """
     code, said = run(program, signal.SIGTERM)
     assert code == 130 and "Interrupted" in said
+
+
+def test_one_that_comes_in_code_that_is_run_as_text_ends_with_the_same_exit_code(tmp_path: Path) -> None:
+    """CPython notes that such code was interrupted, and would end `python -m` by SIGINT whatever its exit code is."""
+    program = """
+import os, signal, sys, time, cli
+from cos_export.terminal.output import fail
+fail("warm", 1, False)
+def app(**options):
+    exec("os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)")
+cli._app = lambda: app
+sys.argv = ["cos-export"]
+cli.main()
+"""
+    (tmp_path / "probe.py").write_text(program)
+    path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])}
+    command = [sys.executable, "-m", "probe"]
+    done = subprocess.run(command, env=os.environ | path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130 and "Interrupted" in done.stderr
