@@ -12,7 +12,7 @@ from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, check_steps
 from cos_export.onnx_file import without_spikes
-from cos_export.onnx_file.description import PRESIMULATED
+from cos_export.onnx_file.description import PRESIMULATED, presimulated_steps
 from cos_export.onnx_file.outputs import trace_of
 from cos_export.onnx_file.pruning import with_states_given
 from cos_export.onnx_file.session import ARRAYS_FOLDER, open_session, plenty_of_seconds, run_session
@@ -219,4 +219,7 @@ class OnnxRuntimeTarget:
 
 def _presimulated(session: onnxruntime.InferenceSession) -> int:
     """The extra steps that the graph itself spends on each sample."""
-    return int(session.get_modelmeta().custom_metadata_map.get(PRESIMULATED, "0"))
+    try:
+        return presimulated_steps(session.get_modelmeta().custom_metadata_map.get(PRESIMULATED, "0"))
+    except UnicodeDecodeError as error:
+        raise BundleError(f"The ONNX graph of the bundle is damaged: its metadata are not text: {error}.") from error

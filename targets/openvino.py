@@ -12,7 +12,7 @@ from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, check_steps
-from cos_export.onnx_file.description import PRESIMULATED
+from cos_export.onnx_file.description import PRESIMULATED, presimulated_steps
 from cos_export.onnx_file.outputs import trace_of
 from cos_export.onnx_file.pruning import with_states_given
 from cos_export.onnx_file.session import plenty_of_seconds
@@ -182,7 +182,7 @@ def _graph(bundle: Bundle, *, given: bool) -> onnx.ModelProto:
 
 def _presimulated(graph: onnx.ModelProto) -> int:
     """The extra steps that the graph itself spends on each sample."""
-    return next((int(entry.value) for entry in graph.metadata_props if entry.key == PRESIMULATED), 0)
+    return next((presimulated_steps(entry.value) for entry in graph.metadata_props if entry.key == PRESIMULATED), 0)
 
 
 def _whole(graph: onnx.ModelProto, bundle: Bundle) -> bytes:

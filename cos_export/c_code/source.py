@@ -30,7 +30,7 @@ from cos_export.whole_number import whole_number
 
 __all__ = ["CSource", "c_source", "encoded_images", "rendered"]
 
-LARGEST_COUNT = 255
+LARGEST_COUNT = int(np.iinfo(np.uint8).max)
 """Spikes of a neuron in one window: a byte counts them."""
 
 
@@ -158,9 +158,10 @@ def _pixel_table(network: SpikingNetwork, body: Body) -> tuple[str, int]:
     if len(network.input_shape) < 3:
         return "", 1
     channels = network.input_shape[0]
-    levels = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None, None], (256, channels, 1, 1))
+    pixels = np.arange(np.iinfo(np.uint8).max + 1).astype(np.uint8)
+    levels = np.broadcast_to(pixels[:, None, None, None], (len(pixels), channels, 1, 1))
     images = image_array(np.ascontiguousarray(levels), network.normalisation)
-    values = quantise_input(torch.from_numpy(images), network.quantisation).numpy().reshape(256, channels).T
+    values = quantise_input(torch.from_numpy(images), network.quantisation).numpy().reshape(len(pixels), channels).T
     if np.all(values == values[:1]):
         values = values[:1]
     table = body.table("pixel", "_inputs", values.ravel().astype(np.int64), _input_type(network.quantisation))

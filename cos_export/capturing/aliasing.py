@@ -11,7 +11,7 @@ from torch import fx
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.tracing import named_arguments, operation
 
-__all__ = ["Aliasing", "draws", "mutates", "written"]
+__all__ = ["Aliasing", "draws", "mutates", "shares", "written"]
 
 _SHARING = ("reshape", "contiguous", "dropout", "flatten", "to", "feature_dropout")
 """They return their input itself when there is nothing to do."""
@@ -34,7 +34,7 @@ class Aliasing:
 
     def add(self, node: fx.Node, read: fx.Node) -> None:
         """Notes a node, and `read`, the first of what it reads."""
-        self._root[node] = self._root.get(read, read) if _shares(node) else node
+        self._root[node] = self._root.get(read, read) if shares(node) else node
 
     def check(self, node: fx.Node) -> None:
         """Refuses to overwrite what is read again: the graph would go on with the old value.
@@ -83,7 +83,8 @@ def draws(node: fx.Node) -> bool:
     return bool(node.users) and drawing and ("dropout" in operation(node) or seeded)
 
 
-def _shares(node: fx.Node) -> bool:
+def shares(node: fx.Node) -> bool:
+    """Whether the result lies in the memory of an argument, as a view or what was written in place."""
     if mutates(node) or node.target is python_operator.getitem or str(node.target) == "cos_export.window.default":
         return True
     schema = getattr(node.target, "_schema", None)

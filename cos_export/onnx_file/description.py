@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from cos_export.errors import BundleError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.nir_file.graph_metadata import graph_metadata
 from cos_export.onnx_file.step_interface import StepInterface
@@ -12,10 +13,24 @@ from cos_export.simulation.fixed_point import input_gain
 from cos_export.simulation.presimulation import OffsetCorrection, PreSimulationRule
 
 __all__ = ["PRESIMULATED", "about_graph", "about_images", "about_logits", "about_spikes"]
-__all__ += ["about_state", "about_step", "about_step_images", "metadata"]
+__all__ += ["about_state", "about_step", "about_step_images", "metadata", "presimulated_steps"]
 
 PRESIMULATED = "presimulated_steps"
 """The key of a file that pre-simulates each sample by itself."""
+
+_DIGITS = 10
+"""As many has no number of steps."""
+
+
+def presimulated_steps(said: str) -> int:
+    """The steps that a file says it pre-simulates.
+
+    Raises:
+        BundleError: It says no such number.
+    """
+    if not (said.isascii() and said.isdigit() and len(said) < _DIGITS):
+        raise BundleError(f"The ONNX graph of the bundle is damaged: it says {said[:80]!r} for {PRESIMULATED}.")
+    return int(said)
 
 
 def metadata(network: SpikingNetwork, v_init_encoding: str, steps: int, presimulated: int = 0) -> dict[str, str]:

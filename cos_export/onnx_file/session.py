@@ -44,8 +44,9 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """A session of a graph, which may hold constants that take hours to compute.
 
-    ONNX Runtime works constants out while it opens a graph, and cannot be told to end that. So it does where they are
-    no more than the graphs of this project have, and leaves others to the run, which can be ended.
+    ONNX Runtime works constants out while it opens a graph, and cannot be told to end that, nor the passes that rewrite
+    a long one. So it does both where constants are no more than the graphs of this project have, and leaves others to
+    the run, which can be ended.
 
     Args:
         model: The graph.
@@ -61,13 +62,10 @@ def open_session(
     def stop() -> None:
         options.set_load_cancellation_flag(True)
 
-    left_out = [] if _constants_are_cheap(model.graph) else ["ConstantFolding"]
+    if not _constants_are_cheap(model.graph):
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model.SerializeToString()
-    return _in_time(
-        lambda: onnxruntime.InferenceSession(source, options, providers=providers, disabled_optimizers=left_out),
-        stop,
-        seconds,
-    )
+    return _in_time(lambda: onnxruntime.InferenceSession(source, options, providers=providers), stop, seconds)
 
 
 def _constants_are_cheap(graph: onnx.GraphProto) -> bool:

@@ -105,7 +105,11 @@ def _claimed_bytes(tensor: onnx.TensorProto, path: Path) -> int:
 
 
 def _tensors(message: Any, depth: int, path: str) -> Iterator[onnx.TensorProto]:
-    """Every constant in a message, however it is nested."""
+    """Every constant in a message, however it is nested.
+
+    Raises:
+        InputError: It is nested too deeply, or holds a text that is not UTF-8.
+    """
     if depth > 6 * _DEPTH:
         raise InputError(f"{path} has graphs nested deeper than {_DEPTH}.")
     for field, value in message.ListFields():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from calibration.agreement import check_agreement
-from calibration.data_parts import check_takes
+from calibration.sources import check_takes
 from calibration.thresholds import relu_thresholds
 from cos_export.capturing import captured
 from cos_export.capturing.options import check_options

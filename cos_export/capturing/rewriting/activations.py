@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from cos_export.capturing.rewriting.editing import Editing
+from cos_export.capturing.rewriting.editing import Editing, rewritable
 from cos_export.capturing.tracing import named_arguments
 
 __all__ = ["rewrite_activations"]
@@ -37,7 +37,7 @@ _RULES: dict[str, _Rule] = {}
 
 def rewrite_activations(graph: fx.Graph) -> None:
     """Writes each activation of straight pieces as ReLUs, in place. Those that are ReLUs already stay."""
-    for node in list(graph.nodes):
+    for node in rewritable(graph):
         rule = _RULES.get(str(node.target)) if node.op == "call_function" else None
         given = named_arguments(node)
         value = next(iter(given.values()), None)

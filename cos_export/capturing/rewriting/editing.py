@@ -7,9 +7,31 @@ from typing import Any
 import torch
 from torch import fx
 
+from cos_export.capturing.aliasing import mutates, shares, written
 from cos_export.capturing.tracing import PART_OF, operation
 
-__all__ = ["Editing"]
+__all__ = ["Editing", "rewritable"]
+
+
+def rewritable(graph: fx.Graph) -> list[fx.Node]:
+    """The operations that may be written as others: all but views through which forward writes, and what is left out.
+
+    What stands for such a view would be a copy, and what is written into that is lost.
+    """
+    unread: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op == "call_function" and not mutates(node) and unread.issuperset(node.users):
+            unread.add(node)
+    seen: set[fx.Node] = set()
+    for node in graph.nodes:
+        waiting = written(node) if node.op == "call_function" and mutates(node) else []
+        while waiting:
+            view = waiting.pop()
+            if view not in seen and view.op == "call_function" and shares(view):
+                seen.add(view)
+                waiting += view.all_input_nodes
+    kept = unread.union(view for view in seen if not mutates(view))
+    return [node for node in graph.nodes if node.op == "call_function" and node not in kept]
 
 
 class Editing:

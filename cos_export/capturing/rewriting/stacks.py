@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from cos_export.capturing.rewriting.editing import Editing
+from cos_export.capturing.rewriting.editing import Editing, rewritable
 from cos_export.capturing.tracing import named_arguments
 
 __all__ = ["rewrite_stacks"]
@@ -15,7 +15,7 @@ _SUMS = ("aten.sum.dim_IntList", "aten.mean.dim")
 
 def rewrite_stacks(graph: fx.Graph) -> None:
     """Writes stack(values).sum(axis) and .mean(axis) as additions, in place."""
-    for node in list(graph.nodes):
+    for node in rewritable(graph):
         if node.op != "call_function" or str(node.target) != "aten.stack.default":
             continue
         given, rank, readers = named_arguments(node), node.meta["val"].ndim, list(node.users)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from cos_export.capturing.rewriting.editing import Editing
+from cos_export.capturing.rewriting.editing import Editing, rewritable
 from cos_export.capturing.rewriting.window_operator import WINDOW
 from cos_export.capturing.tracing import named_arguments
 
@@ -46,7 +46,7 @@ class _Axis:
 def rewrite_windows(graph: fx.Graph) -> None:
     """Writes each crop, padding and slice over space as a window, in place. Slices of channels alone stay."""
     windows: dict[fx.Node, tuple[_Axis, ...]] = {}
-    for node in list(graph.nodes):
+    for node in rewritable(graph):
         rule = _RULES.get(str(node.target)) if node.op == "call_function" else None
         given = named_arguments(node)
         value = next(iter(given.values()), None)
@@ -160,7 +160,7 @@ _RULES: dict[str, Callable[[dict[str, Any], tuple[int, ...]], tuple[_Axis, ...] 
 
 def rewrite_selections(graph: fx.Graph) -> None:
     """Writes the choice of one place of an axis as a slice of one entry, without its axis."""
-    for node in list(graph.nodes):
+    for node in rewritable(graph):
         if node.op != "call_function" or str(node.target) != "aten.select.int":
             continue
         given = named_arguments(node)

@@ -260,7 +260,7 @@ def test_a_node_that_lava_cannot_run_is_named() -> None:
     network = dense_only()
     name = next(name for name in network.order if name.startswith("linear"))
     network.graph.nodes[name] = nir.CubaLI(*[np.ones(5)] * 5) if hasattr(nir, "CubaLI") else nir.Delay(np.ones(5))
-    with pytest.raises(NetworkError, match=f"Node {name!r} .* cannot be run: it leaks"):
+    with pytest.raises(NetworkError, match=f"Node {name!r} .* cannot be run: leaky neurons"):
         run_network(network, images(network, 1), 1)
 
 
