@@ -23,7 +23,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_every_section_ends_with_figures_or_a_reason(tmp_path: Path) -> None:
-    numbers = ["--minutes", "0.5", "--batches", "4", "--steps", "1", "--test-samples", "20"]
+    numbers = ["--minutes", "0.4", "--batches", "4", "--steps", "1", "--test-samples", "20"]
     sections = ["--sections", "speed", "calibration", "onnxruntime"]
     out = tmp_path / "gpu"
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--device", "cpu", *numbers, *sections]

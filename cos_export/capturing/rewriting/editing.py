@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from cos_export.capturing.aliasing import mutates, shares, written
 from cos_export.capturing.tracing import PART_OF, operation
@@ -14,9 +14,10 @@ __all__ = ["Editing", "rewritable"]
 
 
 def rewritable(graph: fx.Graph) -> list[fx.Node]:
-    """The operations that may be written as others: all but views through which forward writes, and what is left out.
+    """The operations that may be written as others: all but what is left out, and views of constants that are written.
 
-    What stands for such a view would be a copy, and what is written into that is lost.
+    What stands for such a view would be a copy, and what is written into that is lost. Of what depends on the input,
+    writing into a part is noticed when the graph is walked.
     """
     unread: set[fx.Node] = set()
     for node in reversed(graph.nodes):
@@ -30,8 +31,14 @@ def rewritable(graph: fx.Graph) -> list[fx.Node]:
             if view not in seen and view.op == "call_function" and shares(view):
                 seen.add(view)
                 waiting += view.all_input_nodes
-    kept = unread.union(view for view in seen if not mutates(view))
+    kept = unread.union(view for view in seen if not mutates(view) and _is_constant(view))
     return [node for node in graph.nodes if node.op == "call_function" and node not in kept]
+
+
+def _is_constant(node: fx.Node) -> bool:
+    """Whether it has no axis of samples, whose number the graph leaves open."""
+    held = node.meta.get("val")
+    return isinstance(held, Tensor) and all(str(n).isdigit() for n in held.shape)
 
 
 class Editing:
