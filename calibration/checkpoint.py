@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from calibration.distributed import is_main, process_count, summed
 from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import with_attributes
+from cos_export.processes import is_main, process_count, summed
 from cos_export.reading.state import read_state_file, state_digest
 from cos_export.storage import storage_error
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
-from calibration.distributed import process_count, rank
 from cos_export.bounds import MOST_BATCH
 from cos_export.datasets import Images
 from cos_export.datasets.samples import split_sample, stack
 from cos_export.errors import InputError
 from cos_export.network import FloatArray, SpikingNetwork, any_inputs, are_frames, held_images
+from cos_export.processes import process_count, rank
 from cos_export.training.augmentation import mirrored, moved
 from cos_export.whole_number import whole_number
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from calibration.data import CalibrationData
-from calibration.distributed import process_count
 from cos_export.network import SpikingNetwork
+from cos_export.processes import process_count
 
 __all__ = ["fingerprint", "identity"]
 

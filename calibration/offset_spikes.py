@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from calibration.data import CalibrationData, calibration_data
-from calibration.distributed import summed
 from calibration.methods.cos import calibrated_potentials, presimulate
 from cos_export.bounds import MOST_EXTRA_STEPS
 from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, check_network, check_steps
+from cos_export.processes import summed
 from cos_export.progress import Progress, silent
 from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire

@@ -9,7 +9,6 @@ import torch
 
 from calibration.checkpoint import Checkpoint
 from calibration.data import calibration_data
-from calibration.distributed import is_main, local_device, process_count, process_group
 from calibration.identity import identity
 from calibration.methods.method import CalibrationRun, Method, StaticMethod
 from calibration.records import method_named
@@ -24,6 +23,7 @@ from cos_export.network import (
     with_normalisation_of,
 )
 from cos_export.network.schedule import Schedule, check_schedule
+from cos_export.processes import is_main, local_device, process_count, process_group
 from cos_export.progress import Progress, silent
 from cos_export.simulation.fixed_point import round_to_half_integers
 

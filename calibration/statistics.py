@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from calibration.data import CalibrationData
-from calibration.distributed import summed
 from cos_export.network.schedule import Schedule
+from cos_export.processes import summed
 from cos_export.simulation.layerwise import integrate_then_fire
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import NeuronRule, Program

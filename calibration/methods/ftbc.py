@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.distributed import summed
 from calibration.methods.method import CalibrationRun, StaticMethod, option
 from cos_export.bounds import LARGEST_SEED, MOST_BATCH, MOST_ROUNDS
 from cos_export.network import SpikingNetwork
+from cos_export.processes import summed
 from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import NeuronTensors, step
 from cos_export.simulation.program import Program

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.distributed import highest
 from calibration.layer_by_layer import CalibratedLayer, Currents, layer_by_layer
 from calibration.methods.method import CalibrationRun, StaticMethod, option
 from cos_export.bounds import MOST_EXTRA_STEPS
@@ -23,6 +22,7 @@ from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_thresholds
 from cos_export.network.wiring import is_wiring
 from cos_export.numerics import FLOAT32
+from cos_export.processes import highest
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import Program
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from calibration.data import CalibrationData
-from calibration.distributed import summed
 from calibration.methods.ftbc import FTBC
 from calibration.methods.mean_matching import MeanMatching
 from calibration.methods.method import CalibrationRun, NetworkReference, StaticMethod, option
@@ -25,6 +24,7 @@ from cos_export.decisions import class_logits
 from cos_export.device import mixed_precision, mixed_precision_type
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
+from cos_export.processes import summed
 from cos_export.progress import Progress
 from cos_export.simulation.program import Program
 

@@ -161,8 +161,8 @@ def calibrate(options: CalibrateOptions, method: Method) -> int:
 
     Many GPUs: torchrun --nproc-per-node 4 -m cos_export calibrate resnet20 ...
     """
-    from calibration.distributed import local_device
     from cos_export.device import resolve_device
+    from cos_export.processes import local_device
 
     device = str(local_device(resolve_device(options.device)))
     return _convert(options, options.choices(method, device, options.batch_size), ())
@@ -171,11 +171,11 @@ def calibrate(options: CalibrateOptions, method: Method) -> int:
 def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Target]) -> int:
     from calibration.choices import check_method
     from calibration.data_parts import data_parts
-    from calibration.distributed import is_main
     from calibration.preparing import prepare
     from calibration.sources import choices_for
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
+    from cos_export.processes import is_main
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.zoo.model_source import load_model
 

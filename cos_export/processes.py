@@ -1,4 +1,4 @@
-"""Many processes on one calibration: each takes its share of the images, and sums are taken over all.
+"""Many processes on one piece of work: each takes its share of the samples, and sums are taken over all.
 
 `torchrun` starts the processes and tells each its rank; without it there is one process and nothing is exchanged.
 """
@@ -32,7 +32,7 @@ _PATIENCE = timedelta(minutes=10)
 
 
 def process_count() -> int:
-    """The number of processes that calibrate together: 1 outside of `process_group`."""
+    """The number of processes that work together: 1 outside of `process_group`."""
     return dist.get_world_size() if _joined() else 1
 
 
@@ -74,7 +74,7 @@ def local_device(device: torch.device) -> torch.device:
     if number >= torch.cuda.device_count():
         raise UnavailableError(
             f"This is process {number + 1} of this machine, and it has {torch.cuda.device_count()} GPUs. Start as many "
-            "processes as there are GPUs (torchrun --nproc-per-node), or calibrate with --device cpu."
+            "processes as there are GPUs (torchrun --nproc-per-node), or take --device cpu."
         )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
@@ -101,7 +101,7 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
         store, number, processes = next(rendezvous("env://", timeout=patience))
         # Under a name of its own. A process that is quick to join a second group would find the addresses of the
         # first one, which another process has left already, and wait for it for ever.
-        own = dist.PrefixStore(f"calibration/{next(_GROUPS)}", store)  # type: ignore[attr-defined]
+        own = dist.PrefixStore(f"cos-export/{next(_GROUPS)}", store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=own, rank=number, world_size=processes, timeout=patience)
     except (RuntimeError, ValueError) as error:
         raise UnavailableError(
