@@ -63,6 +63,7 @@ def verify(
     targets: str | Target | Sequence[str | Target],
     *,
     images: Images | None = None,
+    samples: Sequence[int] | None = None,
     deadline: float | None = None,
     progress: Progress = silent,
 ) -> parity.ParityResult:
@@ -76,6 +77,7 @@ def verify(
         targets: Targets or their names, or one of them.
         images: To run in place of the golden inputs, as for `cos_export.simulate`. The reference runs them first, and
             its spikes, and those of a target, are held in memory: a byte each, T x neurons x samples.
+        samples: Which of the golden inputs to run, by their numbers from 0, in place of all.
         deadline: Seconds that a run may take on each that is given by its name; by default plenty.
         progress: Told as the runs go on.
 
@@ -84,13 +86,16 @@ def verify(
 
     Raises:
         BundleError: The bundle is damaged, or its method is not known here.
-        InputError: A target is unknown, the images do not fit, or the deadline is not a positive number.
+        InputError: A target is unknown, the images do not fit, there are no such samples, or the deadline is not a
+            positive number.
         NetworkError: No target has a result, and the first refuses the network.
         UnavailableError: None of the targets can run here.
         TargetError: No target has a result, and the first failed while it ran, or was not done by the deadline.
     """
     opened = bundle if isinstance(bundle, Bundle) else load(bundle)
     recorded = method_of(opened)
+    if images is not None and samples is not None:
+        raise InputError("samples are numbers of golden inputs, in whose place images are to be run: give one of both.")
     if images is None:
         _check_golden(opened, recorded.per_sample)
     named = _named(targets, deadline)
@@ -103,6 +108,7 @@ def verify(
         # With an option at a default, for want of a record, the method need not set the states that were recorded.
         calibration=None if recorded.unknown else recorded.per_sample,
         reference=None if images is None else _reference_run(opened, images, recorded.per_sample, progress),
+        samples=samples,
         progress=progress,
     )
     if not result.targets:

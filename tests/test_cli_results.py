@@ -60,6 +60,21 @@ def test_results_are_judged_as_a_target_is(bundle: Bundle, tmp_path: Path) -> No
     assert shown.returncode == 1 and "results: first differs at layer if1" in shown.stdout and "FAILED" in shown.stdout
 
 
+def test_results_of_some_golden_inputs_are_judged_on_those_and_the_table_says_so(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    done = run("golden", bundle.path, "--out", tmp_path / "inputs.npz", "--samples", 2, "--json")
+    assert json.loads(done.stdout)["results"]["logits"] == [2, 2, 3]
+    with np.load(tmp_path / "inputs.npz") as given, np.load(results(bundle, tmp_path / "all.npz")) as all_of_them:
+        some = {name: all_of_them[name][:, :2] for name in all_of_them.files}
+        np.savez(tmp_path / "unsaid.npz", **some)
+        np.savez(tmp_path / "some.npz", samples=given["samples"], **some)
+    done = run("verify", bundle.path, "--results", tmp_path / "some.npz", "--targets", "onnxruntime")
+    assert done.returncode == 0 and "Not all of the golden samples, but 2: 0, 1 (from 0)" in done.stdout
+    refused = run("verify", bundle.path, "--results", tmp_path / "unsaid.npz")
+    assert refused.returncode == 2 and "'samples' must say which" in refused.stderr
+
+
 def test_results_of_other_images_are_compared_with_a_run_of_those(bundle: Bundle, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, *bundle.network.input_shape), dtype=np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from cos_export.network.graph import Shape
 from cos_export.reading.limits import MAX_STEPS
 from cos_export.reading.npz import NpzReader, open_npz
 from cos_export.simulation.trace import Trace
+from cos_export.whole_number import whole_number
 
 __all__ = ["Golden", "read_golden", "unpacked", "write_arrays", "write_golden"]
 
@@ -38,6 +39,22 @@ class Golden:
     images: FloatArray
     trace: Trace
     labels: NDArray[np.int64] | None = None
+
+    def part(self, samples: Sequence[int]) -> Golden:
+        """The run of some of the inputs, by their numbers from 0, in that order.
+
+        Raises:
+            InputError: They are none, not whole numbers, listed twice, or there are no such inputs.
+        """
+        chosen = np.array(
+            [whole_number("a golden input's number", number, 0, len(self.images) - 1) for number in samples], np.intp
+        )
+        if not len(chosen) or len(set(chosen.tolist())) < len(chosen):
+            raise InputError(
+                "Which of the golden inputs were run must be said with each of them once, and at least one."
+            )
+        labels = None if self.labels is None else self.labels[chosen]
+        return Golden(self.images[chosen], self.trace.part(chosen), labels)
 
 
 def write_golden(path: Path, golden: Golden) -> None:

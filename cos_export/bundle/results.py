@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,21 @@ from cos_export.network import SpikingNetwork
 from cos_export.reading.npz import ArrayHeader, NpzReader, open_npz
 from cos_export.simulation.fixed_point import quantise_input
 from cos_export.simulation.trace import Trace
+from cos_export.whole_number import whole_number
 
-__all__ = ["read_results", "write_inputs"]
+__all__ = ["golden_samples", "read_results", "write_inputs"]
 
-_ABOUT_INPUTS = ("images", "integers", "labels", "mean", "std", "rho", "steps")
+_SAMPLES = "samples"
+"""The array that says which of the golden inputs were run, where it was not all of them."""
+
+_ABOUT_INPUTS = ("images", "integers", "labels", "mean", "std", "rho", "steps", _SAMPLES)
 """Arrays of the golden run, or of `write_inputs`, that a runtime may hand back beside its own."""
 
 _LISTED = 5
 """Names in a message."""
 
 
-def write_inputs(bundle: Bundle, path: str | os.PathLike[str]) -> tuple[str, ...]:
+def write_inputs(bundle: Bundle, path: str | os.PathLike[str], samples: int | None = None) -> tuple[str, ...]:
     """Writes what a runtime needs beside the network to do the golden run.
 
     The archive holds
@@ -37,6 +41,7 @@ def write_inputs(bundle: Bundle, path: str | os.PathLike[str]) -> tuple[str, ...
         images          (samples, ...) float32, as the Input takes them, held for all steps
         integers        likewise of int8 or uint8, of a network of integers: what it makes of the images
         steps           T
+        samples         which of the golden inputs they are, from 0, where they are not all
         labels          (samples,) class numbers, if they are known
         mean, std       what pixels / 255 were normalised with to become images, if they were
         v_init/<layer>  (samples, ...) float32, of a per-sample method: in place of the layer's own
@@ -45,16 +50,22 @@ def write_inputs(bundle: Bundle, path: str | os.PathLike[str]) -> tuple[str, ...
     Args:
         bundle: Whose golden inputs they are.
         path: The .npz.
+        samples: How many, from the first on; by default all.
 
     Returns:
         The names of the arrays.
 
     Raises:
         BundleError: The bundle is damaged.
-        InputError: There is no such folder, or it may not be written.
+        InputError: There are not so many golden inputs; or there is no such folder, or it may not be written.
     """
     network, golden = bundle.network, bundle.golden
+    chosen = None if samples is None else np.arange(whole_number("samples", samples, 1, len(golden.images)))
+    if chosen is not None:
+        golden = golden.part(chosen.tolist())
     arrays: dict[str, NDArray[Any]] = {"images": golden.images, "steps": np.asarray(golden.trace.steps)}
+    if chosen is not None:
+        arrays[_SAMPLES] = chosen
     if network.quantisation is not None:
         integers = quantise_input(torch.from_numpy(golden.images), network.quantisation).numpy()
         arrays["integers"] = integers.astype(np.int8 if network.quantisation.input_minimum < 0 else np.uint8)
@@ -68,6 +79,33 @@ def write_inputs(bundle: Bundle, path: str | os.PathLike[str]) -> tuple[str, ...
         arrays |= {f"silent/{name}": value for name, value in golden.trace.states.silent.items()}
     write_arrays(Path(path), arrays)
     return tuple(arrays)
+
+
+def golden_samples(path: str | os.PathLike[str], bundle: Bundle) -> tuple[int, ...] | None:
+    """Which of a bundle's golden inputs a runtime has run, as its file says in `samples`: numbers from 0, each once.
+
+    Returns:
+        The numbers, in the order of the file's samples; None if it does not say, and all must have been run.
+
+    Raises:
+        InputError: The file is not an .npz archive, or `samples` in it does not list golden inputs of the bundle.
+    """
+    with open_npz(path) as archive:
+        if _SAMPLES not in archive.names:
+            return None
+        header, most = archive.header(_SAMPLES), len(bundle.golden.images)
+        if header.dtype.kind not in "iu" or len(header.shape) != 1 or not 1 <= header.shape[0] <= most:
+            raise InputError(
+                f"{_SAMPLES!r} in {path} must be a list of 1 to {most} integers, which of the golden inputs were run, "
+                f"and is {header.dtype} of shape {header.shape}."
+            )
+        numbers = tuple(int(number) for number in archive.read(_SAMPLES))
+    if len(set(numbers)) < len(numbers) or not all(0 <= number < most for number in numbers):
+        raise InputError(
+            f"{_SAMPLES!r} in {path} must list which of the golden inputs were run, each once, as numbers from 0 to "
+            f"{most - 1}, and is {_some(numbers)}."
+        )
+    return numbers
 
 
 def read_results(path: str | os.PathLike[str], network: SpikingNetwork, steps: int, samples: int) -> Trace:
@@ -129,15 +167,16 @@ def _keys(path: str | os.PathLike[str], network: SpikingNetwork, headers: Mappin
     return keys
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name[:80]) for name in names[:_LISTED])
+def _some(names: Sequence[str | int]) -> str:
+    shown = ", ".join(repr(name[:80]) if isinstance(name, str) else str(name) for name in names[:_LISTED])
     return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"
 
 
 def _check_logits(path: str | os.PathLike[str], header: ArrayHeader, shape: tuple[int, ...]) -> None:
     if header.dtype.kind != "f" or header.shape != shape:
         raise InputError(
-            f"'logits' in {path} must be floats of shape {shape}, and is {header.dtype} of shape {header.shape}."
+            f"'logits' in {path} must be floats of shape {shape}, and is {header.dtype} of shape {header.shape}. If some "
+            f"of the golden inputs were run and not all {shape[1]}, {_SAMPLES!r} must say which: their numbers from 0."
         )
 
 

@@ -62,6 +62,7 @@ def verify(
     """Run a bundle's golden inputs, or other images, on targets and compare every spike, end to end and locally.
 
     With --results what another runtime computed is judged in the same way; alone, unless --targets names some as well.
+    Where that file says in an array "samples" that only some of the golden inputs were run, only those are judged.
 
     Example: cos-export verify out/digits --targets onnxruntime,lava
     """
@@ -86,10 +87,15 @@ def verify(
         images = dataset_for(opened, data, asked, size=height_and_width(size))
         images = images.first(samples or min(len(images), opened.manifest["golden_samples"]))
     judged: list[str | Target] = [*names(targets or ("onnxruntime" if results is None else ""))]
+    chosen = None
     if results is not None:
-        judged.append(RecordedResults(results, opened, None if images is None else len(images)))
+        recorded = RecordedResults(results, opened, None if images is None else len(images))
+        judged.append(recorded)
+        chosen = recorded.golden_samples
     with progress_bars() as progress:
-        result = verification.verify(opened, judged, images=images, deadline=deadline, progress=progress)
+        result = verification.verify(
+            opened, judged, images=images, samples=chosen, deadline=deadline, progress=progress
+        )
     if not as_json:
         show_parity(console(), result)
         show_notes(notes)

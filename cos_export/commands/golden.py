@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cos_export.bounds import MOST_SAMPLES
 from cos_export.terminal.figure_table import FigureTable, figures, prose
 from cos_export.terminal.options import JsonOption
 from cos_export.terminal.output import finish, show_notes, show_path
@@ -18,6 +19,9 @@ __all__ = ["golden"]
 def golden(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     out: Annotated[Path, typer.Option(help="The .npz to write; one that is there is replaced.")],
+    samples: Annotated[
+        int | None, typer.Option(min=1, max=MOST_SAMPLES, help="How many, from the first on; by default all.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Write the golden inputs of a bundle for another runtime, and say what verify --results takes back.
@@ -29,11 +33,13 @@ def golden(
 
     opened = load(bundle)
     network, run = opened.network, opened.golden
-    arrays = write_inputs(opened, out)
-    samples, steps = len(run.images), run.trace.steps
-    expected = {f"spikes/{name}": [steps, samples, *network.neurons[name].shape] for name in network.layers}
-    expected["logits"] = [steps, samples, *network.output_shape]
-    notes = []
+    arrays = write_inputs(opened, out, samples)
+    count, steps, notes = samples or len(run.images), run.trace.steps, []
+    expected = {f"spikes/{name}": [steps, count, *network.neurons[name].shape] for name in network.layers}
+    expected["logits"] = [steps, count, *network.output_shape]
+    if samples is not None:
+        expected["samples"] = [count]
+        notes.append("'samples' says which of the golden inputs these are, and must be handed back with the results.")
     if network.normalisation is not None:
         notes.append(f"The images are pixels / 255, {network.normalisation.words()}: nothing is left to be done.")
     elif opened.manifest["metrics"].get("normalisation"):
@@ -44,7 +50,7 @@ def golden(
         notes.append("Each sample starts from its own v_init/<layer>, and is silent where silent/<layer> says.")
     if not as_json:
         table = FigureTable(
-            f"What verify --results takes back: T = {steps}, {samples} samples", [prose("array"), *figures("shape")]
+            f"What verify --results takes back: T = {steps}, {count} samples", [prose("array"), *figures("shape")]
         )
         for name, shape in expected.items():
             table.add_row(name, " x ".join(map(str, shape)))
@@ -56,7 +62,7 @@ def golden(
         "inputs": str(out),
         "arrays": list(arrays),
         "steps": steps,
-        "samples": samples,
+        "samples": count,
         "normalisation": None if network.normalisation is None else network.normalisation.to_dict(),
         "results": expected,
         "notes": notes,

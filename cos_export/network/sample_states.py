@@ -25,7 +25,7 @@ class SampleStates:
     v_init: Mapping[str, FloatArray] = field(default_factory=dict)
     silent: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
-    def part(self, samples: slice) -> SampleStates:
+    def part(self, samples: slice | NDArray[np.intp]) -> SampleStates:
         """The states of some of the samples."""
         return SampleStates(
             v_init={name: value[samples] for name, value in self.v_init.items()},

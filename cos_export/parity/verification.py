@@ -73,6 +73,7 @@ class ParityResult(Mapping[str, TargetParity]):
         targets: What each did.
         samples: Inputs that were run.
         steps: T.
+        golden_samples: Which of the golden inputs they were, by their numbers from 0, if not all; else None.
         record_faults: What is wrong with the recorded run itself, a sentence each.
         refused: Why a target has no result: it is not there, refuses the network, or failed while it ran.
         states_differing: States of samples in it that the bundle's per-sample method sets otherwise here.
@@ -81,6 +82,7 @@ class ParityResult(Mapping[str, TargetParity]):
     targets: Mapping[str, TargetParity]
     samples: int
     steps: int
+    golden_samples: tuple[int, ...] | None = None
     record_faults: tuple[str, ...] = ()
     refused: Mapping[str, CosExportError] = field(default_factory=dict)
     states_differing: int = 0
@@ -113,6 +115,7 @@ class ParityResult(Mapping[str, TargetParity]):
                 "passed": self.passed,
                 "samples": self.samples,
                 "steps": self.steps,
+                "golden_samples": None if self.golden_samples is None else list(self.golden_samples),
                 "record_faults": list(self.record_faults),
                 "states_differing": self.states_differing,
                 "targets": {name: _plain(target) for name, target in self.targets.items()},
@@ -130,6 +133,7 @@ def verify(
     *,
     calibration: PerSampleCalibration | None = None,
     reference: Golden | None = None,
+    samples: Sequence[int] | None = None,
     progress: Progress = silent,
 ) -> ParityResult:
     """Runs the golden inputs of a bundle, or others, on every target and checks what they fire.
@@ -147,6 +151,7 @@ def verify(
         targets: Where to run it.
         calibration: The bundle's per-sample method, if it is known with all of its options.
         reference: A run of the reference, made just now on other inputs, to compare with in place of the record.
+        samples: Which of the golden inputs to run, by their numbers from 0; by default all.
         progress: Told as the runs go on.
 
     Returns:
@@ -154,15 +159,18 @@ def verify(
 
     Raises:
         BundleError: The bundle is damaged.
+        InputError: There are no such samples.
     """
     if reference is None:
         expected, record = bundle.golden, check_record(bundle, calibration=calibration, progress=progress)
     else:
         expected, record = reference, RecordCheck(())
+    if samples is not None:
+        expected = expected.part(samples)
     # Of a record whose states are not the method's, or of an unknown method, nobody knows what a target should set.
     states_known = expected.trace.rho > 0 and (reference is not None or (calibration is not None and not record.faults))
     # What the local check finds of the reference's run, once it has been asked.
-    checked = record.local
+    checked = record.local if samples is None else None
     by_target: dict[str, TargetParity] = {}
     refused: dict[str, CosExportError] = {}
     for target in targets:
@@ -174,7 +182,13 @@ def verify(
         if parity.comparison.identical:
             checked = parity.local
     return ParityResult(
-        by_target, len(expected.images), expected.trace.steps, record.faults, refused, record.states_differing
+        by_target,
+        len(expected.images),
+        expected.trace.steps,
+        None if samples is None else tuple(samples),
+        record.faults,
+        refused,
+        record.states_differing,
     )
 
 

@@ -43,6 +43,16 @@ class Trace:
         """T_total = rho + T: what one input costs."""
         return self.rho + self.steps
 
+    def part(self, samples: NDArray[np.intp]) -> Trace:
+        """The trace of some of the samples, by their numbers."""
+        return Trace(
+            logits=self.logits[:, samples],
+            spikes={name: value[:, samples] for name, value in self.spikes.items()},
+            potentials={name: value[:, samples] for name, value in self.potentials.items()},
+            rho=self.rho,
+            states=None if self.states is None else self.states.part(samples),
+        )
+
     def accuracy(self, labels: NDArray[np.integer]) -> NDArray[np.float64]:
         """The share of samples that are decided for their label, after each of the steps.
 

@@ -35,6 +35,10 @@ _MOST_STEPS = 16
 """Steps that a table has columns for; of more, so many are shown, evenly spread."""
 
 
+_MOST_SAMPLES = 12
+"""Numbers of samples in a caption."""
+
+
 def accuracy_table(ann: float | None, rows: Sequence[AccuracyRow], title: str) -> FigureTable:
     """Accuracy in percent by method and step, the artificial network first, with what each input costs."""
     shown = excerpt(list(rows[0].accuracy), _MOST_STEPS)
@@ -78,8 +82,17 @@ def parity_table(result: ParityResult) -> FigureTable:
     faults = "".join(f"\n{fault}" for fault in result.record_faults)
     if result.states_differing and not result.record_faults:
         faults = f"\n{result.states_differing:,} recorded states of samples are set otherwise here, as rounding may do."
-    table.caption = f"{result.samples} samples, T = {result.steps}. {rule}{faults}"
+    table.caption = f"{_samples_of(result)}, T = {result.steps}. {rule}{faults}"
     return table
+
+
+def _samples_of(result: ParityResult) -> str:
+    """How many samples, and which of the golden ones where it was not all."""
+    if result.golden_samples is None:
+        return f"{result.samples} samples"
+    shown = ", ".join(map(str, result.golden_samples[:_MOST_SAMPLES]))
+    more = "" if result.samples <= _MOST_SAMPLES else f" and {result.samples - _MOST_SAMPLES} more"
+    return f"Not all of the golden samples, but {result.samples}: {shown}{more} (from 0)"
 
 
 def limits_table(quantisation: Mapping[str, Any]) -> FigureTable:

@@ -15,7 +15,7 @@ from eight_bit_networks import in_integers, pictures, topology
 
 import cos_export as ce
 from cos_export.bundle import Bundle, load
-from cos_export.bundle.results import read_results, write_inputs
+from cos_export.bundle.results import golden_samples, read_results, write_inputs
 from cos_export.errors import InputError
 from cos_export.exporting import export
 from cos_export.network import NeuronSpec, SpikingNetwork
@@ -107,6 +107,59 @@ def test_logits_that_differ_fail_in_integers(bundle: Bundle, tmp_path: Path) -> 
     assert not ce.verify(bundle, [RecordedResults(written(tmp_path, arrays), bundle)]).passed
 
 
+def some_of(bundle: Bundle, samples: list[int]) -> Arrays:
+    """The results of a runtime that ran these golden inputs only, and says so."""
+    return {name: value[:, samples] for name, value in arrays_of(bundle).items()} | {"samples": np.array(samples)}
+
+
+@pytest.mark.parametrize("samples", [[0, 1], [3, 0], [2]])
+def test_results_of_some_golden_inputs_are_judged_on_those(bundle: Bundle, tmp_path: Path, samples: list[int]) -> None:
+    results = RecordedResults(written(tmp_path, some_of(bundle, samples)), bundle)
+    assert results.golden_samples == tuple(samples)
+    result = ce.verify(bundle, ["onnxruntime", results], samples=results.golden_samples)
+    assert result.passed and result.golden_samples == tuple(samples) and result.samples == len(samples)
+    neurons = sum(spec.v_init.size for spec in bundle.network.neurons.values())
+    assert all(target.comparison.compared == 3 * len(samples) * neurons for target in result.values())
+    with pytest.raises(InputError, match="4 are asked for"):
+        ce.verify(bundle, [results])
+
+
+def test_results_of_other_golden_inputs_than_they_say_fail(bundle: Bundle, tmp_path: Path) -> None:
+    results = RecordedResults(written(tmp_path, some_of(bundle, [3, 0]) | {"samples": np.array([0, 3])}), bundle)
+    wrong = ce.verify(bundle, [results], samples=results.golden_samples)["results"]
+    first, last = (arrays_of(bundle)["spikes/if1"][:, sample] for sample in (0, 3))
+    assert not wrong.passed and wrong.comparison.layers["if1"].mismatches.sum() == 2 * (first != last).sum() > 0
+    with pytest.raises(InputError, match="holds a run of the golden inputs 0, 3, and others are asked for"):
+        ce.verify(bundle, [results], samples=[0, 1])
+
+
+@pytest.mark.parametrize("samples", [[0, 4], [-1], [1, 1], [], [[0], [1]], [0.0, 1.0], [True], [0, 1, 2, 3, 0]])
+def test_samples_that_are_not_golden_inputs_are_refused(bundle: Bundle, tmp_path: Path, samples: list[Any]) -> None:
+    path = written(tmp_path, arrays_of(bundle) | {"samples": np.array(samples)})
+    with pytest.raises(InputError, match="'samples' in .* must .*which of the golden inputs were run"):
+        golden_samples(path, bundle)
+
+
+@pytest.mark.parametrize("samples", [[4], [-1], [1, 1], [], [0.5]])
+def test_there_are_only_so_many_golden_inputs(bundle: Bundle, samples: list[Any]) -> None:
+    with pytest.raises(InputError, match="golden input"):
+        ce.verify(bundle, ["pytorch"], samples=samples)
+
+
+def test_golden_inputs_and_other_images_are_not_asked_for_at_once(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give one of both"):
+        ce.verify(bundle, ["pytorch"], samples=[0], images=bundle.golden.images)
+    with pytest.raises(InputError, match="other images are to be judged"):
+        RecordedResults(written(tmp_path, some_of(bundle, [0, 1])), bundle, 2)
+
+
+def test_some_inputs_of_a_per_sample_method_are_run_from_their_own_states(tmp_path: Path) -> None:
+    network = in_integers(topology("pooling"), 1)
+    bundle = export(network, tmp_path / "cos", 2, golden=pictures(network, 3), calibration=ce.COS(rho=2))
+    result = ce.verify(bundle, ["pytorch", "onnxruntime"], samples=[2, 0])
+    assert result.passed and result.samples == 2
+
+
 def without(name: str) -> Callable[[Arrays], Arrays]:
     return lambda arrays: {key: value for key, value in arrays.items() if key != name}
 
@@ -121,6 +174,10 @@ REFUSED: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "nothing": (lambda arrays: {"steps": np.array(3)}, "lacks 'spikes/if1', 'spikes/if2', 'logits'"),
     "twice": (lambda arrays: arrays | {"if1": arrays["spikes/if1"]}, "layer 'if1' twice"),
     "unknown": (lambda arrays: arrays | {"spikes/if3": np.zeros(3)}, "holds 'spikes/if3'"),
+    "fewer of all": (
+        lambda arrays: {name: value[:, :3] for name, value in arrays.items()},
+        r"\(3, 3, 3\)\. If some .* not all 4, 'samples' must say which",
+    ),
     "fewer samples": (changed("spikes/if2", lambda spikes: spikes[:, :3]), "must be of shape"),
     "another order": (changed("spikes/if2", lambda spikes: spikes.swapaxes(0, 1)), r"\(3, 4, 4, 6, 5\)"),
     "fewer steps": (changed("logits", lambda logits: logits[-1:]), r"floats of shape \(3, 4, 3\)"),
@@ -192,6 +249,16 @@ def test_the_inputs_are_those_of_the_golden_run(bundle: Bundle, tmp_path: Path) 
         assert bundle.network.quantisation is not None
         gain = np.float32(1 / bundle.network.quantisation.input_scale)
         np.testing.assert_array_equal(given["integers"], np.rint(given["images"] * gain).clip(-127, 127))
+
+
+def test_some_inputs_come_with_their_numbers_which_may_be_handed_back(bundle: Bundle, tmp_path: Path) -> None:
+    write_inputs(bundle, tmp_path / "inputs.npz", 2)
+    with np.load(tmp_path / "inputs.npz") as given:
+        np.testing.assert_array_equal(given["images"], bundle.golden.images[:2])
+        results = {name: value[:, :2] for name, value in arrays_of(bundle).items()} | dict(given)
+    assert golden_samples(written(tmp_path, results), bundle) == (0, 1)
+    with pytest.raises(InputError, match="at most 4"):
+        write_inputs(bundle, tmp_path / "inputs.npz", 5)
 
 
 def test_the_inputs_of_a_per_sample_method_hold_its_states(tmp_path: Path) -> None:
