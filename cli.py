@@ -108,6 +108,7 @@ def _app() -> Typer:
     from cos_export.commands import analysis, code, conversion, deployment, golden, networks, searching
     from cos_export.commands.method_options import CalibratingCommand
     from cos_export.errors import Notice
+    from cos_export.terminal.quiet import quietable
     from cos_export.terminal.standard_output import reserved
 
     warnings.simplefilter("always", Notice)
@@ -118,19 +119,23 @@ def _app() -> Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.command("convert-and-export", cls=CalibratingCommand)(reserved(conversion.convert_and_export))
-    app.command("calibrate", cls=CalibratingCommand)(reserved(conversion.calibrate))
-    app.command("search")(reserved(searching.search))
-    app.command("check")(reserved(networks.check))
-    app.command("verify")(reserved(deployment.verify))
-    app.command("report")(reserved(deployment.report))
-    app.command("run")(reserved(deployment.run_bundle))
-    app.command("analyze")(reserved(analysis.analyze))
-    app.command("offsets")(reserved(networks.offsets))
-    app.command("train")(reserved(networks.train))
-    app.command("code")(reserved(code.code))
-    app.command("golden")(reserved(golden.golden))
-    app.command("targets")(reserved(deployment.list_targets))
+    for name, command in (
+        ("convert-and-export", conversion.convert_and_export),
+        ("calibrate", conversion.calibrate),
+        ("search", searching.search),
+        ("check", networks.check),
+        ("verify", deployment.verify),
+        ("report", deployment.report),
+        ("run", deployment.run_bundle),
+        ("analyze", analysis.analyze),
+        ("offsets", networks.offsets),
+        ("train", networks.train),
+        ("code", code.code),
+        ("golden", golden.golden),
+        ("targets", deployment.list_targets),
+    ):
+        kind = CalibratingCommand if command in (conversion.convert_and_export, conversion.calibrate) else None
+        app.command(name, cls=kind)(reserved(quietable(command)))
     return app
 
 
@@ -145,7 +150,10 @@ def _show_warning(
 ) -> None:
     """Prints what this package has to say as a note, without the line of its code, and other warnings as ever."""
     from cos_export.errors import Notice
+    from cos_export.terminal.quiet import is_quiet
 
+    if is_quiet():
+        return
     if issubclass(category, Notice):
         from cos_export.terminal.printable import printable_message
 

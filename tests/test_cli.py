@@ -15,6 +15,7 @@ import pytest
 from command_line import run
 from safetensors import safe_open
 
+import cli
 import targets
 from calibration import Static
 from calibration.identity import fingerprint
@@ -44,6 +45,12 @@ def relu():
 def not_a_module():
     return 3
 """
+
+
+@pytest.mark.parametrize("command", [command.name for command in cli._app().registered_commands])
+def test_every_command_can_be_quiet(command: str) -> None:
+    shown = run(command, "--help").stdout
+    assert "--quiet" in shown and "--json" in shown
 
 
 @pytest.fixture(scope="module")

@@ -61,10 +61,11 @@ def test_a_file_is_run_as_it_is(folder: Path) -> None:
     assert code == 0
     assert list(document["accuracy"].values()) == pytest.approx(right)
     assert any(NOT_SAID in note for note in document["notes"])
-    shown = run(
-        "run", folder / "model.nir", "--data", folder / "data.npz", "--steps", "3", "--target", "pytorch", cwd=folder
-    )
+    as_it_is = ("run", folder / "model.nir", "--data", folder / "data.npz", "--steps", "3", "--target", "pytorch")
+    shown, quiet = run(*as_it_is, cwd=folder), run(*as_it_is, "--quiet", cwd=folder)
     assert NOT_SAID in shown.stdout
+    assert (quiet.returncode, quiet.stderr) == (0, "") and "note:" not in quiet.stdout
+    assert [line for line in shown.stdout.splitlines() if "note:" not in line] == quiet.stdout.splitlines()
 
 
 def test_a_method_that_is_named_calibrates_and_integers_follow(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cos_export.bounds import LEAST_OPSET
 from cos_export.terminal.output import show_notes
+from cos_export.terminal.quiet import is_quiet
 from cos_export.terminal.standard_output import console
 
 if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
@@ -133,7 +134,7 @@ def show_written(written: Written, *, limits: bool) -> None:
 
     manifest = written.bundle.manifest
     show_conversion(console(), written.bundle, written.conversion.ann_accuracy, written.conversion.rows, written.parity)
-    for line in note_lines(manifest["metrics"]):
+    for line in () if is_quiet() else note_lines(manifest["metrics"]):
         console().print(line, highlight=False, soft_wrap=True)
     show_notes(manifest["metrics"].get("assumed", []))
     show_notes(readout_notes(written.conversion.network))

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cos_export.json_numbers import spelled
 from cos_export.terminal.printable import words
+from cos_export.terminal.quiet import is_quiet
 from cos_export.terminal.standard_output import console, stream
 
 __all__ = ["fail", "finish", "show_notes", "show_path"]
@@ -25,8 +26,8 @@ def finish(document: dict[str, Any], as_json: bool, passed: bool, failure: int =
 
 
 def show_notes(notes: Iterable[str]) -> None:
-    """What is not known of what was shown, a line for each."""
-    for note in notes:
+    """What is not known of what was shown, a line for each; with --quiet nothing."""
+    for note in () if is_quiet() else notes:
         console().print(_labelled("note:", "yellow", note), highlight=False, soft_wrap=True)
 
 
