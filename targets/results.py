@@ -27,8 +27,8 @@ class RecordedResults:
         samples: How many inputs were run that are not the bundle's golden ones; by default it were these.
 
     Attributes:
-        golden_samples: Which of the golden inputs were run, by their numbers from 0, if the file says so; else None, for
-            all of them. It is what `verify` must be asked to judge: `samples=` of it.
+        golden_samples: Which of the golden inputs were run, by their numbers from 0, if the file says so; else None,
+            for all of them. It is what `verify` must be asked to judge: `samples=` of it.
 
     Raises:
         InputError: The file does not hold a run of this network with so many steps and samples.

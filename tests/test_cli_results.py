@@ -72,7 +72,7 @@ def test_results_of_some_golden_inputs_are_judged_on_those_and_the_table_says_so
     done = run("verify", bundle.path, "--results", tmp_path / "some.npz", "--targets", "onnxruntime")
     assert done.returncode == 0 and "Not all of the golden samples, but 2: 0, 1 (from 0)" in done.stdout
     refused = run("verify", bundle.path, "--results", tmp_path / "unsaid.npz")
-    assert refused.returncode == 2 and "'samples' must say which" in refused.stderr
+    assert refused.returncode == 2 and "'samples' must list them" in refused.stderr
 
 
 def test_results_of_other_images_are_compared_with_a_run_of_those(bundle: Bundle, tmp_path: Path) -> None:

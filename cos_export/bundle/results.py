@@ -175,8 +175,8 @@ def _some(names: Sequence[str | int]) -> str:
 def _check_logits(path: str | os.PathLike[str], header: ArrayHeader, shape: tuple[int, ...]) -> None:
     if header.dtype.kind != "f" or header.shape != shape:
         raise InputError(
-            f"'logits' in {path} must be floats of shape {shape}, and is {header.dtype} of shape {header.shape}. If some "
-            f"of the golden inputs were run and not all {shape[1]}, {_SAMPLES!r} must say which: their numbers from 0."
+            f"'logits' in {path} must be floats of shape {shape}, and is {header.dtype} of shape {header.shape}. If "
+            f"some of the golden inputs were run and not all {shape[1]}, {_SAMPLES!r} must list them, from 0."
         )
 
 

@@ -136,7 +136,7 @@ def test_results_of_other_golden_inputs_than_they_say_fail(bundle: Bundle, tmp_p
 @pytest.mark.parametrize("samples", [[0, 4], [-1], [1, 1], [], [[0], [1]], [0.0, 1.0], [True], [0, 1, 2, 3, 0]])
 def test_samples_that_are_not_golden_inputs_are_refused(bundle: Bundle, tmp_path: Path, samples: list[Any]) -> None:
     path = written(tmp_path, arrays_of(bundle) | {"samples": np.array(samples)})
-    with pytest.raises(InputError, match="'samples' in .* must .*which of the golden inputs were run"):
+    with pytest.raises(InputError, match=r"'samples' in .* must .*which of the golden inputs were run"):
         golden_samples(path, bundle)
 
 
@@ -176,7 +176,7 @@ REFUSED: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "unknown": (lambda arrays: arrays | {"spikes/if3": np.zeros(3)}, "holds 'spikes/if3'"),
     "fewer of all": (
         lambda arrays: {name: value[:, :3] for name, value in arrays.items()},
-        r"\(3, 3, 3\)\. If some .* not all 4, 'samples' must say which",
+        r"\(3, 3, 3\)\. If some .* not all 4, 'samples' must list them",
     ),
     "fewer samples": (changed("spikes/if2", lambda spikes: spikes[:, :3]), "must be of shape"),
     "another order": (changed("spikes/if2", lambda spikes: spikes.swapaxes(0, 1)), r"\(3, 4, 4, 6, 5\)"),
