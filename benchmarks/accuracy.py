@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from provenance import machine, versions
 
 from calibration import METHODS, PerSampleMethod, calibrate, method_names
 from calibration.choices import CALIBRATION_SAMPLES
@@ -31,7 +30,6 @@ from cos_export.nir_file import write_nir
 from cos_export.report.charts import accuracy_chart
 from cos_export.terminal.progress_bars import progress_bars
 from cos_export.training import accuracy
-from cos_export.version import __version__
 from cos_export.zoo.model_source import load_model
 
 LAYERWISE = "(layerwise)"
@@ -287,8 +285,8 @@ def document(
         "test_samples": len(test),
         "calibration_data": train.name,
         "methods": [row.to_dict() for row in rows],
-        "versions": {"cos-export": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": versions(),
+        "machine": machine(),
     }
 
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import torch
+from provenance import machine, versions
 
 from calibration import COS, SRP, calibrate
 from calibration.choices import CALIBRATION_SAMPLES
@@ -35,7 +34,6 @@ from cos_export.report.charts import COLOURS, svg
 from cos_export.terminal.cost_lines import rounded
 from cos_export.terminal.progress_bars import progress_bars
 from cos_export.training import accuracy
-from cos_export.version import __version__
 from cos_export.zoo.model_source import load_model
 
 STEPS = (1, 2, 3, 4, 6, 8, 12)
@@ -231,8 +229,8 @@ def main() -> None:
         "test_data": test.name,
         "test_samples": len(test),
         "budget": given.budget,
-        "versions": {"cos-export": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": platform.machine(),
+        "versions": versions(),
+        "machine": machine(),
     }
     document["points"] = kept_points(given.out.with_suffix(".json"), document)
     with progress_bars() as progress:

@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -29,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from provenance import machine
 
 from cos_export import zoo
 from cos_export.c_code import c_source, encoded_images
@@ -154,14 +153,6 @@ def markdown(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _processor() -> str:
-    """Its name, where Linux tells."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main() -> None:
     """Measures and writes .json and .md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,7 +187,7 @@ def main() -> None:
         "options": list(OPTIONS),
         "compiler": find().version,
         "onnxruntime": onnxruntime.__version__,
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.machine()}",
+        "machine": machine(),
         "command": f"OMP_NUM_THREADS=1 python benchmarks/c_code.py {' '.join(document['networks'])} --data "
         f"data/cifar10_test.npz --samples {given.samples} --runs {given.runs} --out docs/measured/c_code",
     }

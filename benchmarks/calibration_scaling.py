@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -23,11 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from calibration_speed import memory_now
+from provenance import machine, versions
 
 from calibration import COS, calibrate, method_named
 from cos_export.capturing import capture
 from cos_export.simulation import simulate
-from cos_export.version import __version__
 from cos_export.zoo.resnet import ResNet
 
 BLOCKS = {20: 3, 38: 6, 56: 9}
@@ -127,8 +126,8 @@ def main() -> None:
         "steps": given.steps,
         "batch": given.batch,
         "rows": measure(given),
-        "versions": {"cos-export": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}",
+        "versions": versions(),
+        "machine": f"{machine()}, load {os.getloadavg()[0]:.1f}",
         "command": f"OMP_NUM_THREADS={torch.get_num_threads()} python benchmarks/calibration_scaling.py "
         f"--images {given.images} --steps {given.steps} --batch {given.batch} --out docs/measured/calibration_scaling",
     }

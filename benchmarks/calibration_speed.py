@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shlex
 import statistics
@@ -38,6 +37,7 @@ from typing import Any
 import nir
 import numpy as np
 import torch
+from provenance import processor, versions
 from torch import Tensor
 from torch.nn import functional
 
@@ -52,7 +52,6 @@ from cos_export.simulation import mean_readout, simulate
 from cos_export.simulation.neuron import NeuronTensors, neuron_tensors
 from cos_export.simulation.presimulation import EPSILON, NEVER_SILENT
 from cos_export.simulation.program import Program, is_multiple, synapse
-from cos_export.version import __version__
 
 OURS, PUBLISHED, STACKED, STEP_BY_STEP = "cos-export", "as published", "stacked, min and max", "step by step"
 SYNAPSES = "synapses alone"
@@ -330,7 +329,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "spike_slots": slots,
         "implementations": rows,
         "machine": machine(given.device),
-        "versions": {"cos-export": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": versions(),
         "command": f"OMP_NUM_THREADS={torch.get_num_threads()} "
         + shlex.join(["python", "benchmarks/calibration_speed.py", *sys.argv[1:]]),
     }
@@ -352,12 +351,10 @@ def count_slots(answer: Path) -> int:
 
 def machine(device: str) -> dict[str, Any]:
     """What it was measured on, and how busy that was."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     chosen = resolve_device(device)
     return {
         "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu",
-        "processor": models[0] if models else platform.machine(),
+        "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from provenance import machine, versions
 
 from calibration import COS, SRP
 from cos_export.accuracy import measure_accuracy
@@ -27,7 +26,6 @@ from cos_export.network.schedule import SCHEDULES
 from cos_export.simulation import PerSampleCalibration
 from cos_export.terminal.cost_lines import rounded
 from cos_export.terminal.progress_bars import progress_bars
-from cos_export.version import __version__
 from cos_export.zoo.model_source import load_model
 
 COLUMNS = (
@@ -111,8 +109,8 @@ def main() -> None:
         "network": given.model,
         "dataset": test.name,
         "samples": len(test),
-        "machine": platform.machine(),
-        "versions": {"cos-export": __version__, "torch": torch.__version__},
+        "machine": machine(),
+        "versions": versions(),
         "rows": rows,
     }
     given.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -28,9 +27,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import processor, versions
 
 from cos_export.device import resolve_device
-from cos_export.version import __version__
 
 SECTIONS = {"tests": 0.3, "speed": 0.25, "calibration": 0.5, "training": 0.8, "onnxruntime": 1.0}
 """The sections in order, each with its share of the time that is left then."""
@@ -159,8 +158,8 @@ def main() -> None:
     document: dict[str, Any] = {
         "minutes": given.minutes,
         "device": settings.device,
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "versions": {"cos-export": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "versions": versions(),
         "settings": asdict(settings),
         "sections": {},
     }

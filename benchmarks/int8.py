@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
-import torch
+from provenance import machine, versions
 
 from calibration import METHODS, calibrate
 from calibration.choices import CALIBRATION_SAMPLES, QUANTISATIONS
@@ -29,7 +28,6 @@ from cos_export.datasets import Dataset, load_dataset
 from cos_export.network import SpikingNetwork
 from cos_export.quantisation import quantise
 from cos_export.terminal.progress_bars import progress_bars
-from cos_export.version import __version__
 from cos_export.zoo.model_source import load_model
 
 Shares = dict[str, float]
@@ -85,8 +83,8 @@ def written(out: Path, key: dict[str, Any], numerics: str, shares: Shares) -> No
     row[numerics] = dict(sorted({**row[numerics], **shares}.items(), key=lambda pair: int(pair[0])))
     document = {
         "rows": sorted(rows, key=lambda row: (row["network"], row["method"], row["quantisation"])),
-        "versions": {"cos-export": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": versions(),
+        "machine": machine(),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2) + "\n")

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import shlex
 import statistics
 import sys
 import threading
@@ -25,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import command, machine, versions
 from torch import nn
 
 from cos_export.capturing import capture
@@ -34,7 +33,6 @@ from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.quantisation import quantise
 from cos_export.simulation import simulate
 from cos_export.simulation.trace import Trace
-from cos_export.version import __version__
 from cos_export.zoo import build, load_weights, weights_path
 from targets.lava import LavaTarget, find, run_network
 from targets.workers.process_group import members
@@ -262,14 +260,6 @@ def markdown(document: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{document['machine']}. {versions}.", "", f"    {document['command']}", ""])
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -292,16 +282,10 @@ def main() -> None:
         "steps": given.steps,
         "rounds": given.rounds,
         "rows": [asdict(row) for row in rows],
-        "versions": {
-            "cos-export": __version__,
-            "torch": torch.__version__,
-            "lava-nc": environment.versions["lava-nc"],
-            "Lava's Python": environment.python_version,
-            "Python": platform.python_version(),
-        },
-        "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads "
-        "of PyTorch",
-        "command": shlex.join(["python", *sys.argv]),
+        "versions": versions()
+        | {"lava-nc": environment.versions["lava-nc"], "Lava's Python": environment.python_version},
+        "machine": machine(),
+        "command": command(),
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import versions
 from topologies import TOPOLOGIES
 from topologies.blocks import settled
 from torch import nn
@@ -139,8 +139,13 @@ def main() -> None:
         parser.error(f"There is no {', '.join(unknown)}. There are: {', '.join(TOPOLOGIES)}.")
     names = given.names or list(TOPOLOGIES)
     rows = known(None if given.out is None else given.out.with_suffix(".json"))
-    versions = {"cos-export": ce.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    document: dict[str, Any] = {"steps": STEPS, "samples": SAMPLES, "golden": GOLDEN, "rows": [], "versions": versions}
+    document: dict[str, Any] = {
+        "steps": STEPS,
+        "samples": SAMPLES,
+        "golden": GOLDEN,
+        "rows": [],
+        "versions": versions(),
+    }
     with progress_bars() as progress:
         for number, name in enumerate(names):
             progress("converting topologies", number, len(names))

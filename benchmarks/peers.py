@@ -15,7 +15,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from provenance import command, machine, versions
 from schedule_speed import artificial, session
 
 from cos_export.bundle import Bundle
@@ -43,11 +43,13 @@ from cos_export.onnx_file.pruning import LOGITS, without_spikes
 from cos_export.onnx_file.unrolling import IMAGES
 from cos_export.quantisation import quantise
 from cos_export.simulation import simulate
-from cos_export.version import __version__
 from cos_export.zoo import entry
 from cos_export.zoo.model_source import load_model
 from targets.clients import CLIENTS_SOFTWARE
 from targets.workers.environment import find
+
+OPTIONAL = ["openvino"] if importlib.util.find_spec("openvino") else []
+"""What runs beside the others where it is installed."""
 
 Run = Callable[[], float]
 """Runs a batch and returns the seconds of processor time that it took."""
@@ -130,7 +132,7 @@ def contenders(
     yield "ONNX Runtime", onnx_session(bundle, images)
     options: dict[str, Any] = {"device": "cpu", "batch_size": len(images), "record_spikes": False}
     yield "PyTorch reference", own(lambda: simulate(network, images, steps, **options))
-    if importlib.util.find_spec("openvino"):
+    if OPTIONAL:
         yield "OpenVINO", openvino(bundle, images)
     for name in CLIENTS:
         try:
@@ -180,9 +182,10 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         "model": given.model,
         "batch": given.batch,
         "rounds": given.rounds,
-        "machine": platform.machine(),
-        "versions": {"cos-export": __version__, "torch": torch.__version__}
+        "machine": machine(),
+        "versions": versions("onnxruntime", *OPTIONAL)
         | {name: software.packages[0].version for name, software in CLIENTS_SOFTWARE.items()},
+        "command": f"OMP_NUM_THREADS=1 {command()}",
         "rows": rows,
     }
     given.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
@@ -199,6 +202,8 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         cells = [f"{row['seconds'][name] / one:.1f}" if name in row["seconds"] else "" for name in names]
         first = f"| {row['numerics']} | {row['schedule']} | {row['steps']} | {1000 * one:.1f} ms | "
         lines.append(first + " | ".join(cells) + " |")
+    told = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
+    lines += ["", f"{document['machine']}. {told}.", "", f"    {document['command']}"]
     given.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+from provenance import versions
 from torch import nn
 
 from calibration import calibrate
 from calibration.choices import CALIBRATION_SAMPLES
 from calibration.thresholds import relu_thresholds
-from cos_export import QCFS, __version__, zoo
+from cos_export import QCFS, zoo
 from cos_export.accuracy import measure_accuracy
 from cos_export.capturing import capture
 from cos_export.datasets import Dataset, load_dataset
@@ -96,7 +95,7 @@ def main() -> None:
         "test_samples": len(test),
         "calibration_samples": len(calibration),
         "rows": rows,
-        "versions": {"cos-export": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": versions(),
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")

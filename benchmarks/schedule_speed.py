@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from dataclasses import replace
@@ -23,6 +22,7 @@ import numpy as np
 import onnxruntime
 import torch
 from onnx import TensorProto
+from provenance import machine
 
 from cos_export import zoo
 from cos_export.capturing import capture
@@ -148,7 +148,7 @@ def main() -> None:
         "batch": given.batch,
         "runs": given.runs,
         "onnxruntime": onnxruntime.__version__,
-        "machine": platform.machine(),
+        "machine": machine(),
     }
     given.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
     given.out.with_suffix(".md").write_text(markdown(document))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import machine
 
 from cos_export.network.schedule import Schedule, check_schedule
 
@@ -88,7 +88,7 @@ def main() -> None:
         "rounds": given.rounds,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "machine": platform.machine(),
+        "machine": machine(),
         "rows": rows,
     }
     given.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
