@@ -177,7 +177,7 @@ def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    """The .json and the .md, after each row."""
+    """The .json, the .md, and _short.md with the fewest steps in float32, after each row."""
     document = {
         "model": given.model,
         "batch": given.batch,
@@ -189,11 +189,22 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         "rows": rows,
     }
     given.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+    head = (
+        f"{given.model}, {given.batch} images at once, one thread, medians of {given.rounds} rounds in turn, in passes "
+        "of the artificial network in ONNX Runtime."
+    )
+    short = [row for row in rows if row["numerics"] == "float32" and row["steps"] == min(given.steps)]
+    given.out.with_name(f"{given.out.name}_short.md").write_text("\n".join([head, "", *table(short)]) + "\n")
+    lines = [head, "", *table(rows)]
+    told = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
+    lines += ["", f"{document['machine']}. {told}.", "", f"    {document['command']}"]
+    given.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each row, its figures in passes of the artificial network."""
     names = list(dict.fromkeys(name for row in rows for name in row["seconds"] if name != "artificial network"))
     lines = [
-        f"{given.model}, {given.batch} images at once, one thread, medians of {given.rounds} rounds in turn, in passes "
-        "of the artificial network in ONNX Runtime.",
-        "",
         "| numerics | schedule | T | one pass | " + " | ".join(names) + " |",
         "| --- | --- | --- | --- |" + " --- |" * len(names),
     ]
@@ -202,9 +213,7 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         cells = [f"{row['seconds'][name] / one:.1f}" if name in row["seconds"] else "" for name in names]
         first = f"| {row['numerics']} | {row['schedule']} | {row['steps']} | {1000 * one:.1f} ms | "
         lines.append(first + " | ".join(cells) + " |")
-    told = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
-    lines += ["", f"{document['machine']}. {told}.", "", f"    {document['command']}"]
-    given.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    return lines
 
 
 def main() -> None:
