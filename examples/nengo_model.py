@@ -18,6 +18,7 @@ import torch
 from cos_export.clients.network import rounded
 from cos_export.clients.nir_graph import Array, Layer, NirGraph, read_graph
 from cos_export.clients.synapses import synapse
+from cos_export.errors import NetworkError
 
 __all__ = ["run"]
 
@@ -45,7 +46,13 @@ class IntegrateAndFire(nengo.neurons.NeuronType):
 
 
 def run(graph: NirGraph, image: Array, steps: int) -> tuple[dict[str, Array], Array]:
-    """The spikes by layer, (steps, neurons), and what is read out in each step, (steps, classes), of one image."""
+    """The spikes by layer, (steps, neurons), and what is read out in each step, (steps, classes), of one image.
+
+    Raises:
+        NetworkError: The network is layer-wise.
+    """
+    if graph.layerwise:
+        raise NetworkError("The network is layer-wise: lower it first (cos_export.lowered).")
     pixels = torch.from_numpy(np.asarray(image, np.float32))
     sent = (pixels if graph.integers is None else rounded(pixels, graph.integers)).numpy().ravel()
     held = steps if graph.encoding.held is None else graph.encoding.held

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,57 @@ def test_the_example_for_nengo_fires_every_spike(clients_environment: WorkerEnvi
         capture_output=True,
     )
     assert json.loads(done.stdout.splitlines()[-1]) == {name: [[0, True]] * 2 for name in networks}
+
+
+_SPYX = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import spyx_model
+from cos_export.clients.nir_graph import read_graph
+from cos_export.errors import NetworkError
+found = {}
+for place in sorted(Path(sys.argv[1]).glob("*.npz")):
+    recorded, graph = np.load(place), read_graph(place.with_suffix(".nir"))
+    try:
+        spikes, logits = spyx_model.run(graph, recorded["images"], len(recorded["logits"]))
+    except NetworkError as error:
+        found[place.stem] = str(error)
+        continue
+    differ = sum(int((recorded[name] != fired).sum()) for name, fired in spikes.items())
+    found[place.stem] = [differ, float(np.abs(logits - recorded["logits"]).max()), "torch" in sys.modules]
+print(json.dumps(found))
+"""
+
+
+def test_the_example_for_spyx_fires_every_spike(tmp_path: Path) -> None:
+    python = os.environ.get("COS_EXPORT_SPYX_PYTHON") or (sys.executable if find_spec("spyx") else None)
+    if python is None:
+        pytest.skip("Spyx is not installed here, and COS_EXPORT_SPYX_PYTHON does not name a Python that has it")
+    run_here = ("float32", "bias and mask", "int8", "int8, strict", "thresholds")
+    networks = {name: NETWORKS[name]() for name in (*run_here, "layerwise", "strict", "to a value")}
+    networks["low"] = lowered(lowered_networks.integers("summing"), 3)
+    for name, network in networks.items():
+        images = pictures(network, 3) if name == "low" else build.images(network, 3)
+        images = images if network.quantisation is None or name == "low" else integer_images(network, 3)
+        steps = network.num_timesteps or STEPS
+        write_nir(network, tmp_path / f"{name}.nir")
+        trace = simulate(network, images, steps)
+        np.savez(tmp_path / f"{name}.npz", images=images, logits=trace.logits, **trace.spikes)  # type: ignore[arg-type]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [python, "-B", "-c", _SPYX, tmp_path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "examples")])},
+        check=True,
+        capture_output=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert "lower it first" in found.pop("layerwise")
+    assert "layer 'if1'" in found.pop("strict").lower() and "layer 'if1'" in found.pop("to a value").lower()
+    assert {name: differ for name, (differ, _, _) in found.items()} == dict.fromkeys((*run_here, "low"), 0)
+    exact = {"int8", "int8, strict", "low"}
+    assert all(off == 0 if name in exact else off < 1e-5 for name, (_, off, _) in found.items())
+    assert not any(torch for _, _, torch in found.values())
 
 
 def test_a_bundle_on_a_client(clients_environment: WorkerEnvironment, tmp_path: Path) -> None:
