@@ -76,8 +76,8 @@ def static(
     """A static method, calibrated for each T and seed where it looks at the data: each accuracy as it comes."""
     if not METHODS[name].needs_data:
         at = given.steps if network.schedule == "layerwise" else READOUTS
-        found = measure_accuracy(network, test, at, **options).accuracy
-        yield Measured(labelled(name, network), 0, {t: {"": share} for t, share in found.items()})
+        shares = measure_accuracy(network, test, at, **options).accuracy
+        yield Measured(labelled(name, network), 0, {t: {"": share} for t, share in shares.items()})
         return
     chosen = options_given(vars(given), name)
     start = chosen.pop("start_from", None)
@@ -262,10 +262,10 @@ def merged(old: Measured | None, new: Measured) -> Measured:
     if old is None or old.rho != new.rho:
         return new
     shares, details = dict(old.shares), old.details | new.details
-    for t, found in new.shares.items():
+    for t, by_seed in new.shares.items():
         # What an earlier version did not record was at its default.
         same = old.details.get(t, {}).items() <= new.details.get(t, {}).items()
-        shares[t] = {**(shares.get(t, {}) if same else {}), **found}
+        shares[t] = {**(shares.get(t, {}) if same else {}), **by_seed}
     return Measured(new.method, new.rho, dict(sorted(shares.items())), dict(sorted(details.items())))
 
 

@@ -99,19 +99,19 @@ def measured(
             yield points(method.name, measure_accuracy(network, test, splits, calibration=method(rho), **options))
 
 
-def best(found: Sequence[Point], cost: Callable[[Point], float], budget: float) -> Point | None:
+def best(candidates: Sequence[Point], cost: Callable[[Point], float], budget: float) -> Point | None:
     """The most accurate that costs no more; of equals the cheaper one."""
-    within = [point for point in found if cost(point) <= budget]
+    within = [point for point in candidates if cost(point) <= budget]
     return max(within, key=lambda point: (point.accuracy, -cost(point)), default=None)
 
 
 def table(
-    found: Sequence[Point], cost: Callable[[Point], float], budgets: dict[str, float], first: str = "method"
+    candidates: Sequence[Point], cost: Callable[[Point], float], budgets: dict[str, float], first: str = "method"
 ) -> str:
     """By method, the best within each budget, with its T and rho."""
     lines = [f"| {first} | " + " | ".join(budgets) + " |", "| --- |" + " --- |" * len(budgets)]
-    for label in dict.fromkeys(point.label for point in found):
-        chosen = [best([p for p in found if p.label == label], cost, budget) for budget in budgets.values()]
+    for label in dict.fromkeys(point.label for point in candidates):
+        chosen = [best([p for p in candidates if p.label == label], cost, budget) for budget in budgets.values()]
         cells = ["" if p is None else f"{100 * p.accuracy:.1f} ({_split(p)})" for p in chosen]
         lines.append(f"| `{label}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -121,9 +121,9 @@ def _split(point: Point) -> str:
     return f"{point.rho} + {point.steps}" if point.rho else str(point.steps)
 
 
-def latencies(found: Sequence[Point]) -> dict[str, float]:
+def latencies(candidates: Sequence[Point]) -> dict[str, float]:
     """Budgets of latency: those of the layer-wise schedule, and one below them all."""
-    waits = sorted({point.latency for point in found if point.label.endswith("(layerwise)")})
+    waits = sorted({point.latency for point in candidates if point.label.endswith("(layerwise)")})
     return {f"{wait} steps": float(wait) for wait in (12, *waits) if wait >= 12}
 
 
@@ -132,10 +132,10 @@ def operation_budgets(macs: float) -> dict[str, float]:
     return {f"{rounded(share * macs)} ({share:g}x)": share * macs for share in (0.25, 0.5, 0.75, 1, 1.5, 2, 3)}
 
 
-def front(found: Sequence[Point], cost: Callable[[Point], float]) -> list[Point]:
+def front(candidates: Sequence[Point], cost: Callable[[Point], float]) -> list[Point]:
     """What nothing else is both as cheap as and more accurate, by rising cost."""
     kept: list[Point] = []
-    for point in sorted(found, key=lambda p: (cost(p), -p.accuracy)):
+    for point in sorted(candidates, key=lambda p: (cost(p), -p.accuracy)):
         if not kept or point.accuracy > kept[-1].accuracy:
             kept.append(point)
     return kept
@@ -147,10 +147,10 @@ def picture(document: dict[str, Any], key: str, words: str, path: Path) -> None:
 
     figure = Figure(figsize=(9.0, 4.2), layout="constrained")
     axes = figure.subplots()
-    found = [Point(**row) for row in document["points"]]
-    labels = dict.fromkeys(point.label for point in found)
+    candidates = [Point(**row) for row in document["points"]]
+    labels = dict.fromkeys(point.label for point in candidates)
     for colour, label in zip(cycle(COLOURS), labels, strict=False):
-        line = front([point for point in found if point.label == label], lambda point: getattr(point, key))
+        line = front([point for point in candidates if point.label == label], lambda point: getattr(point, key))
         marker = "^-" if label.endswith("(layerwise)") else "o-"
         axes.plot(
             [getattr(point, key) for point in line],
@@ -175,7 +175,7 @@ def write(given: argparse.Namespace, document: dict[str, Any]) -> None:
     """The .json, both .md and both pictures, after each method, so that an interruption loses one at most."""
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
-    found = [Point(**row) for row in document["points"]]
+    candidates = [Point(**row) for row in document["points"]]
     macs = document["artificial_macs"]
     steps = {str(total): float(total) for total in range(1, document["budget"] + 1)}
     first = (
@@ -185,16 +185,16 @@ def write(given: argparse.Namespace, document: dict[str, Any]) -> None:
     parts = [
         first,
         "Within so many steps of each layer, rho + T:",
-        table(found, lambda point: point.rho + point.steps, steps),
+        table(candidates, lambda point: point.rho + point.steps, steps),
         "Within so many steps from an image to its readout:",
-        table(found, lambda point: point.latency, latencies(found)),
+        table(candidates, lambda point: point.latency, latencies(candidates)),
         "Within so many synaptic operations for each image, in brackets as a share of the artificial network's:",
-        table(found, lambda point: point.operations, operation_budgets(macs)),
+        table(candidates, lambda point: point.operations, operation_budgets(macs)),
     ]
     given.out.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
     stem = given.out.name
     short = {f"{total} steps": cost for total, cost in steps.items() if int(total) in SHORT}
-    headline = [first, table(found, lambda point: point.rho + point.steps, short)]
+    headline = [first, table(candidates, lambda point: point.rho + point.steps, short)]
     given.out.with_name(f"{stem}_short.md").write_text("\n\n".join(headline) + "\n")
     for key, words in (
         ("operations", "synaptic operations per image"),

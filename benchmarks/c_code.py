@@ -30,7 +30,7 @@ import onnxruntime
 from provenance import machine
 
 from cos_export import zoo
-from cos_export.c_code import c_source, encoded_images
+from cos_export.c_code import c_source, quantised_images
 from cos_export.capturing import capture
 from cos_export.datasets import load_dataset
 from cos_export.errors import InputError
@@ -75,10 +75,10 @@ def c_engine(network: SpikingNetwork, images: FloatArray, steps: int, folder: Pa
     compiler.compile([folder / "network.c"], library, OPTIONS, seconds=3600)
     run = ctypes.CDLL(str(library)).network_run
     state = (ctypes.c_int32 * (source.state_bytes // 4 + 1))()
-    encoded = np.ascontiguousarray(encoded_images(network, images))
-    pointers = [ctypes.c_void_p(image.ctypes.data) for image in encoded]
+    quantised = np.ascontiguousarray(quantised_images(network, images))
+    pointers = [ctypes.c_void_p(image.ctypes.data) for image in quantised]
 
-    def classify(held: Any = encoded) -> None:
+    def classify(held: Any = quantised) -> None:
         for pointer in pointers:
             run(state, pointer)
 

@@ -54,9 +54,9 @@ def child(kind: str, first: int, last: int) -> None:
             print(json.dumps({"seed": seed}), file=told, flush=True)
             Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident memory begins anew
             before, started = _memory("VmRSS"), time.perf_counter()
-            found = outcome(trials.kind, path)
+            result = outcome(trials.kind, path)
             seconds, mib = time.perf_counter() - started, max(0, _memory("VmHWM") - before) / 2**20
-            print(json.dumps({"seed": seed, "outcome": found, "seconds": seconds, "mib": mib}), file=told, flush=True)
+            print(json.dumps({"seed": seed, "outcome": result, "seconds": seconds, "mib": mib}), file=told, flush=True)
 
 
 def _memory(field: str) -> int:

@@ -218,13 +218,13 @@ def onnxruntime(settings: Settings, clock: Clock) -> Iterator[Row]:
             continue
         bundle = export(network, Path(settings.keep) / f"{name}-bundle", steps=4, golden=test.images[:64])
         result = verify(bundle, targets=[target])
-        found = result["onnxruntime"]
+        parity = result["onnxruntime"]
         yield {
             "network": name,
             "provider": provider,
             "passed": result.passed,
-            "differ": found.mismatches,
-            "violations": found.local_violations,
+            "differ": parity.mismatches,
+            "violations": parity.local_violations,
         }
 
 

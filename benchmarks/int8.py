@@ -39,8 +39,8 @@ def measured(
 ) -> Shares:
     """The accuracy at each T, of a method that looks at images after a calibration for that T."""
     if not METHODS[method].needs_data:
-        found = measure_accuracy(network, test, steps, **options).accuracy
-        return {str(t): found[t] for t in steps}
+        accuracy = measure_accuracy(network, test, steps, **options).accuracy
+        return {str(t): accuracy[t] for t in steps}
     shares = {}
     for t in steps:
         calibrated = calibrate(network, train.images, method, t, **options)

@@ -71,10 +71,10 @@ def main() -> None:
     table = markdown(results)
     print(table)
     if given.out is not None:
-        document = {name: [vars(found) for found in rows] for name, rows in results.items()}
+        document = {name: [vars(row) for row in rows] for name, rows in results.items()}
         given.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
         given.out.with_suffix(".md").write_text(table + "\n")
-    sys.exit(any(found.faults for rows in results.values() for found in rows))
+    sys.exit(any(row.faults for rows in results.values() for row in rows))
 
 
 def kill_often(name: str, moments: int, random_: random.Random) -> list[Found]:
@@ -181,10 +181,10 @@ def markdown(results: dict[str, list[Found]]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for name, rows in results.items():
-        codes = Counter(found.code for found in rows)
-        states = Counter(found.state for found in rows)
+        codes = Counter(row.code for row in rows)
+        states = Counter(row.state for row in rows)
         listed = (", ".join(f"{key}: {count}" for key, count in sorted(c.items())) for c in (codes, states))
-        lines.append(f"| {name} | {len(rows)} | {' | '.join(listed)} | {sum(bool(found.faults) for found in rows)} |")
+        lines.append(f"| {name} | {len(rows)} | {' | '.join(listed)} | {sum(bool(row.faults) for row in rows)} |")
     return "\n".join(lines)
 
 

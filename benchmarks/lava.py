@@ -141,12 +141,12 @@ def networks(name: str, data: str) -> tuple[dict[str, SpikingNetwork], FloatArra
         load_weights(module, weights_path(name))
     except InputError:
         trained = False
-        _settle(module, images[:STATISTICS])
+        _estimate_statistics(module, images[:STATISTICS])
     network = capture(module, images[:2])
     return {"float32": network, "int8": quantise(network, images[:STATISTICS])}, images[: SAMPLES[name]], trained
 
 
-def _settle(module: nn.Module, images: FloatArray) -> None:
+def _estimate_statistics(module: nn.Module, images: FloatArray) -> None:
     """Gives batch norm the statistics of the images."""
     module.train()
     for part in module.modules():

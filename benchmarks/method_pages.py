@@ -39,7 +39,7 @@ def main() -> None:
 def with_tables(page: str) -> str:
     """The page with the tables that its marks ask for."""
     tables = {"options of": options_table, "measured:": measured_table}
-    return MARK.sub(lambda found: f"{found[1]}\n{tables[found[2]](found[3])}\n", page)
+    return MARK.sub(lambda mark: f"{mark[1]}\n{tables[mark[2]](mark[3])}\n", page)
 
 
 def options_table(method: str) -> str:
@@ -62,10 +62,10 @@ def _option_row(option: MethodOption, method: str) -> str:
 
 def measured_table(method: str) -> str:
     """Test accuracy of a method in %, on every network and by T."""
-    found = {name: json.loads((DOCS / "measured" / f"{name}.json").read_text("utf-8")) for name in NETWORKS}
+    documents = {name: json.loads((DOCS / "measured" / f"{name}.json").read_text("utf-8")) for name in NETWORKS}
     rows = [
         _measured_row(name, document["ann_accuracy"], row)
-        for name, document in found.items()
+        for name, document in documents.items()
         for row in document["methods"]
         if row["method"].split(" ")[0] == method
     ]

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from provenance import versions
 from topologies import TOPOLOGIES
-from topologies.blocks import settled
+from topologies.blocks import with_statistics
 from torch import nn
 
 import cos_export as ce
@@ -45,7 +45,7 @@ Row = dict[str, Any]
 def measured(name: str) -> Row:
     """What comes of one topology."""
     shape, build = TOPOLOGIES[name]
-    module = settled(build, shape)
+    module = with_statistics(build, shape)
     images = np.random.default_rng(0).random((SAMPLES, *shape), dtype=np.float32)
     started = time.process_time()
     checked = ce.check_model(module, images[:1], assume_thresholds=True)

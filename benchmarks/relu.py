@@ -51,11 +51,11 @@ def measured(module: nn.Module, calibration: Dataset, test: Dataset, **options: 
                 module, calibration.images, kind, per_channel=per_channel, steps=steps, **options
             )
             network = capture(module, test.images[:2], thresholds=thresholds)
-            for method, found in shares.items():
+            for method, by_steps in shares.items():
                 tuned = calibrate(network, calibration.images, method, steps, **options)
-                found[str(steps)] = measure_accuracy(tuned, test, [steps], **options).accuracy[steps]
+                by_steps[str(steps)] = measure_accuracy(tuned, test, [steps], **options).accuracy[steps]
         label = f"ReLU, {kind}{', per channel' if per_channel else ''}"
-        yield from ({"network": label, "method": method, "accuracy": found} for method, found in shares.items())
+        yield from ({"network": label, "method": method, "accuracy": by_steps} for method, by_steps in shares.items())
 
 
 def markdown(document: dict[str, Any]) -> str:

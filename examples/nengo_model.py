@@ -54,14 +54,14 @@ def run(graph: NirGraph, image: Array, steps: int) -> tuple[dict[str, Array], Ar
     if graph.layerwise:
         raise NetworkError("The network is layer-wise: lower it first (cos_export.lowered).")
     pixels = torch.from_numpy(np.asarray(image, np.float32))
-    sent = (pixels if graph.integers is None else rounded(pixels, graph.integers)).numpy().ravel()
+    inputs = (pixels if graph.integers is None else rounded(pixels, graph.integers)).numpy().ravel()
     held = steps if graph.encoding.held is None else graph.encoding.held
     shapes, wires, probes = {}, dict[str, Any](), {}
     with nengo.Network() as model:
         for name in graph.order:
             if not graph.sources[name]:
                 shapes[name] = graph.input_shape
-                wires[name] = nengo.Node(lambda t: sent if round(t * 1000) <= held else 0 * sent)
+                wires[name] = nengo.Node(lambda t: inputs if round(t * 1000) <= held else 0 * inputs)
                 continue
             shape = shapes[graph.sources[name][0]]
             if name in graph.layers:

@@ -188,9 +188,9 @@ def test_a_relu_network_converts_with_thresholds_from_data(tmp_path: Path, per_c
     assert done.returncode == 0, done.stderr + done.stdout
     metrics = json.loads(done.stdout)["metrics"]
     assert metrics["calibration_samples"] == 50
-    found = metrics["relu_thresholds"]
-    assert (found["method"], found["per_channel"]) == ("percentile", per_channel)
-    assert np.shape(found["values"]["1"]) == ((4,) if per_channel else ())
+    recorded = metrics["relu_thresholds"]
+    assert (recorded["method"], recorded["per_channel"]) == ("percentile", per_channel)
+    assert np.shape(recorded["values"]["1"]) == ((4,) if per_channel else ())
 
 
 def test_a_damaged_bundle_is_named(bundle: Path, tmp_path: Path) -> None:

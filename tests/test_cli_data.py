@@ -94,8 +94,8 @@ def test_offsets_search_and_training(folder: Path) -> None:
     counted = run("offsets", *CASES["features"], "--steps", "2", "--rho", "2", "--out", "o.png", "--json", cwd=folder)
     assert counted.returncode == 0, counted.stderr
     searching = ["--steps", "2", "--methods", "half", "--max-drop", "100", "--out", "found", "--json"]
-    found = run("search", *CASES["features"], *searching, cwd=folder)
-    assert found.returncode == 0, found.stderr
+    done = run("search", *CASES["features"], *searching, cwd=folder)
+    assert done.returncode == 0, done.stderr
     train = ["--epochs", "1", "--batch-size", "8", "--out", "w.safetensors", "--json"]
     for case in ("signals", "pictures", "torch"):
         trained = run("train", *CASES[case], *train, cwd=folder)

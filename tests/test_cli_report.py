@@ -106,13 +106,13 @@ def test_a_failed_parity_is_written_with_its_place_and_exits_1(tmp_path: Path) -
     bundle, page = spoiled(tmp_path / "out"), tmp_path / "p.html"
     done = run("report", bundle, "--targets", "onnxruntime", "--out", page, "--json")
     assert done.returncode == 1
-    found = json.loads(done.stdout)["parity"]["targets"]["onnxruntime"]
-    first, text = found["first_divergence"], html.unescape(page.read_text())
-    assert not found["passed"] and first["layer"] == "second" and 'class="failed"' in text
+    result = json.loads(done.stdout)["parity"]["targets"]["onnxruntime"]
+    first, text = result["first_divergence"], html.unescape(page.read_text())
+    assert not result["passed"] and first["layer"] == "second" and 'class="failed"' in text
     neuron, margin = ", ".join(map(str, first["neuron"])), f"margin {first['margin']:.3g}, bound {first['bound']:.3g}"
     place = f"layer second, step {first['step']}, sample {first['sample']}, neuron ({neuron})"
     assert f"onnxruntime first differs at {place}, which did not fire: {margin}." in text
-    assert len(found["violations"]) > 0 and text.count("<li>") == len(found["violations"])
+    assert len(result["violations"]) > 0 and text.count("<li>") == len(result["violations"])
 
 
 def test_the_export_that_failed_says_so_when_the_page_is_written_anew(

@@ -112,10 +112,10 @@ def test_tuning_brings_what_it_brings_on_the_cpu(network, images, schedule) -> N
     there, again, here = (
         calibrate(network, images, method, T, device=device, schedule=schedule) for device in (DEVICE, DEVICE, "cpu")
     )
-    wanted = simulate(here, images, T, device="cpu").logits[-1]
+    expected = simulate(here, images, T, device="cpu").logits[-1]
     actual = simulate(there, images, T, device="cpu").logits[-1]
-    assert np.mean(actual.argmax(1) == wanted.argmax(1)) > 0.97
-    assert np.abs(actual - wanted).mean() < 0.05 * np.abs(wanted).mean()
+    assert np.mean(actual.argmax(1) == expected.argmax(1)) > 0.97
+    assert np.abs(actual - expected).mean() < 0.05 * np.abs(expected).mean()
     for name, spec in there.neurons.items():
         np.testing.assert_allclose(again.neurons[name].v_init, spec.v_init, atol=0.05 * float(spec.threshold.max()))
 

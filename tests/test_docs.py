@@ -39,10 +39,10 @@ def method_pages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_what_a_page_links_to_is_there(path: Path) -> None:
     for link in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", path.read_text("utf-8")):
         file, _, anchor = link.partition("#")
-        found = (path.parent / file) if file else path
-        assert found.exists(), link
+        target = (path.parent / file) if file else path
+        assert target.exists(), link
         if anchor:
-            headings = re.findall(r"^#+ (.+)$", found.read_text("utf-8"), re.MULTILINE)
+            headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in headings}
 
 
@@ -128,9 +128,9 @@ def test_the_files_of_the_ten_changes_are_there() -> None:
         folder = Path()
         for name in re.findall(r"`([\w/]+(?:/|\.py|\.jinja))`", change):
             places = [ROOT / name, ROOT / "cos_export" / name, folder / name]
-            found = next((place for place in places if place.exists()), None)
-            assert found is not None, f"{name} in: {change}"
-            folder = found.parent
+            existing = next((place for place in places if place.exists()), None)
+            assert existing is not None, f"{name} in: {change}"
+            folder = existing.parent
 
 
 def module_file(path: str) -> Path:

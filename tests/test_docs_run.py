@@ -72,8 +72,8 @@ def commands(page: str) -> list[list[str]]:
     fenced = re.findall(r"^```\w*\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     lines = [*re.findall(r"^ {4}(.+)$", page, re.MULTILINE), *"".join(fenced).splitlines()]
     settings = r"(?:[A-Z_]+=\S+ )*"
-    found = [re.match(rf"{settings}((?:cos-export|python|torchrun|make) .+)", line) for line in lines]
-    return [shlex.split(line[1], comments=True) for line in found if line]
+    matches = [re.match(rf"{settings}((?:cos-export|python|torchrun|make) .+)", line) for line in lines]
+    return [shlex.split(line[1], comments=True) for line in matches if line]
 
 
 @cache
@@ -169,8 +169,8 @@ def test_quick_commands_run(name: str, folder: Path) -> None:
     importlib.invalidate_caches()
     models = importlib.import_module("my_package.models")
     save_file(models.make_network().state_dict(), "trained.safetensors")
-    found = [words[1:] for words in commands((ROOT / name).read_text("utf-8")) if words[0] == "cos-export"]
-    chosen = [words for words in found if words[0] in QUICK and not set(SLOW) & set(words)]
+    lines = [words[1:] for words in commands((ROOT / name).read_text("utf-8")) if words[0] == "cos-export"]
+    chosen = [words for words in lines if words[0] in QUICK and not set(SLOW) & set(words)]
     assert chosen
     for words in chosen:
         done = command_line.run(*shortened(words), cwd=folder)
@@ -221,7 +221,7 @@ def network(activation: nn.Module) -> nn.Module:
 
 def torchvision_datasets() -> types.ModuleType:
     """In place of the library, which is not needed: its CIFAR-10 with few images."""
-    found = types.ModuleType("torchvision.datasets")
+    module = types.ModuleType("torchvision.datasets")
     images = np.zeros((4, 32, 32, 3), np.uint8)
-    found.CIFAR10 = lambda root, train, download: types.SimpleNamespace(data=images, targets=[0, 1, 2, 3])  # type: ignore[attr-defined]
-    return found
+    module.CIFAR10 = lambda root, train, download: types.SimpleNamespace(data=images, targets=[0, 1, 2, 3])  # type: ignore[attr-defined]
+    return module

@@ -22,7 +22,7 @@ _FUZZ = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
 def test_damage_is_refused_or_harmless(kind: str, tmp_path: Path) -> None:
     trials = Trials(kind, tmp_path)
     outcomes = {seed: outcome(trials.kind, trials.file(seed)) for seed in range(TRIALS)}
-    assert {seed: found for seed, found in outcomes.items() if found not in ("valid", "refused")} == {}
+    assert {seed: each for seed, each in outcomes.items() if each not in ("valid", "refused")} == {}
     assert list(outcomes.values()).count("refused") > TRIALS // 10, "most damage is seen"
 
 
@@ -31,5 +31,5 @@ def test_damage_does_not_end_the_process() -> None:
         [sys.executable, _FUZZ, "--kinds", NATIVE, "--trials", str(TRIALS), "--json"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    [found] = json.loads(done.stdout)
-    assert found["trials"] == TRIALS and found["valid"] + found["refused"] == TRIALS
+    [actual] = json.loads(done.stdout)
+    assert actual["trials"] == TRIALS and actual["valid"] + actual["refused"] == TRIALS

@@ -63,14 +63,14 @@ def modules() -> list[Path]:
 
 
 def imports(path: Path) -> set[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            found.add(node.module or "")
-    return {name for name in found if name.split(".")[0] in (*PACKAGES, "cli")}
+            names.add(node.module or "")
+    return {name for name in names if name.split(".")[0] in (*PACKAGES, "cli")}
 
 
 def deepest(path: Path, rules: dict[str, set[str]]) -> set[str] | None:

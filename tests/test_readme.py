@@ -31,9 +31,9 @@ def test_a_measured_table_says_what_its_json_says(path: Path) -> None:
     lines = path.with_suffix(".md").read_text("utf-8").splitlines()
     for row in document["methods"]:
         # By T, and at equal cost, where a T may stand that has no column in the first table.
-        found = " ".join(line for line in lines if line.startswith(f"| `{row['method']}` |"))
+        printed = " ".join(line for line in lines if line.startswith(f"| `{row['method']}` |"))
         for share in row["accuracy"].values():
-            assert f" {100 * share:.2f}" in found
+            assert f" {100 * share:.2f}" in printed
 
 
 @pytest.mark.parametrize("model", ["resnet20", "vgg9"])
@@ -44,10 +44,10 @@ def test_the_long_calibrations_in_the_tables_are_those_of_the_benchmark(
     headline = importlib.import_module("headline")
     document = json.loads((ROOT / "docs" / "measured" / f"{model}.json").read_text("utf-8"))
     rows = {row["method"]: row["details"] for row in document["methods"]}
-    found = rows["static (potential, bias, weight)"]
-    assert set(map(int, found)) == set(headline.RECIPES[model])
+    by_steps = rows["static (potential, bias, weight)"]
+    assert set(map(int, by_steps)) == set(headline.RECIPES[model])
     for steps, recipe in headline.RECIPES[model].items():
-        details = found[str(steps)]
+        details = by_steps[str(steps)]
         assert [details[key] for key in ("updates", "samples", "learning_rate")] == [
             recipe.updates,
             recipe.samples,

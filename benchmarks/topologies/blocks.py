@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Joined", "Summed", "classifier", "settled", "unit"]
+__all__ = ["Joined", "Summed", "classifier", "unit", "with_statistics"]
 
 Layer = Callable[[], nn.Module]
 
@@ -61,7 +61,7 @@ def classifier(features: int, classes: int = 10) -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, classes)]
 
 
-def settled(build: Callable[[], nn.Module], shape: Sequence[int]) -> nn.Module:
+def with_statistics(build: Callable[[], nn.Module], shape: Sequence[int]) -> nn.Module:
     """A network with random weights whose batch norms have seen noise, so that every layer is active."""
     torch.manual_seed(0)
     model = build()

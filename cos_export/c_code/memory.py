@@ -31,13 +31,13 @@ def placed(claims: Iterable[Claim]) -> tuple[dict[tuple[str, ...], int], int]:
     The largest come first, each at the lowest place where it meets none that is needed at the same time.
     """
     begins: dict[tuple[str, ...], int] = {}
-    settled: list[tuple[int, Claim]] = []
+    placed_claims: list[tuple[int, Claim]] = []
     for claim in sorted(claims, key=lambda claim: (-claim.size, claim.first, claim.name)):
         begin = 0
-        for other_begin, other in sorted(settled, key=lambda entry: entry[0]):
+        for other_begin, other in sorted(placed_claims, key=lambda entry: entry[0]):
             together = other.first <= claim.last and claim.first <= other.last
             if together and begin < other_begin + other.size and other_begin < begin + claim.size:
                 begin = other_begin + other.size
         begins[claim.name] = begin
-        settled.append((begin, claim))
-    return begins, max((begin + claim.size for begin, claim in settled), default=0)
+        placed_claims.append((begin, claim))
+    return begins, max((begin + claim.size for begin, claim in placed_claims), default=0)

@@ -28,7 +28,7 @@ from cos_export.simulation.layerwise import check_layerwise
 from cos_export.version import __version__
 from cos_export.whole_number import whole_number
 
-__all__ = ["CSource", "c_source", "encoded_images", "rendered"]
+__all__ = ["CSource", "c_source", "quantised_images", "rendered"]
 
 LARGEST_COUNT = int(np.iinfo(np.uint8).max)
 """Spikes of a neuron in one window: a byte counts them."""
@@ -103,7 +103,7 @@ def c_source(network: SpikingNetwork, steps: int, prefix: str, title: str | None
     )
 
 
-def encoded_images(network: SpikingNetwork, images: FloatArray) -> NDArray[np.integer]:
+def quantised_images(network: SpikingNetwork, images: FloatArray) -> NDArray[np.integer]:
     """Images as the C code takes them: (samples, numbers) of int8 or uint8, a pixel's channels side by side."""
     quantisation = network.quantisation
     integers = quantise_input(torch.from_numpy(np.ascontiguousarray(images)), quantisation).numpy()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cos_export.bundle.golden import Golden
 from cos_export.c_code.names import Identifiers
-from cos_export.c_code.source import CSource, encoded_images
+from cos_export.c_code.source import CSource, quantised_images
 from cos_export.c_code.tables import Table, Tables
 from cos_export.errors import NetworkError
 
@@ -41,7 +41,7 @@ class Vectors:
 def vectors_of(source: CSource, golden: Golden, samples: int) -> Vectors:
     """The first golden inputs, the sums of the readout, and a checksum of all spikes of each layer."""
     count = min(samples, len(golden.images))
-    images = encoded_images(source.network, golden.images[:count])
+    images = quantised_images(source.network, golden.images[:count])
     sums = integer_sums(source, golden.trace.logits[:, :count])
     checks = [
         _checksums(fired_bytes(source, name, golden.trace.spikes[name][:, :count])) for name in source.network.layers

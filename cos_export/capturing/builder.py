@@ -155,9 +155,9 @@ class Builder:
             alike.setdefault(replace(term, source=""), []).append(term.source)
         terms = []
         for term, sources in alike.items():
-            taken = (term.width, *value.spatial)
-            node, after = make(taken), term.spread(spread)
-            set_types(node, taken, (after.width, *shape[1:]))
+            input_shape = (term.width, *value.spatial)
+            node, after = make(input_shape), term.spread(spread)
+            set_types(node, input_shape, (after.width, *shape[1:]))
             terms.append(replace(after, source=self.add(preferred, node, sources)))
         return terms[0].source, Value(shape, tuple(terms))
 
@@ -205,7 +205,7 @@ class Builder:
         have no finer scale for what lies between them.
         """
         original = self._nodes.get(term.source)
-        if term.unit or term.index is not None or not isinstance(original, Synapse):
+        if term.plain or term.index is not None or not isinstance(original, Synapse):
             return term
         if term not in self._copies:
             gain = np.array(vector(term.scale, term.channels))
@@ -230,7 +230,7 @@ class Builder:
         shape = (len(weight), *value.spatial)
         full = weight.reshape(*weight.shape, *[1] * len(value.spatial))
         bias = np.zeros(len(weight)) if bias is None else bias
-        return self.synapse(preferred, value, pointwise(shape, full, bias, taken=value.channels))
+        return self.synapse(preferred, value, pointwise(shape, full, bias, in_channels=value.channels))
 
     def windowed(
         self,
@@ -284,7 +284,7 @@ class Builder:
             preferred,
             value,
             (prod(value.shape),),
-            lambda taken: nir.Flatten({"input": np.array(taken)}, start_dim=-rank, end_dim=-1),
+            lambda shape: nir.Flatten({"input": np.array(shape)}, start_dim=-rank, end_dim=-1),
             spread=count,
         )
         return result
@@ -407,7 +407,7 @@ class Builder:
             alike.setdefault(replace(term, source=""), []).append(term.source)
         names: list[str] = []
         for term, sources in alike.items():
-            if term.unit:
+            if term.plain:
                 names += sources
             elif self.counts.holds(sources):
                 names.append(self._placed(replace(term, source=sources[0]), value.shape, sources))

@@ -77,7 +77,7 @@ def carrier(term: Term, shape: Shape) -> Synapse:
     if term.index is None and pays_depthwise(shape):
         return depthwise(shape, np.array(vector(term.scale, term.channels)), np.zeros(shape[0]))
     weight = wired_weight(channel_weight(np.ones(shape[0]), shape), term, 1)
-    return pointwise(shape, weight, np.zeros(shape[0]), taken=term.width)
+    return pointwise(shape, weight, np.zeros(shape[0]), in_channels=term.width)
 
 
 def depthwise(shape: Shape, gain: DoubleArray, offset: DoubleArray) -> Synapse:
@@ -87,17 +87,17 @@ def depthwise(shape: Shape, gain: DoubleArray, offset: DoubleArray) -> Synapse:
     return Synapse(weight, offset, shape, shape, (1,) * axes, (0,) * axes, (1,) * axes, groups=shape[0])
 
 
-def pointwise(shape: Shape, weight: DoubleArray, offset: DoubleArray, taken: int | None = None) -> Synapse:
+def pointwise(shape: Shape, weight: DoubleArray, offset: DoubleArray, in_channels: int | None = None) -> Synapse:
     """The synapse of a kernel of one place, or of a matrix.
 
     Args:
         shape: Of the result.
-        weight: (channels of the result, channels taken, 1, ...), or without the ones.
+        weight: (channels of the result, its input channels, 1, ...), or without the ones.
         offset: (channels of the result,).
-        taken: Channels that it takes, if they are not as many as those of the result.
+        in_channels: Channels that it takes, if they are not as many as those of the result.
     """
     axes = len(shape) - 1
-    source = (shape[0] if taken is None else taken, *shape[1:])
+    source = (shape[0] if in_channels is None else in_channels, *shape[1:])
     return Synapse(weight, offset, source, shape, (1,) * axes, (0,) * axes, (1,) * axes)
 
 
@@ -116,6 +116,6 @@ def check_finite(synapse: Synapse) -> None:
         )
 
 
-def set_types(node: nir.NIRNode, taken: Shape, given: Shape) -> None:
+def set_types(node: nir.NIRNode, input_shape: Shape, output_shape: Shape) -> None:
     """Notes the shapes of what `node` takes and gives."""
-    node.input_type, node.output_type = {"input": np.array(taken)}, {"output": np.array(given)}
+    node.input_type, node.output_type = {"input": np.array(input_shape)}, {"output": np.array(output_shape)}

@@ -61,7 +61,7 @@ class Term:
         return self.width if self.index is None else len(self.index)
 
     @property
-    def unit(self) -> bool:
+    def plain(self) -> bool:
         """Whether it is the source's wire and nothing else."""
         return self.scale == 1.0 and self.index is None
 

@@ -236,7 +236,7 @@ class _Walker:
             if read in self.synapses_of:
                 names = self.synapses_of[read]
                 terms = self.values[read].terms
-                return names if [term.source for term in terms if term.unit] == list(names) else ()
+                return names if [term.source for term in terms if term.plain] == list(names) else ()
             before = read.args[0] if read.args else None
             if not isinstance(before, fx.Node) or self.values.get(read) is not self.values.get(before):
                 return ()

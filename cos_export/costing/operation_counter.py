@@ -112,8 +112,8 @@ class OperationCounter:
         shown = input_train(self.network, given, self.steps)
         # An artificial network takes one input: of frames their mean.
         images = shown[: self._activity or None].mean(0, keepdim=True) if self._frames else given.unsqueeze(0)
-        for names, sent in ((constant, images), (self._graded, shown)):
-            for name, count in self._of_values(program, names, trains, sent):
+        for names, inputs in ((constant, images), (self._graded, shown)):
+            for name, count in self._of_values(program, names, trains, inputs):
                 self.operations[name] += count
         if self._activity:
             if self._graded:

@@ -33,10 +33,10 @@ def constant_currents(network: SpikingNetwork) -> Mapping[str, NDArray[np.float6
         name: torch.zeros(1, 1, *network.shapes[name], dtype=torch.float64)
         for name in (*network.layers, network.input_name)
     }
-    wanted = {*network.layers, network.output_name}
+    names = {*network.layers, network.output_name}
     with torch.no_grad():
         return {
-            name: np.array(arriving[0, 0].numpy()) for name, arriving in program.arrivals(wanted, nothing.__getitem__)
+            name: np.array(arriving[0, 0].numpy()) for name, arriving in program.arrivals(names, nothing.__getitem__)
         }
 
 

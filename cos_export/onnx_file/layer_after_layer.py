@@ -8,7 +8,7 @@ from onnx import TensorProto
 from cos_export.network import SpikingNetwork
 from cos_export.network.wires import Wires
 from cos_export.onnx_file.builder import GraphBuilder
-from cos_export.onnx_file.unrolling import IMAGES, Unrolled, node_synapse, sent_images, step_name, summed
+from cos_export.onnx_file.unrolling import IMAGES, Unrolled, input_values, node_synapse, step_name, summed
 from cos_export.onnx_file.windows import fire_in_window
 
 __all__ = ["feeding_neurons", "layer_after_layer"]
@@ -22,8 +22,8 @@ def layer_after_layer(builder: GraphBuilder, network: SpikingNetwork, images: st
     inner = feeding_neurons(network)
     wires: Wires[tuple[str, ...]] = Wires(network)
     read: dict[str, tuple[str, ...]] = {}
-    sent = sent_images(builder, network, images, steps)
-    held = _over_window(builder, sent, steps)
+    inputs = input_values(builder, network, images, steps)
+    held = _over_window(builder, inputs, steps)
     for name, parts in wires.walk():
         if name in network.neurons:
             (current,) = summed(builder, name, parts)
@@ -36,16 +36,16 @@ def layer_after_layer(builder: GraphBuilder, network: SpikingNetwork, images: st
             wires[name] = (node_synapse(builder, network, name, steps)(arriving, f"{name}/current"),)
         else:
             wires[name] = ()
-    return _readout(builder, network, network.output_name, {**read, network.input_name: sent}), {}
+    return _readout(builder, network, network.output_name, {**read, network.input_name: inputs}), {}
 
 
-def _over_window(builder: GraphBuilder, sent: tuple[str, ...], steps: int) -> str:
+def _over_window(builder: GraphBuilder, inputs: tuple[str, ...], steps: int) -> str:
     """What the Input sends over a window: what is held T times, or the sum of the frames."""
-    if len(sent) < steps:
+    if len(inputs) < steps:
         count = builder.constant(f"{IMAGES}/steps", np.array(steps, np.float32))
-        return builder.add("Mul", [sent[0], count], f"{IMAGES}/window")
-    total = sent[0]
-    for t, frame in enumerate(sent[1:], start=2):
+        return builder.add("Mul", [inputs[0], count], f"{IMAGES}/window")
+    total = inputs[0]
+    for t, frame in enumerate(inputs[1:], start=2):
         total = builder.add("Add", [total, frame], f"{IMAGES}/window/sum{t}")
     return total
 

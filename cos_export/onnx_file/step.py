@@ -229,9 +229,9 @@ class _Step:
             spike = builder.add("Cast", [fired], f"{name}/one", to=arithmetic.kind)
             drop = builder.add("Mul", [spike, threshold], f"{name}/drop")
             builder.add("Sub", [charge, drop], state.output, reserved=True)
-        sent = self._audible(state, spec, fired)
-        builder.add("Cast", [sent], state.spikes, reserved=True, to=arithmetic.spike_kind)
-        return arithmetic.spikes(builder, name, sent)
+        audible = self._audible(state, spec, fired)
+        builder.add("Cast", [audible], state.spikes, reserved=True, to=arithmetic.spike_kind)
+        return arithmetic.spikes(builder, name, audible)
 
     def _before(self, given: str, name: str, spec: NeuronSpec) -> str:
         """v(t - 1): what is given, or in the first step what the layer starts from."""

@@ -114,7 +114,7 @@ class FloatArithmetic:
     def through(self, builder: GraphBuilder, name: str, wire: Wire, gate: str | None) -> Wire:
         """The node as in the T-step graph; with a gate, its bias apart."""
         network = self._network
-        node, shape = network.graph.nodes[name], _taken_shape(network, name)
+        node, shape = network.graph.nodes[name], _input_shape(network, name)
         field, bias = facts(node).bias, bias_constant(node, len(network.shapes[name]))
         apart = gate is not None and field is not None and bias is not None and bool(bias.any())
         if apart and field is not None:
@@ -127,6 +127,6 @@ class FloatArithmetic:
         return Wire(value)
 
 
-def _taken_shape(network: SpikingNetwork, name: str) -> Shape:
+def _input_shape(network: SpikingNetwork, name: str) -> Shape:
     sources = network.predecessors[name]
     return network.shapes[sources[0]] if sources else network.input_shape

@@ -107,18 +107,20 @@ def _looped(
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = [entry.name for entry in session.get_outputs()]
         seconds = plenty_of_seconds(network, len(images), 1)
-        sent = _integers(network, interface, images)
+        integers = _integers(network, interface, images)
         feeds = _first(network, interface, len(images), states)
         for t in range(1, interface.steps + 1):
             # What is sent after the last frame is not looked at.
-            feeds[interface.images] = sent[:, min(t, sent.shape[1]) - 1] if are_frames(network, images) else sent
+            feeds[interface.images] = (
+                integers[:, min(t, integers.shape[1]) - 1] if are_frames(network, images) else integers
+            )
             if interface.step is not None:
                 feeds[interface.step] = np.array(t, np.int64)
             values = run_session(session, names, feeds, seconds)
-            found = dict(zip(names, values, strict=True))
+            step = dict(zip(names, values, strict=True))
             inputs.append(dict(feeds))
-            outputs.append(found)
-            feeds |= {state.input: found[state.output] for state in interface.states}
+            outputs.append(step)
+            feeds |= {state.input: step[state.output] for state in interface.states}
             feeds[interface.start] = np.array(False)
     except Exception as error:
         # ONNX Runtime's errors have no other common base.
@@ -152,17 +154,17 @@ def _first(
 def _trace(network: SpikingNetwork, interface: StepInterface, images: FloatArray, outputs: list[Values]) -> Trace:
     """The run as every target returns it: the spikes of each layer's own window, and the logits of each step."""
     spikes = {
-        state.layer: np.stack([found[state.spikes] for found in outputs[state.first_step - 1 : state.last_step]]) != 0
+        state.layer: np.stack([step[state.spikes] for step in outputs[state.first_step - 1 : state.last_step]]) != 0
         for state in interface.states
     }
     steps = interface.readout_steps
-    read = torch.from_numpy(np.stack([found[interface.output] for found in outputs]).astype(np.float32))
+    read = torch.from_numpy(np.stack([step[interface.output] for step in outputs]).astype(np.float32))
     if network.schedule == "synchronous":
         return Trace(mean_readout(read, steps, network.quantisation).numpy(), spikes)
     # What comes by a shorter path is read out in earlier steps: of the graph's own logits there are the last alone.
-    sent = input_train(network, torch.from_numpy(images), steps)
+    inputs = input_train(network, torch.from_numpy(images), steps)
     fired = {name: torch.from_numpy(value).to(torch.float32) for name, value in spikes.items()}
-    train = Program(network).currents(network.output_name, lambda source: fired.get(source, sent))
+    train = Program(network).currents(network.output_name, lambda source: fired.get(source, inputs))
     logits = mean_readout(train, steps, network.quantisation)
     total = read.sum(0)
     factor = None if network.quantisation is None else float(readout_factors(network.quantisation, steps)[-1])
@@ -183,12 +185,12 @@ def _evaluated(
     evaluator = ReferenceEvaluator(str(path))
     for t in chosen:
         feeds = {name: value[:1] if np.ndim(value) else value for name, value in inputs[t].items()}
-        found = dict(zip(evaluator.output_names, evaluator.run(None, feeds), strict=True))
+        actual = dict(zip(evaluator.output_names, evaluator.run(None, feeds), strict=True))
         expected = {name: value[:1] for name, value in outputs[t].items()}
         if network.quantisation is not None:
-            wrong = [name for name, value in expected.items() if not np.array_equal(found[name], value)]
+            wrong = [name for name, value in expected.items() if not np.array_equal(actual[name], value)]
         else:
-            wrong = _beyond_rounding(network, interface, feeds, expected, found)
+            wrong = _beyond_rounding(network, interface, feeds, expected, actual)
         if wrong:
             raise ParityError(
                 f"In step {t + 1} ONNX's reference evaluator gives another {wrong[0]!r} than ONNX Runtime, from the "

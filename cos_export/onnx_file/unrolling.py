@@ -15,7 +15,7 @@ from cos_export.onnx_file.presimulation import corrected_start, half_start, sile
 from cos_export.onnx_file.synapses import Synapse, synapse
 from cos_export.simulation.presimulation import OffsetCorrection, PreSimulationRule, ResidualSilencing
 
-__all__ = ["IMAGES", "Unrolled", "all_at_once", "node_synapse", "sent_images", "step_name", "summed"]
+__all__ = ["IMAGES", "Unrolled", "all_at_once", "input_values", "node_synapse", "step_name", "summed"]
 
 IMAGES = "images"
 
@@ -103,7 +103,7 @@ class _Walk:
 
     def __init__(self, builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int) -> None:
         self._builder, self._network = builder, network
-        self._sent = sent_images(builder, network, images, steps)
+        self._input = input_values(builder, network, images, steps)
         self._synapses: dict[str, Synapse] = {}
         self._neurons: dict[str, NeuronNodes] = {}
         self._steps = steps
@@ -123,7 +123,7 @@ class _Walk:
         wires: Wires[tuple[str, ...]] = Wires(network)
         fired: dict[str, tuple[str, ...]] = {}
         for name, parts in wires.walk():
-            arriving = summed(builder, f"{prefix}{name}", parts) if parts else self._sent[:length]
+            arriving = summed(builder, f"{prefix}{name}", parts) if parts else self._input[:length]
             if name in network.neurons:
                 layer = rule(self._nodes(name), arriving)
                 wires[name], fired[name] = layer.spikes, layer.fired[:steps]
@@ -147,7 +147,7 @@ class _Walk:
         return self._made[name, value]
 
 
-def sent_images(builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int) -> tuple[str, ...]:
+def input_values(builder: GraphBuilder, network: SpikingNetwork, images: str, steps: int) -> tuple[str, ...]:
     """What the Input sends in each step, or once for all: the images, and zeros after `input_steps`; or its frames."""
     if network.input_encoding == "frames":
         numbers = [builder.constant(f"{IMAGES}/t{t + 1}/number", np.array(t, np.int64)) for t in range(steps)]

@@ -15,7 +15,7 @@ from cos_export.simulation.fixed_point import quantise_input
 from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import channels_last, sample_blocks
 
-__all__ = ["Charge", "Evaluation", "Neurons", "at_step", "per_step", "sent_images"]
+__all__ = ["Charge", "Evaluation", "Neurons", "at_step", "input_values", "per_step"]
 
 
 class Charge(NamedTuple):
@@ -86,7 +86,7 @@ class Evaluation:
                 yield name, arriving
                 wires[name] = exact(spikes[name].to(torch.float64))
             elif not arriving:
-                wires[name] = exact(input_train(network, sent_images(network, images).value[0], self.steps))
+                wires[name] = exact(input_train(network, input_values(network, images).value[0], self.steps))
             else:
                 wires[name] = per_step(self._synapses[name], added(arriving, self.unit))
             if name == network.output_name:
@@ -142,7 +142,7 @@ class Evaluation:
         return Bounded(left, None if bound is None else bound + self.unit * (left.abs() + bound))
 
 
-def sent_images(network: SpikingNetwork, images: Tensor) -> Bounded:
+def input_values(network: SpikingNetwork, images: Tensor) -> Bounded:
     """What the Input sends in every step: (1, batch, ...)."""
     return exact(channels_last(quantise_input(images, network.quantisation).to(torch.float64)).unsqueeze(0))
 

@@ -32,18 +32,18 @@ def compared_states(
             flip near a threshold changes what follows.
     """
     total, worst = 0, (0.0, "", "")
-    for kind, found, wanted in (
+    for kind, states, reference in (
         ("initial potentials", actual.v_init, expected.v_init),
         ("silent neurons", actual.silent, expected.silent),
     ):
         for name in network.layers:
-            if name not in found and name not in wanted:
+            if name not in states and name not in reference:
                 continue
-            if name not in found or name not in wanted:
+            if name not in states or name not in reference:
                 return total, f"the {kind} of {name!r} are missing, or nobody sets them."
-            differs = np.not_equal(found[name], wanted[name])
+            differs = np.not_equal(states[name], reference[name])
             if network.quantisation is None and kind == "initial potentials":
-                differs = np.abs(found[name] - wanted[name]) > _SAME * network.neurons[name].threshold
+                differs = np.abs(states[name] - reference[name]) > _SAME * network.neurons[name].threshold
             total += int(differs.sum())
             worst = max(worst, (float(differs.mean()), name, kind))
     share, name, kind = worst

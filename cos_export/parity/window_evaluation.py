@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.network.wires import Wires
-from cos_export.parity.evaluation import Charge, Evaluation, Neurons, at_step, per_step, sent_images
+from cos_export.parity.evaluation import Charge, Evaluation, Neurons, at_step, input_values, per_step
 from cos_export.parity.rounding import Bounded, added, bounded_synapse, exact, gamma
 from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import sample_blocks
@@ -40,8 +40,8 @@ class WindowEvaluation(Evaluation):
         """What arrives at each layer over its window, (1, batch, ...), and at the Output in each of its steps."""
         network, steps = self.network, self.steps
         wires: Wires[Bounded] = Wires(network)
-        sent = exact(input_train(network, sent_images(network, images).value[0], steps))
-        read: dict[str, Bounded] = {network.input_name: sent}
+        inputs = exact(input_train(network, input_values(network, images).value[0], steps))
+        read: dict[str, Bounded] = {network.input_name: inputs}
         for name, arriving in wires.walk():
             if name in network.neurons:
                 yield name, arriving
@@ -50,19 +50,19 @@ class WindowEvaluation(Evaluation):
                 if name in network.layers_read_out:
                     read[name] = exact(fired)
             elif not arriving:
-                wires[name] = self._sent_over_window(sent.value)
+                wires[name] = self._input_over_window(inputs.value)
             else:
                 total = added(arriving, self.unit, steps=steps)
                 wires[name] = per_step(self._over_window[name], total)
         yield network.output_name, [self._read_out(network.output_name, read)]
 
-    def _sent_over_window(self, sent: Tensor) -> Bounded:
+    def _input_over_window(self, inputs: Tensor) -> Bounded:
         """T times what is held, or the sum of T frames, whose additions may round."""
-        if len(sent) == 1:
-            return exact(sent * self.steps)
-        total = sent.sum(0, keepdim=True)
+        if len(inputs) == 1:
+            return exact(inputs * self.steps)
+        total = inputs.sum(0, keepdim=True)
         return Bounded(
-            total, None if self.unit == 0 else gamma(self.steps, self.unit) * sent.abs().sum(0, keepdim=True)
+            total, None if self.unit == 0 else gamma(self.steps, self.unit) * inputs.abs().sum(0, keepdim=True)
         )
 
     def charges(self, neurons: Neurons, arriving: list[Bounded], spikes: Tensor) -> Iterator[Charge]:

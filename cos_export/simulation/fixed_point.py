@@ -101,12 +101,12 @@ def round_to_half_integers(network: SpikingNetwork) -> SpikingNetwork:
     """
     if network.quantisation is None:
         return network
-    nodes = {name: _settled_node(name, node) for name, node in network.graph.nodes.items()}
+    nodes = {name: _integer_node(name, node) for name, node in network.graph.nodes.items()}
     graph = nir.NIRGraph(nodes, list(network.graph.edges), metadata=network.graph.metadata, type_check=False)
-    return replace(network, graph=graph, neurons={name: _settled_spec(spec) for name, spec in network.neurons.items()})
+    return replace(network, graph=graph, neurons={name: _integer_spec(spec) for name, spec in network.neurons.items()})
 
 
-def _settled_spec(spec: NeuronSpec) -> NeuronSpec:
+def _integer_spec(spec: NeuronSpec) -> NeuronSpec:
     strict = spec.condition == ">"
     return replace(
         spec,
@@ -117,7 +117,7 @@ def _settled_spec(spec: NeuronSpec) -> NeuronSpec:
     )
 
 
-def _settled_node(name: str, node: nir.NIRNode) -> nir.NIRNode:
+def _integer_node(name: str, node: nir.NIRNode) -> nir.NIRNode:
     for field in ("weight", "scale"):
         value = getattr(node, field, None)
         if value is not None and not np.array_equal(value, _whole(value)):

@@ -156,5 +156,5 @@ class LayerwiseProgram:
             return counts.unsqueeze(0)
 
         self.summed.propagate(images, rule, self.steps)
-        sent = input_train(self.network, images, self.steps)
-        return self._each.currents(self.network.output_name, lambda source: trains.get(source, sent))
+        inputs = input_train(self.network, images, self.steps)
+        return self._each.currents(self.network.output_name, lambda source: trains.get(source, inputs))

@@ -140,11 +140,11 @@ class Program:
             total = total + leaving(source)
         return total
 
-    def arrivals(self, wanted: Collection[str], outputs: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def arrivals(self, names: Collection[str], outputs: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
         """What arrives at each of several nodes, in one walk that computes each synapse at most once.
 
         Args:
-            wanted: The nodes: layers, synapses, the Output, any but the Input.
+            names: The nodes: layers, synapses, the Output, any but the Input.
             outputs: As for `currents`.
 
         Yields:
@@ -153,15 +153,15 @@ class Program:
         network = self.network
         sending: set[str] = set()
         for name in reversed(network.order):
-            if name in wanted or (name in sending and name not in self.neurons):
+            if name in names or (name in sending and name not in self.neurons):
                 sending.update(network.predecessors[name])
         wires: Wires[Tensor | None] = Wires(network)
         for name, parts in wires.walk():
             arriving = None
-            if name in wanted or (name in sending and name not in self.neurons):
+            if name in names or (name in sending and name not in self.neurons):
                 present = [part for part in parts if part is not None]
                 arriving = reduce(torch.add, present) if present else None
-            if name in wanted and arriving is not None:
+            if name in names and arriving is not None:
                 yield name, arriving
             if name not in sending:
                 wires[name] = None

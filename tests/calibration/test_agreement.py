@@ -67,19 +67,19 @@ def test_a_capture_agrees_with_its_module(activation):
 
 def test_what_a_relu_loses_above_its_threshold_is_no_disagreement():
     model, images = network_of(nn.ReLU), images_of(40)
-    found = capture_of(model, images, scale=0.3)
-    clipped = np.abs(ann_logits(found.network, images, device="cpu") - plain_logits(model, images)).max()
+    result = capture_of(model, images, scale=0.3)
+    clipped = np.abs(ann_logits(result.network, images, device="cpu") - plain_logits(model, images)).max()
     assert clipped > 0.1
-    check_agreement(model, found, images, device="cpu")
+    check_agreement(model, result, images, device="cpu")
 
 
 def test_a_bounded_relu_is_compared_with_its_bound():
     model, images = network_of(lambda: nn.Hardtanh(0, 0.5)), images_of(10)
-    found = captured(model, images[:1], check_options())
-    assert not found.unbounded
-    check_agreement(model, found, images, device="cpu")
+    result = captured(model, images[:1], check_options())
+    assert not result.unbounded
+    check_agreement(model, result, images, device="cpu")
     with pytest.raises(ParityError):
-        check_agreement(network_of(nn.ReLU), found, images, device="cpu")
+        check_agreement(network_of(nn.ReLU), result, images, device="cpu")
 
 
 def test_a_sum_that_rounds_to_the_other_side_of_a_step_is_no_disagreement():
@@ -94,10 +94,10 @@ def test_a_sum_that_rounds_to_the_other_side_of_a_step_is_no_disagreement():
         with torch.no_grad():
             for _ in range(20):
                 model[1].bias += 0.625 - model[1](model[0](images))[0]
-        found = captured(model, images, check_options())
-        off = np.abs(ann_logits(found.network, images, device="cpu") - plain_logits(model, images.numpy())).max()
+        result = captured(model, images, check_options())
+        off = np.abs(ann_logits(result.network, images, device="cpu") - plain_logits(model, images.numpy())).max()
         flipped += off > 1e-2
-        check_agreement(model, found, images.numpy(), device="cpu")
+        check_agreement(model, result, images.numpy(), device="cpu")
     assert flipped >= 3
 
 
@@ -118,11 +118,11 @@ def change(model, how):
 )
 def test_another_network_does_not_agree(activation, how):
     model, images = network_of(ACTIVATIONS[activation]), images_of(40)
-    found = capture_of(model, images)
+    result = capture_of(model, images)
     change(model, how)
-    off = np.abs(ann_logits(found.network, images, device="cpu") - plain_logits(model, images)).max(1)
+    off = np.abs(ann_logits(result.network, images, device="cpu") - plain_logits(model, images)).max(1)
     with pytest.raises(ParityError, match=r"on image \d+ by .* where rounding explains") as error:
-        check_agreement(model, found, images, device="cpu")
+        check_agreement(model, result, images, device="cpu")
     assert error.value.exit_code == 1
     assert f"differ on {(off > 1e-4).sum()} of 40 images" in str(error.value)
 
@@ -140,19 +140,19 @@ def test_one_image_that_is_off_is_named():
             return logits if torch.compiler.is_exporting() else logits + 0.01 * (x[:, 0, 0, :1] > 50)
 
     model, images = Branch().eval(), images_of(40)
-    found = captured(model, images[:1], check_options())
-    check_agreement(model, found, images, device="cpu")
+    result = captured(model, images[:1], check_options())
+    check_agreement(model, result, images, device="cpu")
     images[17, 0, 0, 0] = 60
     with pytest.raises(ParityError, match=r"differ on 1 of 40 images, on image 17 by 0\.01,"):
-        check_agreement(model, found, images, device="cpu")
+        check_agreement(model, result, images, device="cpu")
 
 
 def test_replaced_pooling_is_another_function_and_not_compared():
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU6(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)).eval()
     images = images_of(5)
-    found = captured(model, images[:1], check_options(max_pool="average"))
-    assert found.replaced
-    check_agreement(model, found, images, device="cpu")
+    result = captured(model, images[:1], check_options(max_pool="average"))
+    assert result.replaced
+    check_agreement(model, result, images, device="cpu")
 
 
 def test_the_first_look_at_the_images_writes_nothing_into_them():

@@ -29,15 +29,15 @@ def module(activation: str) -> nn.Module:
 @pytest.fixture
 def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kind of each module that is exported."""
-    found: list[str] = []
+    names: list[str] = []
     original = tracing.export
 
     def counted(model: nn.Module, *arguments: Any, **options: Any) -> Any:
-        found.append(type(model).__name__)
+        names.append(type(model).__name__)
         return original(model, *arguments, **options)
 
     monkeypatch.setattr(tracing, "export", counted)
-    return found
+    return names
 
 
 @pytest.fixture

@@ -46,9 +46,9 @@ def test_the_derivative_is_one_inside_and_zero_outside() -> None:
 
 @pytest.mark.parametrize("method", ["half", "opi"])
 def test_without_data_the_schedule_is_taken_on(method: str) -> None:
-    found = calibrate(network(), images_of(network()), method, T, schedule="layerwise")
-    assert found.schedule == "layerwise"
-    for spec in found.neurons.values():
+    calibrated = calibrate(network(), images_of(network()), method, T, schedule="layerwise")
+    assert calibrated.schedule == "layerwise"
+    for spec in calibrated.neurons.values():
         np.testing.assert_array_equal(spec.v_init, spec.threshold / 2)
 
 
@@ -61,8 +61,8 @@ def test_rates_come_closer_to_what_they_stand_for(method: str) -> None:
     assert after.schedule == "layerwise"
     expected = ann_logits(net, images, device="cpu").mean(0)
 
-    def off(found: SpikingNetwork) -> float:
-        return float(np.square(simulate(found, images, T, device="cpu").logits[-1].mean(0) - expected).sum())
+    def off(calibrated: SpikingNetwork) -> float:
+        return float(np.square(simulate(calibrated, images, T, device="cpu").logits[-1].mean(0) - expected).sum())
 
     assert off(after) < off(before)
 
@@ -84,10 +84,10 @@ def test_static_comes_closer_in_kl_on_images_of_its_own(tune: Any, steps: int, r
     images, others = (generator.normal(size=(n, *net.input_shape)).astype(np.float32) for n in (240, 200))
     start = calibrate(net, images, "half", steps, schedule="layerwise")
     method = Static(tune=tune, updates=80, samples=32, learning_rate=rate, precision="float32")
-    found = calibrate(net, images, method, steps, schedule="layerwise", device="cpu")
-    assert found.schedule == "layerwise" and found.calibrated_timesteps == steps
+    calibrated = calibrate(net, images, method, steps, schedule="layerwise", device="cpu")
+    assert calibrated.schedule == "layerwise" and calibrated.calibrated_timesteps == steps
     limit = replace(net, neurons={name: replace(spec, levels=None) for name, spec in net.neurons.items()})
-    assert divergence(found, limit, steps, others) < divergence(start, limit, steps, others)
+    assert divergence(calibrated, limit, steps, others) < divergence(start, limit, steps, others)
 
 
 @pytest.mark.parametrize("name", ["rmp", "ftbc"])

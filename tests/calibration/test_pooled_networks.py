@@ -24,8 +24,8 @@ def network_of():
 def test_where_no_error_is_left_every_method_leaves_differences_as_they_are(method):
     """Layer after layer at T = L the counts are those of the artificial network, and so are their means."""
     network = network_of()
-    found = ce.calibrate(network, IMAGES, method=method, steps=4, schedule="layerwise", device="cpu")
-    actual = ce.simulate(found, IMAGES, 4, device="cpu").logits[-1]
+    calibrated = ce.calibrate(network, IMAGES, method=method, steps=4, schedule="layerwise", device="cpu")
+    actual = ce.simulate(calibrated, IMAGES, 4, device="cpu").logits[-1]
     np.testing.assert_allclose(actual, ce.ann_logits(network, IMAGES, device="cpu"), rtol=1e-4, atol=1e-5)
 
 
@@ -49,8 +49,8 @@ def test_in_integers_of_any_kind_differences_are_exact(options, steps):
 
 def test_what_is_calibrated_per_sample_or_by_step_runs():
     network = network_of()
-    found = ce.calibrate(network, IMAGES, method="ftbc", steps=4, device="cpu")
-    assert found.neurons["layer_2_excess"].bias.shape == (4, 3)
+    calibrated = ce.calibrate(network, IMAGES, method="ftbc", steps=4, device="cpu")
+    assert calibrated.neurons["layer_2_excess"].bias.shape == (4, 3)
     for method in (ce.COS(rho=4), ce.SRP(tau=4)):
         trace = ce.simulate(network, IMAGES, 4, device="cpu", calibration=method)
         assert np.isfinite(trace.logits).all()

@@ -75,10 +75,10 @@ def test_a_bundle_of_cos_twice_runs_with_two_iterations_everywhere(tmp_path: Pat
     # What the command runs is told by labels that only two iterations get right.
     np.savez(tmp_path / "data.npz", images=images, labels=expected[2][-1].argmax(1))
     done = command("run", bundle.path, "--data", tmp_path / "data.npz", "--target", target, "--json")
-    found = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     once = (expected[1][-1].argmax(1) == expected[2][-1].argmax(1)).mean()
-    assert done.returncode == 0 and found["accuracy"]["3"] == 1.0 > once
-    assert found["calibration"]["iterations"] == 2 and found["notes"] == []
+    assert done.returncode == 0 and printed["accuracy"]["3"] == 1.0 > once
+    assert printed["calibration"]["iterations"] == 2 and printed["notes"] == []
 
 
 EVERY = [
@@ -250,8 +250,8 @@ def test_the_t_of_the_calibration_stays_when_another_is_exported(tmp_path: Path)
     assert (network.num_timesteps, network.calibrated_timesteps) == (4, 4)
     bundle = export(network, tmp_path / "out", 8, golden=images)
     again = load(bundle.path)
-    for found in (again.manifest["num_timesteps"], again.network.num_timesteps, check_steps(None, again.network)):
-        assert found == 8
+    for actual in (again.manifest["num_timesteps"], again.network.num_timesteps, check_steps(None, again.network)):
+        assert actual == 8
     assert (again.manifest["calibrated_timesteps"], again.network.calibrated_timesteps) == (4, 4)
     assert "T = 8 (calibrated for T = 4)" in bundle.report_path.read_text()
     assert np.array_equal(simulate(again.network, images).logits[:4], simulate(network, images).logits)

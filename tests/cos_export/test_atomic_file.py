@@ -45,9 +45,9 @@ def test_a_full_disk_is_said_with_the_file_and_what_is_free(tmp_path: Path, code
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP])
 def test_a_place_that_may_not_be_written_is_the_users_to_change(code: int) -> None:
     error = OSError(code, os.strerror(code))
-    found = storage_error("there", error)
-    assert isinstance(found, InputError) and found.exit_code == 2 == exit_code(error)
-    assert str(found) == f"there cannot be written: {os.strerror(code)}. Name another place."
+    actual = storage_error("there", error)
+    assert isinstance(actual, InputError) and actual.exit_code == 2 == exit_code(error)
+    assert str(actual) == f"there cannot be written: {os.strerror(code)}. Name another place."
     assert exit_code(OSError(errno.ENOSPC, "full")) == 1
 
 

@@ -33,19 +33,19 @@ def sources() -> list[Path]:
 
 def spelled(path: Path) -> set[object]:
     """The constants of 8 bits that a module's code has, its docstrings left aside."""
-    found = {node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)}
-    known = {value for value in found if isinstance(value, int | float) and value in (126, 127, 128, 254, 255, 256)}
+    constants = {node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)}
+    known = {value for value in constants if isinstance(value, int | float) and value in (126, 127, 128, 254, 255, 256)}
     # Beside "uint8" it is a type of ONNX, and no network's numerics.
-    return known | ({"int8"} & found if "uint8" not in found else set())
+    return known | ({"int8"} & constants if "uint8" not in constants else set())
 
 
 def test_no_module_spells_what_one_place_knows() -> None:
-    found = {path.relative_to(ROOT).as_posix(): values for path in sources() if (values := spelled(path))}
+    places = {path.relative_to(ROOT).as_posix(): values for path in sources() if (values := spelled(path))}
     # Other meanings of such numbers, such as 256 images held out, are in modules that know no integers of a network.
-    about_integers = {name for name in found if "Quantisation" in (ROOT / name).read_text("utf-8")}
-    assert not about_integers, {name: found[name] for name in about_integers}
-    assert not {name for name, values in found.items() if "int8" in values}
-    assert not {name for name in found if name.startswith(("cos_export/quantisation/", "cos_export/network/"))}
+    about_integers = {name for name in places if "Quantisation" in (ROOT / name).read_text("utf-8")}
+    assert not about_integers, {name: places[name] for name in about_integers}
+    assert not {name for name, values in places.items() if "int8" in values}
+    assert not {name for name in places if name.startswith(("cos_export/quantisation/", "cos_export/network/"))}
 
 
 NEW_WIDTH = """

@@ -66,9 +66,9 @@ def normalised():
 def test_a_wrapped_network_is_that_network(make):
     model, x = make(), torch.randn(20, 6)
     keys = set(model.state_dict())
-    found = relu_thresholds(model, x, "maximum", device="cpu")
-    assert list(found) == ["1"]
-    captured = capture(model, x, thresholds={"1": found["1"] * 1.01})
+    actual = relu_thresholds(model, x, "maximum", device="cpu")
+    assert list(actual) == ["1"]
+    captured = capture(model, x, thresholds={"1": actual["1"] * 1.01})
     # The eager network with the weights as forward sees them, in plain PyTorch.
     plain, parts = network(), list(model.modules())
     linear = [part for part in parts if isinstance(part, nn.Linear)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import nir
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from calibration.thresholds import relu_thresholds
 from cos_export.capturing import capture
-from cos_export.network import SpikingNetwork
+from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.qcfs import QCFS
 from cos_export.simulation import ann_logits
 
@@ -19,6 +21,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
             module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.2)
             module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
             if module.affine:
@@ -32,15 +35,16 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-def logits(model: nn.Module, x: Tensor) -> np.ndarray:
+def logits(model: nn.Module, x: Tensor) -> FloatArray:
     with torch.no_grad():
-        return model.eval()(x).numpy()
+        result: FloatArray = model.eval()(x).numpy()
+    return result
 
 
 def compare(network: SpikingNetwork, model: nn.Module, x: Tensor, tolerance: float = 3e-5) -> None:
     """The network with activations in place of spikes gives what the module gives, and is plain NIR."""
-    expected, found = logits(model, x), ann_logits(network, x, device="cpu")
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+    expected, actual = logits(model, x), ann_logits(network, x, device="cpu")
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
     assert np.ptp(expected, axis=0).max() > 1e-2 * np.abs(expected).max(), "the test network is dead"
     nir.NIRGraph(network.graph.nodes, network.graph.edges, type_check=True)
     assert all(name.isidentifier() for name in network.graph.nodes)
@@ -48,7 +52,7 @@ def compare(network: SpikingNetwork, model: nn.Module, x: Tensor, tolerance: flo
 
 
 def prove_relu(
-    model: nn.Module, shape: tuple[int, ...] = (2, 8, 8), *, per_channel: bool = False, seed: int = 0, **options: str
+    model: nn.Module, shape: tuple[int, ...] = (2, 8, 8), *, per_channel: bool = False, seed: int = 0, **options: Any
 ) -> SpikingNetwork:
     """Captures a network of ReLUs with the maximum of each as threshold, so that nothing is clipped, and compares."""
     torch.manual_seed(seed)

@@ -16,21 +16,21 @@ Values = dict[tuple[int, ...], int]
 """Integers by their index in (channels, ...)."""
 
 
-def encode(image: Any, scale: float, low: int, high: int) -> Values:
+def quantised_input(image: Any, scale: float, low: int, high: int) -> Values:
     """The image in 8 bits: the exact product with float32(1 / scale), rounded to float32, then half to even."""
     gain = np.float32(1.0 / scale)
-    found = {}
+    integers = {}
     for index, pixel in np.ndenumerate(np.asarray(image, np.float32)):
         exact = Fraction(float(pixel)) * Fraction(float(gain))
-        found[index] = min(max(round(Fraction(float(np.float32(float(exact))))), low), high)
-    return found
+        integers[index] = min(max(round(Fraction(float(np.float32(float(exact))))), low), high)
+    return integers
 
 
 def run(network: SpikingNetwork, image: Any, steps: int) -> tuple[dict[str, Any], list[dict[int, Fraction]]]:
     """Spikes by layer, (steps, ...) of booleans, and for each t the exact mean of the readout, not yet scaled."""
     coding = network.quantisation
     assert coding is not None
-    pixels = encode(image, coding.input_scale, coding.input_minimum, coding.input_maximum)
+    pixels = quantised_input(image, coding.input_scale, coding.input_minimum, coding.input_maximum)
     twice: dict[str, Values] = {
         name: {index: round(2 * float(v)) for index, v in np.ndenumerate(spec.v_init)}
         for name, spec in network.neurons.items()
@@ -56,9 +56,9 @@ def run(network: SpikingNetwork, image: Any, steps: int) -> tuple[dict[str, Any]
                     wires[name][index] = int(fired)
             else:
                 wires[name] = _through(node, arriving, network.shapes[name])
-        for (index,), value in wires[network.output_name].items():
-            total[index] = total.get(index, 0) + value
-        means.append({index: Fraction(value, t + 1) for index, value in total.items()})
+        for (label,), value in wires[network.output_name].items():
+            total[label] = total.get(label, 0) + value
+        means.append({label: Fraction(value, t + 1) for label, value in total.items()})
     return spikes, means
 
 

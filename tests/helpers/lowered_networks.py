@@ -74,15 +74,15 @@ def integers(name: str, seed: int = 3) -> SpikingNetwork:
     return network
 
 
-def check_windows(network: SpikingNetwork, steps: int, found: Any, expected: Any) -> None:
+def check_windows(network: SpikingNetwork, steps: int, actual: Any, expected: Any) -> None:
     """Every layer's window holds the expected spikes, and nothing fires outside of it."""
     for name, opens in windows(network, steps).opens.items():
-        spikes = np.asarray(found[name])
+        spikes = np.asarray(actual[name])
         assert np.array_equal(spikes[opens : opens + steps], expected[name]), name
         assert not spikes[:opens].any(), name
         assert not spikes[opens + steps :].any(), name
 
 
-def check_trace(network: SpikingNetwork, steps: int, found: Trace, expected: Trace) -> None:
-    check_windows(network, steps, found.spikes, expected.spikes)
-    np.testing.assert_allclose(found.logits[-1], expected.logits[-1], rtol=1e-5, atol=1e-5)
+def check_trace(network: SpikingNetwork, steps: int, actual: Trace, expected: Trace) -> None:
+    check_windows(network, steps, actual.spikes, expected.spikes)
+    np.testing.assert_allclose(actual.logits[-1], expected.logits[-1], rtol=1e-5, atol=1e-5)

@@ -262,9 +262,9 @@ def _state(folder: Path) -> Path:
 
 
 def _open_state(path: Path) -> None:
-    found = Checkpoint(path, _CALIBRATION).load("tuning")
+    loaded = Checkpoint(path, _CALIBRATION).load("tuning")
     # A state is hashed, so what is read is what was written.
-    assert found is None or (found[0] == 3 and sorted(found[1]) == ["average", "v_init/first"])
+    assert loaded is None or (loaded[0] == 3 and sorted(loaded[1]) == ["average", "v_init/first"])
 
 
 KINDS: Mapping[str, Kind] = {

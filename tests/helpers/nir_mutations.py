@@ -72,9 +72,9 @@ def mutated_fields(content: bytes, rng: np.random.Generator) -> tuple[str, bytes
     """One data set of the graph with another value, type or shape; or gone; or renamed."""
     image = io.BytesIO(content)
     with h5py.File(image, "r+") as file:
-        found: list[str] = []
-        file["node"].visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-        name = found[int(rng.integers(len(found)))]
+        datasets: list[str] = []
+        file["node"].visititems(lambda name, item: datasets.append(name) if isinstance(item, h5py.Dataset) else None)
+        name = datasets[int(rng.integers(len(datasets)))]
         number = int(rng.integers(len(_VALUES) + 3))
         place = file["node"]
         old = place[name][()]

@@ -88,9 +88,9 @@ def test_states_of_each_sample(tmp_path: Path, method: Any) -> None:
 def test_fewer_steps_no_spikes_and_more_steps_than_there_are(tmp_path: Path) -> None:
     bundle = bundle_of(build.residual(np.random.default_rng(2)), tmp_path)
     images = bundle.golden.images
-    found = OpenVinoTarget(threads=1).run(bundle, images, 2)
+    actual = OpenVinoTarget(threads=1).run(bundle, images, 2)
     expected = simulate(bundle.network, images, 2)
-    assert all(np.array_equal(found.spikes[name], spikes) for name, spikes in expected.spikes.items())
+    assert all(np.array_equal(actual.spikes[name], spikes) for name, spikes in expected.spikes.items())
     bare = OpenVinoTarget(threads=1).run(bundle, images, STEPS, record_spikes=False)
     assert not bare.spikes and bare.logits.shape == bundle.golden.trace.logits.shape
     with pytest.raises(InputError, match=r"has 4 steps, and 5 were asked for"):

@@ -50,19 +50,19 @@ def test_unknown_option_lists_those_there_are():
 def test_every_target_says_whether_it_can_run():
     for name in targets.names():
         target = targets.get(name)
-        found = target.available()
+        availability = target.available()
         assert target.name == name
-        assert found.ready or found.reason
+        assert availability.ready or availability.reason
 
 
 @pytest.mark.parametrize("damage", ["missing", "without the class"])
 def test_a_target_that_cannot_be_imported_is_listed_with_its_reason(monkeypatch, damage):
     monkeypatch.setitem(sys.modules, "targets.onnxruntime", None if damage == "missing" else type(sys)("empty"))
     target = targets.get("onnxruntime", threads=1)
-    found = target.available()
+    availability = target.available()
     assert target.name == "onnxruntime"
-    assert not found.ready
-    assert found.reason
+    assert not availability.ready
+    assert availability.reason
     with pytest.raises(UnavailableError, match="onnxruntime"):
         target.run(None, np.zeros((1, 1)), 1)
 

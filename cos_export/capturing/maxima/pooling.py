@@ -93,10 +93,10 @@ def pooled(builder: Builder, name: str, value: Value, windows: Windows, directio
 def _signs(term: Term, direction: int) -> DoubleArray:
     """Of each channel of the term's source: 1 where the largest count is looked for, -1 where the least is."""
     signs = np.ones(term.width)
-    picks, wanted = term.picks(), np.where(vector(term.scale, term.channels) < 0, -direction, direction)
+    picks, required = term.picks(), np.where(vector(term.scale, term.channels) < 0, -direction, direction)
     used = picks >= 0
-    signs[picks[used]] = wanted[used]
-    if (signs[picks[used]] != wanted[used]).any():
+    signs[picks[used]] = required[used]
+    if (signs[picks[used]] != required[used]).any():
         raise Unsupported(
             "it takes the maximum of a channel and the minimum of the same channel",
             "pool before the channels are copied",

@@ -82,7 +82,7 @@ def affine(call: Call, value: Value, gain: DoubleArray, offset: DoubleArray) -> 
         offset: (channels,).
     """
     names = call.only_reader_of
-    if names and [term.source for term in value.terms if term.unit] == list(names):
+    if names and [term.source for term in value.terms if term.plain] == list(names):
         call.builder.fold_gain(names, gain, offset)
         return Converted(value, f"folded into {listed(names)}", synapses=names)
     names, result = call.builder.channel_gain(call.name, value, gain, offset)

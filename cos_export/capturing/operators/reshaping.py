@@ -74,7 +74,7 @@ def reshaped(call: Call, value: Value) -> tuple[Value, str]:
         call.name,
         value,
         call.shape,
-        lambda taken: nir.Flatten({"input": np.array(taken)}, start_dim=first - rank, end_dim=last - rank),
+        lambda shape: nir.Flatten({"input": np.array(shape)}, start_dim=first - rank, end_dim=last - rank),
         spread=prod(value.shape[1 : last + 1]) if first == 0 else 1,
     )
     return result, f"Flatten {name!r}"

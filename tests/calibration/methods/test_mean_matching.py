@@ -38,7 +38,7 @@ def rate_errors(network: SpikingNetwork, starts: dict[str, NDArray[np.float64]])
     """E[a_ann - theta spikes / T] / theta of each neuron, from the equations in plain numpy."""
     activations = IMAGES.astype(np.float64)
     trains = np.repeat(activations[None], STEPS, 0)
-    found = {}
+    errors = {}
     for name in network.layers:
         [source] = network.predecessors[name]
         node, theta = network.graph.nodes[source], float(network.neurons[name].threshold[0])
@@ -50,8 +50,8 @@ def rate_errors(network: SpikingNetwork, starts: dict[str, NDArray[np.float64]])
             spikes.append((potential >= theta).astype(np.float64))
             potential = potential - theta * spikes[-1]
         trains = np.stack(spikes)
-        found[name] = activations.mean(0) - trains.mean((0, 1))
-    return found
+        errors[name] = activations.mean(0) - trains.mean((0, 1))
+    return errors
 
 
 def mean_square(errors: dict[str, NDArray[np.float64]]) -> float:

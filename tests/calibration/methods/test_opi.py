@@ -32,11 +32,11 @@ def test_it_starts_every_neuron_at_half_its_threshold_whatever_was_there() -> No
     network, rng = two_layers(seed=1), np.random.default_rng(0)
     first = NeuronSpec(rng.uniform(0.5, 2, (3, 5, 5)).astype(np.float32), rng.normal(size=(3, 5, 5)).astype(np.float32))
     moved = network.with_neurons({"first": first, "second": layer((6,), 0.75)})
-    found = calibrate(moved, dyadic_images(2), "opi", 3)
-    assert np.array_equal(found.neurons["first"].v_init, first.threshold / 2)
-    assert np.array_equal(found.neurons["second"].v_init, np.full(6, 0.375, np.float32))
-    assert (found.method, found.num_timesteps, found.rho) == ("opi", 3, 0)
+    actual = calibrate(moved, dyadic_images(2), "opi", 3)
+    assert np.array_equal(actual.neurons["first"].v_init, first.threshold / 2)
+    assert np.array_equal(actual.neurons["second"].v_init, np.full(6, 0.375, np.float32))
+    assert (actual.method, actual.num_timesteps, actual.rho) == ("opi", 3, 0)
     half = calibrate(moved, dyadic_images(2), "half", 3)
     for name in network.layers:
-        assert np.array_equal(found.neurons[name].v_init, half.neurons[name].v_init)
+        assert np.array_equal(actual.neurons[name].v_init, half.neurons[name].v_init)
     assert not OPI().needs_data

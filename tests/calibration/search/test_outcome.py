@@ -17,10 +17,10 @@ from cos_export.errors import InputError
 def measured(seed: int, count: int = 30) -> list[Measured]:
     """Few different figures, so that there are ties."""
     rng = np.random.default_rng(seed)
-    found = []
+    rows = []
     for number in range(count):
         drop, cost, latency = (int(x) for x in rng.integers(0, 6, 3))
-        found.append(
+        rows.append(
             Measured(
                 method={"name": "half"},
                 steps=1 + number,
@@ -33,36 +33,36 @@ def measured(seed: int, count: int = 30) -> list[Measured]:
                 operations=float(cost),
             )
         )
-    return found
+    return rows
 
 
 @pytest.mark.parametrize("minimise", MINIMISED)
 @pytest.mark.parametrize("seed", range(8))
 def test_the_cheapest_within_the_drop_and_the_front(seed: int, minimise: Any) -> None:
     all_of_them = measured(seed)
-    found = outcome(all_of_them, minimise, 2.0, 0.9, 100, {})
+    result = outcome(all_of_them, minimise, 2.0, 0.9, 100, {})
     within = [one for one in all_of_them if one.drop is not None and one.drop <= 2.0]
     least = min(cost_of(one, minimise) for one in within)
-    assert found.winner in within and found.nearest is None
-    assert cost_of(found.winner, minimise) == least
-    assert found.winner.drop == min(one.drop for one in within if cost_of(one, minimise) == least)  # type: ignore[type-var]
+    assert result.winner in within and result.nearest is None
+    assert cost_of(result.winner, minimise) == least
+    assert result.winner.drop == min(one.drop for one in within if cost_of(one, minimise) == least)  # type: ignore[type-var]
     points = {(cost_of(one, minimise), one.drop) for one in all_of_them}
     undominated = {
         (c, d)
         for c, d in points
         if not any(a <= c and b <= d and (a, b) != (c, d) for a, b in points)  # type: ignore[operator]
     }
-    assert {(cost_of(one, minimise), one.drop) for one in found.front} == undominated
-    assert len(found.front) == len(undominated) and len(found.measured) == len(all_of_them)
+    assert {(cost_of(one, minimise), one.drop) for one in result.front} == undominated
+    assert len(result.front) == len(undominated) and len(result.measured) == len(all_of_them)
 
 
 def test_where_nothing_keeps_the_accuracy_the_nearest_is_named() -> None:
     lossy = [one.model_copy(update={"drop": one.drop + 1}) for one in measured(3) if one.drop is not None]
     failed = Measured(method={"name": "bias"}, steps=2, schedule="synchronous", failure="no synapse")
-    found = outcome([*lossy, failed], "latency", 0.5, 0.9, 100, {"cos, layerwise": "why"})
-    assert found.winner is None and found.nearest is not None and found.failed == (failed,)
-    assert found.nearest.drop == min(one.drop for one in lossy)
-    document = found.to_dict()
+    result = outcome([*lossy, failed], "latency", 0.5, 0.9, 100, {"cos, layerwise": "why"})
+    assert result.winner is None and result.nearest is not None and result.failed == (failed,)
+    assert result.nearest.drop == min(one.drop for one in lossy)
+    document = result.to_dict()
     assert document["winner"] is None and document["refused"] == {"cos, layerwise": "why"}
     assert document["failed"][0]["failure"] == "no synapse"
     empty = outcome([failed], "latency", 0.5, 0.9, 100, {})
@@ -71,15 +71,15 @@ def test_where_nothing_keeps_the_accuracy_the_nearest_is_named() -> None:
 
 def test_cheap_ones_come_first_and_each_once() -> None:
     names = list(METHODS)
-    found, refused = deployments(names, [2, 1, 2], ["synchronous", "layerwise"], [1, 4])
-    assert len({one.key for one in found}) == len(found)
-    order = [one.method.needs_data for one in found]
+    chosen, refused = deployments(names, [2, 1, 2], ["synchronous", "layerwise"], [1, 4])
+    assert len({one.key for one in chosen}) == len(chosen)
+    order = [one.method.needs_data for one in chosen]
     assert order == sorted(order)
-    free = [one.total_steps for one in found if not one.method.needs_data]
-    assert free == sorted(free) and found[0].steps == 1
-    per_sample = {(one.method.name, one.method.rho) for one in found if one.method.rho}
+    free = [one.total_steps for one in chosen if not one.method.needs_data]
+    assert free == sorted(free) and chosen[0].steps == 1
+    per_sample = {(one.method.name, one.method.rho) for one in chosen if one.method.rho}
     assert per_sample == set(product(("cos", "srp"), (1, 4)))
-    assert {one.schedule for one in found if one.method.rho} == {"synchronous"}
+    assert {one.schedule for one in chosen if one.method.rho} == {"synchronous"}
     assert {"cos, layerwise", "srp, layerwise"} <= set(refused)
 
 

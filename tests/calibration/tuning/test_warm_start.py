@@ -25,10 +25,10 @@ def test_what_was_learned_at_one_step_is_adapted_to_three(tmp_path: Path) -> Non
     network = two_layers(seed=8)
     write_nir(calibrate(network, IMAGES, EVERYTHING, 1), tmp_path / "one.nir")
     start = read_nir(tmp_path / "one.nir")
-    gone_on = calibrate(network, IMAGES, replace(EVERYTHING, updates=30, learning_rate=0.004, start_from=start), 3)
-    assert divergence(gone_on, network, 3, IMAGES) < divergence(warm_start(start, network, 3), network, 3, IMAGES)
-    assert (gone_on.method, gone_on.num_timesteps) == ("static", 3)
-    moved = np.abs(gone_on.graph.nodes["dense"].weight - start.graph.nodes["dense"].weight).max()
+    continued = calibrate(network, IMAGES, replace(EVERYTHING, updates=30, learning_rate=0.004, start_from=start), 3)
+    assert divergence(continued, network, 3, IMAGES) < divergence(warm_start(start, network, 3), network, 3, IMAGES)
+    assert (continued.method, continued.num_timesteps) == ("static", 3)
+    moved = np.abs(continued.graph.nodes["dense"].weight - start.graph.nodes["dense"].weight).max()
     away = np.abs(start.graph.nodes["dense"].weight - network.graph.nodes["dense"].weight).max()
     assert 0 < moved < 0.5 * away, "it stays near what it started from, and not near the network that was given"
 

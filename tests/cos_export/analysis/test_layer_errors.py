@@ -78,9 +78,9 @@ class Slow:
         return self.spikes(name, held(z, self.steps)).mean(0)
 
 
-def kl(true: Doubles, found: Doubles) -> float:
+def kl(true: Doubles, actual: Doubles) -> float:
     total = 0.0
-    for one, other in zip(true, found, strict=True):
+    for one, other in zip(true, actual, strict=True):
         p, q = (np.exp(x - x.max()) / np.exp(x - x.max()).sum() for x in (one, other))
         total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     return total / len(true)
@@ -108,7 +108,7 @@ def spoiled(network: SpikingNetwork, name: str, shift: float) -> SpikingNetwork:
 def test_is_the_computation_in_float64(schedule: Any, steps: int, shift: float) -> None:
     network = replace(spoiled(two_layers(seed=7), "second", shift), schedule=schedule)
     pictures = dyadic_images(7)
-    found = layer_errors(network, pictures, steps, batch_size=3, device="cpu")
+    errors = layer_errors(network, pictures, steps, batch_size=3, device="cpu")
     slow = Slow(network, pictures, steps)
     u, u_logits = slow.through(dict.fromkeys(LAYERS, slow.relu))
     c, c_logits = slow.through(dict.fromkeys(LAYERS, slow.clip))
@@ -116,12 +116,12 @@ def test_is_the_computation_in_float64(schedule: Any, steps: int, shift: float) 
     z, s, s_logits = slow.spiking()
     answers = {"unclipped": u_logits, "clipped": c_logits, "quantised": q_logits, "spiking": s_logits}
     for kind, logits in answers.items():
-        assert found.networks[kind].divergence == pytest.approx(kl(c_logits, logits), rel=1e-4, abs=1e-7)
+        assert errors.networks[kind].divergence == pytest.approx(kl(c_logits, logits), rel=1e-4, abs=1e-7)
     for name in LAYERS:
-        check_split(found.own[name], u[name], c[name], q[name], s[name])
+        check_split(errors.own[name], u[name], c[name], q[name], s[name])
         currents = z[name]
         check_split(
-            found.local[name], slow.relu(name, currents), slow.clip(name, currents), slow.qcfs(name, currents), s[name]
+            errors.local[name], slow.relu(name, currents), slow.clip(name, currents), slow.qcfs(name, currents), s[name]
         )
         others = dict.fromkeys(LAYERS, slow.clip)
         expected = {
@@ -130,11 +130,11 @@ def test_is_the_computation_in_float64(schedule: Any, steps: int, shift: float) 
             "repaired": slow.spiking(but=name)[2],
         }
         for key, logits in expected.items():
-            actual = getattr(found.divergences[name], key)
+            actual = getattr(errors.divergences[name], key)
             assert actual == pytest.approx(kl(c_logits, logits), rel=1e-4, abs=1e-7), (name, key)
-    assert found.samples == 7 and found.schedule == schedule
+    assert errors.samples == 7 and errors.schedule == schedule
     if schedule == "synchronous" and steps > 1:
-        assert found.local["second"].timing > 0
+        assert errors.local["second"].timing > 0
 
 
 @pytest.mark.parametrize("schedule", ["synchronous", "layerwise"])
@@ -146,14 +146,14 @@ def test_what_spikes_is_what_simulate_fires(seed: int, schedule: Any) -> None:
         pytest.skip("refused")
     pictures = images(network, 8)
     data = Dataset(pictures, np.random.default_rng(seed).integers(0, 3, 8), "dyadic", "none")
-    found = layer_errors(network, data, 4, device="cpu", batch_size=3)
+    actual = layer_errors(network, data, 4, device="cpu", batch_size=3)
     trace = simulate(network, data, 4, device="cpu")
     limit = network.with_neurons({name: replace(spec, levels=None) for name, spec in network.neurons.items()})
     clipped = ann_logits(limit, data, device="cpu")
-    assert found.networks["spiking"].accuracy == trace.accuracy(data.labels)[-1]
+    assert actual.networks["spiking"].accuracy == trace.accuracy(data.labels)[-1]
     expected = kl(clipped.astype(np.float64), trace.logits[-1].astype(np.float64))
-    assert found.networks["spiking"].divergence == pytest.approx(expected, rel=1e-4, abs=1e-7)
-    assert found.trained_clipped == {name for name, spec in network.neurons.items() if spec.levels is not None}
+    assert actual.networks["spiking"].divergence == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    assert actual.trained_clipped == {name for name, spec in network.neurons.items() if spec.levels is not None}
 
 
 @pytest.mark.parametrize("method", ["half", "opi"])
@@ -162,10 +162,10 @@ def test_layer_after_layer_half_has_no_timing_error(method: str) -> None:
     network = METHODS[method]().calibrate(two_layers(seed=2), None)  # type: ignore[arg-type, attr-defined]
     pictures = np.random.default_rng(1).normal(size=(40, 2, 5, 5)).astype(np.float32)
     for steps in (1, 3, 7):
-        found = layer_errors(replace(network, schedule="layerwise"), pictures, steps, device="cpu")
+        actual = layer_errors(replace(network, schedule="layerwise"), pictures, steps, device="cpu")
         for name in LAYERS:
-            assert found.own[name].timing == 0 == found.local[name].timing
-        assert found.networks["spiking"].divergence == pytest.approx(found.networks["quantised"].divergence)
+            assert actual.own[name].timing == 0 == actual.local[name].timing
+        assert actual.networks["spiking"].divergence == pytest.approx(actual.networks["quantised"].divergence)
 
 
 def rethresholded(network: SpikingNetwork, name: str, after: str, factor: float) -> SpikingNetwork:
@@ -224,13 +224,13 @@ def test_a_spoiled_potential_is_timing_there_and_the_layer_to_repair(layer: str,
 def test_the_states_of_a_per_sample_method_are_those_of_its_run() -> None:
     network, pictures = two_layers(seed=4), dyadic_images(12)
     data = Dataset(pictures, np.random.default_rng(0).integers(0, 4, 12), "noise", "none")
-    found = layer_errors(network, data, 2, calibration=COS(rho=4), device="cpu", batch_size=5)
+    actual = layer_errors(network, data, 2, calibration=COS(rho=4), device="cpu", batch_size=5)
     trace = simulate(network, data, 2, calibration=COS(rho=4), device="cpu")
-    assert found.method == "cos"
-    assert found.networks["spiking"].accuracy == trace.accuracy(data.labels)[-1]
+    assert actual.method == "cos"
+    assert actual.networks["spiking"].accuracy == trace.accuracy(data.labels)[-1]
     for name, spikes in trace.spikes.items():
         rate = spikes.mean(0)
-        total = found.own[name].total
+        total = actual.own[name].total
         slow = Slow(network, pictures, 2)
         unclipped = slow.through(dict.fromkeys(LAYERS, slow.relu))[0][name]
         assert total == pytest.approx(((rate - unclipped) ** 2).mean(), rel=1e-5)

@@ -147,9 +147,9 @@ def test_later_keys_and_formats_are_read(bundle: Path) -> None:
         "something": {"new": [1]},
     }
     change_manifest(bundle, lambda manifest: manifest.update(later))
-    found = load(bundle)
-    assert {key: found.manifest[key] for key in later} == later and found.steps == 2
-    assert np.array_equal(found.golden.images, IMAGES)
+    loaded = load(bundle)
+    assert {key: loaded.manifest[key] for key in later} == later and loaded.steps == 2
+    assert np.array_equal(loaded.golden.images, IMAGES)
 
 
 @pytest.mark.parametrize("name", ["model.nir", "model.onnx", "golden.npz", "report.html", "manifest.json"])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from unusual_topologies import unusual
 
 from cos_export.bundle import Bundle, load
-from cos_export.c_code import c_source, encoded_images
+from cos_export.c_code import c_source, quantised_images
 from cos_export.c_code.memory import Claim, placed
 from cos_export.c_code.names import Identifiers, prefix_of, readable
 from cos_export.c_code.operations import Multiply
@@ -148,7 +148,7 @@ def test_images_lie_with_the_channels_of_a_pixel_together() -> None:
     assert network.quantisation is not None
     scaled = np.rint(images * np.float32(1 / network.quantisation.input_scale)).clip(-127, 127)
     expected = scaled.transpose(0, 2, 3, 1).reshape(2, -1).astype(np.int8)
-    np.testing.assert_array_equal(encoded_images(network, images), expected)
+    np.testing.assert_array_equal(quantised_images(network, images), expected)
 
 
 def test_the_vectors_are_the_golden_run(bundle: Bundle) -> None:

@@ -43,8 +43,8 @@ def prove(model, shape=IMAGE, seed=0):
     with torch.no_grad():
         expected = model.eval()(x).numpy()
     model.train(was)
-    found = ann_logits(network, x, device="cpu")
-    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+    actual = ann_logits(network, x, device="cpu")
+    np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5)
     assert np.ptp(expected, axis=0).max() > 1e-3, "the test network is dead"
     nir.NIRGraph(network.graph.nodes, network.graph.edges, type_check=True)
     for name in network.graph.nodes:

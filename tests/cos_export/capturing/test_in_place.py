@@ -235,8 +235,8 @@ def test_an_activation_in_place(name, how):
     model, x = OneActivation(IN_PLACE[name](0.4), how).eval(), torch.randn(5, 2, 6, 6)
     leaves_the_result = name != "LeavesASum"
     if how == "the result" or (leaves_the_result and how != "a view of the input"):
-        found = ann_logits(capture(model, x), x, device="cpu")
-        np.testing.assert_allclose(found, logits(model, x), rtol=1e-4, atol=1e-5)
+        actual = ann_logits(capture(model, x), x, device="cpu")
+        np.testing.assert_allclose(actual, logits(model, x), rtol=1e-4, atol=1e-5)
         return
     with pytest.raises(CaptureError, match=r"  act: \w+: it (overwrites in place|writes a constant over)"):
         capture(model, x)

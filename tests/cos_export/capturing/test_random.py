@@ -100,9 +100,9 @@ class Random(nn.Module):
 
 def unbounded_relus(model, x):
     """The unbounded ReLUs and their channels."""
-    found = []
+    unbounded = []
     hooks = [
-        module.register_forward_hook(lambda m, i, o, name=name: found.append((name, i[0].shape[1])))
+        module.register_forward_hook(lambda m, i, o, name=name: unbounded.append((name, i[0].shape[1])))
         for name, module in model.named_modules()
         if type(module) is nn.ReLU
     ]
@@ -110,7 +110,7 @@ def unbounded_relus(model, x):
         model(x)
     for hook in hooks:
         hook.remove()
-    return found
+    return unbounded
 
 
 @pytest.mark.parametrize("seed", range(4))

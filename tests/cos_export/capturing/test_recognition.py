@@ -181,11 +181,11 @@ ALMOST = {
 
 @pytest.mark.parametrize("activation", ALMOST.values(), ids=ALMOST)
 def test_what_looks_like_one_and_computes_something_else_is_one_blocker(activation):
-    found = [f for f in inspect_module(network_of(activation), torch.rand(1, 2, 8, 8)) if f.blocker]
-    assert [f.module for f in found] == ["2"]
-    assert "looks like a QCFS activation with lambda = 0.7" in found[0].blocker
-    assert "and QCFS" in found[0].blocker
-    assert "cos_export.QCFS" in found[0].fix
+    blockers = [f for f in inspect_module(network_of(activation), torch.rand(1, 2, 8, 8)) if f.blocker]
+    assert [f.module for f in blockers] == ["2"]
+    assert "looks like a QCFS activation with lambda = 0.7" in blockers[0].blocker
+    assert "and QCFS" in blockers[0].blocker
+    assert "cos_export.QCFS" in blockers[0].fix
 
 
 class Factor(nn.Module):
@@ -226,6 +226,6 @@ def test_a_learnt_factor_is_none_and_converts():
 @pytest.mark.parametrize("activation", [DependsOnOthers(0.7), Fails(0.7), nn.PReLU(), QCFS(4)], ids=repr)
 def test_what_is_left_alone(activation):
     model = nn.Sequential(nn.Identity(), activation).eval()
-    found = recognise_activations(model, None)
-    assert not found.notes and not found.suspects
+    recognised = recognise_activations(model, None)
+    assert not recognised.notes and not recognised.suspects
     assert model[1] is activation

@@ -33,20 +33,20 @@ class Net(nn.Module):
 def blockers(model, shape=(2, 2, 8, 8)):
     """The blocking findings; that `capture` raises with all of them is checked on the way."""
     x = torch.rand(shape)
-    found = [f for f in inspect_module(model, x) if f.blocker is not None]
+    findings = [f for f in inspect_module(model, x) if f.blocker is not None]
     with pytest.raises(CaptureError) as raised:
         capture(model, x)
-    for finding in found:
+    for finding in findings:
         assert str(finding) in str(raised.value)
         assert finding.fix
         assert finding.becomes == ""
-    return found
+    return findings
 
 
 def one(model, shape=(2, 2, 8, 8)):
-    found = blockers(model, shape)
-    assert len(found) == 1, found
-    return found[0]
+    findings = blockers(model, shape)
+    assert len(findings) == 1, findings
+    return findings[0]
 
 
 ACTIVATIONS = [nn.ReLU(), nn.ReLU(inplace=True), nn.GELU(), nn.SiLU(), nn.Sigmoid()]
@@ -111,11 +111,11 @@ REFUSED = {
 
 @pytest.mark.parametrize(("between", "op", "fix"), REFUSED.values(), ids=REFUSED)
 def test_refusals(between, op, fix):
-    found = [f for f in inspect_module(Net(between), torch.rand(1, 2, 8, 8)) if f.op == op and f.blocker]
-    assert found
-    assert fix in found[0].fix
-    assert found[0].module == ""
-    assert found[0].line.startswith(__file__)
+    findings = [f for f in inspect_module(Net(between), torch.rand(1, 2, 8, 8)) if f.op == op and f.blocker]
+    assert findings
+    assert fix in findings[0].fix
+    assert findings[0].module == ""
+    assert findings[0].line.startswith(__file__)
 
 
 def test_padding_modes_other_than_zeros():
@@ -208,8 +208,8 @@ def test_a_factor_that_no_weight_can_hold():
 def test_a_batch_norm_that_makes_weights_infinite():
     model = Net(lambda m, x: m.bn(m.conv2(x)), conv2=nn.Conv2d(4, 4, 1), bn=nn.BatchNorm2d(4, eps=0.0))
     model.bn.running_var.zero_()
-    found = blockers(model)
-    assert any(f.module == "bn" and "running variance" in f.fix for f in found)
+    findings = blockers(model)
+    assert any(f.module == "bn" and "running variance" in f.fix for f in findings)
 
 
 def test_a_model_without_qcfs():
@@ -299,9 +299,9 @@ def test_in_place_on_what_is_read_again():
         y += x
         return z + y
 
-    found = blockers(Net(between, c=nn.Conv2d(4, 4, 1)))
-    assert [f.op for f in found] == ["add_"]
-    assert "read again" in found[0].blocker
+    findings = blockers(Net(between, c=nn.Conv2d(4, 4, 1)))
+    assert [f.op for f in findings] == ["add_"]
+    assert "read again" in findings[0].blocker
 
 
 def test_state_kept_between_calls():

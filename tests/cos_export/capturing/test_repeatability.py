@@ -150,8 +150,8 @@ SAME = {
 def test_what_is_the_same_each_time_is_captured(name):
     torch.manual_seed(0)
     model, x = Net(SAME[name]).eval(), torch.randn(4, 2, 6, 6)
-    found = ann_logits(capture(model, x), x, device="cpu")
-    np.testing.assert_allclose(found, logits(model, x), rtol=1e-4, atol=1e-5)
+    actual = ann_logits(capture(model, x), x, device="cpu")
+    np.testing.assert_allclose(actual, logits(model, x), rtol=1e-4, atol=1e-5)
 
 
 def test_counters_of_a_hook_are_seen_too():

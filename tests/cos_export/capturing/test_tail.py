@@ -66,13 +66,13 @@ def one(output):
 
 def prove(model, logits, outputs, x=X):
     """The network gives `logits`, and its tail makes the module's own `outputs` of them."""
-    found = captured(model, x, check_options())
-    readout = ann_logits(found.network, x.numpy(), device="cpu")
+    result = captured(model, x, check_options())
+    readout = ann_logits(result.network, x.numpy(), device="cpu")
     np.testing.assert_allclose(readout, logits.reshape(len(x), -1), rtol=1e-5, atol=1e-5)
-    actual = found.tail(torch.from_numpy(readout)).numpy()
+    actual = result.tail(torch.from_numpy(readout)).numpy()
     np.testing.assert_allclose(actual, outputs.reshape(len(x), -1), rtol=1e-5, atol=1e-5)
-    check_agreement(model, found, x.numpy(), device="cpu")
-    return found.network
+    check_agreement(model, result, x.numpy(), device="cpu")
+    return result.network
 
 
 @pytest.mark.parametrize(("end", "left_out"), VECTORS.values(), ids=VECTORS)
@@ -83,8 +83,8 @@ def test_ends_that_decide_nothing(end, left_out):
     network = prove(model, model.logits(X).numpy(), outputs)
     assert network.left_out == left_out
     assert network.readout_shape is None
-    found = [f for f in inspect_module(model, X) if "left out" in f.becomes]
-    assert [f.op.rstrip("_") for f in found] == list(left_out)
+    findings = [f for f in inspect_module(model, X) if "left out" in f.becomes]
+    assert [f.op.rstrip("_") for f in findings] == list(left_out)
     assert (outputs.argmax(1) == model.logits(X).numpy().argmax(1)).all()
 
 
@@ -136,9 +136,9 @@ def test_one_logit_for_two_classes(end):
     with torch.no_grad():
         outputs = model(X).numpy()
     prove(model, logits, outputs)
-    found = captured(model, X, check_options())
+    result = captured(model, X, check_options())
     # What the module decides by: the sign, wherever its end puts zero.
-    by = check_agreement(model, found, X.numpy(), device="cpu")
+    by = check_agreement(model, result, X.numpy(), device="cpu")
     np.testing.assert_array_equal(decisions(by), logits[:, 0] > 0)
     assert 0 < decisions(by).sum() < len(X)
 

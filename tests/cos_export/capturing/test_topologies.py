@@ -383,8 +383,8 @@ def test_what_cannot_be_converted_is_listed_and_never_a_traceback(module, ops):
     result = check_model(model, torch.rand(1, *SHAPE), assume_thresholds=True)
     assert not result.passed
     assert all(f.fix for f in result.blockers)
-    found = [f.op for f in result.blockers]
-    assert found[: len(ops or [])] == (ops or [])
+    blocking = [f.op for f in result.blockers]
+    assert blocking[: len(ops or [])] == (ops or [])
     assert not any("failed" in f.blocker and "conversion" in f.blocker for f in result.blockers)
 
 

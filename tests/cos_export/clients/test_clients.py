@@ -44,11 +44,11 @@ def client_of(network: SpikingNetwork, folder: Path) -> ClientNetwork:
     return ClientNetwork(read_graph(folder / "model.nir"), PlainNeurons)
 
 
-def check(found: ClientNetwork, logits: torch.Tensor, expected: Trace) -> None:
+def check(actual: ClientNetwork, logits: torch.Tensor, expected: Trace) -> None:
     """The same spikes, every one, and the same logits, bit for bit: all sums are exact in any order."""
-    assert set(found.spikes) == set(expected.spikes)
+    assert set(actual.spikes) == set(expected.spikes)
     for name, spikes in expected.spikes.items():
-        assert np.array_equal(found.spikes[name].numpy(), spikes), name
+        assert np.array_equal(actual.spikes[name].numpy(), spikes), name
     assert np.array_equal(logits.detach().numpy(), expected.logits)
 
 

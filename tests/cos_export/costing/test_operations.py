@@ -103,8 +103,8 @@ KINDS += ("residual", "joined")
 
 def some_images(network: SpikingNetwork) -> Any:
     """Of which a third is 0."""
-    found = images(network, 3)
-    return found * (np.random.default_rng(1).random(found.shape) < 0.67).astype(np.float32)
+    array = images(network, 3)
+    return array * (np.random.default_rng(1).random(array.shape) < 0.67).astype(np.float32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,19 +128,19 @@ def assert_counted(network: SpikingNetwork, steps: int, batch_size: int) -> None
     _, run = counted_run(network, array, steps, batch_size=batch_size, activity=True)
     kept = counted_spikes(network, array, trace.spikes, activity=True)
     for counted in (run, kept):
-        found, samples = counted.at(steps), len(array)
+        actual, samples = counted.at(steps), len(array)
         by_node = {**expected.accumulates, **expected.multiplies, **expected.once}
-        assert {name: value * samples for name, value in found.by_node.items() if value} == pytest.approx(
+        assert {name: value * samples for name, value in actual.by_node.items() if value} == pytest.approx(
             {name: value for name, value in by_node.items() if value}, rel=1e-12
         )
-        assert found.effective_acs * samples == pytest.approx(sum(expected.accumulates.values()))
+        assert actual.effective_acs * samples == pytest.approx(sum(expected.accumulates.values()))
         once, macs = sum(expected.once.values()), sum(expected.multiplies.values())
-        assert found.effective_macs * samples == pytest.approx(once + macs)
-        assert found.effective_macs_every_step * samples == pytest.approx(steps * once + macs)
-        assert found.pooling_additions * samples == pytest.approx(sum(expected.pooled.values()))
-        assert found.spikes * samples == pytest.approx(sum(int(array.sum()) for array in trace.spikes.values()))
+        assert actual.effective_macs * samples == pytest.approx(once + macs)
+        assert actual.effective_macs_every_step * samples == pytest.approx(steps * once + macs)
+        assert actual.pooling_additions * samples == pytest.approx(sum(expected.pooled.values()))
+        assert actual.spikes * samples == pytest.approx(sum(int(array.sum()) for array in trace.spikes.values()))
         slots = sum(array.size for array in trace.spikes.values())
-        assert found.activation_sparsity == pytest.approx(1 - found.spikes * samples / slots)
+        assert actual.activation_sparsity == pytest.approx(1 - actual.spikes * samples / slots)
     assert ce.costs(network, array, steps).operations == run.at(steps)
 
 
@@ -166,8 +166,8 @@ def test_the_readout_of_fewer_steps_has_cost_what_a_shorter_run_costs(steps: int
     array = some_images(network)
     _, run = counted_run(network, array, 4)
     _, shorter = counted_run(network, array, steps)
-    found, expected = run.at(steps), shorter.at(steps)
-    assert replace(found, dense=0) == replace(expected, dense=0)
+    actual, expected = run.at(steps), shorter.at(steps)
+    assert replace(actual, dense=0) == replace(expected, dense=0)
 
 
 def test_the_layerwise_readout_of_fewer_steps_saves_its_own_synapses_alone() -> None:
@@ -195,8 +195,8 @@ def chain() -> SpikingNetwork:
 
 
 def test_what_a_chain_costs_by_hand() -> None:
-    found = ce.costs(chain(), np.ones((5, 1), np.float32), 3)
-    done = found.operations
+    actual = ce.costs(chain(), np.ones((5, 1), np.float32), 3)
+    done = actual.operations
     assert done.spikes == 3 * 5
     assert done.by_node == {"fc0": 2, "fc1": 3 * 6, "fc2": 3 * 6}
     assert (done.effective_macs, done.effective_macs_every_step, done.effective_acs) == (2, 6, 36)
@@ -204,16 +204,16 @@ def test_what_a_chain_costs_by_hand() -> None:
     # The constant current of two neurons, and the biases of three neurons and two outputs, at each step.
     assert done.bias_additions == 3 * (2 + 3 + 2)
     assert (done.neuron_updates, done.activation_sparsity, done.presimulation) == (15, 0.0, 0.0)
-    assert found.artificial.macs == found.artificial.effective_macs == 14
-    assert found.artificial.activation_bits == 2
-    assert found.artificial.bit_operations == 2 * 8 * 8 + 12 * 8 * 2
-    assert found.artificial.spiking_bit_operations == 2 * 8 * 8 + 36 * 8
-    assert found.energy.picojoules == pytest.approx(4.6 * 2 + 0.9 * (36 + 21))
-    assert found.energy.picojoules_every_step == pytest.approx(4.6 * 6 + 0.9 * (36 + 21))
-    assert found.energy.memory_traffic == (4 + 8) * 38 + 4 * 2 + 8 * 15 + 12 * 21
-    assert found.artificial.picojoules == pytest.approx(4.6 * 14)
-    assert found.artificial.memory_traffic == 14 * 4 + 2 * 1 + 12 * 2 / 8 + 5 * 2 / 8
-    about = found.footprint
+    assert actual.artificial.macs == actual.artificial.effective_macs == 14
+    assert actual.artificial.activation_bits == 2
+    assert actual.artificial.bit_operations == 2 * 8 * 8 + 12 * 8 * 2
+    assert actual.artificial.spiking_bit_operations == 2 * 8 * 8 + 36 * 8
+    assert actual.energy.picojoules == pytest.approx(4.6 * 2 + 0.9 * (36 + 21))
+    assert actual.energy.picojoules_every_step == pytest.approx(4.6 * 6 + 0.9 * (36 + 21))
+    assert actual.energy.memory_traffic == (4 + 8) * 38 + 4 * 2 + 8 * 15 + 12 * 21
+    assert actual.artificial.picojoules == pytest.approx(4.6 * 14)
+    assert actual.artificial.memory_traffic == 14 * 4 + 2 * 1 + 12 * 2 / 8 + 5 * 2 / 8
+    about = actual.footprint
     assert (about.weights_float32, about.weights_int8, about.biases) == (4 * 14, 14, 4 * 7)
     assert (about.neurons, about.potentials, about.counts, about.presimulation) == (8 * 5, 4 * 7, 0, 0)
     assert ce.costs(replace(chain(), schedule="layerwise"), np.ones((1, 1), np.float32), 3).footprint.counts == 2
@@ -260,9 +260,9 @@ def test_the_artificial_network_multiplies_what_is_not_zero() -> None:
     pooled = through(nodes[pool2], pooled, network.shapes[pool2])
     expected = products(nodes[conv1], array) + products(nodes[conv2], pooled)
     expected += products(nodes[readout], counts["if5"].reshape(len(array), -1))
-    found = ce.costs(network, array, 3).artificial
-    assert found.effective_macs * len(array) == pytest.approx(expected)
-    assert found.macs == sum(
+    actual = ce.costs(network, array, 3).artificial
+    assert actual.effective_macs * len(array) == pytest.approx(expected)
+    assert actual.macs == sum(
         sum(w != 0 for *_, w in taps(nodes[name], network.shapes[network.predecessors[name][0]]))
         for name in (conv1, conv2, readout)
     )
@@ -275,11 +275,11 @@ def test_integers_are_counted_as_they_run() -> None:
         steps=4,
     )
     array = some_images(network)
-    found = ce.costs(network, array, 4)
+    actual = ce.costs(network, array, 4)
     trace = ce.simulate(network, array, 4)
-    assert found.operations.spikes * 3 == pytest.approx(sum(int(s.sum()) for s in trace.spikes.values()))
-    assert found.operations == counted_spikes(network, array, trace.spikes).at(4)
-    assert found.to_dict()["footprint"]["parameters"] == found.footprint.parameters("int8")
+    assert actual.operations.spikes * 3 == pytest.approx(sum(int(s.sum()) for s in trace.spikes.values()))
+    assert actual.operations == counted_spikes(network, array, trace.spikes).at(4)
+    assert actual.to_dict()["footprint"]["parameters"] == actual.footprint.parameters("int8")
 
 
 def test_a_max_pooling_compares_and_multiplies_nothing() -> None:
@@ -289,7 +289,7 @@ def test_a_max_pooling_compares_and_multiplies_nothing() -> None:
     nn.init.constant_(model[0].weight, 2.0)
     network = ce.capture(model, array)
     assert any("picked" in name and isinstance(node, nir.Conv2d) for name, node in network.graph.nodes.items())
-    found = ce.costs(network, array, 4)
-    assert found.artificial.macs == 25 + 4 * 3
-    assert found.operations.effective_macs == pytest.approx(np.count_nonzero(array) / 2)
-    assert found.operations.pooling_additions > 0
+    actual = ce.costs(network, array, 4)
+    assert actual.artificial.macs == 25 + 4 * 3
+    assert actual.operations.effective_macs == pytest.approx(np.count_nonzero(array) / 2)
+    assert actual.operations.pooling_additions > 0

@@ -24,9 +24,9 @@ def test_depth_is_that_of_the_longest_path() -> None:
     [("synchronous", T, T), ("layerwise", T + 2 * (T - 1), 2 * T - 1)],
 )
 def test_the_time_of_a_static_network(schedule: str, latency: int, interval: int) -> None:
-    found = timing(replace(chain(), schedule=schedule), T)
-    assert (found.steps_per_layer, found.latency, found.interval) == (T, latency, interval)
-    assert found.latency_with_hops == latency + 3
+    actual = timing(replace(chain(), schedule=schedule), T)
+    assert (actual.steps_per_layer, actual.latency, actual.interval) == (T, latency, interval)
+    assert actual.latency_with_hops == latency + 3
 
 
 def test_a_shortcut_past_a_layer_keeps_the_next_image_waiting() -> None:
@@ -37,15 +37,15 @@ def test_a_shortcut_past_a_layer_keeps_the_next_image_waiting() -> None:
 @pytest.mark.parametrize("rho", [2, 4, 6])
 @pytest.mark.parametrize("iterations", [1, 2])
 def test_cos_waits_layer_by_layer(rho: int, iterations: int) -> None:
-    found = timing(chain(), T, ce.COS(rho, iterations))
-    assert found.latency == 2 * iterations * rho + T
-    assert found.steps_per_layer == found.interval == iterations * rho + max(T, rho)
+    actual = timing(chain(), T, ce.COS(rho, iterations))
+    assert actual.latency == 2 * iterations * rho + T
+    assert actual.steps_per_layer == actual.interval == iterations * rho + max(T, rho)
     assert readout_latency(chain(), T, 1, ce.COS(rho, iterations)) == 2 * iterations * rho + 1
 
 
 def test_srp_runs_all_layers_twice() -> None:
-    found = timing(chain(), T, ce.SRP(3))
-    assert (found.steps_per_layer, found.latency, found.interval) == (3 + T, 3 + T, 3 + T)
+    actual = timing(chain(), T, ce.SRP(3))
+    assert (actual.steps_per_layer, actual.latency, actual.interval) == (3 + T, 3 + T, 3 + T)
 
 
 @pytest.mark.parametrize("kind", ["strides", "residual", "pools", "bottleneck"])
@@ -54,7 +54,7 @@ def test_cos_pays_for_the_replay_of_the_input_of_each_layer(kind: str, rho: int,
     network = network_of(kind)
     array = np.abs(np.random.default_rng(0).standard_normal((4, *network.input_shape))).astype(np.float32)
     method, longest = ce.COS(rho, iterations), max(steps, rho)
-    found = ce.costs(network, array, steps, method).operations
+    actual = ce.costs(network, array, steps, method).operations
     states = ce.simulate(network, array, longest, calibration=method).states
 
     def run_for(count: int) -> dict[str, float]:
@@ -65,10 +65,10 @@ def test_cos_pays_for_the_replay_of_the_input_of_each_layer(kind: str, rho: int,
 
     whole, replayed = run_for(steps), run_for(rho)
     once = {"conv2d0", "conv1", "analog"} | ({"conv2d1"} if kind == "bottleneck" else set())
-    for name, value in found.by_node.items():
+    for name, value in actual.by_node.items():
         again = 0.0 if name == "readout" or name in once else iterations * replayed[name]
         assert value == pytest.approx(whole[name] + again, rel=1e-12), name
-    assert found.presimulation == pytest.approx(found.synaptic_operations - sum(whole.values()), rel=1e-9)
+    assert actual.presimulation == pytest.approx(actual.synaptic_operations - sum(whole.values()), rel=1e-9)
 
 
 def test_srp_pays_for_the_run_before_the_run() -> None:
@@ -79,11 +79,11 @@ def test_srp_pays_for_the_run_before_the_run() -> None:
     first = ce.costs(half, array, 3).operations
     states = ce.simulate(network, array, 2, calibration=method).states
     second = counted_spikes(network, array, ce.simulate(network, array, 2, states=states).spikes).at(2)
-    found = ce.costs(network, array, 2, method).operations
-    assert found.presimulation == pytest.approx(first.effective_acs - first.by_node["readout"])
-    assert found.effective_acs == pytest.approx(found.presimulation + second.effective_acs)
-    assert found.spikes == pytest.approx(first.spikes + second.spikes)
-    assert found.effective_macs == second.effective_macs
+    actual = ce.costs(network, array, 2, method).operations
+    assert actual.presimulation == pytest.approx(first.effective_acs - first.by_node["readout"])
+    assert actual.effective_acs == pytest.approx(actual.presimulation + second.effective_acs)
+    assert actual.spikes == pytest.approx(first.spikes + second.spikes)
+    assert actual.effective_macs == second.effective_macs
 
 
 def test_a_per_sample_method_keeps_what_it_replays() -> None:

@@ -89,10 +89,10 @@ def test_bytes_are_pixels_whatever_they_come_in(images):
 def test_floats_are_what_they_are(images):
     exact = images.detach().double().numpy() if isinstance(images, torch.Tensor) else np.asarray(images, np.float64)
     for normalisation in (None, Normalisation(MEAN, STD)):
-        found = image_array(images, normalisation)
-        assert found.dtype == np.float32
-        assert found.flags.c_contiguous
-        np.testing.assert_array_equal(found, exact.astype(np.float32))
+        actual = image_array(images, normalisation)
+        assert actual.dtype == np.float32
+        assert actual.flags.c_contiguous
+        np.testing.assert_array_equal(actual, exact.astype(np.float32))
 
 
 def hole(value):

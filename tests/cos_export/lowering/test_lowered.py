@@ -82,10 +82,10 @@ def test_onnx_runtime_fires_them_too(tmp_path: Path, name: str) -> None:
     write_onnx(result, tmp_path / "model.onnx", result.num_timesteps or 0)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     names = ["logits", *(f"spikes/{layer}" for layer in result.layers)]
-    found = dict(zip(names, session.run(names, {"images": images}), strict=True))
+    actual = dict(zip(names, session.run(names, {"images": images}), strict=True))
     expected = simulate(network, images, steps, device="cpu")
-    check_windows(network, steps, {layer: found[f"spikes/{layer}"] for layer in network.layers}, expected.spikes)
-    np.testing.assert_allclose(found["logits"][-1], expected.logits[-1], rtol=1e-6)
+    check_windows(network, steps, {layer: actual[f"spikes/{layer}"] for layer in network.layers}, expected.spikes)
+    np.testing.assert_allclose(actual["logits"][-1], expected.logits[-1], rtol=1e-6)
 
 
 def test_a_bundle_of_it_passes_on_every_target(tmp_path: Path) -> None:
@@ -122,10 +122,10 @@ def test_it_costs_the_same_spikes_and_operations() -> None:
     """But for the neurons that bring what is left of an integer bias, and what they meet."""
     network = with_node(integers("residual"), "readout", bias=np.zeros(3, np.float32))
     images = pictures(network, 3)
-    expected, found = costs(network, images, 4), costs(cos_export.lowered(network, 4), images)
-    assert found.operations.spikes == expected.operations.spikes
+    expected, actual = costs(network, images, 4), costs(cos_export.lowered(network, 4), images)
+    assert actual.operations.spikes == expected.operations.spikes
     for kind in ("effective_acs", "effective_macs", "effective_macs_every_step"):
-        assert getattr(found.operations, kind) == getattr(expected.operations, kind), kind
+        assert getattr(actual.operations, kind) == getattr(expected.operations, kind), kind
 
 
 def test_what_float32_holds_down_is_a_power_of_two_above_every_sum() -> None:
@@ -207,8 +207,8 @@ def test_digits_fires_the_same_spikes_in_integers_and_nearly_all_in_float32() ->
     check_trace(whole, 4, simulate(cos_export.lowered(whole, 4), images, device="cpu"), expected)
     network = layerwise(network)
     expected = simulate(network, images, 4, device="cpu")
-    found = simulate(cos_export.lowered(network, 4, input_range=(0.0, 1.0)), images, device="cpu")
+    actual = simulate(cos_export.lowered(network, 4, input_range=(0.0, 1.0)), images, device="cpu")
     opens = windows(network, 4).opens
-    differing = [found.spikes[name][on : on + 4] != expected.spikes[name] for name, on in opens.items()]
+    differing = [actual.spikes[name][on : on + 4] != expected.spikes[name] for name, on in opens.items()]
     assert np.mean([part.mean() for part in differing]) < 1e-4
-    assert np.array_equal(found.logits[-1].argmax(-1), expected.logits[-1].argmax(-1))
+    assert np.array_equal(actual.logits[-1].argmax(-1), expected.logits[-1].argmax(-1))

@@ -141,14 +141,14 @@ def test_only_the_clipping_changes_with_the_thresholds(make: Any, per_channel: b
         name: rng.uniform(0.3, 3, spec.shape[0]).astype(np.float32) if per_channel else 1.7
         for name, spec in network.neurons.items()
     }
-    found = with_thresholds(network, new)
+    actual = with_thresholds(network, new)
     expected = reference(network, images, new, dict.fromkeys(network.layers, 0.0))
-    np.testing.assert_allclose(ann_logits(found, images), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ann_logits(actual, images), expected, rtol=1e-4, atol=1e-4)
     before = reference(network, images, own_thresholds(network), dict.fromkeys(network.layers, 0.0))
     assert np.abs(expected - before).max() > 1e-2, "the new thresholds clip elsewhere"
-    for name, spec in found.neurons.items():
+    for name, spec in actual.neurons.items():
         np.testing.assert_allclose(spec.v_init / spec.threshold, 0.5, rtol=1e-6)
-        assert np.array_equal(found.graph.nodes[name].v_threshold, spec.threshold)
+        assert np.array_equal(actual.graph.nodes[name].v_threshold, spec.threshold)
 
 
 @pytest.mark.parametrize("make", NETWORKS)
@@ -173,11 +173,11 @@ def test_a_current_reaches_every_neuron_of_a_channel(make: Any, per_channel: boo
     added: dict[str, Any] = {
         name: rng.normal(size=spec.shape[0]) if per_channel else 0.4 for name, spec in network.neurons.items()
     }
-    found = with_current_bias(network, added)
+    actual = with_current_bias(network, added)
     expected = reference(network, images, own_thresholds(network), added)
-    np.testing.assert_allclose(ann_logits(found, images), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ann_logits(actual, images), expected, rtol=1e-4, atol=1e-4)
     assert np.abs(expected - ann_logits(network, images)).max() > 1e-2
-    biased = [n for n, node in found.graph.nodes.items() if node is not network.graph.nodes[n]]
+    biased = [n for n, node in actual.graph.nodes.items() if node is not network.graph.nodes[n]]
     assert len(biased) == len(network.layers), "one synapse for each layer"
 
 
@@ -218,10 +218,10 @@ def linear_chain(spec: NeuronSpec | None = None) -> SpikingNetwork:
 
 def test_a_linear_synapse_becomes_affine_and_scales_are_scaled(tmp_path: Any) -> None:
     network = linear_chain()
-    found = with_current_bias(network, {"one": [0.5, 0, -0.5, 1]})
-    assert isinstance(found.graph.nodes["linear"], nir.Affine)
-    assert found.graph.nodes["linear"].bias.tolist() == [0.5, 0, -0.5, 1]
-    scaled = with_thresholds(found, {"one": 2.0, "two": [1, 2, 3, 4]})
+    actual = with_current_bias(network, {"one": [0.5, 0, -0.5, 1]})
+    assert isinstance(actual.graph.nodes["linear"], nir.Affine)
+    assert actual.graph.nodes["linear"].bias.tolist() == [0.5, 0, -0.5, 1]
+    scaled = with_thresholds(actual, {"one": 2.0, "two": [1, 2, 3, 4]})
     images = build.images(network, 5)
     clip = {"one": 2.0, "two": [1, 2, 3, 4]}
     expected = reference(network, images, clip, {"one": [0.5, 0, -0.5, 1], "two": 0.0})
@@ -235,9 +235,9 @@ def test_the_bias_goes_through_a_flatten_where_it_is_exact() -> None:
     rng = np.random.default_rng(0)
     network = chain(build.conv2d(rng, 2, 3), build.flatten(), "if", shape=(2, 2, 2))
     by_channel = np.repeat([0.5, -0.25, 1.0], 4)
-    found = with_current_bias(network, {"if2": by_channel})
+    actual = with_current_bias(network, {"if2": by_channel})
     before = network.graph.nodes["conv2d0"].bias
-    assert np.array_equal(found.graph.nodes["conv2d0"].bias, before + np.float32([0.5, -0.25, 1]))
+    assert np.array_equal(actual.graph.nodes["conv2d0"].bias, before + np.float32([0.5, -0.25, 1]))
     with pytest.raises(NetworkError, match=r"'if2'.*'conv2d0' \(Conv2d\) has one bias for each channel"):
         with_current_bias(network, {"if2": np.arange(12)})
 
@@ -248,11 +248,11 @@ def test_everything_else_stays_and_the_given_network_too() -> None:
     spec = replace(network.neurons["first"], bias=kept, silent=np.zeros((3, 5, 5), np.bool_), levels=4)
     network = network.with_neurons({"first": spec})
     weight, head = network.graph.nodes["dense"].weight.copy(), network.graph.nodes["head"]
-    found = with_thresholds(network, {"first": 2.0})
-    after = found.neurons["first"]
+    actual = with_thresholds(network, {"first": 2.0})
+    after = actual.neurons["first"]
     assert after.bias is kept and after.silent is spec.silent and after.levels == 4, "the current keeps its unit"
-    assert found.neurons["second"] is network.neurons["second"] and found.graph.nodes["head"] is head
-    assert (found.num_timesteps, found.method) == (3, "half")
+    assert actual.neurons["second"] is network.neurons["second"] and actual.graph.nodes["head"] is head
+    assert (actual.num_timesteps, actual.method) == (3, "half")
     assert np.array_equal(network.graph.nodes["dense"].weight, weight) and network.neurons["first"] is spec
     hard = network.with_neurons({"first": replace(spec, reset="value", v_reset=np.full((3, 5, 5), -0.5, np.float32))})
     reset = with_thresholds(hard, {"first": 2.0}).neurons["first"].v_reset
@@ -313,8 +313,8 @@ def test_layers_whose_bias_no_synapse_can_take_are_named() -> None:
     shared = direct(("input", "in_b"), ("in_a", "b"), ("a", "readout"), ("b", "readout"), ("readout", "output"))
     with pytest.raises(NetworkError, match=r"layer 'a': 'in_a' \(Affine\) feeds other nodes"):
         with_current_bias(shared, {"a": 1.0})
-    found = with_current_bias(shared, {"b": 1.0})
-    assert found.graph.nodes["in_a"] is shared.graph.nodes["in_a"], "the synapse of its own takes it"
+    actual = with_current_bias(shared, {"b": 1.0})
+    assert actual.graph.nodes["in_a"] is shared.graph.nodes["in_a"], "the synapse of its own takes it"
     raw = chain("if", shape=(2, 4, 4))
     with pytest.raises(NetworkError, match=r"layer 'if0': 'input' \(Input\) is not a synapse with a bias"):
         with_current_bias(raw, {"if0": 1.0})

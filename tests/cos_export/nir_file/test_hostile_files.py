@@ -209,12 +209,13 @@ def test_what_is_read_is_what_the_file_holds(tmp_path):
         expected = large[()]
         group.create_group("empty")
     for read in (read_tree, read_own):
-        found = read(tmp_path / "arrays.h5", "node")
+        actual = read(tmp_path / "arrays.h5", "node")
         for kind, array in arrays.items():
-            assert found[kind].dtype == array.dtype.newbyteorder("=")
-            np.testing.assert_array_equal(found[kind], array)
-        assert (found["text"], found["scalar"], found["none"].shape, found["empty"]) == ("w\u00f6rt", 2.5, (0, 4), {})
-        assert found["large"].tobytes() == expected.tobytes()
+            assert actual[kind].dtype == array.dtype.newbyteorder("=")
+            np.testing.assert_array_equal(actual[kind], array)
+        scalars = actual["text"], actual["scalar"], actual["none"].shape, actual["empty"]
+        assert scalars == ("w\u00f6rt", 2.5, (0, 4), {})
+        assert actual["large"].tobytes() == expected.tobytes()
 
 
 def test_an_interrupt_ends_the_process_that_reads(path, monkeypatch):

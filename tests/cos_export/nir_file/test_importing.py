@@ -56,10 +56,10 @@ def test_a_foreign_graph_means_what_nir_says(tmp_path, r, hard):
     spec = network.neurons["10"]
     assert (spec.condition, spec.reset, network.num_timesteps, network.method) == (">", "value", None, "none")
     images = build.dyadic(rng, 20, 4, low=-8, high=16)
-    found = simulate(network, images, T).spikes["10"]
+    actual = simulate(network, images, T).spikes["10"]
     expected = [_nir_reference(synapse.weight, synapse.bias, node, image, T) for image in images]
-    assert np.array_equal(found, np.stack(expected, axis=1))
-    assert found.any()
+    assert np.array_equal(actual, np.stack(expected, axis=1))
+    assert actual.any()
 
 
 def test_resistance_and_time_step_that_cancel_change_nothing(tmp_path):

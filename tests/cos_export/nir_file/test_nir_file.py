@@ -27,11 +27,11 @@ def _assert_same_bits(one, other):
     assert a.tobytes() == b.tobytes()
 
 
-def _assert_same_neurons(network, found):
-    assert set(network.neurons) == set(found.neurons)
+def _assert_same_neurons(network, loaded):
+    assert set(network.neurons) == set(loaded.neurons)
     for name, spec in network.neurons.items():
         for entry in fields(spec):
-            one, other = getattr(spec, entry.name), getattr(found.neurons[name], entry.name)
+            one, other = getattr(spec, entry.name), getattr(loaded.neurons[name], entry.name)
             if one is None:
                 assert other is None, (name, entry.name)
             else:
@@ -47,18 +47,18 @@ def test_round_trip_is_exact(tmp_path, seed):
         neurons = {name: replace(spec, scale=np.full(spec.shape[0], 0.1)) for name, spec in network.neurons.items()}
         network = replace(network, neurons=neurons, quantisation=scales)
     write_nir(network, tmp_path / "model.nir")
-    found = read_nir(tmp_path / "model.nir")
-    _assert_same_neurons(network, found)
-    assert found.graph.edges == network.graph.edges
-    assert found.shapes == network.shapes
+    loaded = read_nir(tmp_path / "model.nir")
+    _assert_same_neurons(network, loaded)
+    assert loaded.graph.edges == network.graph.edges
+    assert loaded.shapes == network.shapes
     for name, node in network.graph.nodes.items():
         for field in ("weight", "bias", "scale"):
             if hasattr(node, field):
-                _assert_same_bits(getattr(node, field), getattr(found.graph.nodes[name], field))
+                _assert_same_bits(getattr(node, field), getattr(loaded.graph.nodes[name], field))
     for key in ("num_timesteps", "method", "rho", "numerics", "quantisation"):
-        assert getattr(found, key) == getattr(network, key)
+        assert getattr(loaded, key) == getattr(network, key)
     images = build.images(network, 3, seed)
-    before, after = simulate(network, images, 5), simulate(found, images, 5)
+    before, after = simulate(network, images, 5), simulate(loaded, images, 5)
     _assert_same_bits(before.logits, after.logits)
     for name in network.layers:
         _assert_same_bits(before.spikes[name], after.spikes[name])
@@ -165,9 +165,9 @@ def test_the_network_stays_as_it_was(tmp_path):
             one, other = getattr(node, entry.name), getattr(before.nodes[name], entry.name)
             if entry.name not in ("metadata", "input_type", "output_type"):
                 np.testing.assert_array_equal(one, other)
-    found = read_nir(tmp_path / "model.nir")
-    assert found.graph.metadata == {"note": "mine"}
-    assert found.graph.nodes["input"].metadata == {}
+    loaded = read_nir(tmp_path / "model.nir")
+    assert loaded.graph.metadata == {"note": "mine"}
+    assert loaded.graph.nodes["input"].metadata == {}
 
 
 def test_a_threshold_tuned_in_the_spec_is_what_is_written(tmp_path):
@@ -283,10 +283,10 @@ def test_a_layerwise_graph_says_when_each_layer_fires(tmp_path):
     assert raw.metadata["schedule"] == "layerwise"
     # One layer before if2: 2 (T - 1) = 6.
     assert {name: int(raw.nodes[name].metadata["window_opens"]) for name in ("if1", "if2")} == {"if1": 3, "if2": 6}
-    found = read_nir(tmp_path / "model.nir")
-    assert found.schedule == "layerwise"
+    loaded = read_nir(tmp_path / "model.nir")
+    assert loaded.schedule == "layerwise"
     images = build.images(network, 2)
-    assert np.array_equal(simulate(found, images, 4).spikes["if2"], simulate(network, images, 4).spikes["if2"])
+    assert np.array_equal(simulate(loaded, images, 4).spikes["if2"], simulate(network, images, 4).spikes["if2"])
 
 
 def test_a_graph_that_says_nothing_is_synchronous(tmp_path):

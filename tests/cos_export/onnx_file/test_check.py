@@ -27,15 +27,15 @@ def _float_network(seed=0):
 
 def test_a_good_file_passes_and_says_how_well(tmp_path):
     network = build.random_network(0)
-    found = write_onnx(network, tmp_path / "model.onnx", 4)
-    assert found.spike_slots == 3 * 4 * network.neuron_count
-    assert found.differing == 0, "dyadic weights leave nothing to rounding"
-    assert found.logit_difference <= 1e-6, "but for the mean over the steps"
-    found = write_onnx(_float_network(), tmp_path / "model.onnx", 4)
-    assert found.spike_slots == 3 * 4 * 3 * 8 * 144
-    assert found.differing < 100
+    actual = write_onnx(network, tmp_path / "model.onnx", 4)
+    assert actual.spike_slots == 3 * 4 * network.neuron_count
+    assert actual.differing == 0, "dyadic weights leave nothing to rounding"
+    assert actual.logit_difference <= 1e-6, "but for the mean over the steps"
+    actual = write_onnx(_float_network(), tmp_path / "model.onnx", 4)
+    assert actual.spike_slots == 3 * 4 * 3 * 8 * 144
+    assert actual.differing < 100
     # A flip near a threshold, where this processor adds in an order of its own, may move a logit further.
-    assert found.differing or found.logit_difference < 1e-3
+    assert actual.differing or actual.logit_difference < 1e-3
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
 
 

@@ -30,17 +30,17 @@ def _run(session, images):
 
 
 def _assert_equal(network, model, images, steps, *, exact=True):
-    found = _run(_session(model), images)
+    actual = _run(_session(model), images)
     expected = simulate(network, images, steps, device="cpu")
-    assert found["logits"].shape == expected.logits.shape
+    assert actual["logits"].shape == expected.logits.shape
     for name in network.layers:
-        assert found[f"spikes/{name}"].dtype == np.bool_
-        assert found[f"spikes/{name}"].shape == expected.spikes[name].shape
-        assert not (found[f"spikes/{name}"] != expected.spikes[name]).any(), name
+        assert actual[f"spikes/{name}"].dtype == np.bool_
+        assert actual[f"spikes/{name}"].shape == expected.spikes[name].shape
+        assert not (actual[f"spikes/{name}"] != expected.spikes[name]).any(), name
     if exact:
-        np.testing.assert_array_equal(found["logits"], expected.logits)
+        np.testing.assert_array_equal(actual["logits"], expected.logits)
     else:
-        np.testing.assert_allclose(found["logits"], expected.logits, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(actual["logits"], expected.logits, rtol=1e-5, atol=1e-5)
     assert any(expected.spikes[name].any() for name in network.layers)
     return expected
 
@@ -109,11 +109,11 @@ def test_every_kind_of_neuron(condition, reset, extra):
 @given(seed=st.integers(0, 10_000), steps=st.integers(1, 6), batch=st.integers(1, 4))
 def test_random_networks(seed, steps, batch):
     network = build.random_network(seed)
-    found = _run(_session(build_model(network, steps)), build.images(network, batch, seed))
+    actual = _run(_session(build_model(network, steps)), build.images(network, batch, seed))
     expected = simulate(network, build.images(network, batch, seed), steps, device="cpu")
     for name in network.layers:
-        assert np.array_equal(found[f"spikes/{name}"], expected.spikes[name])
-    np.testing.assert_array_equal(found["logits"], expected.logits)
+        assert np.array_equal(actual[f"spikes/{name}"], expected.spikes[name])
+    np.testing.assert_array_equal(actual["logits"], expected.logits)
 
 
 def test_a_uniform_threshold_is_one_number():
@@ -164,11 +164,11 @@ def test_onnx_reference_evaluator_agrees():
     evaluator = ReferenceEvaluator(model)
     arrays = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
     defaults = {entry.name: arrays[entry.name] for entry in model.graph.input if entry.name in arrays}
-    found = dict(zip(evaluator.output_names, evaluator.run(None, {"images": images, **defaults}), strict=True))
+    actual = dict(zip(evaluator.output_names, evaluator.run(None, {"images": images, **defaults}), strict=True))
     expected = simulate(network, images, 3)
-    np.testing.assert_array_equal(found["logits"], expected.logits)
+    np.testing.assert_array_equal(actual["logits"], expected.logits)
     for name in network.layers:
-        np.testing.assert_array_equal(found[f"spikes/{name}"], expected.spikes[name])
+        np.testing.assert_array_equal(actual[f"spikes/{name}"], expected.spikes[name])
 
 
 def test_names_that_look_like_ours_do_not_collide():

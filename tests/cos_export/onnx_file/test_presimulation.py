@@ -46,17 +46,17 @@ def outputs(model: onnx.ModelProto, images: Any) -> dict[str, Any]:
     return dict(zip(names, session.run(names, {"images": images}), strict=True))
 
 
-def check(network: SpikingNetwork, method: PerSampleMethod, images: Any, steps: int, found: dict[str, Any]) -> None:
+def check(network: SpikingNetwork, method: PerSampleMethod, images: Any, steps: int, actual: dict[str, Any]) -> None:
     """Not one spike and not one state may differ: the networks' numbers leave nothing to rounding."""
     expected = simulate(network, images, steps, calibration=method, device="cpu")
     assert expected.states is not None
     for name in network.layers:
-        np.testing.assert_array_equal(found[f"spikes/{name}"], expected.spikes[name], err_msg=name)
+        np.testing.assert_array_equal(actual[f"spikes/{name}"], expected.spikes[name], err_msg=name)
         if isinstance(method, COS):
-            np.testing.assert_array_equal(found[f"v_init/{name}"], expected.states.v_init[name], err_msg=name)
+            np.testing.assert_array_equal(actual[f"v_init/{name}"], expected.states.v_init[name], err_msg=name)
         else:
-            np.testing.assert_array_equal(found[f"silent/{name}"], expected.states.silent[name], err_msg=name)
-    np.testing.assert_allclose(found["logits"], expected.logits, rtol=1e-5, atol=1e-5)
+            np.testing.assert_array_equal(actual[f"silent/{name}"], expected.states.silent[name], err_msg=name)
+    np.testing.assert_allclose(actual["logits"], expected.logits, rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=25, deadline=None)
@@ -107,10 +107,10 @@ def test_one_neuron_against_the_published_steps_in_plain_numbers(theta: float) -
     network = SpikingNetwork(graph, {"neuron": spec})
     for method in (COS(rho=4), COS(rho=4, iterations=3)):
         model = build_model(network, 5, presimulation=method.presimulation)
-        found = outputs(model, currents[None])["v_init/neuron"][0]
+        actual = outputs(model, currents[None])["v_init/neuron"][0]
         for neuron, (current, start) in enumerate(grid):
             expected = scalar_reference.cos_potential([float(current)] * 4, theta, float(start), method.iterations)
-            assert found[neuron] == pytest.approx(expected, abs=1e-5), (current, start)
+            assert actual[neuron] == pytest.approx(expected, abs=1e-5), (current, start)
 
 
 def _later(model: onnx.ModelProto) -> None:

@@ -44,10 +44,10 @@ def test_every_opset_computes_the_same(opset: int, ir: int) -> None:
         model, images = build_model(network, 3, opset=opset), build.images(network, 3)
         assert (model.opset_import[0].version, model.ir_version) == (opset, ir)
         onnx.checker.check_model(model, full_check=True)
-        found, expected = outputs(model, images), simulate(network, images, 3, device="cpu")
+        actual, expected = outputs(model, images), simulate(network, images, 3, device="cpu")
         for name in network.layers:
-            assert np.array_equal(found[f"spikes/{name}"], expected.spikes[name]), name
-        np.testing.assert_allclose(found["logits"], expected.logits, rtol=1e-5, atol=1e-5)
+            assert np.array_equal(actual[f"spikes/{name}"], expected.spikes[name]), name
+        np.testing.assert_allclose(actual["logits"], expected.logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("opset", [12, 24, "13", 13.0])
@@ -73,10 +73,10 @@ def test_weights_of_integers_are_stored_in_a_byte_each(name: str) -> None:
     expected = simulate(network, images, 3, device="cpu")
     evaluator = ReferenceEvaluator(model)
     plain = dict(zip(evaluator.output_names, evaluator.run(None, {"images": images}), strict=True))
-    for found in (outputs(model, images), plain):
-        np.testing.assert_array_equal(found["logits"], expected.logits)
+    for actual in (outputs(model, images), plain):
+        np.testing.assert_array_equal(actual["logits"], expected.logits)
         for layer in network.layers:
-            np.testing.assert_array_equal(found[f"spikes/{layer}"], expected.spikes[layer])
+            np.testing.assert_array_equal(actual[f"spikes/{layer}"], expected.spikes[layer])
 
 
 def test_a_network_of_integers_takes_a_quarter_of_the_bytes() -> None:
@@ -92,17 +92,17 @@ def test_logits_of_integers_are_one_product() -> None:
     images, steps = pictures(network, 3), 5
     model = build_model(network, steps)
     assert "Div" not in {node.op_type for node in model.graph.node}
-    found = outputs(model, images)
+    actual = outputs(model, images)
     coding = network.quantisation
     assert coding is not None
     head = network.graph.nodes["readout"]
-    spikes = found[f"spikes/{network.layers[-1]}"].reshape(steps, 3, -1).astype(np.int64)
+    spikes = actual[f"spikes/{network.layers[-1]}"].reshape(steps, 3, -1).astype(np.int64)
     sums = np.cumsum(spikes @ head.weight.T.astype(np.int64) + head.bias.astype(np.int64), axis=0)
     for t in range(steps):
         factor = Fraction(float(np.float32(float(Fraction(coding.readout_scale) / (t + 1)))))
         for sample in range(3):
             expected = [np.float32(float(factor * int(value))) for value in sums[t, sample]]
-            assert found["logits"][t, sample].tolist() == expected
+            assert actual["logits"][t, sample].tolist() == expected
 
 
 @pytest.mark.parametrize("schedule", ["synchronous", "layerwise"])

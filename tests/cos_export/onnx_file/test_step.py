@@ -57,15 +57,15 @@ def loop(
     for t in range(1, about["steps"] + 1):
         if about["step"] is not None:
             feeds[about["step"]] = np.array(t, np.int64)
-        found = run(feeds)
+        actual = run(feeds)
         feeds[about["start"]] = np.array(False)
         for state in about["states"]:
-            feeds[state["input"]] = found[state["output"]]
+            feeds[state["input"]] = actual[state["output"]]
             inside = state["first_step"] <= t <= (state["last_step"] or t)
-            assert inside or not found[state["spikes"]].any()
+            assert inside or not actual[state["spikes"]].any()
             if inside:
-                fired[state["layer"]].append(found[state["spikes"]] != 0)
-        total = total + found[about["output"]].astype(np.float64)
+                fired[state["layer"]].append(actual[state["spikes"]] != 0)
+        total = total + actual[about["output"]].astype(np.float64)
     return {name: np.stack(values) for name, values in fired.items()}, total * about["readout_scale"] / about[
         "readout_steps"
     ]

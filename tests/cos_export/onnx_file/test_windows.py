@@ -37,10 +37,10 @@ def test_every_spike_is_the_references(tmp_path: Path, seed: int, steps: int) ->
     images = build.images(network, 5, seed)
     check = write_onnx(network, tmp_path / "model.onnx", steps)
     assert check.spike_slots > 0
-    found, expected = run(tmp_path / "model.onnx", network, images), simulate(network, images, steps, device="cpu")
+    actual, expected = run(tmp_path / "model.onnx", network, images), simulate(network, images, steps, device="cpu")
     for name in network.layers:
-        assert np.array_equal(found[f"spikes/{name}"], expected.spikes[name]), name
-    np.testing.assert_allclose(found["logits"], expected.logits, rtol=1e-5, atol=1e-5)
+        assert np.array_equal(actual[f"spikes/{name}"], expected.spikes[name]), name
+    np.testing.assert_allclose(actual["logits"], expected.logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["convolutions", "pooling", "residual", "one_axis", "scaled"])
@@ -49,10 +49,10 @@ def test_integers_are_equal_to_the_bit_in_two_runtimes(tmp_path: Path, name: str
     images = pictures(network, 3)
     write_onnx(network, tmp_path / "model.onnx", 4)
     expected = simulate(network, images, 4, device="cpu")
-    found = run(tmp_path / "model.onnx", network, images)
-    names = list(found)
+    actual = run(tmp_path / "model.onnx", network, images)
+    names = list(actual)
     plain = ReferenceEvaluator(str(tmp_path / "model.onnx")).run(names, {"images": images})
-    for other in (found, dict(zip(names, plain, strict=True))):
+    for other in (actual, dict(zip(names, plain, strict=True))):
         assert np.array_equal(other["logits"], expected.logits)
         for layer in network.layers:
             assert np.array_equal(other[f"spikes/{layer}"], expected.spikes[layer]), layer
@@ -91,9 +91,9 @@ def test_potentials_and_thresholds_that_are_one_per_channel_cost_no_pass(tmp_pat
                 onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(entry) + np.float32(1.5), entry.name)
             )
     onnx.save(model, tmp_path / "moved.onnx")
-    found, expected = run(tmp_path / "moved.onnx", network, images), simulate(moved, images, 4, device="cpu")
-    assert np.array_equal(found["spikes/if1"], expected.spikes["if1"])
-    assert not np.array_equal(found["spikes/if1"], simulate(network, images, 4, device="cpu").spikes["if1"])
+    actual, expected = run(tmp_path / "moved.onnx", network, images), simulate(moved, images, 4, device="cpu")
+    assert np.array_equal(actual["spikes/if1"], expected.spikes["if1"])
+    assert not np.array_equal(actual["spikes/if1"], simulate(network, images, 4, device="cpu").spikes["if1"])
 
 
 def test_what_feeds_two_layers_is_not_folded(tmp_path: Path) -> None:
@@ -109,5 +109,5 @@ def test_what_feeds_two_layers_is_not_folded(tmp_path: Path) -> None:
     names = {node.name for node in onnx.load(tmp_path / "model.onnx").graph.node}
     assert "if1/charge" in names and "if2/charge" in names
     images = build.images(network, 4)
-    found, expected = run(tmp_path / "model.onnx", network, images), simulate(network, images, 3, device="cpu")
-    assert all(np.array_equal(found[f"spikes/{name}"], expected.spikes[name]) for name in network.layers)
+    actual, expected = run(tmp_path / "model.onnx", network, images), simulate(network, images, 3, device="cpu")
+    assert all(np.array_equal(actual[f"spikes/{name}"], expected.spikes[name]) for name in network.layers)

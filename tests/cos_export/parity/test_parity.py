@@ -81,8 +81,8 @@ def test_float32_sums_stay_within_the_bound_in_any_order(seed: int, kind: str) -
     x = weights(2, 100) if kind == "affine" else weights(2, 4, 5, 5)
     bounded = bounded_synapse(node)(exact(torch.from_numpy(x).double()))
     assert bounded.error is not None
-    found, magnitude = naive_float32(node, x, rng)
-    assert (np.abs(found - bounded.value.numpy()) <= bounded.error.numpy()).all()
+    actual, magnitude = naive_float32(node, x, rng)
+    assert (np.abs(actual - bounded.value.numpy()) <= bounded.error.numpy()).all()
     # A bound that anything would pass proves nothing: it is at most the sum's length times the rounding unit.
     assert (bounded.error.numpy() <= 1.01 * 102 * 2.0**-24 * magnitude).all()
 
@@ -96,12 +96,12 @@ def test_an_error_that_arrives_is_carried_on(seed: int) -> None:
     node = nir.Affine(weight, rng.normal(size=5).astype(np.float32))
     value = torch.from_numpy(rng.normal(size=(1, 30)))
     error = torch.from_numpy(rng.uniform(0, 1e-4, size=(1, 30)))
-    found = bounded_synapse(node)(Bounded(value, error))
-    assert found.error is not None
+    actual = bounded_synapse(node)(Bounded(value, error))
+    assert actual.error is not None
     moved = bounded_synapse(node)(exact(value + error * torch.from_numpy(np.sign(weight[:1])))).value
-    off = float((moved - found.value)[0, 0])
+    off = float((moved - actual.value)[0, 0])
     magnitude = float((np.abs(weight[0]) * (value + error).abs().numpy()).sum() + abs(node.bias[0]))
-    assert 0 < off <= float(found.error[0, 0]) < 1.01 * (off + 31 * 2.0**-24 * magnitude)
+    assert 0 < off <= float(actual.error[0, 0]) < 1.01 * (off + 31 * 2.0**-24 * magnitude)
 
 
 @settings(max_examples=40, deadline=None)
@@ -118,15 +118,15 @@ def test_sums_of_integers_are_exact_two_samples_at_a_time(seed: int, kind: str, 
         "affine": nir.Affine(whole(6, 100), whole(6)),
     }[kind]
     x = rng.integers(-255, 256, (int(rng.integers(1, 8)), *((100,) if kind == "affine" else (4, 5, 5))))
-    found = bounded_synapse(node, 0.0)(exact(torch.from_numpy(x).double()))
-    assert found.error is None
+    actual = bounded_synapse(node, 0.0)(exact(torch.from_numpy(x).double()))
+    assert actual.error is None
     weight, bias = torch.from_numpy(node.weight).long(), torch.from_numpy(node.bias).long()
     if kind == "affine":
         expected = torch.nn.functional.linear(torch.from_numpy(x), weight, bias)
     else:
         stride, groups = (1, 1) if kind == "conv" else (2, 2)
         expected = torch.nn.functional.conv2d(torch.from_numpy(x), weight, bias, stride, 1, 1, groups)
-    assert torch.equal(found.value, expected.double())
+    assert torch.equal(actual.value, expected.double())
 
 
 @pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
@@ -364,7 +364,7 @@ def test_the_local_check_is_done_once_for_runs_that_are_identical(
     # The same images in batches of the same size: the same sums, bit for bit.
     traces = {"same": trace, "other": other, "again": simulate(network, given_images, 3)}
     result = verify(bundle, [Recorded(name, traces[name]) for name in order])
-    assert [found is other for found in checked] == [name == "other" for name in order[:2]]
+    assert [seen is other for seen in checked] == [name == "other" for name in order[:2]]
     assert result["same"].passed and result["again"].passed and not result["other"].passed
     assert result["other"].local_violations > 0
     assert all(layer.largest_bound > 0 for layer in result["same"].local.layers.values()), (

@@ -99,7 +99,7 @@ def test_a_record_of_another_machine_may_differ_by_rounding(tmp_path: Path) -> N
 
 def test_labels_change_neither_the_parity_nor_the_report(tmp_path: Path) -> None:
     """They tell how many answers were right, and of the spikes nothing."""
-    found = []
+    results = []
     for name, labels in (("with", np.arange(len(IMAGES)) % 3), ("without", None)):
         bundle = export(two_layers(seed=1), tmp_path / name, 3, golden=IMAGES, labels=labels)
         assert (bundle.golden.labels is None) == (labels is None) == ("golden_correct" not in bundle.manifest)
@@ -107,8 +107,8 @@ def test_labels_change_neither_the_parity_nor_the_report(tmp_path: Path) -> None
         parity = result.to_dict()
         for target in parity["targets"].values():
             del target["seconds"]
-        found.append((parity, report_document(bundle, result), (bundle.path / "report.html").read_bytes()))
-    assert found[0][0]["passed"] and found[0] == found[1]
+        results.append((parity, report_document(bundle, result), (bundle.path / "report.html").read_bytes()))
+    assert results[0][0]["passed"] and results[0] == results[1]
 
 
 @pytest.mark.parametrize("label", [-1, 5, 2**40])

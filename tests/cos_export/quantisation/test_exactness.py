@@ -36,8 +36,8 @@ def in_onnx(network: SpikingNetwork, images: Any, steps: int) -> tuple[Any, dict
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(build_model(network, steps).SerializeToString(), options)
     names = [output.name for output in session.get_outputs()]
-    found = dict(zip(names, session.run(names, {"images": images}), strict=True))
-    return found.pop("logits"), {name.removeprefix("spikes/"): value for name, value in found.items()}
+    actual = dict(zip(names, session.run(names, {"images": images}), strict=True))
+    return actual.pop("logits"), {name.removeprefix("spikes/"): value for name, value in actual.items()}
 
 
 def assert_integers_of_python(network: SpikingNetwork, images: Any, steps: int) -> None:
@@ -112,9 +112,9 @@ def test_nir_keeps_the_integers_and_what_they_stand_for(tmp_path: Path) -> None:
     scales = {name: np.linspace(0.01, 0.02, spec.shape[0]) for name, spec in network.neurons.items()}
     network = replace(network, neurons={n: replace(s, scale=scales[n]) for n, s in network.neurons.items()})
     write_nir(network, tmp_path / "model.nir")
-    found = read_nir(tmp_path / "model.nir")
-    assert (found.numerics, found.quantisation) == ("int8", network.quantisation)
-    for name, spec in found.neurons.items():
+    actual = read_nir(tmp_path / "model.nir")
+    assert (actual.numerics, actual.quantisation) == ("int8", network.quantisation)
+    for name, spec in actual.neurons.items():
         np.testing.assert_array_equal(spec.scale, scales[name])
     raw = nir.read(tmp_path / "model.nir")
     assert float(raw.metadata["input_scale"]) == network.quantisation.input_scale  # type: ignore[union-attr]
@@ -123,7 +123,7 @@ def test_nir_keeps_the_integers_and_what_they_stand_for(tmp_path: Path) -> None:
             if getattr(node, field, None) is not None:
                 np.testing.assert_array_equal(getattr(node, field), np.rint(getattr(node, field)))
     images = pictures(network, 3)
-    np.testing.assert_array_equal(simulate(found, images, 3).logits, simulate(network, images, 3).logits)
+    np.testing.assert_array_equal(simulate(actual, images, 3).logits, simulate(network, images, 3).logits)
 
 
 def test_a_graph_without_its_scales_is_refused(tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_a_file_of_before_has_the_widths_that_its_numerics_say(tmp_path: Path) -
         assert [int(file["node/metadata"][key][()]) for key in ("weight_bits", "input_bits")] == [8, 8]
         for key in ("weight_bits", "input_bits"):
             del file[f"node/metadata/{key}"]
-    found = read_nir(tmp_path / "model.nir")
-    assert (found.numerics, found.quantisation) == ("int8", network.quantisation)
+    actual = read_nir(tmp_path / "model.nir")
+    assert (actual.numerics, actual.quantisation) == ("int8", network.quantisation)
 
 
 @pytest.mark.parametrize(("key", "value", "said"), [("weight_bits", 4, "weight_bits = 4"), ("input_bits", 9, "is 9;")])
@@ -188,14 +188,14 @@ def test_a_planted_error_is_found_and_located(fault: str, layer: str, tmp_path: 
     network = _within_reach(in_integers(network, 5))
     images = pictures(network, 64)
     assert _verified(network, network, images, tmp_path).passed
-    found = _verified(network, _changed(network, fault), images, tmp_path)
-    assert not found.passed and found.mismatches > 0 and found.local_violations > 0
-    first = found.local.listed[0]
-    assert first.layer == layer and found.comparison.first is not None and found.comparison.first.layer == layer
+    actual = _verified(network, _changed(network, fault), images, tmp_path)
+    assert not actual.passed and actual.mismatches > 0 and actual.local_violations > 0
+    first = actual.local.listed[0]
+    assert first.layer == layer and actual.comparison.first is not None and actual.comparison.first.layer == layer
     if fault == "weight":
-        assert {violation.neuron[0] for violation in found.local.listed} == {1}
+        assert {violation.neuron[0] for violation in actual.local.listed} == {1}
     if fault == "v_init":
-        assert {violation.neuron for violation in found.local.listed if violation.layer == layer} == {(3, 2, 2)}
+        assert {violation.neuron for violation in actual.local.listed if violation.layer == layer} == {(3, 2, 2)}
         assert abs(first.margin) == 0.5
 
 
@@ -215,9 +215,9 @@ def _within_reach(network: SpikingNetwork) -> SpikingNetwork:
 def test_a_logit_that_differs_fails_though_no_spike_does(tmp_path: Path) -> None:
     network = in_integers(topology("residual"), 5)
     other = with_node(network, "readout", bias=network.graph.nodes["readout"].bias + np.float32([1, 0, 0]))
-    found = _verified(network, other, pictures(network, 2), tmp_path)
-    assert found.mismatches == 0 and found.local_violations > 0 and not found.passed
-    assert {violation.layer for violation in found.local.listed} == {"output"}
+    actual = _verified(network, other, pictures(network, 2), tmp_path)
+    assert actual.mismatches == 0 and actual.local_violations > 0 and not actual.passed
+    assert {violation.layer for violation in actual.local.listed} == {"output"}
 
 
 def test_the_local_check_of_integers_has_no_tolerance() -> None:

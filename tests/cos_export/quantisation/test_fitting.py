@@ -32,8 +32,8 @@ def error(node: Any, whole: Any, input_scale: float, scale: Any, x: Any) -> Any:
     """The squared error of each output, by sample: real numbers beside integers times what they stand for."""
     weight, bias = np.float64(node.weight), np.float64(getattr(node, "bias", np.zeros(len(node.weight))))
     scale = np.broadcast_to(scale, len(weight))
-    found = (x / input_scale) @ np.float64(whole.weight).T + getattr(whole, "bias", np.zeros(len(weight)))
-    return ((found * scale - (x @ weight.T + bias)) ** 2).mean(0)
+    actual = (x / input_scale) @ np.float64(whole.weight).T + getattr(whole, "bias", np.zeros(len(weight)))
+    return ((actual * scale - (x @ weight.T + bias)) ** 2).mean(0)
 
 
 @pytest.mark.parametrize("rounding", [PLAIN, Rounding(even_weights=True)], ids=["all", "even"])
@@ -41,15 +41,15 @@ def test_inputs_that_go_together_make_up_for_each_other(rounding: Rounding) -> N
     rng = np.random.default_rng(0)
     node, seen, fresh = dense(rng, 6, 40), correlated(rng, 200, 40), correlated(rng, 200, 40)
     scale = np.array([0.02])
-    found = fitted_synapse(node, 1.0, scale, rounding, torch.from_numpy(seen))
+    actual = fitted_synapse(node, 1.0, scale, rounding, torch.from_numpy(seen))
     nearest = rounded_synapse(node, 1.0, scale, rounding)
     for images in (seen, fresh):
-        assert error(node, found, 1.0, scale, images).sum() < 0.1 * error(node, nearest, 1.0, scale, images).sum()
+        assert error(node, actual, 1.0, scale, images).sum() < 0.1 * error(node, nearest, 1.0, scale, images).sum()
     step = 2 if rounding.even_weights else 1
-    assert (found.weight % step == 0).all()
-    assert np.abs(found.weight - node.weight / 0.02).max() < step
-    drift = (found.weight * 0.02 - node.weight) @ seen.mean(0)
-    np.testing.assert_allclose(found.bias, (node.bias - drift) / 0.02, atol=0.5 + 1e-3)
+    assert (actual.weight % step == 0).all()
+    assert np.abs(actual.weight - node.weight / 0.02).max() < step
+    drift = (actual.weight * 0.02 - node.weight) @ seen.mean(0)
+    np.testing.assert_allclose(actual.bias, (node.bias - drift) / 0.02, atol=0.5 + 1e-3)
 
 
 def test_it_is_between_the_nearest_integers_and_the_best_of_all_choices() -> None:
@@ -58,14 +58,14 @@ def test_it_is_between_the_nearest_integers_and_the_best_of_all_choices() -> Non
     for seed in range(12):
         rng = np.random.default_rng(seed)
         node, x = dense(rng, 1, 8), correlated(rng, 60, 8)
-        found = fitted_synapse(node, input_scale, np.array([scale]), PLAIN, torch.from_numpy(x))
+        actual = fitted_synapse(node, input_scale, np.array([scale]), PLAIN, torch.from_numpy(x))
         nearest = rounded_synapse(node, input_scale, np.array([scale]), PLAIN)
         below, least = np.floor(np.float64(node.weight[0]) * input_scale / scale), np.inf
         for up in itertools.product((0, 1), repeat=8):
             change = (below + up) * scale / input_scale - node.weight[0]
             bias = np.rint((node.bias[0] - (x @ change).mean()) / scale) * scale
             least = min(least, ((x @ change + bias - node.bias[0]) ** 2).mean())
-        reached, before = (error(node, whole, input_scale, np.array([scale]), x)[0] for whole in (found, nearest))
+        reached, before = (error(node, whole, input_scale, np.array([scale]), x)[0] for whole in (actual, nearest))
         assert least * (1 - 1e-6) <= reached <= before * (1 + 1e-6)
         sums += (least, reached, before)
     assert sums[1] < 6 * sums[0] and sums[1] < 0.1 * sums[2]
@@ -77,11 +77,11 @@ def test_no_channel_gets_further_away(seed: int) -> None:
     rng = np.random.default_rng(seed)
     node, scale = dense(rng, 12, 20), rng.uniform(0.001, 0.05, 12)
     x = rng.random((30, 20)).astype(np.float32)
-    found = fitted_synapse(node, 1.0, scale, PLAIN, torch.from_numpy(x))
+    actual = fitted_synapse(node, 1.0, scale, PLAIN, torch.from_numpy(x))
     nearest = rounded_synapse(node, 1.0, scale, PLAIN)
-    before, after = (error(node, whole, 1.0, scale, x) for whole in (nearest, found))
+    before, after = (error(node, whole, 1.0, scale, x) for whole in (nearest, actual))
     assert (after <= before * (1 + 1e-4)).all() and after.sum() < 0.9 * before.sum()
-    assert found.weight.min() >= -128 and found.weight.max() <= 127
+    assert actual.weight.min() >= -128 and actual.weight.max() <= 127
 
 
 GEOMETRIES: dict[str, dict[str, Any]] = {
@@ -105,9 +105,9 @@ def test_the_moments_of_a_convolution_are_those_of_its_patches(geometry: str, ax
     node = kind(shape, weight, bias=rng.normal(size=6).astype(np.float32), **given)
     images = correlated(rng, 19, 4 * int(np.prod(size))).reshape(19, 4, *size)
     arriving = torch.from_numpy(images)
-    found = fitting._moments(node, arriving, groups, slice(0, weight[0].size))
-    assert len(found) == groups
-    for group, (mean, moments) in enumerate(found):
+    actual = fitting._moments(node, arriving, groups, slice(0, weight[0].size))
+    assert len(actual) == groups
+    for group, (mean, moments) in enumerate(actual):
         inputs = 4 // groups
         patches = np.array(written_out(images[:, group * inputs : (group + 1) * inputs], kernel, given), np.float64)
         np.testing.assert_allclose(mean, patches.mean(0), rtol=1e-5)
@@ -142,19 +142,19 @@ def written_out(images: Any, kernel: tuple[int, ...], given: dict[str, Any]) -> 
 def test_what_has_no_bias_makes_up_for_the_mean_by_its_weights() -> None:
     rng = np.random.default_rng(3)
     node, x, scale = nir.Linear(dense(rng, 6, 40).weight), correlated(rng, 100, 40), np.array([0.02])
-    found = fitted_synapse(node, 1.0, scale, PLAIN, torch.from_numpy(x))
+    actual = fitted_synapse(node, 1.0, scale, PLAIN, torch.from_numpy(x))
     nearest = rounded_synapse(node, 1.0, scale, PLAIN)
-    assert isinstance(found, nir.Linear)
-    assert error(node, found, 1.0, scale, x).sum() < 0.1 * error(node, nearest, 1.0, scale, x).sum()
+    assert isinstance(actual, nir.Linear)
+    assert error(node, actual, 1.0, scale, x).sum() < 0.1 * error(node, nearest, 1.0, scale, x).sum()
 
 
 def test_inputs_that_never_change_leave_all_to_the_bias() -> None:
     rng = np.random.default_rng(4)
     node, scale = dense(rng, 5, 10), np.array([0.02])
-    found = fitted_synapse(node, 1.0, scale, PLAIN, torch.ones(3, 10))
+    actual = fitted_synapse(node, 1.0, scale, PLAIN, torch.ones(3, 10))
     nearest = rounded_synapse(node, 1.0, scale, PLAIN)
-    np.testing.assert_array_equal(found.weight, nearest.weight)
-    assert error(node, found, 1.0, scale, np.ones((3, 10))).max() <= (0.02 / 2) ** 2 * (1 + 1e-4)
+    np.testing.assert_array_equal(actual.weight, nearest.weight)
+    assert error(node, actual, 1.0, scale, np.ones((3, 10))).max() <= (0.02 / 2) ** 2 * (1 + 1e-4)
     silent = fitted_synapse(node, 1.0, scale, PLAIN, torch.zeros(3, 10))
     np.testing.assert_array_equal(silent.bias, nearest.bias)
 
@@ -164,11 +164,11 @@ def test_more_inputs_than_are_heeded_at_once(monkeypatch: pytest.MonkeyPatch) ->
     node, x, scale = dense(rng, 6, 50), correlated(rng, 100, 50), np.array([0.02])
     monkeypatch.setattr(fitting, "LARGEST_BLOCK", 16)
     monkeypatch.setattr(fitting, "_PANEL", 5)
-    found = fitted_synapse(node, 1.0, scale, PLAIN, torch.from_numpy(x))
+    actual = fitted_synapse(node, 1.0, scale, PLAIN, torch.from_numpy(x))
     nearest = rounded_synapse(node, 1.0, scale, PLAIN)
-    assert error(node, found, 1.0, scale, x).sum() < 0.2 * error(node, nearest, 1.0, scale, x).sum()
-    drift = (np.float64(found.weight) * 0.02 - node.weight) @ np.float64(x).mean(0)
-    np.testing.assert_allclose(found.bias, (node.bias - drift) / 0.02, atol=0.5 + 1e-3)
+    assert error(node, actual, 1.0, scale, x).sum() < 0.2 * error(node, nearest, 1.0, scale, x).sum()
+    drift = (np.float64(actual.weight) * 0.02 - node.weight) @ np.float64(x).mean(0)
+    np.testing.assert_allclose(actual.bias, (node.bias - drift) / 0.02, atol=0.5 + 1e-3)
 
 
 def test_errors_are_handed_on_alike_in_panels_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_inputs_that_hardly_change_are_no_reason_to_fail() -> None:
     rng = np.random.default_rng(5)
     node = dense(rng, 4, 64)
     x = (3.0 + 1e-6 * rng.normal(size=(200, 64))).astype(np.float32)
-    found = fitted_synapse(node, 1.0, np.array([0.02]), PLAIN, torch.from_numpy(x))
+    actual = fitted_synapse(node, 1.0, np.array([0.02]), PLAIN, torch.from_numpy(x))
     nearest = rounded_synapse(node, 1.0, np.array([0.02]), PLAIN)
-    assert (error(node, found, 1.0, 0.02, x) <= error(node, nearest, 1.0, 0.02, x) + 1e-9).all()
-    assert np.abs(found.weight - node.weight / 0.02).max() < 1
+    assert (error(node, actual, 1.0, 0.02, x) <= error(node, nearest, 1.0, 0.02, x) + 1e-9).all()
+    assert np.abs(actual.weight - node.weight / 0.02).max() < 1

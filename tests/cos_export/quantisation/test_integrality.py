@@ -22,7 +22,7 @@ FIELDS = {"weight", "bias", "scale"}
 
 def damaged(name: str) -> list[tuple[str, str, SpikingNetwork]]:
     """Each array of each node and layer with one number in it that is off by a quarter."""
-    network, found = in_integers(topology(name), 1), []
+    network, networks = in_integers(topology(name), 1), []
 
     def off(values: Any) -> Any:
         changed = np.array(values, np.float32)
@@ -33,13 +33,13 @@ def damaged(name: str) -> list[tuple[str, str, SpikingNetwork]]:
         held = network.graph.nodes[node]
         for field in FIELDS & set(vars(held)):
             if node not in network.neurons and getattr(held, field) is not None:
-                found.append((node, field, with_node(network, node, **{field: off(getattr(held, field))})))
+                networks.append((node, field, with_node(network, node, **{field: off(getattr(held, field))})))
     for layer, spec in network.neurons.items():
         for field in ("threshold", "v_init", "v_reset", "bias"):
             if getattr(spec, field) is not None:
                 changed = replace(spec, **{field: off(getattr(spec, field))})
-                found.append((layer, field, network.with_neurons({layer: changed})))
-    return found
+                networks.append((layer, field, network.with_neurons({layer: changed})))
+    return networks
 
 
 @pytest.mark.parametrize("name", ["residual", "scaled", "every_option"])

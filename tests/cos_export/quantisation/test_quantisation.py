@@ -77,16 +77,16 @@ def pictures(count: int = 24, seed: int = 0) -> Any:
 def test_integers_stand_for_what_the_network_was(options: dict[str, bool]) -> None:
     """Times their scales they are the trained numbers: the integers beside them where nothing was clipped."""
     network = trained(0)
-    found = quantise(network, pictures(), **options)  # type: ignore[arg-type]
-    coding = found.quantisation
-    assert coding is not None and (found.numerics, coding.input_minimum, coding.input_maximum) == ("int8", -127, 127)
+    actual = quantise(network, pictures(), **options)  # type: ignore[arg-type]
+    coding = actual.quantisation
+    assert coding is not None and (actual.numerics, coding.input_minimum, coding.input_maximum) == ("int8", -127, 127)
     feeds = {"conv": (coding.input_scale, "a"), "next": (1.0, "b"), "shortcut": (1.0, "b"), "head": (1.0, "output")}
     step = 2.0 if options.get("even_weights") else 1.0
     for name, (input_scale, layer) in feeds.items():
-        before, after = network.graph.nodes[name], whole(found, name)
+        before, after = network.graph.nodes[name], whole(actual, name)
         scale = np.full(len(after.weight), coding.readout_scale)
-        if layer in found.neurons:
-            scale = found.neurons[layer].scale
+        if layer in actual.neurons:
+            scale = actual.neurons[layer].scale
         column = scale.reshape(-1, *[1] * (after.weight.ndim - 1)) / input_scale
         off = np.abs(after.weight - before.weight / column)
         inside = (after.weight > -128) & (after.weight < (126 if options.get("even_weights") else 127))
@@ -97,26 +97,26 @@ def test_integers_stand_for_what_the_network_was(options: dict[str, bool]) -> No
         # The bias makes up for the mean error of at most a step for each weight, whose inputs are 1 at most, or 127.
         reach = step * np.abs(after.weight[0]).size * (1.0 if input_scale == 1.0 else 127.0)
         assert np.abs(after.bias - before.bias / scale).max() <= 0.5 + reach
-    for name, spec in found.neurons.items():
+    for name, spec in actual.neurons.items():
         was = network.neurons[name]
         # No threshold is rounded: it is the scale that makes it an integer.
         np.testing.assert_allclose(spec.threshold * spec.scale[:, None, None], was.threshold, rtol=1e-12)
         assert np.abs(spec.v_init * spec.scale[:, None, None] - was.v_init).max() <= spec.scale.max() / 2 + 1e-9
-        np.testing.assert_array_equal(found.graph.nodes[name].v_threshold, spec.threshold)
+        np.testing.assert_array_equal(actual.graph.nodes[name].v_threshold, spec.threshold)
         # Where a shortcut arrives all channels have one.
         assert len(set(spec.scale)) == (4 if options.get("per_channel") and name == "a" else 1)
         if options.get("power_of_two"):
             assert (np.log2(spec.threshold) % 1 == 0).all()
     if options.get("even_weights"):
-        assert all((found.graph.nodes[name].weight % 2 == 0).all() for name in feeds)
+        assert all((actual.graph.nodes[name].weight % 2 == 0).all() for name in feeds)
     if options.get("power_of_two"):
         assert np.log2(coding.input_scale) % 1 == np.log2(coding.readout_scale) % 1 == 0
     # The whole network still says the same.
     images = pictures(40, seed=1)
-    expected, got = simulate(network, images, 8).logits[-1], simulate(found, images, 8).logits[-1]
+    expected, got = simulate(network, images, 8).logits[-1], simulate(actual, images, 8).logits[-1]
     spread = expected.std()
     assert np.abs(got - expected).mean() < (0.3 if options.get("even_weights") else 0.15) * spread
-    assert np.abs(ann_logits(found, images) - ann_logits(network, images)).mean() < 0.15 * spread
+    assert np.abs(ann_logits(actual, images) - ann_logits(network, images)).mean() < 0.15 * spread
 
 
 def test_one_neuron_by_hand() -> None:
@@ -131,18 +131,18 @@ def test_one_neuron_by_hand() -> None:
     }
     graph = nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False)
     images = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
-    found = quantise(SpikingNetwork(graph, {"neuron": spec}), images, power_of_two=True)
-    coding = found.quantisation
+    actual = quantise(SpikingNetwork(graph, {"neuron": spec}), images, power_of_two=True)
+    coding = actual.quantisation
     # 0..255 from images of 0..1, in a power of two: 1/128. 0.5 / 128 in units of 2^-k / ... as an integer of 8 bits.
     assert coding is not None and coding.input_scale == 1 / 128 and coding.input_minimum == 0
-    theta = found.neurons["neuron"].threshold[0]
-    weight = found.graph.nodes["synapse"].weight[0]
+    theta = actual.neurons["neuron"].threshold[0]
+    weight = actual.graph.nodes["synapse"].weight[0]
     assert theta in (2.0**14, 2.0**13)
     np.testing.assert_array_equal(weight, np.array([0.5, -0.25]) / 128 * theta)
-    assert found.graph.nodes["synapse"].bias[0] == round(0.1 * theta)
-    assert found.neurons["neuron"].v_init[0] == 0.25 * theta + 0.5
+    assert actual.graph.nodes["synapse"].bias[0] == round(0.1 * theta)
+    assert actual.neurons["neuron"].v_init[0] == 0.25 * theta + 0.5
     assert coding.readout_scale in (1 / 64, 1 / 32)
-    np.testing.assert_array_equal(found.graph.nodes["head"].weight[:, 0] * coding.readout_scale, [2.0, -1.0])
+    np.testing.assert_array_equal(actual.graph.nodes["head"].weight[:, 0] * coding.readout_scale, [2.0, -1.0])
 
 
 def _squared_error(weight: Any, bias: Any, scale: Any, x: Any) -> Any:
@@ -170,13 +170,13 @@ def test_no_other_threshold_gives_a_smaller_error(per_channel: bool) -> None:
     specs = {"hidden": NeuronSpec(np.ones(30, np.float32), np.full(30, 0.5, np.float32)), "neuron": spec}
     network = SpikingNetwork(nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False), specs)
     images = rng.random((50, 30)).astype(np.float32)
-    found = quantise(network, images, per_channel=per_channel)
+    actual = quantise(network, images, per_channel=per_channel)
     # What arrives are activations of the first layer: the images, which the identity hands on.
     errors = {}
     for n in range(1, 4000):
         off = _squared_error(weight.astype(float), bias.astype(float), np.full((5, 1), 1.0 / n), images.astype(float))
         errors[n] = off
-    chosen = found.neurons["neuron"].threshold.astype(int)
+    chosen = actual.neurons["neuron"].threshold.astype(int)
     if per_channel:
         for channel, n in enumerate(chosen):
             smooth = min(np.mean([errors[m][channel] for m in range(k, k + 15)]) for k in range(1, 3980))
@@ -190,8 +190,8 @@ def test_no_other_threshold_gives_a_smaller_error(per_channel: bool) -> None:
 
 def test_channels_with_thresholds_of_their_own_keep_them_exactly() -> None:
     thresholds = [0.31, 0.7, 1.1, 0.9]
-    found = quantise(trained(1, channels=thresholds), pictures())
-    for spec in found.neurons.values():
+    actual = quantise(trained(1, channels=thresholds), pictures())
+    for spec in actual.neurons.values():
         np.testing.assert_allclose(spec.threshold[:, 0, 0] * spec.scale, np.float32(thresholds), rtol=1e-12)
         # One scale for the layer, but for what makes each threshold an integer.
         assert spec.scale.max() / spec.scale.min() < 1 + 2 / spec.threshold.min()
@@ -210,17 +210,17 @@ def test_thresholds_within_a_channel_are_rounded() -> None:
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_every_topology_of_the_tests_becomes_integers(name: str) -> None:
     network = topology(name)
-    found = quantise(network, dyadic_images(network, 8))
-    check_ranges(found, 4)
-    assert found.output_shape == network.output_shape and set(found.neurons) == set(network.neurons)
+    actual = quantise(network, dyadic_images(network, 8))
+    check_ranges(actual, 4)
+    assert actual.output_shape == network.output_shape and set(actual.neurons) == set(network.neurons)
 
 
 @pytest.mark.parametrize("seed", range(30, 50))
 def test_random_networks_become_integers(seed: int) -> None:
     network = random_network(seed)
-    found = quantise(network, dyadic_images(network, 8))
-    check_ranges(found, 4)
-    assert not any(isinstance(node, nir.AvgPool2d) for node in found.graph.nodes.values())
+    actual = quantise(network, dyadic_images(network, 8))
+    check_ranges(actual, 4)
+    assert not any(isinstance(node, nir.AvgPool2d) for node in actual.graph.nodes.values())
 
 
 def test_an_average_becomes_a_sum_and_gives_its_factor_to_the_synapses_behind_it() -> None:
@@ -268,10 +268,10 @@ def test_what_is_added_without_a_synapse_gets_one() -> None:
     np.testing.assert_array_equal(after.logits, before.logits)
     for group in groups(carried):
         assert bool(group.producers) != bool(group.edges)
-    found = quantise(network, images)
-    check_ranges(found, 4)
-    spec = found.neurons["second"]
-    weight = whole(found, "first_to_second").weight[:, :, 0, 0]
+    actual = quantise(network, images)
+    check_ranges(actual, 4)
+    spec = actual.neurons["second"]
+    weight = whole(actual, "first_to_second").weight[:, :, 0, 0]
     np.testing.assert_array_equal(weight, np.diag(np.rint(1 / spec.scale)))
 
 
@@ -291,14 +291,14 @@ def test_a_weight_beyond_8_bits_becomes_several(even: bool) -> None:
 def test_an_identity_beside_small_weights_leaves_them_their_bits() -> None:
     network = trained(0)
     small = with_node(network, "next", weight=network.graph.nodes["next"].weight / 10)
-    found = quantise(small, pictures())
-    assert np.abs(found.graph.nodes["next"].weight).max() > 100
+    actual = quantise(small, pictures())
+    assert np.abs(actual.graph.nodes["next"].weight).max() > 100
     np.testing.assert_array_equal(
-        np.diag(whole(found, "shortcut").weight[:, :, 0, 0]), np.rint(np.float32(0.7) / found.neurons["b"].scale)
+        np.diag(whole(actual, "shortcut").weight[:, :, 0, 0]), np.rint(np.float32(0.7) / actual.neurons["b"].scale)
     )
     # The reference still counts as the network itself says.
-    check_ranges(found, 4)
-    assert sum(name.startswith("shortcut") for name in found.graph.nodes) > 1
+    check_ranges(actual, 4)
+    assert sum(name.startswith("shortcut") for name in actual.graph.nodes) > 1
 
 
 def test_units_by_channel_take_no_more_nodes_for_a_shortcut() -> None:
@@ -316,24 +316,24 @@ def test_two_synapses_in_a_row() -> None:
     rng = np.random.default_rng(0)
     network = sequential(rng, (6,), [affine(rng, 6, 40), IF, affine(rng, 40, 30), affine(rng, 30, 7), IF])
     images = dyadic_images(network, 20)
-    found = quantise(network, images)
-    check_ranges(found, 4)
-    first, second = (found.graph.nodes[name].weight.astype(int) for name in ("affine2", "affine3"))
+    actual = quantise(network, images)
+    check_ranges(actual, 4)
+    first, second = (actual.graph.nodes[name].weight.astype(int) for name in ("affine2", "affine3"))
     before = network.graph.nodes["affine3"].weight @ network.graph.nodes["affine2"].weight
-    after = second @ first * found.neurons["if4"].scale[:, None]
+    after = second @ first * actual.neurons["if4"].scale[:, None]
     assert np.abs(after - before).mean() < 0.02 * np.abs(before).mean()
 
 
 def test_the_first_of_two_synapses_gets_fewer_bits_where_they_do_not_fit() -> None:
     rng = np.random.default_rng(0)
     network = sequential(rng, (6,), [affine(rng, 6, 120), IF, affine(rng, 120, 70), affine(rng, 70, 7), IF])
-    found = quantise(network, dyadic_images(network, 20))
-    check_ranges(found, 4)
-    assert np.abs(found.graph.nodes["affine2"].weight).max() < 64 < np.abs(found.graph.nodes["affine3"].weight).max()
+    actual = quantise(network, dyadic_images(network, 20))
+    check_ranges(actual, 4)
+    assert np.abs(actual.graph.nodes["affine2"].weight).max() < 64 < np.abs(actual.graph.nodes["affine3"].weight).max()
     wide = sequential(rng, (6,), [affine(rng, 6, 400), IF, affine(rng, 400, 300), affine(rng, 300, 7), IF])
-    found = quantise(wide, dyadic_images(wide, 4))
-    check_ranges(found, 4)
-    assert np.abs(found.graph.nodes["affine3"].weight).max() < 64, "there the second gets fewer as well"
+    actual = quantise(wide, dyadic_images(wide, 4))
+    check_ranges(actual, 4)
+    assert np.abs(actual.graph.nodes["affine3"].weight).max() < 64, "there the second gets fewer as well"
     with pytest.raises(NetworkError, match=r"Layer 'if1': within 10000 steps its potential may reach .* fit"):
         quantise(wide, dyadic_images(wide, 4), steps=10_000)
 
@@ -353,17 +353,17 @@ def test_layers_that_share_one_current_share_one_unit() -> None:
     network = sequential(rng, (6,), [affine(rng, 6, 5), IF, affine(rng, 5, 5), IF])
     edges = [*network.graph.edges, ("affine0", "if3")]
     network = replace(network, graph=nir.NIRGraph(dict(network.graph.nodes), edges, type_check=False))
-    found = quantise(network, dyadic_images(network, 5))
-    assert set(found.neurons["if1"].scale) == set(found.neurons["if3"].scale)
+    actual = quantise(network, dyadic_images(network, 5))
+    assert set(actual.neurons["if1"].scale) == set(actual.neurons["if3"].scale)
 
 
 def test_a_layer_of_zeros_and_images_of_zeros() -> None:
     network = trained(0)
     network = with_node(network, "next", weight=np.zeros((4, 4, 3, 3), np.float32), bias=np.zeros(4, np.float32))
     network = with_node(network, "shortcut", weight=np.zeros((4, 4, 1, 1), np.float32))
-    found = quantise(network, np.zeros((2, 2, 6, 6), np.float32))
-    assert (found.neurons["b"].threshold <= LARGEST_THRESHOLD).all()
-    assert not simulate(found, pictures(), 4).spikes["b"].any()
+    actual = quantise(network, np.zeros((2, 2, 6, 6), np.float32))
+    assert (actual.neurons["b"].threshold <= LARGEST_THRESHOLD).all()
+    assert not simulate(actual, pictures(), 4).spikes["b"].any()
 
 
 def test_what_cannot_be_quantised_is_refused() -> None:

@@ -48,12 +48,12 @@ def test_the_bounds_of_a_current_are_reached(seed: int) -> None:
     """Every set of spikes is tried: the largest current and the least are those of the proof."""
     rng = np.random.default_rng(seed)
     weight, bias = rng.integers(-128, 128, (3, 7)), rng.integers(-500, 500, 3)
-    found = of_layer(dense(weight, bias), "if3")
+    actual = of_layer(dense(weight, bias), "if3")
     currents = [weight @ np.array(spikes) + bias for spikes in itertools.product((0, 1), repeat=7)]
-    assert (found.current_minimum, found.current_maximum) == (np.min(currents), np.max(currents))
-    assert found.largest_sum == (np.abs(weight).sum(1) + np.abs(bias)).max()
-    assert (found.weight_minimum, found.weight_maximum) == (weight.min(), weight.max())
-    assert found.bias_largest == np.abs(bias).max()
+    assert (actual.current_minimum, actual.current_maximum) == (np.min(currents), np.max(currents))
+    assert actual.largest_sum == (np.abs(weight).sum(1) + np.abs(bias)).max()
+    assert (actual.weight_minimum, actual.weight_maximum) == (weight.min(), weight.max())
+    assert actual.bias_largest == np.abs(bias).max()
 
 
 @settings(max_examples=25, deadline=None)
@@ -78,12 +78,12 @@ def test_no_run_leaves_the_proven_ranges(seed: int, name: str, extreme: bool) ->
 def test_a_potential_that_climbs_step_by_step() -> None:
     """Ten spikes of 127 against a threshold of 100: it rises by 1170 in each step after the first."""
     network = dense(np.full((1, 10), 127), [0])
-    found = of_layer(network, "if3", steps=4)
-    assert (found.potential_minimum, found.potential_maximum) == (0, 100 + 1270 + 3 * 1170)
-    assert found.steps_that_fit == 1 + (LARGEST_POTENTIAL - 1370) // 1170
-    check_ranges(network, found.steps_that_fit)
+    actual = of_layer(network, "if3", steps=4)
+    assert (actual.potential_minimum, actual.potential_maximum) == (0, 100 + 1270 + 3 * 1170)
+    assert actual.steps_that_fit == 1 + (LARGEST_POTENTIAL - 1370) // 1170
+    check_ranges(network, actual.steps_that_fit)
     with pytest.raises(NetworkError, match=r"Layer 'if3': within 7170 steps its potential may reach .* 7169 steps fit"):
-        check_ranges(network, found.steps_that_fit + 1)
+        check_ranges(network, actual.steps_that_fit + 1)
 
 
 def test_a_potential_that_falls_and_one_that_cannot_move() -> None:
@@ -159,10 +159,10 @@ def test_only_networks_of_integers_have_ranges(tmp_path: Any) -> None:
 def test_loihi_holds_a_bias_as_mantissa_and_exponent() -> None:
     exponents = {0: 0, 4095: 0, 4096: 1, 8190: 1, 4095 * 128: 7, 4096 * 128: None, -4096: 0, -4097: 1}
     for bias, exponent in exponents.items():
-        layer = next(found for found in loihi_report(dense([[3, 2]], [bias]), 1) if found.range.name == "if3")
+        layer = next(row for row in loihi_report(dense([[3, 2]], [bias]), 1) if row.range.name == "if3")
         assert layer.bias_exponent == exponent, bias
         assert any("a bias of" in words for words in layer.exceeded) == (exponent is None)
-    rounded = next(found for found in loihi_report(dense([[3], [2]], [4097, 8190]), 1) if found.range.name == "if3")
+    rounded = next(row for row in loihi_report(dense([[3], [2]], [4097, 8190]), 1) if row.range.name == "if3")
     assert (rounded.bias_exponent, rounded.biases_rounded) == (1, 1)
 
 

@@ -57,8 +57,8 @@ def test_windows_are_proved_for_every_input(name: str) -> None:
     network = with_node(integers(name), "readout", bias=np.zeros(3, np.float32))
     *_, expected = layer_ranges(network, 4)
     result = cos_export.lowered(network, 4)
-    *_, found = layer_ranges(result, result.num_timesteps or 0)
-    assert (found.potential_minimum, found.potential_maximum) == (
+    *_, last = layer_ranges(result, result.num_timesteps or 0)
+    assert (last.potential_minimum, last.potential_maximum) == (
         expected.potential_minimum,
         expected.potential_maximum,
     )

@@ -49,9 +49,9 @@ def archive(path: Path, content: bytes, compression: int = zipfile.ZIP_STORED, n
 )
 def test_what_numpy_saves_comes_back(tmp_path: Path, save: Callable[..., None], array: np.ndarray) -> None:
     save(tmp_path / "a.npz", x=array)
-    found = read(tmp_path / "a.npz")
-    assert found.dtype == array.dtype.newbyteorder("=") and found.flags.c_contiguous
-    assert found.shape == array.shape and np.array_equal(found, array)
+    actual = read(tmp_path / "a.npz")
+    assert actual.dtype == array.dtype.newbyteorder("=") and actual.flags.c_contiguous
+    assert actual.shape == array.shape and np.array_equal(actual, array)
 
 
 BAD = {

@@ -10,7 +10,7 @@ import torch
 from eight_bit_networks import in_integers, pictures, topology
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from integer_reference import encode
+from integer_reference import quantised_input
 from small_networks import two_layers
 
 from calibration import COS, FTBC, RMP, SRP, BiasCorrection, MeanMatching, Static, calibrate
@@ -69,11 +69,11 @@ def test_images_are_rounded_as_exact_fractions_are(seed: int, scale: float, sign
     rng = np.random.default_rng(seed)
     images = (rng.normal(size=24) * 100 * scale).astype(np.float32)
     images[::3] = (np.rint(images[::3] / scale) + 0.5) * np.float32(scale)
-    expected = encode(images, coding.input_scale, coding.input_minimum, coding.input_maximum)
+    expected = quantised_input(images, coding.input_scale, coding.input_minimum, coding.input_maximum)
     for dtype in (torch.float32, torch.float64):
-        found = quantise_input(torch.from_numpy(images).to(dtype), coding)
-        assert found.dtype == dtype
-        assert {(i,): int(v) for i, v in enumerate(found.tolist())} == expected
+        actual = quantise_input(torch.from_numpy(images).to(dtype), coding)
+        assert actual.dtype == dtype
+        assert {(i,): int(v) for i, v in enumerate(actual.tolist())} == expected
 
 
 @pytest.mark.parametrize("numerics", ["int8", "float32"])
@@ -162,10 +162,10 @@ def test_methods_of_biases_and_thresholds_give_integers_that_both_back_ends_comp
     images = pictures(network, 8)
     calibrated = calibrate(network, images, method, 2)  # type: ignore[arg-type]
     check_ranges(calibrated, 2)
-    trace, found = simulate(calibrated, images, 2), run_onnx(calibrated, images, 2)
-    np.testing.assert_array_equal(found["logits"], trace.logits)
+    trace, actual = simulate(calibrated, images, 2), run_onnx(calibrated, images, 2)
+    np.testing.assert_array_equal(actual["logits"], trace.logits)
     for name, fired in trace.spikes.items():
-        np.testing.assert_array_equal(found[f"spikes/{name}"], fired)
+        np.testing.assert_array_equal(actual[f"spikes/{name}"], fired)
 
 
 def run_onnx(network: SpikingNetwork, images: Any, steps: int) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def test_a_potential_out_of_reach_is_brought_to_the_largest_start() -> None:
     coding = in_integers(topology("one_axis"), 1).quantisation
     asked = torch.tensor([-2e7, 2e7, 3.2, -3.2, 4.0])
     for strict, others in ((False, [3.5, -3.5, 4.5]), (True, [3.5, -3.5, 3.5])):
-        found = start_potentials(asked, coding, strict=strict)
-        assert [abs(value) for value in found[:2].tolist()] == [LARGEST_START, LARGEST_START]
-        assert found[2:].tolist() == others
+        actual = start_potentials(asked, coding, strict=strict)
+        assert [abs(value) for value in actual[:2].tolist()] == [LARGEST_START, LARGEST_START]
+        assert actual[2:].tolist() == others
     assert start_potentials(asked, None, strict=False) is asked

@@ -98,11 +98,11 @@ def test_the_counts_of_a_layer_are_qcfs_by_hand() -> None:
 
 def test_windows_of_a_shortcut_wait_for_the_last() -> None:
     network = build.residual(np.random.default_rng(4))
-    found = windows(network, 4)
-    assert found.opens == {"if1": 3, "if2": 6}
-    assert found.latency == 4 + 3 * 2
+    actual = windows(network, 4)
+    assert actual.opens == {"if1": 3, "if2": 6}
+    assert actual.latency == 4 + 3 * 2
     # if2 takes the image, which one layer lies before: 3T - 2.
-    assert found.interval == 3 * 4 - 2
+    assert actual.interval == 3 * 4 - 2
     chain = build.sequential(np.random.default_rng(1), (3,), [build.affine(np.random.default_rng(2), 3, 4), build.IF])
     assert windows(chain, 4).interval == 2 * 4 - 1
     assert windows(chain, 1).latency == windows(chain, 1).interval == 1

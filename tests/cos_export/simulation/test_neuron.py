@@ -30,10 +30,10 @@ def test_a_neuron_is_the_scalar_reference(currents: list[float], theta: float, v
     expected = reference.run(currents, theta, v_init)
     train = torch.tensor(currents).reshape(-1, 1, 1)
     neuron = neuron_tensors(NeuronSpec(one(theta), one(v_init)), CPU, torch.float32)
-    found = integrate_and_fire(train, len(currents), neuron, record_potentials=True)
-    assert found.spikes.flatten().int().tolist() == expected.spikes
-    assert found.potentials is not None and found.potentials.flatten().tolist() == expected.potentials
-    assert float(found.residual) == expected.potentials[-1]
+    actual = integrate_and_fire(train, len(currents), neuron, record_potentials=True)
+    assert actual.spikes.flatten().int().tolist() == expected.spikes
+    assert actual.potentials is not None and actual.potentials.flatten().tolist() == expected.potentials
+    assert float(actual.residual) == expected.potentials[-1]
 
 
 @settings(max_examples=150, deadline=None)
@@ -62,8 +62,8 @@ def test_hard_reset_strict_comparison_and_bias(
         bias=np.asarray(bias, np.float32).reshape(-1, 1) if bias else None,
     )
     train = torch.tensor(currents).reshape(-1, 1, 1)
-    found = integrate_and_fire(train, len(currents), neuron_tensors(spec, CPU, torch.float32))
-    assert found.spikes.flatten().int().tolist() == expected
+    actual = integrate_and_fire(train, len(currents), neuron_tensors(spec, CPU, torch.float32))
+    assert actual.spikes.flatten().int().tolist() == expected
 
 
 def test_a_silenced_neuron_goes_on_unheard() -> None:
@@ -79,9 +79,9 @@ def test_thresholds_may_differ_by_neuron_and_currents_be_constant() -> None:
     threshold = np.array([[[1.0, 0.5]]], np.float32)
     neuron = neuron_tensors(NeuronSpec(threshold, threshold / 2), CPU, torch.float32)
     constant = torch.full((1, 3, 1, 1, 2), 0.25)
-    found = integrate_and_fire(constant, 8, neuron)
-    assert torch.equal(found.spikes, integrate_and_fire(constant.expand(8, -1, -1, -1, -1), 8, neuron).spikes)
-    assert found.spikes.sum(0)[0, 0, 0].tolist() == [2.0, 4.0]
+    actual = integrate_and_fire(constant, 8, neuron)
+    assert torch.equal(actual.spikes, integrate_and_fire(constant.expand(8, -1, -1, -1, -1), 8, neuron).spikes)
+    assert actual.spikes.sum(0)[0, 0, 0].tolist() == [2.0, 4.0]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def tangled() -> SpikingNetwork:
 def test_a_rule_owns_its_currents(destroy: bool) -> None:
     """Whatever it writes there reaches no other layer, no train that was sent and no image."""
     network, images = tangled(), IMAGES.contiguous(memory_format=torch.channels_last)
-    before, expected, found, held = images.clone(), {}, {}, {}
+    before, expected, actual, held = images.clone(), {}, {}, {}
 
     def keeping(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
         expected[name] = integrate_and_fire(currents, STEPS, neuron).spikes
@@ -90,7 +90,7 @@ def test_a_rule_owns_its_currents(destroy: bool) -> None:
     def overwriting(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
         given = currents.clone() if destroy else currents
         held[name] = integrate_and_fire(given, STEPS, neuron, overwrite=True).spikes
-        found[name] = held[name].clone()
+        actual[name] = held[name].clone()
         if destroy:
             currents.fill_(torch.nan)
         return held[name]
@@ -100,7 +100,7 @@ def test_a_rule_owns_its_currents(destroy: bool) -> None:
     assert torch.equal(images, before)
     for name, spikes in expected.items():
         assert 0 < spikes.mean() < 1
-        assert torch.equal(found[name], spikes) and torch.equal(held[name], spikes)
+        assert torch.equal(actual[name], spikes) and torch.equal(held[name], spikes)
 
 
 def test_the_walk_is_the_sum_of_what_arrives() -> None:
@@ -131,9 +131,9 @@ def test_one_walk_finds_what_arrives_and_computes_no_synapse_twice(monkeypatch: 
         return through(self, name, values)
 
     monkeypatch.setattr(Program, "_through", counted)
-    found = dict(program.arrivals(alone, trains.__getitem__))
-    assert list(found) == [name for name in network.order if name in alone]
-    assert all(torch.equal(found[name], value) for name, value in alone.items())
+    actual = dict(program.arrivals(alone, trains.__getitem__))
+    assert list(actual) == [name for name in network.order if name in alone]
+    assert all(torch.equal(actual[name], value) for name, value in alone.items())
     assert len(computed) == len(set(computed))
     # Of one node, only what it needs is computed.
     computed.clear()
@@ -152,9 +152,9 @@ def test_spikes_take_the_place_of_currents_on_request() -> None:
     kept, constant = currents.clone(), currents[:1].clone()
     expected = integrate_and_fire(currents, STEPS, neuron)
     assert torch.equal(currents, kept)
-    found = integrate_and_fire(currents, STEPS, neuron, overwrite=True)
-    assert found.spikes.data_ptr() == currents.data_ptr()
-    assert torch.equal(found.spikes, expected.spikes) and torch.equal(found.residual, expected.residual)
+    actual = integrate_and_fire(currents, STEPS, neuron, overwrite=True)
+    assert actual.spikes.data_ptr() == currents.data_ptr()
+    assert torch.equal(actual.spikes, expected.spikes) and torch.equal(actual.residual, expected.residual)
     # One current for all steps has no room for all spikes.
     integrate_and_fire(constant, STEPS, neuron, overwrite=True)
     assert torch.equal(constant, kept[:1])
@@ -187,6 +187,6 @@ def test_multiples_of_the_identity(
     images = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     expected = functional.conv2d(images, torch.from_numpy(weight), torch.from_numpy(bias), stride, padding, 1, groups)
     given = torch.from_numpy(weight), torch.from_numpy(bias), geometry(node)
-    found = synapse(node, lambda array: torch.as_tensor(np.asarray(array)))(images)
-    assert torch.equal(found, expected) if exact else torch.allclose(found, expected, atol=1e-6)
+    actual = synapse(node, lambda array: torch.as_tensor(np.asarray(array)))(images)
+    assert torch.equal(actual, expected) if exact else torch.allclose(actual, expected, atol=1e-6)
     assert is_multiple(*given) == exact

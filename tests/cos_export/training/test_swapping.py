@@ -63,9 +63,9 @@ def test_thresholds_are_the_largest_outputs(net):
 def test_a_percentile_is_below_the_maximum(net):
     ranked = np.sort(torch.relu(net.features[0](torch.from_numpy(IMAGES[:256]))).detach().numpy().ravel())
     ranked = ranked[ranked > 0]
-    found = swap_activations(net, IMAGES[:256], percentile=90)["features.1"]
-    assert found == pytest.approx(ranked[round(0.9 * len(ranked)) - 1])
-    assert found < ranked[-1]
+    actual = swap_activations(net, IMAGES[:256], percentile=90)["features.1"]
+    assert actual == pytest.approx(ranked[round(0.9 * len(ranked)) - 1])
+    assert actual < ranked[-1]
 
 
 def test_many_levels_change_little_and_the_result_can_be_captured(net):

@@ -83,9 +83,9 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("spec", FAILURES)
 def test_what_fails_is_one_error_with_its_line(folder, spec):
     leave = os._exit
-    with pytest.raises(InputError, match=FAILURES[spec]) as found:
+    with pytest.raises(InputError, match=FAILURES[spec]) as caught:
         build_from_factory(spec)
-    assert "targets" in spec or "hidden" in spec or "targets.py" not in str(found.value)
+    assert "targets" in spec or "hidden" in spec or "targets.py" not in str(caught.value)
     assert os._exit is leave
 
 

@@ -173,8 +173,8 @@ def test_it_is_captured_and_answers_the_same(build, shape):
     # the logits' range in resnet34. Ours sums in another order and may be off by a few times that, and by no more.
     own = np.abs(rounded - expected).max()
     assert own < 0.01 * np.ptp(expected)
-    found = ann_logits(network, images, device="cpu")
-    np.testing.assert_allclose(found, expected, rtol=0, atol=4 * own)
+    actual = ann_logits(network, images, device="cpu")
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=4 * own)
 
 
 def test_vgg9_is_small():

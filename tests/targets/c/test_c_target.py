@@ -42,9 +42,9 @@ def differences(network: SpikingNetwork, images: Any, steps: int, target: CTarge
     expected = simulate(network, images, steps, device="cpu")
     actual = target.run_network(network, images, steps)
     assert set(actual.spikes) == set(expected.spikes)
-    found = {name: int((actual.spikes[name] != spikes).sum()) for name, spikes in expected.spikes.items()}
-    found["logits"] = int((actual.logits.view(np.uint32) != expected.logits.view(np.uint32)).sum())
-    return {name: count for name, count in found.items() if count}
+    counts = {name: int((actual.spikes[name] != spikes).sum()) for name, spikes in expected.spikes.items()}
+    counts["logits"] = int((actual.logits.view(np.uint32) != expected.logits.view(np.uint32)).sum())
+    return {name: count for name, count in counts.items() if count}
 
 
 @settings(max_examples=8, deadline=None)
@@ -129,12 +129,12 @@ def test_what_it_cannot_run_is_refused_by_name() -> None:
 
 def test_without_a_compiler_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler -m32")
-    found = CTarget().available()
-    assert not found.ready and "CC names 'no-such-compiler', which is not installed" in found.reason
+    availability = CTarget().available()
+    assert not availability.ready and "CC names 'no-such-compiler', which is not installed" in availability.reason
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", "")
-    found = CTarget().available()
-    assert not found.ready and "there is no cc, gcc or clang" in found.reason
+    availability = CTarget().available()
+    assert not availability.ready and "there is no cc, gcc or clang" in availability.reason
     network = in_integers(topology("pooling"), 1)
     with pytest.raises(UnavailableError, match="No C compiler"):
         CTarget().run_network(network, pictures(network, 1), 1)

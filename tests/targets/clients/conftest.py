@@ -36,10 +36,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def clients_environment() -> WorkerEnvironment:
     """The clients' environment; without it what needs it is skipped."""
     try:
-        found = [find(software) for software in CLIENTS_SOFTWARE.values()]
+        environments = [find(software) for software in CLIENTS_SOFTWARE.values()]
     except UnavailableError as error:
         pytest.skip(str(error))
-    return found[0]
+    return environments[0]
 
 
 @pytest.fixture

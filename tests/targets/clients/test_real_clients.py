@@ -88,7 +88,7 @@ import numpy as np
 import torch
 from cos_export.clients import CLIENTS, load
 from cos_export.errors import NetworkError
-found = {}
+outcomes = {}
 for client in CLIENTS:
     for place in sorted(Path(sys.argv[1]).glob("*.npz")):
         key = f"{client}/{place.stem}"
@@ -96,7 +96,7 @@ for client in CLIENTS:
         try:
             network = load(place.with_suffix(".nir"), client)
         except NetworkError as error:
-            found[key] = str(error)
+            outcomes[key] = str(error)
             continue
         for half in (slice(0, 4), slice(4, 6)):  # batches of different sizes, each from its own start
             with torch.no_grad():
@@ -104,13 +104,13 @@ for client in CLIENTS:
             differ = int((logits != recorded["logits"][:, half]).sum())
             for name, spikes in network.spikes.items():
                 differ += int((spikes.numpy() != recorded[name][:, half]).sum())
-            found[key] = differ + (found.get(key) or 0)
-print(json.dumps(found))
+            outcomes[key] = differ + (outcomes.get(key) or 0)
+print(json.dumps(outcomes))
 """
 
 
 @pytest.fixture(scope="module")
-def found(clients_environment: WorkerEnvironment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def outcomes(clients_environment: WorkerEnvironment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """By client and network, how many spikes and logits differ, or why it was refused."""
     folder = tmp_path_factory.mktemp("networks")
     for name, make in NETWORKS.items():
@@ -132,12 +132,12 @@ def found(clients_environment: WorkerEnvironment, tmp_path_factory: pytest.TempP
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("client", CLIENTS)
-def test_the_same_spikes_or_a_refusal(found: dict[str, Any], client: str, name: str) -> None:
+def test_the_same_spikes_or_a_refusal(outcomes: dict[str, Any], client: str, name: str) -> None:
     expected = REFUSED.get((client, name))
     if expected is None:
-        assert found[f"{client}/{name}"] == 0
+        assert outcomes[f"{client}/{name}"] == 0
     else:
-        assert expected in str(found[f"{client}/{name}"])
+        assert expected in str(outcomes[f"{client}/{name}"])
 
 
 _NENGO = """
@@ -146,7 +146,7 @@ from pathlib import Path
 import numpy as np
 import nengo_model
 from cos_export.clients.nir_graph import read_graph
-found = {}
+outcomes = {}
 for place in sorted(Path(sys.argv[1]).glob("*.npz")):
     recorded, graph = np.load(place), read_graph(place.with_suffix(".nir"))
     steps = len(recorded["logits"])
@@ -156,8 +156,8 @@ for place in sorted(Path(sys.argv[1]).glob("*.npz")):
         differ = sum(int((expected[name] != fired).sum()) for name, fired in spikes.items())
         logits = outputs.mean(0) * (1.0 if graph.readout_scale is None else graph.readout_scale)
         close = bool(np.allclose(logits, recorded["logits"][-1, sample], rtol=1e-5))
-        found.setdefault(place.stem, []).append([differ, close])
-print(json.dumps(found))
+        outcomes.setdefault(place.stem, []).append([differ, close])
+print(json.dumps(outcomes))
 """
 
 

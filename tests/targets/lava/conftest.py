@@ -41,7 +41,7 @@ def lava_environment() -> WorkerEnvironment:
 @pytest.fixture(scope="session")
 def worker_modules() -> Iterator[SimpleNamespace]:
     """The worker's modules that need no Lava, imported as the worker does: by name, from its folder."""
-    wanted = (
+    names = (
         "job",
         "protocol",
         "operations",
@@ -56,7 +56,7 @@ def worker_modules() -> Iterator[SimpleNamespace]:
     before = set(sys.modules)
     sys.path[:0] = [str(WORKER), str(SHARED)]
     try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in wanted})
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     finally:
         sys.path.remove(str(WORKER))
         sys.path.remove(str(SHARED))

@@ -117,10 +117,10 @@ def test_a_file_that_is_altered_is_named(tmp_path: Path, content: bytes | None, 
     module.unlink()
     if content is not None:
         module.write_bytes(content)
-    found = damaged_file(tmp_path)
-    assert found is not None
-    assert "some/module.py" in found
-    assert words in found
+    actual = damaged_file(tmp_path)
+    assert actual is not None
+    assert "some/module.py" in actual
+    assert words in actual
     assert (damaged_file(tmp_path, contents=False) is None) == (content == b"x = 1\n")
 
 

@@ -38,9 +38,9 @@ def test_runs_are_of_about_equal_work_and_none_is_empty(worker_modules: SimpleNa
     rng = np.random.default_rng(0)
     layers = [affine(rng, 20, 20), IF] * 12
     stages = _stages(worker_modules, sequential(rng, (20,), layers))
-    found = worker_modules.pipeline.segments(stages, cores, 4)
-    runs = list(found.values())
-    assert list(found) == [stage.node.name for stage in stages]
+    actual = worker_modules.pipeline.segments(stages, cores, 4)
+    runs = list(actual.values())
+    assert list(actual) == [stage.node.name for stage in stages]
     assert runs == sorted(runs)
     assert sorted(set(runs)) == list(range(max(runs) + 1))
     assert max(runs) + 1 <= min(cores, len(stages))

@@ -127,10 +127,10 @@ REFUSED = {
 def test_what_is_refused(mapped, op, reason):
     thresholds = {"relu": 1.0, "relu@1": 1.0}
     findings = inspect_module(Net(spikes=mapped), torch.rand(1, 2, 6, 6), thresholds=thresholds)
-    found = [f for f in findings if f.blocker]
-    assert [f.op for f in found][:1] == [op]
-    assert reason in found[0].blocker
-    assert found[0].fix
+    blockers = [f for f in findings if f.blocker]
+    assert [f.op for f in blockers][:1] == [op]
+    assert reason in blockers[0].blocker
+    assert blockers[0].fix
 
 
 def test_a_constant_of_every_pixel_stays_a_constant():

@@ -193,10 +193,10 @@ REFUSED = {
 def test_what_is_refused_of_it(between, op):
     thresholds = {"first": 1.0, "second": 1.0}
     findings = inspect_module(Net(between), torch.rand(1, 2, 8, 8), thresholds=thresholds)
-    found = [f for f in findings if f.blocker]
-    assert [f.op for f in found][:1] == [op]
-    assert found[0].fix
-    assert found[0].line.startswith(__file__)
+    blockers = [f for f in findings if f.blocker]
+    assert [f.op for f in blockers][:1] == [op]
+    assert blockers[0].fix
+    assert blockers[0].line.startswith(__file__)
 
 
 def test_overwriting_a_part_in_place_is_noticed():

@@ -180,9 +180,9 @@ REFUSED = {
 def test_what_is_refused(between, op, fix):
     model = Net(between, t=nn.ConvTranspose2d(4, 3, 2, stride=2), f=nn.Linear(7, 7))
     findings = check_model(model, torch.rand(1, 2, 6, 7), assume_thresholds=True).findings
-    found = [f for f in findings if f.blocker]
-    assert [f.op for f in found][:1] == [op]
-    assert fix in found[0].fix
+    blockers = [f for f in findings if f.blocker]
+    assert [f.op for f in blockers][:1] == [op]
+    assert fix in blockers[0].fix
 
 
 def test_overwriting_what_was_cut_out_is_noticed():

@@ -127,8 +127,8 @@ def test_each_population_has_a_threshold_of_its_own():
 
 def test_findings_name_the_activation():
     x = torch.rand(1, 2, 5, 5)
-    found = [f for f in check_model(Net(nn.LeakyReLU(0.1)), x, assume_thresholds=True).findings if f.module == "act"]
-    assert [(f.op, f.becomes) for f in found[:2]] == [("leaky_relu", "IF 'act'"), ("leaky_relu", "IF 'act_1'")]
+    findings = [f for f in check_model(Net(nn.LeakyReLU(0.1)), x, assume_thresholds=True).findings if f.module == "act"]
+    assert [(f.op, f.becomes) for f in findings[:2]] == [("leaky_relu", "IF 'act'"), ("leaky_relu", "IF 'act_1'")]
     blocked = [f for f in inspect_module(Net(nn.LeakyReLU(0.1)), x) if f.blocker]
     assert [f.op for f in blocked] == ["leaky_relu"] * 4
     assert "'act@1'" in blocked[1].fix
@@ -198,9 +198,9 @@ def test_overwriting_what_is_read_again_is_refused():
             return self.fc(F.relu(z).flatten(1))
 
     thresholds = dict.fromkeys(("leaky_relu", "leaky_relu@1", "relu"), 1.0)
-    found = [f for f in inspect_module(Again(), torch.rand(1, 2, 5, 5), thresholds=thresholds) if f.blocker]
-    assert [f.op for f in found] == ["leaky_relu_"]
-    assert "read again" in found[0].blocker
+    blockers = [f for f in inspect_module(Again(), torch.rand(1, 2, 5, 5), thresholds=thresholds) if f.blocker]
+    assert [f.op for f in blockers] == ["leaky_relu_"]
+    assert "read again" in blockers[0].blocker
 
 
 OTHERS = [nn.GELU(), nn.SiLU(), nn.Tanh(), nn.ELU(), nn.Hardswish(), nn.Softplus(), nn.Threshold(0.5, 0.0)]
