@@ -118,7 +118,8 @@ def _conv2d(node: Mapping[str, Any], values: Array) -> Array:
         np.einsum("nchwij,ocij->nohw", one, kernels)
         for one, kernels in zip(np.split(patches, groups, axis=1), np.split(weight, groups), strict=True)
     ]
-    return np.concatenate(parts, axis=1) + np.reshape(node["bias"], (1, -1, 1, 1))
+    result: Array = np.concatenate(parts, axis=1) + np.reshape(node["bias"], (1, -1, 1, 1))
+    return result
 
 
 def _pool(node: Mapping[str, Any], values: Array) -> Array:

@@ -43,14 +43,14 @@ def taps(node: Any, shape: Place) -> Iterator[tuple[Place, Place, float]]:
         else:
             pads = [(p, p) for p in _list(node.padding, axes)]
         sizes = [(n + sum(p) - s - 1) // t + 1 for n, p, s, t in zip(shape[1:], pads, spans, stride, strict=True)]
-        for out, c, *place in itertools.product(*map(range, (weight.shape[0], weight.shape[1], *sizes))):
+        for out, c, *position in itertools.product(*map(range, (weight.shape[0], weight.shape[1], *sizes))):
             source = out // (weight.shape[0] // groups) * weight.shape[1] + c
             for tap in itertools.product(*map(range, weight.shape[2:])):
                 at = tuple(
-                    i * t - p[0] + k * d for i, t, p, k, d in zip(place, stride, pads, tap, dilation, strict=True)
+                    i * t - p[0] + k * d for i, t, p, k, d in zip(position, stride, pads, tap, dilation, strict=True)
                 )
                 if all(0 <= i < n for i, n in zip(at, shape[1:], strict=True)):
-                    yield (source, *at), (out, *place), float(weight[(out, c, *tap)])
+                    yield (source, *at), (out, *position), float(weight[(out, c, *tap)])
     elif isinstance(node, (nir.Affine, nir.Linear)):
         for (out, c), weight in np.ndenumerate(np.asarray(node.weight)):
             yield (c,), (out,), float(weight)

@@ -33,7 +33,8 @@ class InvertedResidual(nn.Module):
         self.body = nn.Sequential(*expand, *filtered, *_convolution(hidden, outputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x) if self.skips else self.body(x)
+        result: Tensor = x + self.body(x) if self.skips else self.body(x)
+        return result
 
 
 def mobilenet() -> nn.Module:
@@ -92,7 +93,8 @@ class PreActivation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.relu1(self.first(x))
         passed = x if self.shortcut is None else self.shortcut(h)
-        return passed + self.conv2(self.relu2(self.second(self.conv1(h))))
+        result: Tensor = passed + self.conv2(self.relu2(self.second(self.conv1(h))))
+        return result
 
 
 def preactivation_resnet() -> nn.Module:

@@ -26,7 +26,8 @@ def first_currents(network: SpikingNetwork, images: NDArray[np.float32]) -> Doub
 def second_currents(network: SpikingNetwork, outputs: Doubles) -> Doubles:
     """The dense layer's of what the first sends, (..., 3, 5, 5) as (..., 6)."""
     node = network.graph.nodes["dense"]
-    return outputs.reshape(*outputs.shape[:-3], -1) @ node.weight.T.astype(np.float64) + node.bias
+    currents: Doubles = outputs.reshape(*outputs.shape[:-3], -1) @ node.weight.T.astype(np.float64) + node.bias
+    return currents
 
 
 def fired(currents: Doubles, theta: float, v_init: Doubles | float) -> Doubles:
