@@ -118,12 +118,12 @@ def _conv2d(node: Mapping[str, Any], values: Array) -> Array:
         np.einsum("nchwij,ocij->nohw", one, kernels)
         for one, kernels in zip(np.split(patches, groups, axis=1), np.split(weight, groups), strict=True)
     ]
-    result: Array = np.concatenate(parts, axis=1) + np.reshape(node["bias"], (1, -1, 1, 1))
-    return result
+    return np.concatenate(parts, axis=1) + np.reshape(node["bias"], (1, -1, 1, 1))
 
 
 def _pool(node: Mapping[str, Any], values: Array) -> Array:
-    return _patches(values, _pair(node["kernel_size"]), node["stride"], node["padding"]).sum(axis=(-2, -1))
+    patches = _patches(values, _pair(node["kernel_size"]), node["stride"], node["padding"])
+    return np.asarray(patches.sum(axis=(-2, -1)))
 
 
 def _flatten(node: Mapping[str, Any], values: Array) -> Array:
