@@ -42,6 +42,17 @@ def relu():
         nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10)
     )
 
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)])
+        self.head = nn.Linear(256, 10)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = nn.functional.relu(layer(x))
+        return self.head(nn.functional.dropout(x.flatten(1), 0.1, self.training))
+
 def not_a_module():
     return 3
 """
@@ -365,23 +376,32 @@ def test_train_writes_weights_that_convert(tmp_path: Path) -> None:
     assert metrics["ann_accuracy"] == pytest.approx(document["test_accuracy"])
 
 
-def test_a_relu_network_is_fine_tuned_with_qcfs_and_converts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("factory", "names"), [("mine:relu", ["layer_1"]), ("mine:Functional", ["relu", "relu_1"])])
+def test_a_relu_network_is_fine_tuned_with_qcfs_and_converts(tmp_path: Path, factory: str, names: list[str]) -> None:
     (tmp_path / "mine.py").write_text(USER_MODULE.replace("nn.MaxPool2d(2)", "nn.AvgPool2d(2)"))
     tuned = run(
-        *("train", "mine:relu", "--data", "digits", "--out", "tuned.safetensors", "--epochs", "1"),
+        *("train", factory, "--data", "digits", "--out", "tuned.safetensors", "--epochs", "1"),
         *("--swap-activations", "--levels", "8", "--json"),
         cwd=tmp_path,
     )
     assert tuned.returncode == 0, tuned.stderr
+    weights = ("--weights", "tuned.safetensors")
+    checked = run("check", factory, *weights, "--input-shape", "1,8,8", "--json", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stderr + checked.stdout
     done = run(
-        *("convert-and-export", "mine:relu", "--weights", "tuned.safetensors", "--data", "digits", "--steps", "2"),
+        *("convert-and-export", factory, *weights, "--data", "digits", "--steps", "2"),
         *("--method", "half", "--golden", "4", "--out", "out", "--json"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr + done.stdout
     document = json.loads(done.stdout)
-    assert [layer["levels"] for layer in document["layers"]] == [8]
+    assert [(layer["name"], layer["levels"]) for layer in document["layers"]] == [(name, 8) for name in names]
     assert document["metrics"]["ann_accuracy"] == pytest.approx(json.loads(tuned.stdout)["test_accuracy"])
+    changed = USER_MODULE.replace("for layer in self.layers:", "for layer in self.layers[:1]:")
+    (tmp_path / "mine.py").write_text(changed)
+    refused = run("check", "mine:Functional", *weights, "--input-shape", "1,8,8", cwd=tmp_path)
+    if factory == "mine:Functional":
+        assert refused.returncode == 2 and "now only 1" in " ".join(refused.stdout.split())
 
 
 def test_train_refuses_before_it_trains(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from cos_export.training.curve import check_curve_destination, save_learning_cur
 from cos_export.training.evaluation import accuracy
 from cos_export.training.loop import train
 from cos_export.training.recipe import Recipe, learning_rate
+from cos_export.training.restoring import restored_swapped
 from cos_export.training.result import Epoch, TrainingResult
 from cos_export.training.state import state_path
-from cos_export.training.swapping import restore_swapped, swap_activations
+from cos_export.training.swapping import swap_activations
 
 __all__ = [
     "Epoch",
@@ -19,7 +20,7 @@ __all__ = [
     "check_checkpoint_destination",
     "check_curve_destination",
     "learning_rate",
-    "restore_swapped",
+    "restored_swapped",
     "save_checkpoint",
     "save_learning_curve",
     "state_path",

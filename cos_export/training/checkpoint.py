@@ -12,6 +12,7 @@ from torch import nn
 
 from cos_export.atomic_file import atomic_write, check_file_destination
 from cos_export.errors import InputError
+from cos_export.training.functional_relus import FUNCTIONAL_RELUS, record
 from cos_export.training.result import TrainingResult
 from cos_export.training.state import state_path
 from cos_export.wrappers import unwrapped
@@ -43,8 +44,8 @@ def save_checkpoint(
 ) -> Path:
     """Writes the weights as safetensors, with the recipe and the accuracy in the file's header.
 
-    The file is there whole or not at all. The state that the training would have gone on from (`state_path`) is
-    removed, for it is done.
+    The header says besides which modules `swap_activations` put in the place of functions. The file is there whole or
+    not at all. The state that the training would have gone on from (`state_path`) is removed, for it is done.
 
     Args:
         model: The trained network; of a data-parallel or compiled one, what is inside.
@@ -59,9 +60,11 @@ def save_checkpoint(
     """
     check_checkpoint_destination(path)
     path = Path(path)
-    trained = {"model": name, "recipe": result.recipe.to_dict(), "test_accuracy": result.test_accuracy}
+    trained: dict[str, Any] = {"model": name, "recipe": result.recipe.to_dict(), "test_accuracy": result.test_accuracy}
     if result.autocast is not None:
         trained["autocast"] = result.autocast
+    if calls := record(unwrapped(model)):
+        trained[FUNCTIONAL_RELUS] = calls
     if start is not None:
         trained["start"] = dict(start)
     try:

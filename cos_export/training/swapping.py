@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,25 +13,31 @@ from cos_export.datasets import Images, image_array
 from cos_export.errors import InputError
 from cos_export.module_logits import eval_mode
 from cos_export.qcfs import QCFS
-from cos_export.reading.weights import read_safetensors_note
+from cos_export.training.functional_relus import ReluCall, find_relu_calls, intercept, watched_calls
 from cos_export.user_code import user_code
 from cos_export.whole_number import whole_number
 from cos_export.wrappers import unwrapped
 
-__all__ = ["restore_swapped", "swap_activations"]
+__all__ = ["swap_activations"]
 
 _BATCH = 256
+
+_FEW = 2
+"""Images on which the calls of functions are found."""
 
 
 def swap_activations(
     model: nn.Module, images: Images, levels: int = 4, *, percentile: float = 99.0
 ) -> dict[str, float]:
-    """Puts a `QCFS` in the place of every `nn.ReLU`, its threshold taken from data.
+    """Puts a `QCFS` in the place of every ReLU, its threshold taken from data.
 
         lambda = max over batches of the p-th percentile of the ReLU's positive outputs, p = 100: their maximum
 
-    A module that is used in several places is swapped in all of them and keeps one threshold. ReLUs that are
-    functions (torch.relu, torch.nn.functional.relu) are not modules and stay: `cos_export.inspect_module` lists them.
+    An `nn.ReLU` that is used in several places is swapped in all of them and keeps one threshold. Where forward calls
+    a function (torch.relu, torch.nn.functional.relu, x.relu(), in place or not), each call gets a `QCFS` of its own,
+    called after the module whose forward it is in: layer1.0.relu, layer1.0.relu_1. Such a network's class becomes a
+    subclass, and its forward must call the same ReLU functions at every run. A ReLU of what does not depend on
+    the input stays.
 
     Args:
         model: A trained network, changed in place; left in the mode and on the device it was in.
@@ -46,8 +51,10 @@ def swap_activations(
         The thresholds by the path of their module, to be kept with the checkpoint.
 
     Raises:
-        InputError: There is no nn.ReLU, one never ran or was never positive on these images, one works in place on
-            what is read again under another name (a QCFS writes nothing), or an argument is wrong.
+        InputError: There is no ReLU, one never ran or was never positive on these images, one works in place on
+            what is read again under another name (a QCFS writes nothing), forward calls other functions for other
+            images, or calls one within an activation that `cos_export.capture` recognises as a whole; or an argument
+            is wrong.
 
     Source: thresholds from a percentile of the activations, Rueckauer et al., Frontiers in Neuroscience 2017;
         fine-tuning with the staircase, Bu et al., ICLR 2022.
@@ -57,90 +64,68 @@ def swap_activations(
     model, levels = unwrapped(model), whole_number("levels", levels, 1, MOST_LEVELS)
     if isinstance(model, nn.ReLU):
         raise InputError("The model is a single ReLU. Put it in an nn.Sequential.")
-    relus: dict[nn.ReLU, str] = {m: path for path, m in model.named_modules() if isinstance(m, nn.ReLU)}
-    if not relus:
-        raise InputError(
-            f"{type(model).__name__} has no nn.ReLU module to swap. A ReLU that forward calls as a function must "
-            "become a module first: self.act = nn.ReLU()."
-        )
     given = torch.from_numpy(image_array(images))
     if given.ndim < 2:
         raise InputError(f"The images must be (samples, ...), and have shape {tuple(given.shape)}.")
-    _check_in_place(model, relus, given[:_BATCH])
-    largest = _observe(model, relus, given, percentile)
-    silent = [path for module, path in relus.items() if not largest.get(module, 0.0) > 0]
+    relus: dict[nn.ReLU, str] = {m: path for path, m in model.named_modules() if isinstance(m, nn.ReLU)}
+    few = given[:_FEW]
+    calls = find_relu_calls(model, lambda: _run(model, few), lambda: _run(model, _another(few)))
+    if not relus and not any(call.path for call in calls):
+        raise InputError(f"{type(model).__name__} has no ReLU to swap, neither as a module nor as a function.")
+    _check_whole(calls)
+    _check_in_place(model, relus, calls, given[:_BATCH])
+    largest = _observe(model, relus, calls, given, percentile)
+    paths = [*relus.values(), *(call.path for call in calls if call.path)]
+    silent = [path for path in paths if not largest.get(path, 0.0) > 0]
     if silent:
         raise InputError(
             f"On these images the output of {', '.join(silent)} was never positive, so it has no threshold."
         )
-    swapped = {module: QCFS(levels, largest[module]) for module in relus}
+    if any(call.path for call in calls):
+        made = [(call.path, QCFS(levels, largest[call.path]) if call.path else None) for call in calls]
+        intercept(model, made)
+    swapped = {module: QCFS(levels, largest[path]) for module, path in relus.items()}
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if isinstance(child, nn.ReLU):
                 place = next(parent.parameters(), next(model.parameters(), torch.empty(0))).device
                 setattr(parent, name, swapped[child].to(place).train(child.training))
-    return {path: largest[module] for module, path in relus.items()}
+    return {path: largest[path] for path in paths}
 
 
-def restore_swapped(model: nn.Module, path: str | Path) -> None:
-    """Swaps the ReLUs of `model` that were swapped before the weights in `path` were trained, so that those fit.
+def _observe(
+    model: nn.Module, relus: dict[nn.ReLU, str], calls: Sequence[ReluCall], images: Tensor, percentile: float
+) -> dict[str, float]:
+    """The largest percentile of each ReLU's positive outputs over the batches of `images`, by path."""
+    largest: dict[str, float] = {}
 
-    The header of a checkpoint that `cos-export train --swap-activations` wrote says which, and with what L. A model
-    that holds QCFS there already, and a file that says nothing of it, are left alone.
+    def note(path: str, output: Tensor) -> None:
+        positive = output.detach()[output.detach() > 0].float()
+        if positive.numel():
+            rank = max(1, round(percentile / 100 * positive.numel()))
+            largest[path] = max(largest.get(path, 0.0), float(positive.kthvalue(rank).values))
 
-    Args:
-        model: The network as its factory builds it, changed in place.
-        path: A `.safetensors` file of weights.
+    def watch(number: int, _: Tensor, call: Callable[[], Tensor]) -> Tensor:
+        result = call()
+        if number < len(calls) and calls[number].path:
+            note(calls[number].path, result)
+        ran.append(number)
+        return result
 
-    Raises:
-        InputError: The file names an activation that the model does not have.
-    """
-    for name in _swapped_paths(Path(path)):
-        parent, _, child = name[0].rpartition(".")
-        try:
-            place = model.get_submodule(parent)
-            child_module = place.get_submodule(child)
-        except AttributeError as error:
-            raise InputError(
-                f"{path} was trained with a QCFS at {name[0]!r}, and {type(model).__name__} has no module there."
-            ) from error
-        if isinstance(child_module, nn.ReLU):
-            setattr(place, child, QCFS(name[1]))
+    def noting(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda _, __, output: note(path, output)
 
-
-def _swapped_paths(path: Path) -> list[tuple[str, int]]:
-    """(module path, L) of each activation that a checkpoint's header says was swapped."""
-    if path.suffix != ".safetensors":
-        return []
-    try:
-        note = read_safetensors_note(path, "training")
-    except InputError:
-        # Whether it is a file of weights at all is for the loader to say.
-        return []
-    start = note.get("start") if isinstance(note, dict) else None
-    swapped, levels = (start.get("swapped"), start.get("levels")) if isinstance(start, dict) else (None, None)
-    if not isinstance(swapped, dict) or type(levels) is not int or levels < 1:
-        return []  # Not our header.
-    return [(str(name), levels) for name in swapped]
-
-
-def _observe(model: nn.Module, relus: dict[nn.ReLU, str], images: Tensor, percentile: float) -> dict[nn.ReLU, float]:
-    """The largest percentile of each ReLU's positive outputs over the batches of `images`."""
-    largest: dict[nn.ReLU, float] = {}
-
-    def watch(module: nn.ReLU) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def seen(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
-            positive = output.detach()[output.detach() > 0].float()
-            if positive.numel():
-                rank = max(1, round(percentile / 100 * positive.numel()))
-                largest[module] = max(largest.get(module, 0.0), float(positive.kthvalue(rank).values))
-
-        return seen
-
-    hooks = [module.register_forward_hook(watch(module)) for module in relus]
+    hooks = [module.register_forward_hook(noting(path)) for module, path in relus.items()]
     try:
         for batch in torch.split(images, _BATCH):
-            _run(model, batch)
+            ran: list[int] = []
+            with watched_calls(model, watch):
+                _run(model, batch)
+            if len(ran) != len(calls):
+                raise InputError(
+                    f"{type(model).__name__} calls ReLU functions {len(calls)} times for some images and {len(ran)} "
+                    "times for others. What forward does must not depend on the values of its input."
+                )
     finally:
         for hook in hooks:
             hook.remove()
@@ -156,7 +141,26 @@ def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor)]
 
 
-def _check_in_place(model: nn.Module, relus: dict[nn.ReLU, str], images: Tensor) -> None:
+def _another(images: Tensor) -> Tensor:
+    """Images of the same shape that no network takes for the same, whatever it normalises."""
+    return 0.5 * images.flip(-1) + torch.linspace(0, 1, images[0].numel()).reshape(images.shape[1:])
+
+
+def _check_whole(calls: Sequence[ReluCall]) -> None:
+    """Refuses an activation that is recognised as a whole where calls are counted: what replaces it calls none.
+
+    Raises:
+        InputError: There is one that calls a ReLU function, beside calls that are to be swapped.
+    """
+    within = next((call for call in calls if call.within), None)
+    if within is not None and any(call.path for call in calls):
+        raise InputError(
+            f"{within.within!r} is an activation with a bound or steps of its own, which is recognised as a whole, and "
+            f"calls a ReLU function that is none to swap. Write z.clamp(min=0) there.\n  in {within.line}"
+        )
+
+
+def _check_in_place(model: nn.Module, relus: dict[nn.ReLU, str], calls: Sequence[ReluCall], images: Tensor) -> None:
     """Refuses ReLUs that work in place where that matters: without it the network gives something else.
 
     That is so where forward drops their result, or reads their input again under another name.
@@ -164,15 +168,24 @@ def _check_in_place(model: nn.Module, relus: dict[nn.ReLU, str], images: Tensor)
     Raises:
         InputError: There are such ReLUs; the message names them.
     """
-    writing = [module for module in relus if module.inplace]
+    modules = {path: module for module, path in relus.items() if module.inplace}
+    numbers = {call.path: number for number, call in enumerate(calls) if call.path and call.inplace}
+    writing = [*modules, *numbers]
 
-    def alike(others: list[nn.ReLU]) -> bool:
-        for module in others:
+    def alike(others: list[str]) -> bool:
+        plain = {numbers[path] for path in others if path in numbers}
+        changed = [modules[path] for path in others if path in modules]
+
+        def watch(number: int, z: Tensor, call: Callable[[], Tensor]) -> Tensor:
+            return z.clamp(min=0) if number in plain else call()
+
+        for module in changed:
             module.inplace = False
         try:
-            output = _run(model, images)
+            with watched_calls(model, watch):
+                output = _run(model, images)
         finally:
-            for module in others:
+            for module in changed:
                 module.inplace = True
         return all(map(_close, output, expected))
 
@@ -182,11 +195,13 @@ def _check_in_place(model: nn.Module, relus: dict[nn.ReLU, str], images: Tensor)
     if alike(writing):
         return
     # Where only several together matter, all of them are named.
-    names = [relus[module] for module in writing if not alike([module])] or [relus[module] for module in writing]
+    names = [path for path in writing if not alike([path])] or writing
+    lines = [f"\n  {path}: {calls[numbers[path]].line}" for path in names if path in numbers]
     raise InputError(
-        f"{', '.join(map(repr, names))}: nn.ReLU(inplace=True) writes over an input that forward reads again, so a "
-        "QCFS there, which writes over nothing, would make another network. Give forward the result alone, "
-        "x = self.relu(x), or use nn.ReLU() there and train with it."
+        f"{', '.join(map(repr, names))}: a ReLU that works in place (nn.ReLU(inplace=True), relu_) writes over an "
+        "input that forward reads again, so a QCFS there, which writes over nothing, would make another network. Give "
+        "forward the result alone, x = self.relu(x), or use a ReLU that does not work in place and train with it."
+        + "".join(lines)
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cos_export.errors import InputError, Notice
-from cos_export.training import restore_swapped
+from cos_export.training import restored_swapped
 from cos_export.user_code import user_code
 from cos_export.wrappers import unwrapped
 from cos_export.zoo.differences import differences, wrong_values
@@ -41,14 +41,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         raise InputError(f"There is no file of weights {path}.")
     model = unwrapped(model)
     held, taken = read_state(path)
-    parts = [(parent, name, child) for parent in model.modules() for name, child in parent._modules.items()]
-    try:
-        restore_swapped(model, path)
+    with restored_swapped(model, path):
         notes = _fill(model, path, held)
-    except InputError:
-        for parent, name, child in parts:
-            parent._modules[name] = child
-        raise
     for note in filter(None, [taken, *notes]):
         warnings.warn(f"{path}: {note}.", Notice, stacklevel=2)
 

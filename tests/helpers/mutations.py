@@ -245,11 +245,7 @@ def _safetensors(folder: Path) -> Path:
 
 
 def _open_weights(path: Path) -> None:
-    from cos_export.training import restore_swapped
-
-    model = network()
-    restore_swapped(model, path)
-    zoo.load_weights(model, path)
+    zoo.load_weights(network(), path)
 
 
 _CALIBRATION = {"steps": 4, "method": {"name": "static"}}
