@@ -28,6 +28,9 @@ BROKEN_PIPE = 141
 PATIENCE = 5.0
 """Seconds that an interrupted command has to clean up, in which further signals are ignored."""
 
+SHARED = ("convert-and-export", "calibrate", "search", "run")
+"""Commands that share their work among the processes that torchrun starts."""
+
 
 def main() -> NoReturn:
     """Runs the command line: exits 0 if done, 1 if a check failed, 2 on wrong input, 3 if a target is missing.
@@ -68,12 +71,15 @@ def _interrupted(code: int | None, as_json: bool) -> int:
     """The exit code of a command that was interrupted, unless it was done."""
     import ctypes
 
+    from cos_export.terminal.one_voice import Failure
     from cos_export.terminal.output import fail
 
     # Where an interruption came in code that was run as text, as dataclasses make their methods, CPython remembers it,
     # and `python -m` would end by SIGINT in place of the exit code. Any other text makes it forget.
     ctypes.pythonapi.PyRun_SimpleString(b"")
-    return fail("Interrupted. Nothing was left half-written.", INTERRUPTED, as_json) if code is None else code
+    if code is not None:
+        return code
+    return fail("Interrupted. Nothing was left half-written.", INTERRUPTED, as_json, Failure.interrupted)
 
 
 def _run(interruption: _Interruption, as_json: bool) -> int:
@@ -108,6 +114,7 @@ def _app() -> Typer:
     from cos_export.commands import analysis, code, conversion, deployment, golden, networks, searching
     from cos_export.commands.method_options import CalibratingCommand
     from cos_export.errors import Notice
+    from cos_export.terminal.one_voice import alone
     from cos_export.terminal.quiet import quietable
     from cos_export.terminal.standard_output import reserved
 
@@ -135,7 +142,7 @@ def _app() -> Typer:
         ("targets", deployment.list_targets),
     ):
         kind = CalibratingCommand if command in (conversion.convert_and_export, conversion.calibrate) else None
-        app.command(name, cls=kind)(reserved(quietable(command)))
+        app.command(name, cls=kind)(reserved(quietable(command if name in SHARED else alone(command, name))))
     return app
 
 
@@ -166,12 +173,14 @@ def _explained(error: Exception, as_json: bool) -> int:
     """Says what was wrong, and returns the exit code; raises what no user can have caused."""
     import typer
 
-    from cos_export.errors import CosExportError
+    from cos_export.errors import CosExportError, LostProcessError
     from cos_export.storage import exit_code
+    from cos_export.terminal.one_voice import Failure
     from cos_export.terminal.output import fail
 
     if isinstance(error, CosExportError):
-        return fail(str(error), error.exit_code, as_json)
+        kind = Failure.lost if isinstance(error, LostProcessError) else Failure.own
+        return fail(str(error), error.exit_code, as_json, kind)
     if isinstance(error, typer.TyperException):
         return fail(f"{error.format_message().rstrip('.')}. See cos-export --help.", 2, as_json)
     if isinstance(error, OSError):

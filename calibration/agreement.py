@@ -31,7 +31,7 @@ from cos_export.divergence import agreement
 from cos_export.errors import ParityError
 from cos_export.module_logits import module_logits
 from cos_export.network import FloatArray
-from cos_export.simulation import ann_logits
+from cos_export.shared_logits import shared_ann_logits, shared_module_logits
 
 __all__ = ["check_agreement"]
 
@@ -64,11 +64,11 @@ def check_agreement(module: nn.Module, captured: Captured, images: FloatArray, *
         ParityError: Their logits differ beyond rounding.
     """
     where, given = resolve_device(device), torch.from_numpy(images)
-    outputs = _outputs(module, given, where)
+    outputs = flat(shared_module_logits(module, given, device=where))
     expected, logits = outputs.numpy(), captured.tail.logits(outputs).numpy()
     if captured.replaced:
         return logits
-    readout = ann_logits(captured.network, images, device=where, unclipped=captured.unbounded)
+    readout = shared_ann_logits(captured.network, images, device=where, unclipped=frozenset(captured.unbounded))
     actual = captured.tail(torch.from_numpy(readout)).numpy()
     off = _distance(actual, expected)
     smooth = _SMOOTH * float(np.abs(expected).max())

@@ -19,7 +19,7 @@ from cos_export.atomic_file import atomic_write
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import with_attributes
-from cos_export.processes import is_main, process_count, summed
+from cos_export.processes import is_main, same_everywhere
 from cos_export.reading.state import read_state_file, state_digest
 from cos_export.storage import storage_error
 
@@ -58,7 +58,7 @@ class Checkpoint:
         if path is not None and path.exists():
             self._stage, self._done, self._tensors = _read(path, self._calibration)
         if path is not None:
-            _check_agreement(path, self._done)
+            _check_agreement(path, (self._stage, self._done))
 
     def load(self, stage: str) -> tuple[int, dict[str, Tensor]] | None:
         """How much of `stage` is done and what it had then, or None if the run was not in that stage."""
@@ -142,9 +142,7 @@ def _read(path: Path, calibration: dict[str, Any]) -> tuple[str, int, dict[str, 
     return about["stage"], about["done"], tensors
 
 
-def _check_agreement(path: Path, done: int) -> None:
+def _check_agreement(path: Path, reached: tuple[str, int]) -> None:
     """All processes must go on from the same place, or they would wait for each other for ever."""
-    total = torch.tensor([done, done * done], dtype=torch.float64)
-    summed([total])
-    if float(total[0]) != done * process_count() or float(total[1]) != done * done * process_count():
+    if not same_everywhere(reached):
         raise InputError(f"The processes do not see the same {path}. Put it where all of them can read it. {_AWAY}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from calibration.sources import Source
 from cos_export.accuracy import AccuracyRow, measure_accuracy, readouts
 from cos_export.datasets import Dataset
 from cos_export.decisions import decisions
+from cos_export.device import resolve_device
 from cos_export.divergence import agreement
 from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.processes import local_device, process_group
 from cos_export.progress import Progress, silent
 from cos_export.quantisation.resolution import coarse_layers
-from cos_export.simulation import ann_logits, simulate
+from cos_export.shared_logits import shared_ann_logits, shared_readout
 
 __all__ = ["Conversion", "IntegerLoss", "convert"]
 
@@ -108,14 +110,25 @@ def convert(
     resume: str | Path | None = None,
     progress: Progress = silent,
 ) -> Conversion:
-    """Captures a module, calibrates it and measures what came of it; arguments and errors are those of `prepare`."""
+    """Captures a module, calibrates it and measures what came of it; arguments and errors are those of `prepare`.
+
+    Started by `torchrun` in several processes, each takes its share of the images and all return the same.
+    """
+    where = local_device(resolve_device(choices.device))
+    with process_group(where):
+        return _convert(source, parts, replace(choices, device=str(where)), resume, progress)
+
+
+def _convert(
+    source: Source, parts: DataParts, choices: Choices, resume: str | Path | None, progress: Progress
+) -> Conversion:
     prepared = prepare(source, parts, choices, resume=resume, progress=progress)
     held_out, evaluation = parts.held_out, parts.evaluation.labelled_by(decisions(prepared.logits))
     chosen, selection = select(
         prepared.captured,
         prepared.candidates,
         held_out,
-        None if held_out is None else ann_logits(prepared.reference, held_out.images, device=choices.device),
+        None if held_out is None else shared_ann_logits(prepared.reference, held_out.images, device=choices.device),
         choices.steps,
         named=not choices.candidates,
         skipped=prepared.skipped,
@@ -123,7 +136,7 @@ def convert(
         progress=progress,
     )
     ann = float((decisions(prepared.logits) == evaluation.truth).mean())
-    predictions = decisions(ann_logits(prepared.captured, evaluation.images, device=choices.device))
+    predictions = decisions(shared_ann_logits(prepared.captured, evaluation.images, device=choices.device))
     measured = partial(_rows, chosen=chosen, evaluation=evaluation, choices=choices, progress=progress)
     share = float((predictions == evaluation.truth).mean())
     integers = None
@@ -167,16 +180,9 @@ def _agreement(chosen: Candidate, images: Dataset, choices: Choices, progress: P
     # Spread over all, for images may come sorted by class.
     some = images.images[:: max(1, len(images) // MOST_HELD_OUT)][:MOST_HELD_OUT]
     whole, real = (
-        simulate(
-            network,
-            some,
-            choices.steps,
-            calibration=chosen.per_sample,
-            device=choices.device,
-            record_spikes=False,
-            record_states=False,
-            progress=progress,
-        ).logits[-1]
+        shared_readout(
+            network, some, choices.steps, calibration=chosen.per_sample, device=choices.device, progress=progress
+        )
         for network in (chosen.network, chosen.float32 or chosen.network)
     )
     return agreement(whole, real), len(some)

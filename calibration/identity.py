@@ -11,7 +11,6 @@ import torch
 
 from calibration.data import CalibrationData
 from cos_export.network import SpikingNetwork
-from cos_export.processes import process_count
 
 __all__ = ["fingerprint", "identity"]
 
@@ -33,7 +32,6 @@ def identity(
         "steps": steps,
         "schedule": network.schedule,
         "device": device.type,
-        "processes": process_count(),
     }
 
 

@@ -21,7 +21,7 @@ from cos_export.datasets import Dataset
 from cos_export.divergence import agreement, divergence
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.progress import Progress, silent
-from cos_export.simulation import simulate
+from cos_export.shared_logits import shared_readout
 
 __all__ = ["MOST_HELD_OUT", "Candidate", "Score", "Selection", "held_out_beside", "hold_out", "select"]
 
@@ -164,17 +164,10 @@ def select(
         return candidates[0], Selection(candidates[0].method.name, named, 0, (), skipped)
 
     def score(name: str, network: SpikingNetwork, per_sample: PerSampleMethod | None) -> Score:
-        trace = simulate(
-            network,
-            held_out.images,
-            steps,
-            calibration=per_sample,
-            device=device,
-            record_spikes=False,
-            record_states=False,
-            progress=progress,
+        logits = shared_readout(
+            network, held_out.images, steps, calibration=per_sample, device=device, progress=progress
         )
-        return Score(name, divergence(ann_logits, trace.logits[-1]), agreement(ann_logits, trace.logits[-1]))
+        return Score(name, divergence(ann_logits, logits), agreement(ann_logits, logits))
 
     before = Half.name if start.method == Half.name else Unchanged.name
     scores = {before: score(before, start, None)}

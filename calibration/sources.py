@@ -20,10 +20,10 @@ from cos_export.capturing.tail import Tail, flat
 from cos_export.datasets import Dataset, Normalisation, Split, load_dataset
 from cos_export.device import resolve_device
 from cos_export.errors import InputError
-from cos_export.module_logits import eval_mode, module_logits, one_tensor
+from cos_export.module_logits import eval_mode, one_tensor
 from cos_export.network import FloatArray, SpikingNetwork, check_inputs
 from cos_export.numerics import FLOAT32
-from cos_export.simulation import ann_logits
+from cos_export.shared_logits import shared_ann_logits, shared_module_logits
 from cos_export.training.evaluation import check_logits
 from cos_export.user_code import user_code
 
@@ -131,6 +131,8 @@ def check_frames(dataset: Dataset, steps: int, method: Method | None = None) -> 
 def logits_of(source: Source, dataset: Dataset, device: str, tail: Tail | None = None) -> FloatArray:
     """What the source decides by on images, (samples, classes): a network by what its layers stand for.
 
+    Several processes in a `process_group` each compute their share.
+
     Args:
         source: A module, or a network.
         dataset: Images; of frames their mean over time.
@@ -139,8 +141,8 @@ def logits_of(source: Source, dataset: Dataset, device: str, tail: Tail | None =
     """
     where, images = resolve_device(device), dataset.mean_over_time().images
     if isinstance(source, SpikingNetwork):
-        return ann_logits(source, images, device=where)
-    outputs = flat(module_logits(source, torch.from_numpy(images), device=where))
+        return shared_ann_logits(source, images, device=where)
+    outputs = flat(shared_module_logits(source, torch.from_numpy(images), device=where))
     logits: FloatArray = (tail or Tail()).logits(outputs).numpy()
     return logits
 

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cos_export.costing.counted_run import counted_run
+import numpy as np
+from numpy.typing import NDArray
+
+from cos_export.costing.counted_run import shared_run
 from cos_export.costing.operations import CountedRun
 from cos_export.costing.timing import readout_latency
 from cos_export.datasets import Dataset
+from cos_export.device import resolve_device
 from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import Schedule
+from cos_export.processes import local_device, process_group
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration
-from cos_export.simulation.trace import Trace
 
 __all__ = ["READOUTS", "AccuracyRow", "measure_accuracy", "readouts", "row_of"]
 
@@ -57,21 +61,21 @@ def readouts(steps: int) -> tuple[int, ...]:
     return tuple(sorted({*READOUTS, steps}))
 
 
-def row_of(trace: Trace, dataset: Dataset, at: Sequence[int], counted: CountedRun) -> AccuracyRow:
-    """The accuracies of a run of `dataset`, at the steps `at`.
+def row_of(right: NDArray[np.bool_], rho: int, at: Sequence[int], counted: CountedRun) -> AccuracyRow:
+    """The accuracies of a run at the steps `at`.
 
     Args:
-        trace: The run.
-        dataset: What ran, with its labels.
+        right: Which samples are decided rightly after each step, (steps, samples).
+        rho: Steps that were spent on each of them before.
         at: The steps.
         counted: The network and method, with operations that were counted in this run or in one of other images.
     """
     network, calibration = counted.network, counted.calibration
-    shares = trace.accuracy(dataset.truth)
+    shares = right.mean(axis=1)
     return AccuracyRow(
         method=network.method if calibration is None else calibration.name,
-        num_timesteps=None if trace.rho else network.calibrated_timesteps,
-        rho=trace.rho,
+        num_timesteps=None if rho else network.calibrated_timesteps,
+        rho=rho,
         accuracy={t: float(shares[t - 1]) for t in at},
         latency={t: readout_latency(network, counted.steps, t, calibration) for t in at},
         synaptic_operations={t: counted.at(t).synaptic_operations for t in at},
@@ -90,6 +94,9 @@ def measure_accuracy(
 ) -> AccuracyRow:
     """Runs the PyTorch reference over a data set.
 
+    Started by `torchrun` in several processes, each takes its share of the images and all return the same row, which is
+    that of one process to the bit.
+
     Args:
         network: What to run.
         dataset: Images and labels.
@@ -99,12 +106,14 @@ def measure_accuracy(
         device: "auto", "cpu", "cuda" or "cuda:N".
         progress: Told of each batch.
     """
-    rows = []
-    for steps in at if network.schedule == "layerwise" else [max(at)]:
-        trace, counted = counted_run(
-            network, dataset.images, steps, calibration=calibration, device=device, progress=progress
-        )
-        rows.append(row_of(trace, dataset, [steps] if network.schedule == "layerwise" else at, counted))
+    rho = 0 if calibration is None else calibration.rho
+    rows, where = [], local_device(resolve_device(device))
+    with process_group(where):
+        for steps in at if network.schedule == "layerwise" else [max(at)]:
+            right, counted = shared_run(
+                network, dataset, steps, calibration=calibration, device=str(where), progress=progress
+            )
+            rows.append(row_of(right, rho, [steps] if network.schedule == "layerwise" else at, counted))
     return replace(
         rows[-1],
         accuracy={t: share for row in rows for t, share in row.accuracy.items()},

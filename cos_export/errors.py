@@ -7,6 +7,7 @@ __all__ = [
     "CaptureError",
     "CosExportError",
     "InputError",
+    "LostProcessError",
     "NetworkError",
     "Notice",
     "ParityError",
@@ -65,6 +66,10 @@ class UnavailableError(CosExportError):
     """A target, device or environment is not there."""
 
     exit_code = 3
+
+
+class LostProcessError(UnavailableError):
+    """Another process of the same run has ended, or does not answer."""
 
 
 class Notice(UserWarning):

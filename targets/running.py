@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import PreSimulating, Target
 from cos_export.network import FloatArray
+from cos_export.processes import gathered, share
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
 from cos_export.simulation.trace import Trace, concatenate
 
-__all__ = ["classify"]
+__all__ = ["classify", "shared_classify"]
+
+BATCH = 64
+"""Samples that processes share their work by: those that most targets compute at once."""
 
 CHUNK = 512
 """Samples of a per-sample method at once: their potentials are held in memory, as many as the network has neurons."""
@@ -55,3 +63,28 @@ def classify(
         traces.append(target.run(bundle, part, bundle.steps, states=found.states, record_spikes=False))
     progress("classifying", len(images), len(images))
     return replace(concatenate([replace(trace, states=None) for trace in traces]), rho=calibration.rho)
+
+
+def shared_classify(
+    target: Target,
+    bundle: Bundle,
+    images: FloatArray,
+    labels: NDArray[np.int64],
+    *,
+    calibration: PerSampleCalibration | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> tuple[NDArray[np.bool_], int]:
+    """As `classify`, each process of a `process_group` on its share of the images; all get the same.
+
+    Returns:
+        Which images are decided for their label after each step, (steps, samples), and the steps that were spent on
+        each image before.
+    """
+    own, rho = share(len(images), BATCH), 0
+    right = torch.zeros(len(images[own]), bundle.steps, dtype=torch.uint8)
+    if len(right):
+        trace = classify(target, bundle, images[own], calibration=calibration, device=device, progress=progress)
+        right, rho = torch.from_numpy(trace.right(labels[own]).T.astype(np.uint8)), trace.rho
+    right = gathered(right, own, len(images))
+    return right.numpy().T.astype(np.bool_), rho

@@ -21,13 +21,14 @@ from calibration.sources import Source, check_frames, digest_of, logits_of
 from cos_export.capturing.options import check_options
 from cos_export.capturing.preparing import traced_module
 from cos_export.capturing.tail import Tail
-from cos_export.costing.counted_run import counted_run
+from cos_export.costing.counted_run import shared_run
 from cos_export.costing.timing import timing
 from cos_export.datasets import Dataset
 from cos_export.decisions import decisions
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import SpikingNetwork
+from cos_export.processes import is_main, local_device, process_group, same_everywhere
 from cos_export.progress import Progress, silent
 from cos_export.version import __version__
 
@@ -44,6 +45,8 @@ def search(
     progress: Progress = silent,
 ) -> tuple[list[Measured], float]:
     """Measures deployments on the images of `parts` that are held out. No other part decides anything.
+
+    Started by `torchrun` in several processes, each takes its share of the images and all return the same.
 
     Each is calibrated on the calibration images and run on those held out: its accuracy beside that of the module, and
     what one image costs.
@@ -68,7 +71,25 @@ def search(
         raise InputError("A search needs images to calibrate on, and others to compare on: give more than one.")
     held_out = parts.held_out
     check_frames(held_out, max(one.steps for one in deployments))
-    known = SearchState(state, _depends_on(source, parts.calibration, held_out, choices))
+    where = local_device(resolve_device(choices.device))
+    choices = replace(choices, device=str(where))
+    with process_group(where):
+        return _measured(source, parts, parts.calibration, held_out, choices, deployments, state, progress)
+
+
+def _measured(
+    source: Source,
+    parts: DataParts,
+    calibration: Dataset,
+    held_out: Dataset,
+    choices: Choices,
+    deployments: Sequence[Deployment],
+    state: Path | None,
+    progress: Progress,
+) -> tuple[list[Measured], float]:
+    known = SearchState(state, _depends_on(source, calibration, held_out, choices))
+    if not same_everywhere([known.get(one) for one in deployments]):
+        raise InputError(f"The processes do not see the same {state}. Put it where all of them can read it.")
     traced = parts.traced
     if traced is None and not isinstance(source, SpikingNetwork):
         options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
@@ -78,7 +99,7 @@ def search(
     held_out = held_out.labelled_by(decisions(logits))
     right = _right(logits, held_out)
     # The images held out take the place of those that are measured on.
-    own = DataParts(parts.calibration, held_out, traced=traced)
+    own = DataParts(calibration, held_out, traced=traced)
     starts = _Starts(source, own, choices, progress)
     results = []
     for number, one in enumerate(deployments):
@@ -88,7 +109,7 @@ def search(
             resume = None if state is None else _resume_file(state, one)
             measured = _measure(one, starts, own, right, resume, progress)
             known.add(one, measured)
-            if resume is not None:
+            if resume is not None and is_main():
                 resume.unlink(missing_ok=True)
         results.append(measured)
     progress("measuring deployments", len(deployments), len(deployments))
@@ -149,10 +170,8 @@ def _figures(
     progress: Progress,
 ) -> Measured:
     per_sample = one.method if isinstance(one.method, PerSampleMethod) else None
-    trace, counted = counted_run(
-        network, held_out.images, one.steps, calibration=per_sample, device=device, progress=progress
-    )
-    also = _right(trace.logits[one.steps - 1], held_out)
+    shown, counted = shared_run(network, held_out, one.steps, calibration=per_sample, device=device, progress=progress)
+    also = shown[one.steps - 1]
     lost = right.astype(np.float64) - also
     return Measured(
         **one.record(),

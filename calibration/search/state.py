@@ -14,6 +14,7 @@ from calibration.search.candidates import Deployment
 from cos_export.atomic_file import atomic_write, check_derived_destination
 from cos_export.errors import InputError
 from cos_export.network.schedule import Schedule
+from cos_export.processes import is_main
 from cos_export.reading.json_file import read_json
 
 __all__ = ["Measured", "SearchState"]
@@ -115,9 +116,9 @@ class SearchState:
         return self._measured.get(deployment.key)
 
     def add(self, deployment: Deployment, measured: Measured) -> None:
-        """Keeps what was measured, in the file at once."""
+        """Keeps what was measured, in the file at once, which the main one of several processes writes."""
         self._measured[deployment.key] = measured
-        if self._path is not None:
+        if self._path is not None and is_main():
             document = {
                 "format": FORMAT,
                 "depends_on": self._depends_on,

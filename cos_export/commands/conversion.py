@@ -161,21 +161,15 @@ def calibrate(options: CalibrateOptions, method: Method) -> int:
 
     Many GPUs: torchrun --nproc-per-node 4 -m cos_export calibrate resnet20 ...
     """
-    from cos_export.device import resolve_device
-    from cos_export.processes import local_device
-
-    device = str(local_device(resolve_device(options.device)))
-    return _convert(options, options.choices(method, device, options.batch_size), ())
+    return _convert(options, options.choices(method, options.device, options.batch_size), ())
 
 
 def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Target]) -> int:
     from calibration.choices import check_method
     from calibration.data_parts import data_parts
-    from calibration.preparing import prepare
     from calibration.sources import choices_for
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
-    from cos_export.processes import is_main
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.zoo.model_source import load_model
 
@@ -201,9 +195,6 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
         std=numbers("--std", options.std),
         size=height_and_width(options.size),
     )
-    if not is_main():
-        prepare(loaded.source, parts, choices, resume=resume)
-        return 0
     with progress_bars() as progress:
         written = convert_and_write(
             loaded,
@@ -217,6 +208,8 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
             opset=options.opset,
             progress=progress,
         )
+    if written is None:
+        return 0
     if not options.as_json:
         show_written(written, limits=options.limits)
     return finish(written.document(), options.as_json, written.passed, written.exit_code)

@@ -124,6 +124,8 @@ def run_bundle(
     """Classify images with a bundle, or a NIR file, on one target and report the accuracy after every step.
 
     Example: cos-export run out/digits --data digits --target lava --samples 100
+
+    Many processes: torchrun --nproc-per-node 4 -m cos_export run out/digits --data digits
     """
     from calibration import method_of
     from cos_export.accuracy import row_of
@@ -131,13 +133,15 @@ def run_bundle(
     from cos_export.costing import costs_of
     from cos_export.costing.counted_run import counted_trace
     from cos_export.decisions import decisions
+    from cos_export.device import resolve_device
     from cos_export.network import check_inputs
     from cos_export.network.readout import readout_notes
-    from cos_export.simulation import ann_logits
+    from cos_export.processes import is_main, local_device, process_group
+    from cos_export.shared_logits import shared_ann_logits
     from cos_export.terminal.cost_lines import cost_lines
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import accuracy_table
-    from targets.running import classify
+    from targets.running import shared_classify
     from targets.verification import resolve
 
     [chosen] = resolve([target], deadline=deadline)
@@ -148,17 +152,29 @@ def run_bundle(
     ) as run:
         opened, dataset = run.bundle, run.images.first(samples)
         images = check_inputs(opened.network, dataset, opened.steps)
-        if dataset.labels is None:
-            dataset = dataset.labelled_by(decisions(ann_logits(opened.network, images, device=device)))
+        where = local_device(resolve_device(device))
         recorded = method_of(opened)
         notes = [*recorded.notes, *run.notes, *readout_notes(opened.network)]
+        with progress_bars() as progress, process_group(where):
+            if dataset.labels is None:
+                dataset = dataset.labelled_by(decisions(shared_ann_logits(opened.network, images, device=where)))
+            right, rho = shared_classify(
+                chosen,
+                opened,
+                images,
+                dataset.truth,
+                calibration=recorded.per_sample,
+                device=str(where),
+                progress=progress,
+            )
+        if not is_main():
+            return 0
         with progress_bars() as progress:
-            trace = classify(chosen, opened, images, calibration=recorded.per_sample, device=device, progress=progress)
             golden = opened.golden
             counted = counted_trace(
-                opened.network, golden.images, golden.trace, recorded.per_sample, device=device, activity=True
+                opened.network, golden.images, golden.trace, recorded.per_sample, device=str(where), activity=True
             )
-    row, costs = row_of(trace, dataset, range(1, opened.steps + 1), counted), costs_of(counted)
+    row, costs = row_of(right, rho, range(1, opened.steps + 1), counted), costs_of(counted)
     version = chosen.available().version
     if not as_json:
         console().print(

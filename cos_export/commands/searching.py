@@ -120,6 +120,7 @@ def search(
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
     from cos_export.network.schedule import check_schedule
+    from cos_export.processes import is_main
     from cos_export.report.search_picture import save_search_picture
     from cos_export.storage import resolved
     from cos_export.terminal.progress_bars import progress_bars
@@ -180,7 +181,7 @@ def search(
         measured, ann = measured_by_search(loaded.source, parts, choices, candidates, state=state, progress=progress)
     result = outcome(measured, minimise.value, max_drop, ann, samples_held_out, refused)
     document = result.to_dict()
-    shown = save_search_picture(picture, document) if result.measured else None
+    shown = save_search_picture(picture, document) if result.measured and is_main() else None
     if not as_json:
         console().print(search_table(document))
         for line in search_lines(document):
@@ -207,6 +208,8 @@ def search(
             opset=opset,
             progress=progress,
         )
+    if written is None:
+        return 0
     if not as_json:
         show_written(written, limits=limits)
         line = deployed_line(written.bundle.manifest)

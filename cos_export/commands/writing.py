@@ -75,8 +75,10 @@ def convert_and_write(
     metrics: Mapping[str, Any] | None = None,
     opset: int = LEAST_OPSET,
     progress: Progress,
-) -> Written:
+) -> Written | None:
     """Converts, calibrates, measures and writes a network, and runs it on targets.
+
+    Several processes share the images. The main one alone writes, and the others are done then: None.
 
     Args:
         model: What the user named.
@@ -92,9 +94,13 @@ def convert_and_write(
         progress: Told as it goes on.
     """
     from calibration.conversion import convert
+    from cos_export.device import resolve_device
     from cos_export.exporting import export_and_verify
+    from cos_export.processes import is_main, local_device
 
     done = convert(model.source, parts, choices, resume=resume, progress=progress)
+    if not is_main():
+        return None
     shown = parts.evaluation.first(min(golden, len(parts.evaluation)))
     bundle, parity = export_and_verify(
         done.network,
@@ -106,7 +112,7 @@ def convert_and_write(
         metrics={"model": model.name, **_assumed(model), **done.metrics(parts, choices), **(metrics or {})},
         strip_v_reset=strip_v_reset,
         targets=run_on,
-        device=choices.device,
+        device=str(local_device(resolve_device(choices.device))),
         opset=opset,
         progress=progress,
     )

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from cos_export.costing.operation_counter import OperationCounter
 from cos_export.costing.operations import CountedRun
-from cos_export.datasets import Images
+from cos_export.datasets import Dataset, Images
+from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, SpikingNetwork, check_inputs
+from cos_export.processes import first_failure, gathered, share
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
 from cos_export.simulation.trace import Trace
 
-__all__ = ["counted_run", "counted_spikes", "counted_trace"]
+__all__ = ["counted_run", "counted_spikes", "counted_trace", "shared_run"]
 
 PART = 64
 """Samples of a trace that are counted at once: it bounds the memory."""
@@ -52,31 +54,107 @@ def counted_run(
         The trace without spikes, of at least `steps` steps, and the counts.
     """
     array = check_inputs(network, images, steps)
+    counters = _Counters(network, array, steps, calibration, activity=activity)
+    trace = counters.run(array, device=device, batch_size=batch_size, progress=progress)
+    return trace, counters.counted
 
-    def count(counter: OperationCounter, method: PerSampleCalibration | None) -> Trace:
-        return simulate(
-            counter.network,
-            array,
-            counter.steps,
-            calibration=method,
-            device=device,
-            batch_size=batch_size,
-            record_spikes=False,
-            record_states=False,
-            observe=counter.observe,
-            progress=progress,
-        )
 
-    other = None if calibration is None else calibration.presimulated(network)
-    # Layer by layer each fires for as many steps as the one above is calibrated on.
-    fired = steps if calibration is None or other is not None else max(steps, calibration.rho)
-    counter = OperationCounter(network, array, fired, activity=steps if activity else 0)
-    trace = count(counter, calibration)
-    before = None
-    if other is not None and calibration is not None:
-        before = OperationCounter(other, array, calibration.presimulated_steps)
-        count(before, None)
-    return trace, CountedRun(network, steps, counter, calibration, before)
+def shared_run(
+    network: SpikingNetwork,
+    dataset: Dataset,
+    steps: int,
+    *,
+    calibration: PerSampleCalibration | None = None,
+    device: str = "auto",
+    batch_size: int = 64,
+    progress: Progress = silent,
+) -> tuple[NDArray[np.bool_], CountedRun]:
+    """Runs a network over a data set, counts what it computes, and shares the images among the processes there are.
+
+    All of them must call it, in one `process_group`, and all get the same: what one process would have computed, to the
+    bit, for batches hold the same images and what is counted are whole numbers.
+
+    Args:
+        network: What to run.
+        dataset: Images and labels.
+        steps: T.
+        calibration: A per-sample method to run with.
+        device: Where.
+        batch_size: Samples computed at once.
+        progress: Told of each batch of this process.
+
+    Raises:
+        NetworkError: In every process, if a sum is beyond what float32 holds in one.
+
+    Returns:
+        Which images are decided rightly after each step, (steps, samples), and the counts.
+    """
+    array, truth = check_inputs(network, dataset, steps), dataset.truth
+    own = share(len(array), batch_size)
+    counters = _Counters(network, array[own], steps, calibration)
+    right, failure = torch.zeros(len(array[own]), steps, dtype=torch.uint8), None
+    if len(right):
+        try:
+            trace = counters.run(array[own], device=device, batch_size=batch_size, progress=progress)
+        except NetworkError as error:  # What images do to a network may be found by one process alone.
+            failure = str(error)
+        else:
+            right = torch.from_numpy(trace.right(truth[own])[:steps].T.astype(np.uint8))
+    if (failure := first_failure(failure)) is not None:
+        raise NetworkError(failure)
+    right = gathered(right, own, len(array))
+    counters.sum_over_processes()
+    return right.numpy().T.astype(np.bool_), counters.counted
+
+
+class _Counters:
+    """What counts a run, and the pre-simulation of all layers together before it if its method has one."""
+
+    def __init__(
+        self,
+        network: SpikingNetwork,
+        images: FloatArray,
+        steps: int,
+        calibration: PerSampleCalibration | None,
+        *,
+        activity: bool = False,
+    ) -> None:
+        other = None if calibration is None else calibration.presimulated(network)
+        # Layer by layer each fires for as many steps as the one above is calibrated on.
+        fired = steps if calibration is None or other is not None else max(steps, calibration.rho)
+        counter = OperationCounter(network, images, fired, activity=steps if activity else 0)
+        before = None
+        if other is not None and calibration is not None:
+            before = OperationCounter(other, images, calibration.presimulated_steps)
+        self.counted = CountedRun(network, steps, counter, calibration, before)
+
+    def run(self, images: FloatArray, *, device: str, batch_size: int, progress: Progress) -> Trace:
+        """Runs the images that the counters were made for."""
+
+        def count(counter: OperationCounter, method: PerSampleCalibration | None) -> Trace:
+            return simulate(
+                counter.network,
+                images,
+                counter.steps,
+                calibration=method,
+                device=device,
+                batch_size=batch_size,
+                record_spikes=False,
+                record_states=False,
+                observe=counter.observe,
+                progress=progress,
+            )
+
+        trace = count(self.counted.counter, self.counted.calibration)
+        if self.counted.before is not None:
+            count(self.counted.before, None)
+        return trace
+
+    def sum_over_processes(self) -> None:
+        """Adds what the other processes have counted."""
+        for counter in (self.counted.counter, self.counted.before):
+            if counter is not None:
+                counter.sum_over_processes()
 
 
 def counted_trace(

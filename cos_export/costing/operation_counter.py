@@ -14,6 +14,7 @@ from cos_export.network import FloatArray, SpikingNetwork, are_frames
 from cos_export.network.graph import successors
 from cos_export.network.node_facts import facts
 from cos_export.network.wiring import is_wiring, picks_entries
+from cos_export.processes import summed
 from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import Run
 from cos_export.simulation.program import Program
@@ -128,6 +129,13 @@ class OperationCounter:
         for name, arriving in program.arrivals(names, lambda source: trains.get(source, images)):
             present = torch.ne(arriving, 0, out=torch.empty_like(arriving))
             yield name, np.asarray(_over_samples(present) @ self._fan_out[name])
+
+    def sum_over_processes(self) -> None:
+        """Adds what the other processes have counted, each on images of its own: whole numbers, so exactly."""
+        samples = torch.tensor([self.samples], dtype=torch.float64)
+        counts = (*self.spikes.values(), *self.operations.values())
+        summed([samples, *map(torch.from_numpy, counts)])
+        self.samples = int(samples)
 
     def kind(self, name: str) -> str:
         """What a node's operations are: "accumulate", "multiply", or "pooling"."""

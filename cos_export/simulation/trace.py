@@ -53,8 +53,8 @@ class Trace:
             states=None if self.states is None else self.states.part(samples),
         )
 
-    def accuracy(self, labels: NDArray[np.integer]) -> NDArray[np.float64]:
-        """The share of samples that are decided for their label, after each of the steps.
+    def right(self, labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which samples are decided for their label after each of the steps, (steps, batch).
 
         Args:
             labels: (batch,) class numbers.
@@ -63,7 +63,11 @@ class Trace:
             InputError: They are not one class number for each sample, below the number of logits.
         """
         numbers = class_numbers(labels, self.logits.shape[1], class_count(self.logits.shape[-1]))
-        return np.asarray((decisions(self.logits) == numbers).mean(axis=1), np.float64)
+        return np.asarray(decisions(self.logits) == numbers)
+
+    def accuracy(self, labels: NDArray[np.integer]) -> NDArray[np.float64]:
+        """The share of `right` samples after each of the steps; arguments and errors are those."""
+        return np.asarray(self.right(labels).mean(axis=1), np.float64)
 
 
 def concatenate(traces: Sequence[Trace]) -> Trace:

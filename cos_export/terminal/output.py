@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cos_export.json_numbers import spelled
+from cos_export.terminal.one_voice import Failure, agreed, is_heard
 from cos_export.terminal.printable import words
 from cos_export.terminal.quiet import is_quiet
 from cos_export.terminal.standard_output import console, stream
@@ -36,13 +37,19 @@ def show_path(path: str | os.PathLike[str]) -> None:
     console().print(words(f"  {os.fspath(path)}"), highlight=False, soft_wrap=True)
 
 
-def fail(message: str, code: int, as_json: bool) -> int:
-    """Prints what went wrong, as JSON or on standard error, and returns the exit code."""
-    if as_json:
-        stream().write(json.dumps({"error": message, "exit_code": code}, indent=2) + "\n")
+def fail(message: str, code: int, as_json: bool, kind: Failure = Failure.own) -> int:
+    """Prints what went wrong, as JSON or on standard error, and returns the exit code.
+
+    Of several processes the main one speaks, and says what went wrong in another if that ended it.
+    """
+    said = agreed(message, code, kind)
+    if said is None:
+        return code
+    if as_json and is_heard():
+        stream().write(json.dumps({"error": said[0], "exit_code": said[1]}, indent=2) + "\n")
     else:
-        Console(stderr=True).print(_labelled("error:", "bold red", message), highlight=False, soft_wrap=True)
-    return code
+        Console(stderr=True).print(_labelled("error:", "bold red", said[0]), highlight=False, soft_wrap=True)
+    return said[1]
 
 
 def _labelled(label: str, style: str, message: str) -> Text:

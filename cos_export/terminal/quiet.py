@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cos_export.terminal.one_voice import is_heard
 from cos_export.terminal.option_fields import parameter, with_signature
 
 __all__ = ["is_quiet", "quietable"]
@@ -19,8 +20,8 @@ _quiet = False
 
 
 def is_quiet() -> bool:
-    """Whether the user wants the result alone. JSON documents are whole all the same."""
-    return _quiet
+    """Whether the user wants the result alone, or another process speaks. JSON documents are whole all the same."""
+    return _quiet or not is_heard()
 
 
 def quietable(command: Callable[..., int]) -> Callable[..., int]:

@@ -15,7 +15,8 @@ from typing import ParamSpec, TextIO, TypeVar
 
 from rich.console import Console
 
-from cos_export.terminal.steady import SteadyStream, steady
+from cos_export.terminal.one_voice import is_heard
+from cos_export.terminal.steady import SteadyStream, nowhere, steady
 
 __all__ = ["console", "release", "reserved", "stream"]
 
@@ -40,12 +41,17 @@ def console() -> Console:
 
 
 def reserved(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """The command, with standard output kept for `stream` and `console` from its start on, until `release`."""
+    """The command, with standard output kept for `stream` and `console` from its start on, until `release`.
+
+    Of several processes the main one alone prints there.
+    """
 
     @functools.wraps(command)
     def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
         global _own, _python
         _own, _python = _duplicate(), sys.stdout
+        if not is_heard():
+            _own = nowhere()
         sys.stdout = sys.stderr
         return command(*arguments, **options)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-__all__ = ["SteadyStream", "steady", "steady_streams"]
+__all__ = ["SteadyStream", "nowhere", "steady", "steady_streams"]
 
 
 class SteadyStream:
@@ -82,7 +82,7 @@ def steady_streams() -> Iterator[None]:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (steady(stream or _nowhere()) for stream in before)
+    sys.stdout, sys.stderr = (steady(stream or nowhere()) for stream in before)
     try:
         yield
     finally:
@@ -91,5 +91,6 @@ def steady_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def _nowhere() -> TextIO:
+def nowhere() -> TextIO:
+    """A stream of which nothing is seen."""
     return Path(os.devnull).open("w", encoding="utf-8")

@@ -39,13 +39,13 @@ class Forbidden:
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with every deployment that is measured."""
     counted: list[int] = []
-    measure = searching.counted_run
+    measure = searching.shared_run
 
     def counted_run(*given: Any, **options: Any) -> Any:
         counted.append(1)
         return measure(*given, **options)
 
-    monkeypatch.setattr(searching, "counted_run", counted_run)
+    monkeypatch.setattr(searching, "shared_run", counted_run)
     return counted
 
 
@@ -157,13 +157,13 @@ def test_the_images_to_measure_on_decide_nothing(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from calibration.search import searching
-measure, calls = searching.counted_run, []
+measure, calls = searching.shared_run, []
 def killed(*args, **options):
     calls.append(1)
     if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return measure(*args, **options)
-searching.counted_run = killed
+searching.shared_run = killed
 import cli
 cli.main()
 """

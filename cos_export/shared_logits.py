@@ -1,0 +1,71 @@
+"""Logits of many images, each process computing its share; all get all, to the bit those of one process.
+
+Without other processes these are `module_logits`, `ann_logits` and `simulate`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cos_export.module_logits import module_logits
+from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.processes import shared_rows
+from cos_export.progress import Progress, silent
+from cos_export.simulation import PerSampleCalibration, ann_logits, simulate
+
+__all__ = ["shared_ann_logits", "shared_module_logits", "shared_readout"]
+
+_MODULE, _NETWORK = 512, 64
+"""Images computed at once."""
+
+
+def shared_module_logits(model: nn.Module, images: Tensor, *, device: torch.device) -> Tensor:
+    """What `model` returns for images (samples, ...) in eval mode: (samples, ...)."""
+
+    def compute(part: slice) -> Tensor:
+        return module_logits(model, images[part], device=device, batch_size=_MODULE)
+
+    return shared_rows(compute, len(images), _MODULE)
+
+
+def shared_ann_logits(
+    network: SpikingNetwork, images: FloatArray, *, device: str | torch.device, unclipped: frozenset[str] = frozenset()
+) -> FloatArray:
+    """The logits of the artificial network that the spiking one stands for: (samples, classes)."""
+
+    def compute(part: slice) -> Tensor:
+        rows = ann_logits(network, images[part], device=device, batch_size=_NETWORK, unclipped=unclipped)
+        return torch.from_numpy(rows)
+
+    logits: FloatArray = shared_rows(compute, len(images), _NETWORK).numpy()
+    return logits
+
+
+def shared_readout(
+    network: SpikingNetwork,
+    images: FloatArray,
+    steps: int,
+    *,
+    calibration: PerSampleCalibration | None,
+    device: str,
+    progress: Progress = silent,
+) -> FloatArray:
+    """The mean readout of all steps: (samples, classes)."""
+
+    def compute(part: slice) -> Tensor:
+        trace = simulate(
+            network,
+            images[part],
+            steps,
+            calibration=calibration,
+            device=device,
+            batch_size=_NETWORK,
+            record_spikes=False,
+            record_states=False,
+            progress=progress,
+        )
+        return torch.from_numpy(trace.logits[-1])
+
+    logits: FloatArray = shared_rows(compute, len(images), _NETWORK).numpy()
+    return logits
