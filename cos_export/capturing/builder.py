@@ -1,34 +1,31 @@
-"""Collects the nodes and edges of a NIR graph while a module is walked."""
+"""What the operations of a module become while it is walked: synapses, nodes without weights, and neurons."""
 
 from __future__ import annotations
 
-import keyword
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 
 import nir
 import numpy as np
-from numpy.typing import NDArray
 
+from cos_export.capturing.carriers import Carriers
 from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.folding import DoubleArray, apply_gain, channel_weight, wired_weight
-from cos_export.capturing.grouping import Grouping, grouping_of
+from cos_export.capturing.grouping import grouping_of
 from cos_export.capturing.options import SMALLEST_THRESHOLD
 from cos_export.capturing.spike_counts import SpikeCount, SpikeCounts
 from cos_export.capturing.synapse import (
     LARGEST_DENSE,
     Synapse,
-    carrier,
     check_finite,
     depthwise,
     pays_depthwise,
     pointwise,
     set_types,
 )
-from cos_export.capturing.values import Term, Value, pack, ratio, vector
+from cos_export.capturing.unfinished_graph import INPUT, UnfinishedGraph
+from cos_export.capturing.values import Term, Value, pack, vector
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.network.graph import Shape
 
@@ -42,21 +39,19 @@ class Builder:
         input_shape: The shape of one sample.
 
     Attributes:
+        input: What the module takes.
         unbounded: The layers of neurons that stand for a ReLU without an upper bound.
         counts: What sends spike counts.
     """
 
     def __init__(self, input_shape: Shape) -> None:
-        self._nodes: dict[str, nir.NIRNode | Synapse] = {}
-        self._edges: list[tuple[str, str]] = []
+        self._graph = UnfinishedGraph(input_shape)
         self._neurons: dict[str, NeuronSpec] = {}
-        self._carriers: dict[tuple[Term, tuple[str, ...]], str] = {}
-        self._copies: dict[Term, str] = {}
         self._unknown = 0
         self.unbounded: set[str] = set()
         self.counts = SpikeCounts()
-        self._nodes["input"] = nir.Input({"input": np.array(input_shape)})
-        self.input = Value(input_shape, (Term("input", input_shape[0]),))
+        self._carriers = Carriers(self._graph, self.counts)
+        self.input = Value(input_shape, (Term(INPUT, input_shape[0]),))
 
     @property
     def layer_count(self) -> int:
@@ -78,6 +73,10 @@ class Builder:
         """Whether a part of `value` is such a stand-in."""
         return any(term.source.startswith("?") for term in value.terms)
 
+    def add(self, preferred: str, node: nir.NIRNode | Synapse, sources: Sequence[str]) -> str:
+        """Adds a node that takes the sum of what `sources` send, as it is; returns its name."""
+        return self._graph.add(preferred, node, sources)
+
     def synapse(self, preferred: str, value: Value, synapse: Synapse) -> tuple[tuple[str, ...], Value]:
         """Adds a synapse that takes `value`, whose pending scale goes into the weights.
 
@@ -92,9 +91,9 @@ class Builder:
         """
         if synapse.groups > 1 and any(term.index is not None for term in value.terms):
             # The groups need not match the parts, so the channels are brought together first.
-            value = Value(value.shape, tuple(Term(name, value.channels) for name in self._unit_sources(value)))
+            value = Value(value.shape, tuple(Term(name, value.channels) for name in self._carriers.unit_sources(value)))
         names, bias = [], synapse.bias
-        for sources, term in self._parts(value):
+        for sources, term in self._carriers.parts(value):
             part = replace(
                 synapse,
                 weight=wired_weight(synapse.weight, term, synapse.groups),
@@ -114,8 +113,8 @@ class Builder:
             Unsupported: A weight is no longer a finite float32 number.
         """
         for name in names:
-            synapse = self._nodes[name]
-            if isinstance(synapse, Synapse):
+            synapse = self._graph.synapse(name)
+            if synapse is not None:
                 synapse.weight, synapse.bias = apply_gain(synapse.weight, synapse.bias, gain, offset)
                 check_finite(synapse)
             offset = np.zeros_like(offset)
@@ -132,7 +131,7 @@ class Builder:
                 return self.synapse(preferred, value, depthwise(value.shape, gain, offset))
             grouping = grouping_of(value)
             if grouping is not None:
-                return self._grouped(preferred, value, gain, offset, grouping)
+                return self._carriers.grouped(preferred, value, gain, offset, grouping)
         return self.synapse(preferred, value, pointwise(value.shape, channel_weight(gain, value.shape), offset))
 
     def unweighted(
@@ -150,71 +149,13 @@ class Builder:
         Returns:
             The first node's name, and the value of `shape` that they give together.
         """
-        alike: dict[Term, list[str]] = {}
-        for term in value.terms:
-            alike.setdefault(replace(term, source=""), []).append(term.source)
         terms = []
-        for term, sources in alike.items():
+        for term, sources in value.pending().items():
             input_shape = (term.width, *value.spatial)
             node, after = make(input_shape), term.spread(spread)
             set_types(node, input_shape, (after.width, *shape[1:]))
             terms.append(replace(after, source=self.add(preferred, node, sources)))
         return terms[0].source, Value(shape, tuple(terms))
-
-    def _grouped(
-        self, preferred: str, value: Value, gain: DoubleArray, offset: DoubleArray, grouping: Grouping
-    ) -> tuple[tuple[str, ...], Value]:
-        """Adds a grouped synapse for each part of a join, which brings all onto one wire, group by group."""
-        names: list[str] = []
-        for term in value.terms:
-            weight, bias = grouping.weight(term, gain), offset[grouping.order] if not names else np.zeros_like(offset)
-            axes = len(value.spatial)
-            synapse = Synapse(
-                weight.reshape(*weight.shape, *[1] * axes),
-                bias,
-                (term.width, *value.spatial),
-                value.shape,
-                (1,) * axes,
-                (0,) * axes,
-                (1,) * axes,
-                grouping.groups,
-            )
-            check_finite(synapse)
-            names.append(self.add(preferred, synapse, [term.source]))
-        index = tuple(np.argsort(grouping.order).tolist())
-        return tuple(names), Value(value.shape, tuple(Term(name, value.channels, 1.0, index) for name in names))
-
-    def _on_one_wire(self, value: Value) -> tuple[list[str], NDArray[np.int64]]:
-        """Nodes whose sum is `value` with its channels in another order, and where in that each channel is."""
-        places = _common_places(value)
-        if places is None and pays_depthwise(value.shape) and any(term.index is not None for term in value.terms):
-            grouping = grouping_of(value)
-            if grouping is not None:
-                ones = np.ones(value.channels)
-                _, value = self._grouped(f"{value.terms[0].source}_placed", value, ones, 0 * ones, grouping)
-                places = _common_places(value)
-        if places is None:
-            value = replace(value, terms=tuple(self._copied(term) for term in value.terms))
-            return self._unit_sources(value), np.arange(value.channels)
-        return [term.source for term in value.terms], places
-
-    def _copied(self, term: Term) -> Term:
-        """A term of a synapse as one of a copy of it that has taken the pending scale into its weights.
-
-        So neurons hear a current and its negative straight from spikes, with no synapse between two synapses: integers
-        have no finer scale for what lies between them.
-        """
-        original = self._nodes.get(term.source)
-        if term.plain or term.index is not None or not isinstance(original, Synapse):
-            return term
-        if term not in self._copies:
-            gain = np.array(vector(term.scale, term.channels))
-            copy = replace(original)
-            copy.weight, copy.bias = apply_gain(original.weight, original.bias, gain, np.zeros_like(gain))
-            check_finite(copy)
-            sources = [source for source, target in self._edges if target == term.source]
-            self._copies[term] = self.add(f"{term.source}_scaled", copy, sources)
-        return Term(self._copies[term], term.width)
 
     def mixed(
         self, preferred: str, value: Value, weight: DoubleArray, bias: DoubleArray | None = None
@@ -256,11 +197,8 @@ class Builder:
         Returns:
             The nodes' names, and the value of `shape` that they give together, with what was pending.
         """
-        alike: dict[Term, list[str]] = {}
-        for term in value.terms:
-            alike.setdefault(replace(term, source=""), []).append(term.source)
         terms, ones = [], (1,) * len(stride)
-        for term, sources in alike.items():
+        for term, sources in value.pending().items():
             width = term.width
             dense = width * width * kernel.size <= LARGEST_DENSE
             weight = np.eye(width).reshape(width, width, *ones) if dense else np.ones((width, 1, *ones))
@@ -313,7 +251,7 @@ class Builder:
                 f"its threshold {float(np.min(threshold)):.4g} is 0, not positive or not finite in float32",
                 "look for a bound or a trained threshold that has vanished or exploded, and train with a larger one",
             )
-        sources, places = self._on_one_wire(value)
+        sources, places = self._carriers.on_one_wire(value)
         column = np.empty_like(rounded)
         column[places] = rounded
         theta = np.broadcast_to(column.reshape(-1, *[1] * len(value.spatial)), value.shape).astype(np.float32)
@@ -341,12 +279,7 @@ class Builder:
             )
         if len(shape) > 1:
             output = self.flattened("flatten", output)
-        node = nir.Output({"output": np.array(output.shape)})
-        sources = self._unit_sources(output)
-        self._nodes["output"] = node
-        self._edges += [(source, "output") for source in sources]
-        nodes = {name: node.node() if isinstance(node, Synapse) else node for name, node in self._nodes.items()}
-        graph = nir.NIRGraph(nodes, self._edges, metadata={}, type_check=False)
+        graph = self._graph.finish(output.shape, self._carriers.unit_sources(output))
         return SpikingNetwork(
             graph,
             self._neurons,
@@ -355,87 +288,3 @@ class Builder:
             left_out=left_out,
             readout_shape=shape if len(shape) > 1 else None,
         )
-
-    def add(self, preferred: str, node: nir.NIRNode | Synapse, sources: Sequence[str]) -> str:
-        """Adds a node that takes the sum of what `sources` send, as it is; returns its name."""
-        name = self._free_name(preferred)
-        self._nodes[name] = node
-        self._edges += [(source, name) for source in sources]
-        return name
-
-    def _free_name(self, preferred: str) -> str:
-        """A name that every reader of NIR takes: an identifier, no keyword, not taken, not an end of the graph."""
-        base = re.sub(r"\W", "_", preferred) or "node"
-        if base[0].isdigit():
-            base = f"layer_{base}"
-        if keyword.iskeyword(base):
-            base += "_"
-        name, count = base, 0
-        while name in self._nodes or name in ("input", "output"):
-            count += 1
-            name = f"{base}_{count}"
-        return name
-
-    def _parts(self, value: Value) -> list[tuple[list[str], Term]]:
-        """The wires that make up `value`, those together that one synapse can take: (sources, what to do to them).
-
-        Whole wires share a synapse; those of a rarer scale get a 1x1 synapse before it that evens it out.
-        """
-        whole = [term for term in value.terms if term.index is None]
-        parts: dict[Term, list[str]] = {}
-        if whole:
-            count = Counter(term.scale for term in whole)
-            # Of equally frequent scales none at all: what a carrier makes of a spike has other readers, too.
-            common = max(count, key=lambda scale: (count[scale], scale == 1.0))
-            # What is added to nothing at all cannot be brought to that scale.
-            if not vector(common, value.channels).all() and any(term.scale != common for term in whole):
-                common = 1.0
-            parts[Term("", value.channels, common)] = [
-                term.source
-                if term.scale == common
-                else self._placed(replace(term, scale=ratio(term.scale, common, value.channels)), value.shape)
-                for term in whole
-            ]
-        for term in value.terms:
-            if term.index is not None:
-                parts.setdefault(replace(term, source=""), []).append(term.source)
-        return [(sources, term) for term, sources in parts.items()]
-
-    def _unit_sources(self, value: Value) -> list[str]:
-        alike: dict[Term, list[str]] = {}
-        for term in value.terms:
-            alike.setdefault(replace(term, source=""), []).append(term.source)
-        names: list[str] = []
-        for term, sources in alike.items():
-            if term.plain:
-                names += sources
-            elif self.counts.holds(sources):
-                names.append(self._placed(replace(term, source=sources[0]), value.shape, sources))
-            else:
-                # Apart, for others may read some of them alone.
-                names += [self._placed(replace(term, source=source), value.shape) for source in sources]
-        return names
-
-    def _placed(self, term: Term, shape: Shape, sources: Sequence[str] = ()) -> str:
-        """The synapse that carries what is pending where nothing else can, such as a residual's identity path.
-
-        Args:
-            term: What is pending, on the first of its sources.
-            shape: Of the value.
-            sources: All of them, if there are several that only come together.
-        """
-        key = (term, tuple(sources) or (term.source,))
-        if key not in self._carriers:
-            synapse = carrier(term, shape)
-            check_finite(synapse)
-            suffix = "scaled" if term.index is None else "placed"
-            self._carriers[key] = self.add(f"{term.source}_{suffix}", synapse, key[1])
-        return self._carriers[key]
-
-
-def _common_places(value: Value) -> NDArray[np.int64] | None:
-    """Where each channel is on wires that are added, if nothing but one order for all of them is pending; else None."""
-    first = value.terms[0]
-    alike = all(term.scale == 1.0 and term.index == first.index for term in value.terms)
-    places = first.picks()
-    return places if alike and np.array_equal(np.sort(places), np.arange(first.width)) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 from cos_export.capturing.findings import Unsupported
@@ -58,11 +58,8 @@ class SpikeCounts:
         Raises:
             Unsupported: It is not put together from spike counts, or adds them up.
         """
-        sources: dict[Term, list[str]] = {}
-        for term in value.terms:
-            sources.setdefault(replace(term, source=""), []).append(term.source)
         found = []
-        for term, names in sources.items():
+        for term, names in value.pending().items():
             count = self._known.get(frozenset(names))
             if count is None:
                 raise Unsupported(*(_SUM if all(self._in_one(name) for name in names) else _ANALOG))

@@ -164,6 +164,13 @@ class Value:
                 kept.append(term)
         return replace(self, terms=tuple(kept))
 
+    def pending(self) -> dict[Term, list[str]]:
+        """What is pending, each as a term without a source, and the sources that it is pending on."""
+        alike: dict[Term, list[str]] = {}
+        for term in self.terms:
+            alike.setdefault(replace(term, source=""), []).append(term.source)
+        return alike
+
     def times(self, factor: float) -> Value:
         """The value multiplied by a number."""
         return replace(self, terms=tuple(term.times(factor) for term in self.terms))

@@ -50,7 +50,7 @@ def larger(builder: Builder, name: str, value: Value, other: Value, direction: i
         unbounded=any(count.unbounded for count, _ in pairs),
     )
     result = value.plus(_divided(excess.times(direction), 1.0 / bound))
-    alike = {replace(term, source="") for term in value.terms} == {replace(t, source="") for t in other.terms}
+    alike = value.pending().keys() == other.pending().keys()
     if alike and len(pairs) == 2:
         sources = (*pairs[0][0].sources, excess.terms[0].source)
         builder.counts.add(replace(pairs[0][0], sources=sources, current=None))

@@ -1,0 +1,66 @@
+"""A NIR graph that a walk builds up: its nodes by name, the weights of synapses still open to change, and its edges."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Sequence
+
+import nir
+import numpy as np
+
+from cos_export.capturing.synapse import Synapse
+from cos_export.network.graph import Shape
+
+__all__ = ["UnfinishedGraph"]
+
+INPUT, OUTPUT = "input", "output"
+"""The names of the two ends."""
+
+
+class UnfinishedGraph:
+    """The nodes and edges so far.
+
+    Args:
+        input_shape: The shape of one sample.
+    """
+
+    def __init__(self, input_shape: Shape) -> None:
+        self._nodes: dict[str, nir.NIRNode | Synapse] = {INPUT: nir.Input({"input": np.array(input_shape)})}
+        self._edges: list[tuple[str, str]] = []
+
+    def add(self, preferred: str, node: nir.NIRNode | Synapse, sources: Sequence[str]) -> str:
+        """Adds a node that takes the sum of what `sources` send, as it is; returns its name."""
+        name = self._free_name(preferred)
+        self._nodes[name] = node
+        self._edges += [(source, name) for source in sources]
+        return name
+
+    def synapse(self, name: str) -> Synapse | None:
+        """The synapse of that name, or None where that is something else."""
+        node = self._nodes.get(name)
+        return node if isinstance(node, Synapse) else None
+
+    def sources_of(self, name: str) -> list[str]:
+        """The nodes that it takes the sum of."""
+        return [source for source, target in self._edges if target == name]
+
+    def finish(self, output_shape: Shape, sources: Sequence[str]) -> nir.NIRGraph:
+        """The graph that ends in the sum of what `sources` send, its weights rounded to float32."""
+        self._nodes[OUTPUT] = nir.Output({"output": np.array(output_shape)})
+        self._edges += [(source, OUTPUT) for source in sources]
+        nodes = {name: node.node() if isinstance(node, Synapse) else node for name, node in self._nodes.items()}
+        return nir.NIRGraph(nodes, self._edges, metadata={}, type_check=False)
+
+    def _free_name(self, preferred: str) -> str:
+        """A name that every reader of NIR takes: an identifier, no keyword, not taken, not an end of the graph."""
+        base = re.sub(r"\W", "_", preferred) or "node"
+        if base[0].isdigit():
+            base = f"layer_{base}"
+        if keyword.iskeyword(base):
+            base += "_"
+        name, count = base, 0
+        while name in self._nodes or name in (INPUT, OUTPUT):
+            count += 1
+            name = f"{base}_{count}"
+        return name
