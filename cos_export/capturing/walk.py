@@ -6,14 +6,13 @@ import operator as python_operator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
-from cos_export.capturing import averaging
 from cos_export.capturing.aliasing import Aliasing
 from cos_export.capturing.builder import Builder
 from cos_export.capturing.constants import Constants
-from cos_export.capturing.findings import Finding, Unsupported, blockers
+from cos_export.capturing.findings import Finding, Unsupported
+from cos_export.capturing.journal import Journal
 
 # Imported for what they register.
 from cos_export.capturing.operators import (  # noqa: F401
@@ -26,26 +25,22 @@ from cos_export.capturing.operators import (  # noqa: F401
     synapses,
     windows,
 )
-from cos_export.capturing.operators.rectifiers import rectifier_bound, rectifier_keys
+from cos_export.capturing.operators.rectifiers import rectifier_keys
 from cos_export.capturing.operators.registry import OPERATORS, Call, Converted
 from cos_export.capturing.options import Options
 from cos_export.capturing.refusals import refusal
-from cos_export.capturing.rewriting.window_operator import WINDOW
+from cos_export.capturing.result_shapes import check_results, sample_shape
 from cos_export.capturing.tail import Tail
 from cos_export.capturing.tracing import (
-    PART_OF,
     REPLACED,
     Traced,
     has_module,
-    module_path,
     named_arguments,
     operation,
     operation_path,
-    source_line,
 )
 from cos_export.capturing.values import Value
 from cos_export.network import SpikingNetwork
-from cos_export.network.graph import Shape
 from cos_export.user_code import summary
 
 __all__ = ["Walk", "walk"]
@@ -86,8 +81,7 @@ class _Walker:
         # The results of an operation that has several, such as chunk.
         self.parts: dict[fx.Node, tuple[Value, ...]] = {}
         self.synapses_of: dict[fx.Node, tuple[str, ...]] = {}
-        self.blamed: set[str] = set()
-        self.findings: list[Finding] = []
+        self.journal = Journal(traced)
         self.aliasing = Aliasing(traced.graph.nodes)
 
     def run(self) -> Walk:
@@ -99,22 +93,22 @@ class _Walker:
                 self._call(node)
             elif node.op == "output":
                 output = self._output(node)
-        if self.builder.layer_count == 0 and not blockers(self.findings):
-            self._block_model(
+        if self.builder.layer_count == 0 and not self.journal.blocked:
+            self.journal.block_model(
                 "model",
                 "it has no QCFS activation and no ReLU, so nothing in it would spike",
                 "use cos_export.QCFS or nn.ReLU for its activations and train with it",
             )
         replaced = any(REPLACED in node.meta for node in self.traced.graph.nodes)
-        return Walk(self.findings, self._finish(output), frozenset(self.builder.unbounded), replaced)
+        return Walk(self.journal.findings, self._finish(output), frozenset(self.builder.unbounded), replaced)
 
     def _finish(self, output: Value | None) -> SpikingNetwork | None:
-        if output is None or blockers(self.findings):
+        if output is None or self.journal.blocked:
             return None
         try:
             return self.builder.finish(output, Tail(self.traced.left_out).names)
         except Unsupported as error:
-            self._block_model("output", error.reason, error.fix)
+            self.journal.block_model("output", error.reason, error.fix)
             return None
 
     def _call(self, node: fx.Node) -> None:
@@ -128,7 +122,7 @@ class _Walker:
             return
         self.aliasing.add(node, read[0])
         if any(self.values[argument].lost for argument in read) and str(node.target) in OPERATORS:
-            self._add(node, "nothing yet: it was not checked, for its input cannot be converted")
+            self.journal.unchecked(node)
             self.values[node] = self._stand_in(result)
             return
         if node.target is python_operator.getitem:
@@ -139,7 +133,7 @@ class _Walker:
         try:
             converted = self._convert(node, result)
         except Unsupported as error:
-            self._refuse(node, error)
+            self.journal.refused(node, error)
             self.values[node] = self._stand_in(result)
             return
         if isinstance(converted.value, Value):
@@ -149,26 +143,7 @@ class _Walker:
             self.values[node], self.parts[node] = converted.value[0], converted.value
         if converted.synapses:
             self.synapses_of[node] = converted.synapses
-        self._add(node, self._with_note(node, converted.becomes), warning=converted.warning)
-
-    def _with_note(self, node: fx.Node, becomes: str) -> str:
-        note = self.traced.recognition.notes.get(module_path(node))
-        return becomes if note is None else f"{becomes}: {note}"
-
-    def _refuse(self, node: fx.Node, error: Unsupported) -> None:
-        path = module_path(node)
-        suspicion = self.traced.recognition.suspects.get(path)
-        if suspicion is None:
-            self._add(node, "", error.reason, error.fix)
-        elif path not in self.blamed:
-            # One finding for the module, and not one for each operation that it is made of.
-            self.blamed.add(path)
-            self._add(
-                node,
-                "",
-                suspicion,
-                "use cos_export.QCFS in its place; if it can also spike by itself, switch that off (T = 0)",
-            )
+        self.journal.converted(node, converted.becomes, converted.warning)
 
     def _convert(self, node: fx.Node, result: Any) -> Converted:
         convert = OPERATORS.get(str(node.target))
@@ -176,24 +151,7 @@ class _Walker:
             raise Unsupported("it writes its result into out=", "use what it returns instead, and leave out= away")
         if convert is None:
             raise Unsupported(*refusal(operation(node)))
-        several = isinstance(result, list | tuple)
-        results = list(result) if several else [result]
-        shapes = [self._sample_shape(one) for one in results]
-        known = tuple(shape for shape in shapes if shape is not None)
-        if len(known) < len(shapes) or not known:
-            odd = results[shapes.index(None)] if None in shapes else result
-            given = tuple(odd.shape) if isinstance(odd, Tensor) else type(odd).__name__
-            if isinstance(odd, Tensor) and odd.ndim == 1 and str(odd.shape[0]) == self.traced.batch:
-                raise Unsupported(
-                    "its result (batch,) is one number for each sample, and a readout is (batch, classes)",
-                    "leave the squeeze out: return (batch, 1); or (batch, 2), with logits 0 and z for one logit z",
-                )
-            raise Unsupported(
-                f"its result {given} does not keep the batch axis in front, so samples would be mixed",
-                "leave axis 0 alone: flatten with x.flatten(1), average over (2, 3)",
-            )
-        if results[0].dtype != torch.float32:
-            raise Unsupported(f"its result is of type {results[0].dtype}", "compute in float32 throughout")
+        known = check_results(result if isinstance(result, list | tuple) else [result], self.traced.batch)
         self.aliasing.check(node)
         call = Call(
             arguments=self._arguments(node),
@@ -247,37 +205,29 @@ class _Walker:
         try:
             self.constants.compute(node)
         except Unsupported as error:
-            self._add(node, "", error.reason, error.fix)
+            self.journal.refused_constant(node, error)
 
     def _output(self, node: fx.Node) -> Value | None:
         entries: tuple[Any, ...] = node.args[0]  # type: ignore[assignment]
         # What is None, as the auxiliary logits of eval mode, is not an output.
         returned = [entry for entry in entries if entry is not None]
         if len(returned) != 1:
-            self._block_model("output", f"it returns {len(returned)} values", "return the logits alone")
+            self.journal.block_model("output", f"it returns {len(returned)} values", "return the logits alone")
             return None
         value = self.values.get(returned[0]) if isinstance(returned[0], fx.Node) else None
         if value is None:
-            self._block_model("output", "its output does not depend on the input", "return the logits of the input")
+            self.journal.block_model(
+                "output", "its output does not depend on the input", "return the logits of the input"
+            )
             return None
-        self.findings += Tail(self.traced.left_out).findings()
+        self.journal.findings += Tail(self.traced.left_out).findings()
         return value
 
     def _stand_in(self, result: Any) -> Value:
-        shape = self._sample_shape(result)
+        shape = sample_shape(result, self.traced.batch)
         if shape is None:
             return replace(self.builder.unknown((1,)), lost=True)
         return self.builder.unknown(shape)
-
-    def _sample_shape(self, result: Any) -> Shape | None:
-        """The shape without the batch axis, or None if that is not in front."""
-        if not isinstance(result, Tensor) or result.ndim < 2:
-            return None
-        batch, *rest = result.shape
-        sizes = [str(n) for n in rest]
-        if str(batch) != self.traced.batch or not all(n.isdigit() for n in sizes) or "0" in sizes:
-            return None
-        return tuple(int(n) for n in sizes)
 
     def _name(self, node: fx.Node) -> str:
         """The module's path if the module is this operation, else the path and the operation."""
@@ -286,23 +236,3 @@ class _Walker:
             return path
         key = f"{path}.{operation(node)}" if path else operation(node)
         return f"{key}_function" if has_module(self.traced, key) else key
-
-    def _add(
-        self,
-        node: fx.Node,
-        becomes: str,
-        blocker: str | None = None,
-        fix: str | None = None,
-        warning: str | None = None,
-    ) -> None:
-        if PART_OF in node.meta and blocker is None and rectifier_bound(node) is None and node.target is not WINDOW:
-            # Of an operation that is written as several, those that become neurons or read places say what it is.
-            return
-        if REPLACED in node.meta and blocker is None:
-            warning = averaging.WARNING
-        self.findings.append(
-            Finding(module_path(node), operation(node), source_line(node), becomes, blocker, fix, warning)
-        )
-
-    def _block_model(self, op: str, blocker: str, fix: str) -> None:
-        self.findings.append(Finding("", op, None, "", blocker, fix))
