@@ -51,7 +51,8 @@ from cos_export.network.graph import convolution
 from cos_export.simulation import mean_readout, simulate
 from cos_export.simulation.neuron import NeuronTensors, neuron_tensors
 from cos_export.simulation.presimulation import EPSILON, NEVER_SILENT
-from cos_export.simulation.program import Program, is_multiple, synapse
+from cos_export.simulation.program import Program
+from cos_export.simulation.synapses import is_multiple, synapse
 
 OURS, PUBLISHED, STACKED, STEP_BY_STEP = "cos-export", "as published", "stacked, min and max", "step by step"
 SYNAPSES = "synapses alone"

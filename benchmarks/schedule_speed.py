@@ -35,7 +35,7 @@ from cos_export.onnx_file.pruning import LOGITS, without_spikes
 from cos_export.onnx_file.synapses import synapse
 from cos_export.onnx_file.unrolling import IMAGES
 from cos_export.onnx_file.writer import build_model
-from cos_export.simulation.program import is_multiple
+from cos_export.simulation.synapses import is_multiple
 from cos_export.version import __version__
 from cos_export.zoo.model_source import build_model as build_module
 

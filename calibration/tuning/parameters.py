@@ -17,7 +17,8 @@ from cos_export.network.graph import Convolution, with_attributes
 from cos_export.network.node_facts import facts, weight_field
 from cos_export.network.wiring import is_wiring
 from cos_export.simulation.neuron import NeuronTensors, channels_last
-from cos_export.simulation.program import Program, is_multiple
+from cos_export.simulation.program import Program
+from cos_export.simulation.synapses import is_multiple
 
 __all__ = ["Parameter", "Tuned", "Tuning"]
 

@@ -14,10 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from cos_export.bounds import MAX_STEPS
+from cos_export.c_code.body import Body
 from cos_export.c_code.layers import Memory, layers_of, memory_of
 from cos_export.c_code.names import Identifiers, readable
 from cos_export.c_code.plan import plan_of
-from cos_export.c_code.statements import Body, body_of
+from cos_export.c_code.statements import body_of
 from cos_export.c_code.storage import Storage, channels_last
 from cos_export.datasets import image_array
 from cos_export.errors import InputError, NetworkError

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cos_export.network import SpikingNetwork
-from cos_export.network.graph import Shape, successors, with_attributes
+from cos_export.network.graph import Shape, with_attributes
 from cos_export.network.node_facts import facts
+from cos_export.network.order import successors
 from cos_export.network.wiring import picks_entries
-from cos_export.simulation.program import synapse
+from cos_export.simulation.synapses import synapse
 
 __all__ = ["WireKind", "fan_out", "hands_spikes_on", "input_kinds", "spike_fan_out"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cos_export.costing.fan_out import fan_out, input_kinds, spike_fan_out
 from cos_export.network import FloatArray, SpikingNetwork, are_frames
-from cos_export.network.graph import successors
 from cos_export.network.node_facts import facts
+from cos_export.network.order import successors
 from cos_export.network.wiring import is_wiring, picks_entries
 from cos_export.processes import summed
 from cos_export.simulation.input_train import input_train

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cos_export.costing.operation_counter import OperationCounter, feeding_neurons
 from cos_export.network import SpikingNetwork
-from cos_export.network.graph import successors
 from cos_export.network.node_facts import bias_of, facts
+from cos_export.network.order import successors
 from cos_export.simulation import PerSampleCalibration
 
 __all__ = ["CountedRun", "Operations"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
-from cos_export.network.graph import successors
+from cos_export.network.order import successors
 from cos_export.numerics import WEIGHT_BITS, signed_range
 from cos_export.quantisation.groups import free_name
 

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import FloatArray, SpikingNetwork
-from cos_export.network.graph import convolution, successors, with_attributes
+from cos_export.network.graph import convolution, with_attributes
 from cos_export.network.node_facts import facts
+from cos_export.network.order import successors
 
 __all__ = ["with_current_bias", "with_thresholds"]
 

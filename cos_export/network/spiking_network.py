@@ -16,8 +16,9 @@ import numpy as np
 from cos_export.datasets.normalisation import Normalisation
 from cos_export.decisions import class_count
 from cos_export.errors import InputError, NetworkError
-from cos_export.network.graph import Shape, predecessors, shapes, topological_order
+from cos_export.network.graph import Shape, shapes
 from cos_export.network.neuron_spec import NeuronSpec
+from cos_export.network.order import predecessors, topological_order
 from cos_export.network.quantisation import Quantisation
 from cos_export.network.schedule import Schedule, check_schedule
 from cos_export.numerics import FLOAT32

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
-from cos_export.network.graph import successors, with_attributes
+from cos_export.network.graph import with_attributes
 from cos_export.network.neuron_spec import FloatArray, NeuronSpec
 from cos_export.network.node_facts import facts
+from cos_export.network.order import successors
 from cos_export.network.spiking_network import SpikingNetwork
 
 __all__ = ["with_unit_thresholds"]

@@ -14,7 +14,8 @@ from cos_export.errors import InputError, NetworkError
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
 from cos_export.network.batch_axis import batch_axis_hint
 from cos_export.network.fields import numbers, whole_numbers
-from cos_export.network.graph import Shape, output_shape, predecessors, topological_order
+from cos_export.network.graph import Shape, output_shape
+from cos_export.network.order import predecessors, topological_order
 from cos_export.nir_file.conventions import ROUNDING, Condition, Conventions, Reset, assumed_lines, rescaled
 from cos_export.nir_file.graph_metadata import GRAPH_KEYS, GraphFacts, read_graph_metadata
 from cos_export.nir_file.metadata_values import others

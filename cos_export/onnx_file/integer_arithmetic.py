@@ -28,7 +28,7 @@ from cos_export.network.node_facts import facts
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.step_arithmetic import Wire, bias_constant
 from cos_export.quantisation.intervals import Interval, carried, input_interval
-from cos_export.simulation.program import is_multiple
+from cos_export.simulation.synapses import is_multiple
 
 __all__ = ["IntegerArithmetic"]
 

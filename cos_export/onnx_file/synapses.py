@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cos_export.errors import NetworkError
 from cos_export.network.graph import Pooling, Shape, convolution, pooling
 from cos_export.onnx_file.builder import GraphBuilder
-from cos_export.simulation.program import is_multiple
+from cos_export.simulation.synapses import is_multiple
 
 __all__ = ["Synapse", "synapse"]
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from cos_export.network.node_facts import facts
 from cos_export.network.schedule import over_window
 from cos_export.parity.packed_sums import paired
-from cos_export.simulation.program import synapse
+from cos_export.simulation.synapses import synapse
 
 __all__ = ["UNIT_ROUNDOFF", "Bounded", "added", "bounded_synapse", "exact", "gamma"]
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
-from cos_export.network.graph import Pooling, Shape, successors, with_attributes
+from cos_export.network.graph import Pooling, Shape, with_attributes
 from cos_export.network.node_facts import facts, weight_field
+from cos_export.network.order import successors
 from cos_export.network.wiring import picks_entries
 
 __all__ = ["Group", "fold_averages", "free_name", "groups", "has_own_scale", "with_carriers"]

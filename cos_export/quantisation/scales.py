@@ -20,7 +20,7 @@ from cos_export.numerics import WEIGHT_BITS, signed_range
 from cos_export.quantisation.splitting import parts_allowed
 from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import neuron_tensors
-from cos_export.simulation.program import synapse
+from cos_export.simulation.synapses import synapse
 
 __all__ = [
     "LARGEST_THRESHOLD",

@@ -10,33 +10,28 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import nullcontext
-from functools import partial, reduce, singledispatch
+from functools import reduce
 
-import nir
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from cos_export.device import plain_sums
-from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
-from cos_export.network.graph import Convolution, Shape, convolution, pooling
 from cos_export.network.node_facts import facts
 from cos_export.network.wires import Wires
 from cos_export.simulation.fixed_point import quantise_input
 from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import NeuronTensors, neuron_tensors
+from cos_export.simulation.synapses import Synapse, synapse
 
-__all__ = ["NeuronRule", "Program", "is_multiple", "synapse"]
+__all__ = ["NeuronRule", "Program"]
 
 NeuronRule = Callable[[str, NeuronTensors, Tensor], Tensor]
 """(layer, its neurons, currents (steps or 1, batch, ...)) -> what leaves the layer (steps or 1, batch, ...).
 
 The currents are the rule's own: it may overwrite them, and send them on.
 """
-
-Synapse = Callable[[Tensor], Tensor]
 
 
 class Program:
@@ -221,107 +216,3 @@ def _keep_freed_memory() -> None:
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
-
-
-@singledispatch
-def synapse(node: nir.NIRNode, move: Callable[[object], Tensor]) -> Synapse:
-    """The function over (samples, ...) that `node` computes, its weights brought over by `move`.
-
-    Raises:
-        NetworkError: The node's type cannot be run.
-    """
-    raise NetworkError(f"A node of type {type(node).__name__} cannot be run in PyTorch.")
-
-
-def _same(values: Tensor) -> Tensor:
-    return values
-
-
-@synapse.register(nir.Input)
-@synapse.register(nir.Output)
-def _(node: nir.NIRNode, move: Callable[[object], Tensor]) -> Synapse:
-    return _same
-
-
-def _even(padding: tuple[tuple[int, int], ...]) -> Shape | None:
-    return tuple(p for p, _ in padding) if all(p == q for p, q in padding) else None
-
-
-def is_multiple(weight: Tensor, bias: Tensor, geometry: Convolution) -> bool:
-    """Whether a convolution is its input times one number, as that on a residual's identity path is.
-
-    A product leaves out the other channels' zeros, changes no bit, and takes half the time.
-
-    Args:
-        weight: (out, in, ...) of the convolution.
-        bias: (out,).
-        geometry: How it slides.
-    """
-    plain = all(n == 1 for n in (*geometry.kernel, *geometry.stride, geometry.groups))
-    if not plain or len(weight) != weight.shape[1] or any(p for pair in geometry.padding for p in pair):
-        return False
-    square = weight.flatten(1)
-    identity = torch.eye(len(square), dtype=square.dtype, device=square.device)
-    return not bool(bias.any()) and torch.equal(square, square[0, 0] * identity)
-
-
-def _pad(values: Tensor, geometry: Convolution) -> Tensor:
-    return functional.pad(values, [p for pair in reversed(geometry.padding) for p in pair])
-
-
-@synapse.register(nir.Conv1d)
-@synapse.register(nir.Conv2d)
-def _(node: nir.Conv1d | nir.Conv2d, move: Callable[[object], Tensor]) -> Synapse:
-    weight, bias, geometry = move(node.weight), move(node.bias), convolution(node)
-    if is_multiple(weight, bias, geometry):
-        return partial(torch.mul, weight.flatten()[0].clone())
-    if weight.ndim == 4:
-        weight = weight.contiguous(memory_format=torch.channels_last)
-    apply = functional.conv1d if weight.ndim == 3 else functional.conv2d
-    even = _even(geometry.padding)
-    slide = partial(
-        apply,
-        weight=weight,
-        bias=bias,
-        stride=geometry.stride,
-        padding=even if even is not None else 0,
-        dilation=geometry.dilation,
-        groups=geometry.groups,
-    )
-    if even is not None:
-        return slide
-    return lambda values: slide(_pad(values, geometry))
-
-
-@synapse.register
-def _(node: nir.Affine, move: Callable[[object], Tensor]) -> Synapse:
-    return partial(functional.linear, weight=move(node.weight), bias=move(node.bias))
-
-
-@synapse.register
-def _(node: nir.Linear, move: Callable[[object], Tensor]) -> Synapse:
-    return partial(functional.linear, weight=move(node.weight))
-
-
-@synapse.register
-def _(node: nir.Scale, move: Callable[[object], Tensor]) -> Synapse:
-    return partial(torch.mul, move(node.scale))
-
-
-@synapse.register(nir.SumPool2d)
-@synapse.register(nir.AvgPool2d)
-def _(node: nir.SumPool2d | nir.AvgPool2d, move: Callable[[object], Tensor]) -> Synapse:
-    window = pooling(node)
-    return partial(
-        functional.avg_pool2d,
-        kernel_size=window.kernel,
-        stride=window.stride,
-        padding=window.padding,
-        divisor_override=1 if isinstance(node, nir.SumPool2d) else None,
-    )
-
-
-@synapse.register
-def _(node: nir.Flatten, move: Callable[[object], Tensor]) -> Synapse:
-    start, end = int(node.start_dim), int(node.end_dim)
-    return partial(torch.flatten, start_dim=start + 1 if start >= 0 else start, end_dim=end + 1 if end >= 0 else end)

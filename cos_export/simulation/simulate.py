@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +13,9 @@ from torch import Tensor
 from cos_export.bounds import MOST_BATCH
 from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
-from cos_export.errors import InputError, NetworkError
+from cos_export.errors import InputError
 from cos_export.network import (
     FloatArray,
-    Quantisation,
     SampleStates,
     SpikingNetwork,
     are_frames,
@@ -24,86 +23,18 @@ from cos_export.network import (
     check_network,
     check_states,
     check_steps,
-    held_images,
 )
 from cos_export.progress import Progress, silent
-from cos_export.simulation.activations import clipped_activation, unclipped_activation
-from cos_export.simulation.fixed_point import readout_factors
+from cos_export.simulation.finite import check_finite
 from cos_export.simulation.layerwise import LayerwiseProgram
 from cos_export.simulation.neuron import NeuronTensors, Run, integrate_and_fire, with_states
-from cos_export.simulation.presimulation import PreSimulationRule
+from cos_export.simulation.per_sample import Observer, PerSampleCalibration
 from cos_export.simulation.program import Program
+from cos_export.simulation.readout import mean_readout
 from cos_export.simulation.trace import Trace, concatenate
 from cos_export.whole_number import whole_number
 
-__all__ = [
-    "Observer",
-    "PerSampleCalibration",
-    "ann_logits",
-    "mean_readout",
-    "simulate",
-]
-
-Observer = Callable[[str, Run], None]
-"""Told what each layer fired: (layer, its run). A batch may come in parts, of which each layer tells in order."""
-
-
-class PerSampleCalibration(Protocol):
-    """A method that spends `rho` extra steps on each sample to set that sample's own states."""
-
-    @property
-    def name(self) -> str:
-        """What the command line calls it."""
-
-    @property
-    def rho(self) -> int:
-        """Extra steps per sample."""
-
-    @property
-    def presimulation(self) -> PreSimulationRule:
-        """What it makes of the extra steps, for executors that carry it out by themselves."""
-
-    def record(self) -> Mapping[str, Any]:
-        """Its name and every option as plain JSON: what a bundle keeps, for it to be rebuilt from."""
-
-    @property
-    def presimulated_steps(self) -> int:
-        """Steps that each layer takes of its input before its own run: rho, for each pass over them."""
-
-    def presimulated(self, network: SpikingNetwork) -> SpikingNetwork | None:
-        """What runs these steps, all layers together; None if each layer waits for the calibrated one below."""
-
-    def run(self, program: Program, images: Tensor, steps: int, observe: Observer) -> tuple[Tensor, SampleStates]:
-        """Calibrates on `images` and runs them.
-
-        In a network of integers the run starts from `cos_export.simulation.fixed_point.start_potentials` of what the
-        calibration asks for, and those are the states that are returned.
-
-        Args:
-            program: The network on a device.
-            images: (batch, ...).
-            steps: T.
-            observe: To be told of each layer's run.
-
-        Returns:
-            What reaches the Output, (steps or 1, batch, classes), and the states that were set.
-        """
-
-
-def mean_readout(outputs: Tensor, steps: int, quantisation: Quantisation | None = None) -> Tensor:
-    """The mean of the first t outputs for t = 1..steps, in the unit of the logits: (steps, batch, classes).
-
-    Args:
-        outputs: What reaches the Output, (steps or 1, batch, classes).
-        steps: T.
-        quantisation: Of a network of integers, whose sums one product for each t brings to the logits.
-    """
-    held = outputs.expand(steps, *outputs.shape[1:]) if len(outputs) == 1 else outputs
-    sums, ones = held.cumsum(0), [1] * (held.ndim - 1)
-    if quantisation is None:
-        return sums / torch.arange(1, steps + 1, device=held.device, dtype=held.dtype).reshape(-1, *ones)
-    factors = torch.from_numpy(readout_factors(quantisation, steps)).to(held.device, held.dtype)
-    return sums * factors.reshape(-1, *ones)
+__all__ = ["simulate"]
 
 
 def simulate(
@@ -170,7 +101,7 @@ def simulate(
             recorder = _Recorder(record_spikes, record_potentials, observe)
             outputs, initial = run(tensor, None if states is None else states.part(batch), recorder)
             logits = mean_readout(outputs, steps, network.quantisation)
-            _check_finite("The logits", logits)
+            check_finite("The logits", logits)
             traces.append(
                 Trace(
                     logits=logits.cpu().numpy(),
@@ -182,44 +113,6 @@ def simulate(
             )
     progress(f"simulating {steps} steps", len(array), len(array))
     return concatenate(traces)
-
-
-def ann_logits(
-    network: SpikingNetwork,
-    images: Images,
-    *,
-    device: str | torch.device = "auto",
-    batch_size: int = 64,
-    unclipped: Collection[str] = (),
-) -> FloatArray:
-    """The logits of the artificial network that the spiking one stands for: (samples, classes).
-
-    Each layer answers with its clipped (and, with levels, quantised) activation in place of spikes.
-
-    Args:
-        network: What to run.
-        images: As for `simulate`; of frames the mean over the steps.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        batch_size: Samples computed at once.
-        unclipped: Layers that answer with max(z, 0) instead: the ReLU before a threshold was chosen for it.
-    """
-    check_network(network)
-
-    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        if name in unclipped:
-            return unclipped_activation(name, neuron, currents)
-        return clipped_activation(name, neuron, currents)
-
-    array, program = held_images(network, images), Program(network, resolve_device(device))
-    batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
-    with torch.no_grad(), full_precision():
-        parts = [
-            program.propagate(torch.from_numpy(array[i : i + batch_size]).to(program.device), rule)[0]
-            for i in range(0, len(array), batch_size)
-        ]
-        logits = torch.cat(parts) * program.readout_scale
-        _check_finite("The logits of the artificial network", logits)
-    return logits.cpu().numpy()
 
 
 class _Recorder:
@@ -234,19 +127,11 @@ class _Recorder:
         if self._observe is not None:
             self._observe(name, run)
         # A potential that has left the finite numbers does not come back, unless it is reset to a value.
-        _check_finite(f"The potentials of layer {name!r}", run.residual)
+        check_finite(f"The potentials of layer {name!r}", run.residual)
         if self.keep_spikes:
             self.spikes.setdefault(name, []).append(run.spikes.bool().cpu().numpy())
         if run.potentials is not None:
             self.potentials.setdefault(name, []).append(run.potentials.cpu().numpy())
-
-
-def _check_finite(what: str, values: Tensor) -> None:
-    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
-        raise NetworkError(
-            f"{what} are beyond what float32 holds (inf or nan): the weights, thresholds or images are too large. "
-            "Scale them down."
-        )
 
 
 def _joined(parts: Mapping[str, Sequence[NDArray[Any]]]) -> dict[str, NDArray[Any]]:

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from cos_export.errors import NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
-from cos_export.network.graph import output_shape, shapes, topological_order
+from cos_export.network.graph import output_shape, shapes
+from cos_export.network.order import topological_order
 
 
 def _nodes():

@@ -6,15 +6,8 @@ import torch
 from torch.nn import functional
 
 from cos_export.errors import NetworkError
-from cos_export.network.graph import (
-    convolution,
-    output_shape,
-    pooling,
-    predecessors,
-    shapes,
-    successors,
-    topological_order,
-)
+from cos_export.network.graph import convolution, output_shape, pooling, shapes
+from cos_export.network.order import predecessors, successors, topological_order
 
 
 def _graph(edges, names=None):

@@ -13,7 +13,8 @@ from torch.nn import functional
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import convolution as geometry
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
-from cos_export.simulation.program import Program, is_multiple, synapse
+from cos_export.simulation.program import Program
+from cos_export.simulation.synapses import is_multiple, synapse
 
 SHAPE, STEPS = (2, 4, 4), 3
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(-16, 17, (5, *SHAPE)).astype(np.float32) / 16)

@@ -15,7 +15,7 @@ from random_networks import dyadic
 
 from cos_export.errors import NetworkError
 from cos_export.network.graph import output_shape
-from cos_export.simulation.program import synapse
+from cos_export.simulation.synapses import synapse
 from targets.lava.lowering import lower_synapse
 
 
