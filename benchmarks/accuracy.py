@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from accuracy_tables import LAYERWISE, at_equal_cost, layerwise_table, markdown, synchronous
+from out_files import write_out
 from provenance import machine, versions
 
 from calibration import METHODS, PerSampleMethod, calibrate, method_names
@@ -31,9 +33,6 @@ from cos_export.report.charts import accuracy_chart
 from cos_export.terminal.progress_bars import progress_bars
 from cos_export.training import accuracy
 from cos_export.zoo.model_source import load_model
-
-LAYERWISE = "(layerwise)"
-"""What ends the name of a row whose layers fire one after the other."""
 
 
 @dataclass(frozen=True)
@@ -115,48 +114,6 @@ def labelled(name: str, network: SpikingNetwork) -> str:
     return name if network.schedule == "synchronous" else f"{name} {LAYERWISE}"
 
 
-def layerwise_table(document: dict[str, Any]) -> str:
-    """The rows whose layers fire one after the other, by T; "" if there are none."""
-    rows = [row for row in document["methods"] if row["method"].endswith(LAYERWISE)]
-    columns = sorted({int(t) for row in rows for t in row["accuracy"]})
-    if not rows:
-        return ""
-    lines = ["| method | " + " | ".join(f"T = {t}" for t in columns) + " |", "| --- |" + " --- |" * len(columns)]
-    for row in rows:
-        cells = [_share(row, str(t)) if str(t) in row["accuracy"] else "" for t in columns]
-        lines.append(f"| `{row['method']}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def synchronous(document: dict[str, Any]) -> dict[str, Any]:
-    """The document without its layer-wise rows, whose cost is not their number of steps."""
-    return document | {"methods": [row for row in document["methods"] if not row["method"].endswith(LAYERWISE)]}
-
-
-def markdown(document: dict[str, Any]) -> str:
-    """The table: T in the columns, T_total in brackets where it differs, the spread of seeds behind a plus-minus."""
-    lines = ["| method | extra steps | " + " | ".join(f"T = {t}" for t in READOUTS) + " |"]
-    lines.append("| --- | --- |" + " --- |" * len(READOUTS))
-    for row in document["methods"]:
-        if row["method"].endswith(LAYERWISE):
-            continue
-        cells = [_cell(row, str(t)) for t in READOUTS]
-        lines.append(f"| `{row['method']}` | {row['rho']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _cell(row: dict[str, Any], t: str) -> str:
-    if t not in row["accuracy"]:
-        return ""
-    return _share(row, t) + (f" ({int(t) + row['rho']})" if row["rho"] else "")
-
-
-def _share(row: dict[str, Any], t: str) -> str:
-    """The accuracy in per cent, and half the range of the seeds if there are several."""
-    spread = f" +- {100 * row['spread'][t]:.2f}" if t in row["spread"] else ""
-    return f"{100 * row['accuracy'][t]:.2f}{spread}"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and writes; what the command line says, or `arguments`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -215,28 +172,6 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(f"--{option.flag}", action=action, help=f"{group}: {option.help}", **kind)
 
 
-def at_equal_cost(document: dict[str, Any]) -> str:
-    """The second table: per-sample methods by T_total, each kind of `static` at the largest T that costs no more."""
-    per_sample = [row for row in document["methods"] if row["rho"]]
-    fixed = [
-        row
-        for row in document["methods"]
-        if row["method"].startswith("static") and not row["method"].endswith(LAYERWISE) and row["accuracy"]
-    ]
-    costs = sorted({int(t) + row["rho"] for row in per_sample for t in row["accuracy"]})
-    if not per_sample or not fixed:
-        return ""
-    lines = ["| method | " + " | ".join(f"{cost} steps" for cost in costs) + " |", "| --- |" + " --- |" * len(costs)]
-    for row in (*fixed, *per_sample):
-        measured = [int(t) for t in row["accuracy"]]
-        cells = []
-        for cost in costs:
-            t = max((t for t in measured if t + row["rho"] <= cost), default=None)
-            cells.append("" if t is None else f"{_share(row, str(t))} (T = {t})")
-        lines.append(f"| `{row['method']}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def numbers(listed: str) -> list[int]:
     """The numbers of a list with commas."""
     return [int(number) for number in listed.split(",")]
@@ -292,8 +227,6 @@ def document(
 
 def write(given: argparse.Namespace, measured: dict[str, Any]) -> None:
     """The .json, the .md and the .svg, after each method, so that an interruption loses one at most."""
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.with_suffix(".json").write_text(json.dumps(measured, indent=2) + "\n")
     table = f"ANN {100 * measured['ann_accuracy']:.2f} % on {measured['test_samples']} images."
     equal = at_equal_cost(measured)
     tables = [table, markdown(measured), *([f"At equal cost, in steps per input:\n\n{equal}"] if equal else [])]
@@ -302,7 +235,7 @@ def write(given: argparse.Namespace, measured: dict[str, Any]) -> None:
         tables.append(
             f"Layer after layer, each T steps long, ready after T + (T - 1) D steps for D layers:\n\n{waiting}"
         )
-    given.out.with_suffix(".md").write_text("\n\n".join(tables) + "\n")
+    write_out(given.out, measured, "\n\n".join(tables) + "\n")
     given.out.with_suffix(".svg").write_text(accuracy_chart(synchronous(measured)))
 
 

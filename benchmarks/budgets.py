@@ -19,6 +19,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from out_files import write_out
 from provenance import machine, versions
 
 from calibration import COS, SRP, calibrate
@@ -173,8 +174,6 @@ def picture(document: dict[str, Any], key: str, words: str, path: Path) -> None:
 
 def write(given: argparse.Namespace, document: dict[str, Any]) -> None:
     """The .json, both .md and both pictures, after each method, so that an interruption loses one at most."""
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
     candidates = [Point(**row) for row in document["points"]]
     macs = document["artificial_macs"]
     steps = {str(total): float(total) for total in range(1, document["budget"] + 1)}
@@ -191,7 +190,7 @@ def write(given: argparse.Namespace, document: dict[str, Any]) -> None:
         "Within so many synaptic operations for each image, in brackets as a share of the artificial network's:",
         table(candidates, lambda point: point.operations, operation_budgets(macs)),
     ]
-    given.out.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
+    write_out(given.out, document, "\n\n".join(parts) + "\n")
     stem = given.out.name
     short = {f"{total} steps": cost for total, cost in steps.items() if int(total) in SHORT}
     headline = [first, table(candidates, lambda point: point.rho + point.steps, short)]

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from out_files import write_out
 from provenance import machine
 
 from cos_export import zoo
@@ -191,8 +192,7 @@ def main() -> None:
         "command": f"OMP_NUM_THREADS=1 python benchmarks/c_code.py {' '.join(document['networks'])} --data "
         f"data/cifar10_test.npz --samples {given.samples} --runs {given.runs} --out docs/measured/c_code",
     }
-    file.write_text(json.dumps(document, indent=2) + "\n")
-    given.out.with_suffix(".md").write_text(markdown(document))
+    write_out(given.out, document, markdown(document))
     print(given.out.with_suffix(".md").read_text())
 
 

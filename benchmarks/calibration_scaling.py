@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from calibration_speed import memory_now
+from out_files import write_out
+from peak_memory import memory_now
 from provenance import machine, versions
 
 from calibration import COS, calibrate, method_named
@@ -131,9 +132,7 @@ def main() -> None:
         "command": f"OMP_NUM_THREADS={torch.get_num_threads()} python benchmarks/calibration_scaling.py "
         f"--images {given.images} --steps {given.steps} --batch {given.batch} --out docs/measured/calibration_scaling",
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.with_suffix(".json").write_text(json.dumps(measured, indent=2) + "\n")
-    given.out.with_suffix(".md").write_text(markdown(measured))
+    write_out(given.out, measured, markdown(measured))
     print(given.out.with_suffix(".md").read_text())
 
 

@@ -9,11 +9,11 @@ on the test images.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from out_files import write_out
 from provenance import machine, versions
 
 from calibration import COS, SRP
@@ -113,9 +113,8 @@ def main() -> None:
         "versions": versions(),
         "rows": rows,
     }
-    given.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
     head = f"{given.model}, {len(test)} images of {test.name}: the mean for one image."
-    given.out.with_suffix(".md").write_text("\n".join([head, "", *table(rows)]) + "\n")
+    write_out(given.out, document, "\n".join([head, "", *table(rows)]) + "\n")
 
 
 if __name__ == "__main__":

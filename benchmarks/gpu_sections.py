@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from calibration_speed import PUBLISHED, Stacked
 from gpu import Settings
+from stacked_cos import PUBLISHED, Stacked
 
 from calibration import COS, Static, calibrate
 from calibration.tuning.parameters import Tuned

@@ -18,6 +18,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from out_files import write_out
 from provenance import machine, versions
 
 from calibration import METHODS, calibrate
@@ -86,9 +87,7 @@ def written(out: Path, key: dict[str, Any], numerics: str, shares: Shares) -> No
         "versions": versions(),
         "machine": machine(),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n")
-    out.with_suffix(".md").write_text(markdown(document))
+    write_out(out, document, markdown(document))
 
 
 def main() -> None:

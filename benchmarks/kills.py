@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -26,6 +25,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
+from out_files import write_out
 
 import cli
 
@@ -72,8 +73,7 @@ def main() -> None:
     print(table)
     if given.out is not None:
         document = {name: [vars(row) for row in rows] for name, rows in results.items()}
-        given.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-        given.out.with_suffix(".md").write_text(table + "\n")
+        write_out(given.out, document, table + "\n")
     sys.exit(any(row.faults for rows in results.values() for row in rows))
 
 

@@ -11,7 +11,6 @@ faithful back end and netx take minutes for a sample of a large network, so they
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from out_files import write_out
 from provenance import command, machine, versions
 from torch import nn
 
@@ -287,9 +287,7 @@ def main() -> None:
         "machine": machine(),
         "command": command(),
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-    given.out.with_suffix(".md").write_text(markdown(document))
+    write_out(given.out, document, markdown(document))
     print(given.out.with_suffix(".md").read_text())
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from out_files import write_out
 from provenance import versions
 from topologies import TOPOLOGIES
 from topologies.blocks import with_statistics
@@ -152,9 +153,7 @@ def main() -> None:
             rows[name] = measured(name)
             document["rows"] = [rows[one] for one in TOPOLOGIES if one in rows]
             if given.out is not None:
-                given.out.parent.mkdir(parents=True, exist_ok=True)
-                given.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-                given.out.with_suffix(".md").write_text(markdown(document))
+                write_out(given.out, document, markdown(document))
         progress("converting topologies", len(names), len(names))
     print(markdown(document))
 

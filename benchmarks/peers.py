@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from out_files import write_out
 from provenance import command, machine, versions
 from schedule_speed import artificial, session
 
@@ -188,7 +188,6 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         "command": f"OMP_NUM_THREADS=1 {command()}",
         "rows": rows,
     }
-    given.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
     head = (
         f"{given.model}, {given.batch} images at once, one thread, medians of {given.rounds} rounds in turn, in passes "
         "of the artificial network in ONNX Runtime."
@@ -198,7 +197,7 @@ def write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     lines = [head, "", *table(rows)]
     told = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
     lines += ["", f"{document['machine']}. {told}.", "", f"    {document['command']}"]
-    given.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    write_out(given.out, document, "\n".join(lines) + "\n")
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

@@ -9,11 +9,11 @@ The ReLU network's thresholds come from training images, for the T of each colum
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from out_files import write_out
 from provenance import versions
 from torch import nn
 
@@ -97,9 +97,7 @@ def main() -> None:
         "rows": rows,
         "versions": versions(),
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-    given.out.with_suffix(".md").write_text(markdown(document))
+    write_out(given.out, document, markdown(document))
     print(markdown(document))
 
 

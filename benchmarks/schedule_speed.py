@@ -10,7 +10,6 @@ figures are medians of processor time. Weights are random ones, which change no 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from dataclasses import replace
@@ -22,6 +21,7 @@ import numpy as np
 import onnxruntime
 import torch
 from onnx import TensorProto
+from out_files import write_out
 from provenance import machine
 
 from cos_export import zoo
@@ -150,8 +150,7 @@ def main() -> None:
         "onnxruntime": onnxruntime.__version__,
         "machine": machine(),
     }
-    given.out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-    given.out.with_suffix(".md").write_text(markdown(document))
+    write_out(given.out, document, markdown(document))
     print(given.out.with_suffix(".md").read_text())
 
 

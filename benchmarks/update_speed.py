@@ -9,7 +9,6 @@ the updates. Images are random ones, which change no time.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from out_files import write_out
 from provenance import machine
 
 from cos_export.network.schedule import Schedule, check_schedule
@@ -91,7 +91,6 @@ def main() -> None:
         "machine": machine(),
         "rows": rows,
     }
-    given.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
     lines = [
         f"{given.model}, an update of `static` on {given.batch} images, seconds of processor time "
         f"({document['threads']} thread, torch {torch.__version__}).",
@@ -102,7 +101,7 @@ def main() -> None:
     for row in rows:
         ratio = row["before"] / row["now"]
         lines.append(f"| {row['schedule']} | {row['steps']} | {row['before']:.3f} | {row['now']:.3f} | {ratio:.2f} |")
-    given.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    write_out(given.out, document, "\n".join(lines) + "\n")
     print(given.out.with_suffix(".md").read_text())
 
 
