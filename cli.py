@@ -28,7 +28,7 @@ BROKEN_PIPE = 141
 PATIENCE = 5.0
 """Seconds that an interrupted command has to clean up, in which further signals are ignored."""
 
-SHARED = ("convert-and-export", "calibrate", "search", "run")
+SHARED = ("convert-and-export", "calibrate", "search", "run", "train")
 """Commands that share their work among the processes that torchrun starts."""
 
 

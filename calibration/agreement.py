@@ -68,7 +68,7 @@ def check_agreement(module: nn.Module, captured: Captured, images: FloatArray, *
     expected, logits = outputs.numpy(), captured.tail.logits(outputs).numpy()
     if captured.replaced:
         return logits
-    readout = shared_ann_logits(captured.network, images, device=where, unclipped=frozenset(captured.unbounded))
+    readout = shared_ann_logits(captured.network, images, device=where, unclipped=captured.unbounded)
     actual = captured.tail(torch.from_numpy(readout)).numpy()
     off = _distance(actual, expected)
     smooth = _SMOOTH * float(np.abs(expected).max())

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from cos_export.bounds import MOST_BATCH
 from cos_export.device import full_precision
 from cos_export.errors import InputError
+from cos_export.progress import Progress, silent
 from cos_export.user_code import user_code
 from cos_export.whole_number import whole_number
 from cos_export.wrappers import unwrapped
@@ -44,7 +45,9 @@ def one_tensor(output: Any) -> Tensor:
     return tensors[0]
 
 
-def module_logits(model: nn.Module, images: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
+def module_logits(
+    model: nn.Module, images: Tensor, *, device: torch.device, batch_size: int = 512, progress: Progress = silent
+) -> Tensor:
     """What `model` computes in eval mode, in full float32 precision.
 
     Args:
@@ -52,6 +55,7 @@ def module_logits(model: nn.Module, images: Tensor, *, device: torch.device, bat
         images: (samples, ...) on the host. They are never written to.
         device: Where it runs.
         batch_size: Samples computed at once.
+        progress: Told of each batch.
 
     Returns:
         What it returns, in one tensor on the host: (samples, classes), or as the module has it.
@@ -66,8 +70,13 @@ def module_logits(model: nn.Module, images: Tensor, *, device: torch.device, bat
         shape = tuple(images.shape[1:])
         failure = f"{type(model).__name__} fails on images of shape {shape}"
         with user_code(failure), eval_mode(model), torch.no_grad(), full_precision():
-            # The copy is not to be left out: `.to` gives back the very tensor where there is nothing to move.
-            batches = (batch.to(device, copy=True) for batch in torch.split(images, batch_size))
-            return torch.cat([one_tensor(model(batch)).cpu() for batch in batches])
+            parts = []
+            for start in range(0, len(images), batch_size):
+                progress("running the module", start, len(images))
+                # The copy is not to be left out: `.to` gives back the very tensor where there is nothing to move.
+                batch = images[start : start + batch_size].to(device, copy=True)
+                parts.append(one_tensor(model(batch)).cpu())
+        progress("running the module", len(images), len(images))
+        return torch.cat(parts)
     finally:
         model.cpu()

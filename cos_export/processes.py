@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
@@ -25,6 +26,7 @@ from cos_export.errors import LostProcessError, UnavailableError
 from cos_export.launcher import launched_processes, local_number, number_of_process
 
 __all__ = [
+    "differing",
     "first_failure",
     "gathered",
     "highest",
@@ -152,13 +154,25 @@ def first_failure(message: str | None) -> str | None:
     return bytes(text.tolist()).decode()
 
 
-def same_everywhere(value: Any) -> bool:
-    """Whether all processes have the same, told by its `repr`. Every process must call it."""
-    digest = hashlib.blake2b(repr(value).encode(), digest_size=8).digest()
-    here = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(torch.int64)
+def differing(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of those that are not the same bytes in all processes. Every process must call it, with equal names."""
+    names = sorted(tensors)
+    digests = [_digest(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy()) for name in names]
+    here = torch.tensor(digests, dtype=torch.int64)
     both = torch.cat([here, -here])
     highest(both)
-    return bool((both[: len(here)] == -both[len(here) :]).all())
+    return [name for name, most, least in zip(names, *both.reshape(2, -1).tolist(), strict=True) if most != -least]
+
+
+def same_everywhere(value: Any) -> bool:
+    """Whether all processes have the same, told by its `repr`. Every process must call it."""
+    told = torch.tensor([_digest(repr(value).encode())])
+    return not differing({"value": told})
+
+
+def _digest(data: Any) -> int:
+    """62 bits of a hash, of which the negative is a number of 64 bits as well."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 2
 
 
 def local_device(device: torch.device) -> torch.device:
@@ -192,6 +206,7 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
         return
     # What is counted lies in the host's memory on a machine with GPUs, too.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    hook = sys.excepthook
     try:
         # Under a name of its own. A process that is quick to join a second group would find the addresses of the
         # first one, which another process has left already, and wait for it for ever.
@@ -207,6 +222,7 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
         yield
     finally:
         dist.destroy_process_group()
+        sys.excepthook = hook  # Each group puts the rank before every line once more.
 
 
 def meeting_place(patience: timedelta = _PATIENCE) -> Any:

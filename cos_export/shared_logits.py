@@ -5,6 +5,8 @@ Without other processes these are `module_logits`, `ann_logits` and `simulate`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -16,29 +18,43 @@ from cos_export.simulation import PerSampleCalibration, ann_logits, simulate
 
 __all__ = ["shared_ann_logits", "shared_module_logits", "shared_readout"]
 
-_MODULE, _NETWORK = 512, 64
+_BATCH = 64
 """Images computed at once."""
 
 
-def shared_module_logits(model: nn.Module, images: Tensor, *, device: torch.device) -> Tensor:
+def shared_module_logits(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    device: torch.device,
+    batch_size: int = 512,
+    progress: Progress = silent,
+) -> Tensor:
     """What `model` returns for images (samples, ...) in eval mode: (samples, ...)."""
 
     def compute(part: slice) -> Tensor:
-        return module_logits(model, images[part], device=device, batch_size=_MODULE)
+        return module_logits(model, images[part], device=device, batch_size=batch_size, progress=progress)
 
-    return shared_rows(compute, len(images), _MODULE)
+    return shared_rows(compute, len(images), batch_size)
 
 
 def shared_ann_logits(
-    network: SpikingNetwork, images: FloatArray, *, device: str | torch.device, unclipped: frozenset[str] = frozenset()
+    network: SpikingNetwork,
+    images: FloatArray,
+    *,
+    device: str | torch.device,
+    unclipped: Collection[str] = (),
+    progress: Progress = silent,
 ) -> FloatArray:
     """The logits of the artificial network that the spiking one stands for: (samples, classes)."""
 
     def compute(part: slice) -> Tensor:
-        rows = ann_logits(network, images[part], device=device, batch_size=_NETWORK, unclipped=unclipped)
+        rows = ann_logits(
+            network, images[part], device=device, batch_size=_BATCH, unclipped=unclipped, progress=progress
+        )
         return torch.from_numpy(rows)
 
-    logits: FloatArray = shared_rows(compute, len(images), _NETWORK).numpy()
+    logits: FloatArray = shared_rows(compute, len(images), _BATCH).numpy()
     return logits
 
 
@@ -60,12 +76,12 @@ def shared_readout(
             steps,
             calibration=calibration,
             device=device,
-            batch_size=_NETWORK,
+            batch_size=_BATCH,
             record_spikes=False,
             record_states=False,
             progress=progress,
         )
         return torch.from_numpy(trace.logits[-1])
 
-    logits: FloatArray = shared_rows(compute, len(images), _NETWORK).numpy()
+    logits: FloatArray = shared_rows(compute, len(images), _BATCH).numpy()
     return logits

@@ -1,4 +1,7 @@
-"""Two processes on accuracies, a search and the command `run`: what one process comes to, started as a user would."""
+"""Two processes on accuracies, a search, trainings and commands: what one process comes to, started as a user would.
+
+All is done in one pair of processes, for each takes seconds to start.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from small_networks import two_layers
+from torch import Tensor, nn
 
 import cli
 from calibration import COS, SRP
@@ -23,10 +28,14 @@ from calibration.choices import Auto, Choices
 from calibration.data_parts import DataParts
 from calibration.search import deployments, search
 from cos_export.accuracy import measure_accuracy
-from cos_export.datasets import Dataset
-from cos_export.errors import NetworkError
+from cos_export.datasets import Dataset, load_dataset
+from cos_export.errors import InputError, NetworkError
 from cos_export.exporting import export
+from cos_export.launcher import number_of_process
 from cos_export.processes import first_failure, gathered, process_group, rank, same_everywhere, share
+from cos_export.qcfs import QCFS
+from cos_export.training import Recipe, train
+from cos_export.training.sharing import check_alike
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -59,6 +68,88 @@ def figures() -> dict[str, Any]:
     }
 
 
+RECIPE = Recipe(epochs=3, learning_rate=0.05, batch_size=31, shift=1, flip=True, label_smoothing=0.05)
+"""Of 31 samples one process has 16 and the other 15."""
+
+
+class Network(nn.Module):
+    """All that is to be done for the whole batch, in float64, in which sums in another order hardly differ."""
+
+    def __init__(self, noise: nn.Module | None = None, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        convolutions = (nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), QCFS(4, 2.0), nn.Dropout2d(0.2))
+        dense = (nn.Linear(100, 16), nn.BatchNorm1d(16, momentum=None), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 4))
+        self.layers = nn.Sequential(*convolutions, nn.Flatten(), *dense).double()
+        self.unused = nn.Parameter(torch.ones(3))
+        self.noise = noise or nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(self.noise(images.double()))
+
+
+class Jitter(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images + torch.rand_like(images) if self.training else images
+
+
+class Memory(nn.Module):
+    """Keeps the mean of what it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen = images.mean().detach()
+        return images
+
+
+class FirstAxis(nn.Module):
+    """Dropout of which nobody can tell what is whose."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.dropout(images.transpose(0, 1), 0.5, self.training).transpose(0, 1)
+
+
+def trained(resume: Path | None = None, interrupted: int = 0) -> dict[str, Any]:
+    """What a training comes to, to be compared; or what it leaves after it was interrupted."""
+    model = Network()
+
+    def interrupting(network: nn.Module, when: str) -> None:
+        check_alike(network, when)
+        if interrupted and when == f"after epoch {interrupted + 1}":
+            raise KeyboardInterrupt
+
+    with mock.patch("cos_export.training.loop.check_alike", interrupting):
+        if interrupted:
+            with pytest.raises(KeyboardInterrupt):
+                train(model, noise(70), RECIPE, device="cpu", resume=resume)
+            return {}
+        result = train(model, noise(70), RECIPE, test=noise(33), device="cpu", resume=resume)
+    return {
+        "history": [[epoch.loss, epoch.accuracy] for epoch in result.history],
+        "accuracy": [result.train_accuracy, result.test_accuracy],
+        "weights": {name: tensor.tolist() for name, tensor in model.state_dict().items()},
+    }
+
+
+def refusals() -> list[str]:
+    """What cannot be shared says so in every process, and leaves them able to go on."""
+    said = []
+    for model, changes in (
+        (Network(Jitter()), {}),
+        (Network(FirstAxis()), {}),
+        (Network(Memory()), {}),
+        (Network(seed=number_of_process()), {}),
+        (Network(), {"batch_size": 1}),
+    ):
+        with pytest.raises(InputError) as refused:
+            train(model, noise(70), replace(RECIPE, **changes), device="cpu")
+        said.append(str(refused.value))
+    return said
+
+
 def command(*arguments: str) -> tuple[int, str]:
     """A command in this process: its exit code and what it prints."""
     printed = io.StringIO()
@@ -74,8 +165,6 @@ def command(*arguments: str) -> tuple[int, str]:
 
 def primitives() -> dict[str, Any]:
     """What is made of two processes that do not have the same."""
-    import torch
-
     with process_group(torch.device("cpu")):
         own = share(5, 2)
         mine = torch.arange(5.0)[own] + 0.25
@@ -93,19 +182,25 @@ def primitives() -> dict[str, Any]:
 
 
 def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
-    network, images = two_layers(seed=3), noise(150)
+    network, images, few = two_layers(seed=3), noise(150), load_dataset("digits", "train").first(90)
     export(network, tmp_path / "bundle", 3, golden=images.first(8))
-    np.savez(tmp_path / "images.npz", images=images.images, labels=images.labels)
-    ran = ("run", str(tmp_path / "bundle"), "--data", str(tmp_path / "images.npz"), "--json")
+    for name, data in (("images", images), ("digits", few)):
+        np.savez(tmp_path / f"{name}.npz", images=data.images, labels=data.labels)
+    trained(tmp_path / "resumed.safetensors", interrupted=1)
+    (tmp_path / "out").mkdir()
+    ran = ["run", str(tmp_path / "bundle"), "--data", str(tmp_path / "images.npz"), "--json"]
+    fitted = ["train", "digits", "--data", str(tmp_path / "digits.npz"), "--epochs", "1", "--batch-size", "30"]
+    fitted += ["--out", str(tmp_path / "out" / "two.safetensors")]
     paths = os.pathsep.join(str(Path(__file__).parents[i] / folder) for i, folder in ((0, "helpers"), (1, ".")))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(
-        [*TORCHRUN, __file__, str(tmp_path), *ran], env=environment, capture_output=True, text=True, timeout=240
-    )
+    launched = [*TORCHRUN, __file__, str(tmp_path), json.dumps([ran, fitted])]
+    done = subprocess.run(launched, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / f"rank{number}.json").read_text()) for number in (0, 1))
     assert first["figures"] == second["figures"] == json.loads(json.dumps(figures()))
-    assert (first["run"], second["run"]) == ([0, command(*ran)[1]], [0, ""])
+    assert first["commands"][0] == [0, command(*ran)[1]] and second["commands"] == [[0, ""], [0, ""]]
+    assert first["commands"][1][0] == 0 and "two.safetensors" in first["commands"][1][1]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["two.png", "two.safetensors"]
     assert [one["primitives"].pop("share") for one in (first, second)] == [[0, 4], [4, 5]]
     assert first["primitives"] == second["primitives"]
     assert first["primitives"] == {
@@ -113,8 +208,35 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
         "same": [True, False],
         "failure": [None, "no 1"],
     }
+    expected = ["other than those of dropout", "tensor of shape (2, 16, 5, 5)", "noise.seen of Network differ"]
+    expected += ["before the training", "2 processes share each batch"]
+    assert [part in message for part, message in zip(expected, first["refusals"], strict=True)] == [True] * 5
+    check_trainings(first, second, trained(), trained(tmp_path / "left.safetensors"))
+
+
+def check_trainings(
+    first: dict[str, Any], second: dict[str, Any], alone: dict[str, Any], gone_on: dict[str, Any]
+) -> None:
+    """Two processes, two that go on after one, and one that goes on after two come to what one does."""
+    for key in ("whole", "resumed"):
+        assert first[key]["weights"] == second[key]["weights"], "all processes have the same network"
+    for other in (first["whole"], first["resumed"], gone_on):
+        assert other["accuracy"] == alone["accuracy"]
+        np.testing.assert_allclose(other["history"], alone["history"], rtol=1e-6)  # The loss is added up in float32.
+        assert set(other["weights"]) == set(alone["weights"])
+        for name, weights in alone["weights"].items():
+            np.testing.assert_allclose(other["weights"][name], weights, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
 if __name__ == "__main__":
-    results = {"figures": figures(), "primitives": primitives(), "run": command(*sys.argv[2:])}
-    Path(sys.argv[1], f"rank{os.environ['RANK']}.json").write_text(json.dumps(results), "utf-8")
+    place = Path(sys.argv[1])
+    results = {
+        "figures": figures(),
+        "primitives": primitives(),
+        "refusals": refusals(),
+        "whole": trained(),
+        "resumed": trained(place / "resumed.safetensors"),
+        "left": trained(place / "left.safetensors", interrupted=2),
+        "commands": [command(*arguments) for arguments in json.loads(sys.argv[2])],
+    }
+    (place / f"rank{os.environ['RANK']}.json").write_text(json.dumps(results), "utf-8")

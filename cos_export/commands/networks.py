@@ -124,6 +124,8 @@ def train(
     Killed at any moment, the same command goes on from the last whole epoch, to the same weights.
 
     Example: cos-export train digits --out digits.safetensors
+
+    Many GPUs: torchrun --nproc-per-node 4 -m cos_export train resnet20 ...
     """
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import training_table

@@ -11,6 +11,7 @@ from cos_export.bounds import MOST_BATCH
 from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.network import FloatArray, SpikingNetwork, check_network, held_images
+from cos_export.progress import Progress, silent
 from cos_export.simulation.activations import clipped_activation, unclipped_activation
 from cos_export.simulation.finite import check_finite
 from cos_export.simulation.neuron import NeuronTensors
@@ -27,6 +28,7 @@ def ann_logits(
     device: str | torch.device = "auto",
     batch_size: int = 64,
     unclipped: Collection[str] = (),
+    progress: Progress = silent,
 ) -> FloatArray:
     """The logits of the artificial network that the spiking one stands for: (samples, classes).
 
@@ -38,6 +40,7 @@ def ann_logits(
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Samples computed at once.
         unclipped: Layers that answer with max(z, 0) instead: the ReLU before a threshold was chosen for it.
+        progress: Told of each batch.
     """
     check_network(network)
 
@@ -49,10 +52,12 @@ def ann_logits(
     array, program = held_images(network, images), Program(network, resolve_device(device))
     batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
     with torch.no_grad(), full_precision():
-        parts = [
-            program.propagate(torch.from_numpy(array[i : i + batch_size]).to(program.device), rule)[0]
-            for i in range(0, len(array), batch_size)
-        ]
+        parts = []
+        for start in range(0, len(array), batch_size):
+            progress("running the artificial network", start, len(array))
+            batch = torch.from_numpy(array[start : start + batch_size]).to(program.device)
+            parts.append(program.propagate(batch, rule)[0])
+        progress("running the artificial network", len(array), len(array))
         logits = torch.cat(parts) * program.readout_scale
         check_finite("The logits of the artificial network", logits)
     return logits.cpu().numpy()

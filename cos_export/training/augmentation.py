@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from cos_export.training.recipe import Recipe
 
-__all__ = ["augment", "mirrored", "moved"]
+__all__ = ["Augmentation", "augment", "draw", "mirrored", "moved"]
 
 
-def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Shifted and mirrored copies of `images` (samples, channels, height, width), drawn from `generator` (CPU)."""
-    count = len(images)
-    if recipe.flip:
-        images = mirrored(images, torch.rand(count, generator=generator) < 0.5)
-    if recipe.shift:
-        images = moved(images, torch.randint(0, 2 * recipe.shift + 1, (2, count), generator=generator), recipe.shift)
+@dataclass(frozen=True)
+class Augmentation:
+    """How the images of a batch are changed.
+
+    Attributes:
+        turned: (samples,), which are mirrored, or None.
+        corner: (2, samples), as for `moved`, or None.
+        shift: As for `moved`.
+    """
+
+    turned: Tensor | None
+    corner: Tensor | None
+    shift: int
+
+    def of(self, part: slice) -> Augmentation:
+        """That of some of the images."""
+        return Augmentation(
+            None if self.turned is None else self.turned[part],
+            None if self.corner is None else self.corner[:, part],
+            self.shift,
+        )
+
+
+def draw(samples: int, recipe: Recipe, generator: torch.Generator) -> Augmentation:
+    """Draws from `generator` (CPU) how a batch of so many images is shifted and mirrored."""
+    turned = torch.rand(samples, generator=generator) < 0.5 if recipe.flip else None
+    shift = recipe.shift
+    corner = torch.randint(0, 2 * shift + 1, (2, samples), generator=generator) if shift else None
+    return Augmentation(turned, corner, shift)
+
+
+def augment(images: Tensor, how: Augmentation) -> Tensor:
+    """Shifted and mirrored copies of `images` (samples, channels, height, width)."""
+    if how.turned is not None:
+        images = mirrored(images, how.turned)
+    if how.corner is not None:
+        images = moved(images, how.corner, how.shift)
     return images
 
 

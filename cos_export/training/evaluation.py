@@ -13,7 +13,8 @@ from cos_export.datasets import Dataset, labelled
 from cos_export.decisions import class_count
 from cos_export.device import resolve_device
 from cos_export.errors import InputError
-from cos_export.module_logits import module_logits
+from cos_export.progress import Progress, silent
+from cos_export.shared_logits import shared_module_logits
 
 __all__ = ["accuracy", "check_logits"]
 
@@ -24,15 +25,20 @@ def accuracy(
     *,
     device: str | torch.device = "auto",
     batch_size: int = 512,
+    progress: Progress = silent,
 ) -> float:
     """The share of samples whose largest logit is their label, the model in eval mode and then back on the CPU.
+
+    Several processes in a `process_group` share the samples, and all return the same.
 
     Raises:
         InputError: The data are not images with labels, or have a label that the model has no logit for.
     """
     dataset = labelled(data)
     images = torch.from_numpy(dataset.images)
-    logits = module_logits(model, images, device=resolve_device(device), batch_size=batch_size)
+    logits = shared_module_logits(
+        model, images, device=resolve_device(device), batch_size=batch_size, progress=progress
+    )
     check_logits(model, logits, dataset)
     return float((logits.argmax(dim=1).numpy() == dataset.truth).mean())
 

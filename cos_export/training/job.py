@@ -10,6 +10,7 @@ from pathlib import Path
 from cos_export import zoo
 from cos_export.datasets import folder_sizes, is_named, load_dataset
 from cos_export.errors import InputError
+from cos_export.processes import is_main
 from cos_export.progress import Progress, silent
 from cos_export.training import (
     Recipe,
@@ -67,7 +68,8 @@ class TrainingJob:
 def run_training(job: TrainingJob, *, progress: Progress = silent) -> tuple[TrainingResult, Path]:
     """Trains, and writes the weights with the recipe in the header, and the learning curve.
 
-    Killed at any moment, the same job goes on from the last whole epoch, to the same weights.
+    Killed at any moment, the same job goes on from the last whole epoch, to the same weights. Several processes share
+    every batch, and the main one writes.
 
     Returns:
         What came of it, and where the curve is.
@@ -98,7 +100,9 @@ def run_training(job: TrainingJob, *, progress: Progress = silent) -> tuple[Trai
         start |= {"swapped": swap_activations(module, fitted.images[:_SWAP_SAMPLES], levels), "levels": levels}
     test = None if measured is None else read(measured, "test", size=sizes[1])
     result = train(module, fitted, recipe, test=test, device=job.device, resume=state_path(job.out), progress=progress)
-    curve = save_learning_curve(job.out.with_suffix(".png"), result)
-    # The last of the two, for it removes the state that a killed job goes on from.
-    save_checkpoint(module, job.out, result, name=job.model, start=start or None)
+    curve = job.out.with_suffix(".png")
+    if is_main():
+        save_learning_curve(curve, result)
+        # The last of the two, for it removes the state that a killed job goes on from.
+        save_checkpoint(module, job.out, result, name=job.model, start=start or None)
     return result, curve

@@ -16,11 +16,13 @@ from torch.utils.data import Dataset as TorchDataset
 from cos_export.datasets import Dataset, labelled
 from cos_export.device import mixed_precision, mixed_precision_type, resolve_device
 from cos_export.errors import InputError
+from cos_export.processes import is_main, local_device, process_count, process_group, same_everywhere, share, summed
 from cos_export.progress import Progress, silent
-from cos_export.training.augmentation import augment
+from cos_export.training.augmentation import augment, draw
 from cos_export.training.evaluation import accuracy, check_logits
 from cos_export.training.recipe import Recipe, learning_rate
 from cos_export.training.result import Epoch, TrainingResult
+from cos_export.training.sharing import check_alike, sum_gradients, whole_batch
 from cos_export.training.state import Trainee, fingerprint, read_state, write_state
 from cos_export.user_code import user_code
 from cos_export.wrappers import unwrapped
@@ -43,6 +45,10 @@ def train(
     The same seed gives the same weights on the same machine with the same number of threads. The test data are
     looked at once, after the last epoch, so nothing is chosen by them.
 
+    Started by `torchrun` in several processes, each takes its share of every batch and all come to the same weights:
+    those of one process up to the order of sums, with its batches, its augmentation, its dropout masks on a CPU, and
+    the statistics of whole batches in batch norm (`cos_export.training.sharing`).
+
     Args:
         model: From images (samples, ...) to logits (samples, classes), with the weights to start from; left on the
             CPU, in eval mode.
@@ -57,21 +63,32 @@ def train(
         progress: Told of the epochs, as the stage "training", and of the steps of each epoch.
 
     Raises:
-        InputError: The model does not take these images, the loss is no longer a finite number, or `resume` is not
-            the state of this training.
+        InputError: The model does not take these images, the loss is no longer a finite number, `resume` is not the
+            state of this training, or the processes do not start from the same or cannot share a batch of it.
         UnavailableError: The device is not there.
     """
     unwrapped(model)  # What is not a module is named.
-    started, where = time.perf_counter(), resolve_device(device)
+    where = local_device(resolve_device(device))
+    with process_group(where):
+        return _train(model, data, recipe, test, where, resume, progress if is_main() else silent)
+
+
+def _train(
+    model: nn.Module,
+    data: Dataset | TorchDataset[Any] | DataLoader[Any],
+    recipe: Recipe,
+    test: Dataset | TorchDataset[Any] | DataLoader[Any] | None,
+    where: torch.device,
+    resume: str | Path | None,
+    progress: Progress,
+) -> TrainingResult:
+    started = time.perf_counter()
     dataset, test = labelled(data), None if test is None else labelled(test)
-    if recipe.batch_size > len(dataset):
-        raise InputError(f"batch_size is {recipe.batch_size}, and {dataset.name} has {len(dataset)} samples.")
-    if (recipe.flip or recipe.shift) and dataset.images.ndim != 4:
-        raise InputError(
-            f"flip and shift are for images (samples, channels, height, width), and {dataset.name} has "
-            f"{dataset.images.shape}. Leave them out of the recipe."
-        )
-    kept, marks = None if resume is None else Path(resume), {} if resume is None else fingerprint(dataset)
+    _check_batches(recipe, dataset)
+    kept = None if resume is None else Path(resume)
+    marks = fingerprint(dataset) if kept is not None or process_count() > 1 else {}
+    if not same_everywhere(marks):
+        raise InputError(f"The processes do not have the same samples of {dataset.name}. Give all of them the same.")
     if kept is not None and not kept.absolute().parent.is_dir():
         raise InputError(f"{kept} cannot be written: there is no folder {kept.parent}.")
     images = torch.from_numpy(np.ascontiguousarray(dataset.images)).to(where)
@@ -90,24 +107,42 @@ def train(
             trainee = _trainee(model, recipe, autocast)
             if kept is not None and kept.exists():
                 read_state(kept, trainee, recipe, marks)
+            if kept is not None and not same_everywhere(trainee.history):
+                raise InputError(f"The processes do not see the same {kept}. Put it where all of them can read it.")
+            check_alike(model, "before the training")
             before = trainee.seconds
             for number in range(len(trainee.history), recipe.epochs):
                 progress("training", number, recipe.epochs)
                 trainee.history += (_epoch(trainee, dataset, images, labels, recipe, autocast, progress),)
                 trainee.seconds = before + time.perf_counter() - started
-                if kept is not None:
+                check_alike(model, f"after epoch {number + 1}")
+                if kept is not None and is_main():
                     write_state(kept, trainee, recipe, marks)
             progress("training", recipe.epochs, recipe.epochs)
         finally:
             _lay_out(model.cpu().eval(), torch.contiguous_format)
     return TrainingResult(
         history=trainee.history,
-        train_accuracy=accuracy(model, dataset, device=where),
-        test_accuracy=None if test is None else accuracy(model, test, device=where),
+        train_accuracy=accuracy(model, dataset, device=where, progress=progress),
+        test_accuracy=None if test is None else accuracy(model, test, device=where, progress=progress),
         seconds=before + time.perf_counter() - started,
         recipe=recipe,
         autocast=None if autocast is None else str(autocast).removeprefix("torch."),
     )
+
+
+def _check_batches(recipe: Recipe, dataset: Dataset) -> None:
+    if recipe.batch_size > len(dataset):
+        raise InputError(f"batch_size is {recipe.batch_size}, and {dataset.name} has {len(dataset)} samples.")
+    if recipe.batch_size < process_count():
+        raise InputError(
+            f"batch_size is {recipe.batch_size}, and {process_count()} processes share each batch. Start fewer of them."
+        )
+    if (recipe.flip or recipe.shift) and dataset.images.ndim != 4:
+        raise InputError(
+            f"flip and shift are for images (samples, channels, height, width), and {dataset.name} has "
+            f"{dataset.images.shape}. Leave them out of the recipe."
+        )
 
 
 def _trainee(model: nn.Module, recipe: Recipe, autocast: torch.dtype | None) -> Trainee:
@@ -131,28 +166,37 @@ def _epoch(
     per_epoch = len(images) // recipe.batch_size
     done = len(trainee.history)
     stage = _stage(trainee.history, recipe.epochs)
+    own = share(recipe.batch_size)
+    part = (own.stop - own.start) / recipe.batch_size
     order = torch.randperm(len(images), generator=trainee.generator).to(images.device)
     batches = order[: per_epoch * recipe.batch_size].reshape(per_epoch, recipe.batch_size)
-    loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
+    loss_sum, correct = torch.zeros(2, device=images.device)
     for step, batch in enumerate(batches):
         progress(stage, step, per_epoch)
         rate = learning_rate(recipe, done * per_epoch + step, recipe.epochs * per_epoch)
         for group in trainee.optimizer.param_groups:
             group["lr"] = rate
-        shown = augment(images[batch], recipe, trainee.generator)
+        how = draw(recipe.batch_size, recipe, trainee.generator).of(own)
+        chosen = batch[own]
+        shown = augment(images[chosen], how)
         shown = shown.contiguous(memory_format=torch.channels_last) if shown.ndim == 4 else shown
-        with mixed_precision(images.device, autocast):
-            with user_code(f"{type(trainee.model).__name__} fails on a batch of {tuple(shown.shape)} in training"):
-                logits = trainee.model(shown)
-            if step == 0:
-                check_logits(trainee.model, logits, dataset)
-            loss = functional.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
-        trainee.optimizer.zero_grad(set_to_none=True)
-        trainee.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        with whole_batch(own, recipe.batch_size, images.device):
+            with mixed_precision(images.device, autocast):
+                with user_code(f"{type(trainee.model).__name__} fails on a batch of {tuple(shown.shape)} in training"):
+                    logits = trainee.model(shown)
+                if step == 0:
+                    check_logits(trainee.model, logits, dataset)
+                loss = functional.cross_entropy(logits, labels[chosen], label_smoothing=recipe.label_smoothing) * part
+            trainee.optimizer.zero_grad(set_to_none=True)
+            trainee.scaler.scale(loss).backward()
+        sum_gradients(trainee.model.parameters())
         trainee.scaler.step(trainee.optimizer)
         trainee.scaler.update()
+        if done == step == 0:
+            check_alike(trainee.model, "after the first step")
         loss_sum += loss.detach()
-        correct += (logits.argmax(dim=1) == labels[batch]).sum()
+        correct += (logits.argmax(dim=1) == labels[chosen]).sum()
+    summed([loss_sum, correct])
     mean = float(loss_sum) / per_epoch
     if not np.isfinite(mean):
         raise InputError(

@@ -126,7 +126,7 @@ def test_a_finished_state_gives_the_weights_again_and_the_checkpoint_ends_it(dat
     train(model(), data, RECIPE, device="cpu", resume=path)
     told, net = [], model()
     result = train(net, data, RECIPE, device="cpu", resume=path, progress=lambda *call: told.append(call))
-    assert told == [("training", 4, 4)]
+    assert [call for call in told if call[0] != "running the module"] == [("training", 4, 4)]
     assert torch.equal(net[5].weight, whole[0][5].weight)
     save_checkpoint(net, out, result, name="noise")
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.safetensors"]

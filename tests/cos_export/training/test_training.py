@@ -14,7 +14,7 @@ from cos_export.datasets import Dataset, load_dataset
 from cos_export.errors import InputError
 from cos_export.qcfs import QCFS
 from cos_export.training import Recipe, accuracy, learning_rate, save_checkpoint, save_learning_curve, train
-from cos_export.training.augmentation import augment
+from cos_export.training.augmentation import augment, draw
 
 RECIPE = Recipe(epochs=8, learning_rate=0.05, batch_size=16, shift=1, label_smoothing=0.05)
 
@@ -96,7 +96,7 @@ def test_recipes_that_make_no_sense(change):
 
 def test_augmentation_moves_whole_images():
     images = torch.arange(1.0, 1 + 4 * 2 * 5 * 5).reshape(4, 2, 5, 5)
-    moved = augment(images, replace(RECIPE, shift=2), torch.Generator().manual_seed(3))
+    moved = augment(images, draw(len(images), replace(RECIPE, shift=2), torch.Generator().manual_seed(3)))
     assert moved.shape == images.shape
     padded = nn.functional.pad(images, [2] * 4)
     for sample in range(4):
@@ -106,7 +106,7 @@ def test_augmentation_moves_whole_images():
 
 def test_augmentation_mirrors_some_images():
     images = torch.rand(32, 1, 3, 3)
-    seen = augment(images, replace(RECIPE, shift=0, flip=True), torch.Generator().manual_seed(0))
+    seen = augment(images, draw(len(images), replace(RECIPE, shift=0, flip=True), torch.Generator().manual_seed(0)))
     mirrored = [torch.equal(a, b.flip(2)) and not torch.equal(a, b) for a, b in zip(seen, images, strict=True)]
     assert 0 < sum(mirrored) < 32
     assert all(m or torch.equal(a, b) for m, a, b in zip(mirrored, seen, images, strict=True))
