@@ -17,9 +17,10 @@ from numpy.typing import ArrayLike
 
 from cos_export.atomic_file import atomic_write
 from cos_export.bounds import LEAST_OPSET, MOST_OPSET
+from cos_export.bundle.file_names import GOLDEN_FILE, MANIFEST, NIR_FILE, ONNX_FILE, REPORT_FILE, STEP_FILE
 from cos_export.bundle.folder import Bundle, sha256_of
 from cos_export.bundle.golden import Golden, write_golden
-from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, STEP_FILE, check_manifest, check_metrics
+from cos_export.bundle.manifest import BUNDLE_FORMAT, check_manifest, check_metrics
 from cos_export.bundle.replacing import check_destination, replacing_folder
 from cos_export.bundle.target import Target
 from cos_export.costing import costs_of
@@ -164,11 +165,11 @@ def export_and_verify(
     reference = simulate(network, images, steps, calibration=calibration, device=device, progress=progress)
     with replacing_folder(path) as staging:
         progress("writing the bundle", 0, 5)
-        refused = write_nir(network, staging / "model.nir", strip_v_reset=strip_v_reset)
+        refused = write_nir(network, staging / NIR_FILE, strip_v_reset=strip_v_reset)
         progress("writing the bundle", 1, 5)
         write_onnx(
             network,
-            staging / "model.onnx",
+            staging / ONNX_FILE,
             steps,
             calibration=calibration,
             opset=opset,
@@ -185,7 +186,7 @@ def export_and_verify(
             external_above=external_above,
         )
         progress("writing the bundle", 3, 5)
-        write_golden(staging / "golden.npz", Golden(images, reference, classes))
+        write_golden(staging / GOLDEN_FILE, Golden(images, reference, classes))
         progress("writing the bundle", 4, 5)
         manifest = _manifest(network, steps, len(images), metrics)
         manifest["step"] = step.to_dict()
@@ -201,7 +202,7 @@ def export_and_verify(
         draft = Bundle(staging, manifest)
         parity = verify(draft, targets, progress=progress) if targets else None
         manifest["parity"] = None if parity is None else parity_summary(parity)
-        _write(staging / "report.html", render_report(report_document(draft)))
+        _write(staging / REPORT_FILE, render_report(report_document(draft)))
         manifest["files"] = {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(staging.iterdir())
         }

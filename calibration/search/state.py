@@ -45,7 +45,7 @@ class Measured(BaseModel):
 
     method: dict[str, JsonValue]
     steps: Annotated[int, Field(ge=1)]
-    schedule: Literal["synchronous", "layerwise"]
+    schedule: Schedule
     accuracy: Share | None = None
     drop: FiniteFloat | None = None
     drop_error: Count | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cos_export.bundle.manifest_fields import Amount, Count, Extra, Name, Numerics, Share, Steps, Text
+from cos_export.network.schedule import Schedule
 
 __all__ = ["CostEntry"]
 
@@ -91,7 +92,7 @@ class ArtificialEntry(_Entry):
 class CostEntry(_Entry):
     """What one image costs, counted on the golden images."""
 
-    schedule: Literal["synchronous", "layerwise"]
+    schedule: Schedule
     num_timesteps: Steps
     method: Name
     rho: Extra

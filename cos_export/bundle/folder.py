@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cos_export.bundle.file_names import GOLDEN_FILE, MANIFEST, NIR_FILE, ONNX_FILE, REPORT_FILE, STEP_FILE
 from cos_export.bundle.golden import Golden, read_golden
-from cos_export.bundle.manifest import BUNDLE_FORMAT, MANIFEST, STEP_FILE, read_manifest
+from cos_export.bundle.manifest import BUNDLE_FORMAT, read_manifest
 from cos_export.datasets import Normalisation
 from cos_export.errors import BundleError, InputError
 from cos_export.network import SpikingNetwork
@@ -36,12 +37,12 @@ class Bundle:
     @property
     def nir_path(self) -> Path:
         """The NIR graph with its metadata."""
-        return self.path / "model.nir"
+        return self.path / NIR_FILE
 
     @property
     def onnx_path(self) -> Path:
         """The T-step ONNX graph."""
-        return self.path / "model.onnx"
+        return self.path / ONNX_FILE
 
     @property
     def step_path(self) -> Path:
@@ -51,12 +52,12 @@ class Bundle:
     @property
     def golden_path(self) -> Path:
         """The reference run."""
-        return self.path / "golden.npz"
+        return self.path / GOLDEN_FILE
 
     @property
     def report_path(self) -> Path:
         """The page for people."""
-        return self.path / "report.html"
+        return self.path / REPORT_FILE
 
     @property
     def steps(self) -> int:

@@ -18,14 +18,16 @@ from pydantic import (
 )
 
 from cos_export.bundle.cost_entry import CostEntry
+from cos_export.bundle.file_names import MANIFEST, OPTIONAL_FILES, REQUIRED_FILES, STEP_FILE
 from cos_export.bundle.manifest_fields import Amount, Count, Extra, Name, Numerics, Share, Steps, Text
 from cos_export.bundle.step_entry import StepEntry
 from cos_export.errors import BundleError, InputError
+from cos_export.network.schedule import Schedule
+from cos_export.network.spiking_network import InputEncoding
 from cos_export.reading.json_file import parse_json, read_json
 from cos_export.reading.limits import MAX_DIMENSIONS, MAX_ONNX, MAX_STEPS
 
-__all__ = ["BUNDLE_FORMAT", "BUNDLE_FORMATS", "MANIFEST", "OPTIONAL_FILES", "REQUIRED_FILES", "STEP_FILE"]
-__all__ += ["check_manifest", "check_metrics", "read_manifest"]
+__all__ = ["BUNDLE_FORMAT", "BUNDLE_FORMATS", "check_manifest", "check_metrics", "read_manifest"]
 
 BUNDLE_FORMAT = "cos-export-bundle/3"
 """What manifest.json calls the format that is written."""
@@ -33,17 +35,6 @@ BUNDLE_FORMAT = "cos-export-bundle/3"
 BUNDLE_FORMATS = ("cos-export-bundle/1", "cos-export-bundle/2", BUNDLE_FORMAT)
 """The formats that are read. The first had no record of the calibration method, and one T for two. Up to the second,
 logits of integers were divided by t and then multiplied by their scale, which rounds twice."""
-
-MANIFEST = "manifest.json"
-
-REQUIRED_FILES = ("golden.npz", "model.nir", "model.onnx", "report.html")
-"""What every bundle holds beside its manifest."""
-
-STEP_FILE = "model_step.onnx"
-"""One step of the network; a bundle of an earlier format has none."""
-
-OPTIONAL_FILES = (STEP_FILE, "model.onnx.data", "model_step.onnx.data")
-"""What a bundle may hold beside it: arrays that have no room in an ONNX graph lie in the file called `.data`."""
 
 _LISTED = 5
 """Faults of a manifest that a message names."""
@@ -89,7 +80,7 @@ class MethodRow(_Entry):
     accuracy: Annotated[dict[StepKey, Share], Field(max_length=MAX_STEPS)]
     latency: Annotated[dict[StepKey, Count], Field(max_length=MAX_STEPS)] | None = None
     synaptic_operations: Annotated[dict[StepKey, Amount], Field(max_length=MAX_STEPS)] | None = None
-    schedule: Literal["synchronous", "layerwise"] = "synchronous"
+    schedule: Schedule = "synchronous"
 
     @property
     def costs(self) -> tuple[dict[str, int] | dict[str, float] | None, ...]:
@@ -194,8 +185,8 @@ class Manifest(_Entry):
     classes: Annotated[list[Text], Field(max_length=2**17)] | None = None
     calibration: Annotated[dict[str, JsonValue], Field(max_length=256)] | None = None
     calibrated_timesteps: Steps | None = None
-    schedule: Literal["synchronous", "layerwise"] = "synchronous"
-    input_encoding: Literal["constant", "frames"] = "constant"
+    schedule: Schedule = "synchronous"
+    input_encoding: InputEncoding = "constant"
     costs: CostEntry | None = None
     step: StepEntry | None = None
     refused_by_nir: Annotated[dict[Name, Text], Field(max_length=10_000)] = {}

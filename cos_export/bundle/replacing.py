@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cos_export.bundle.manifest import MANIFEST
+from cos_export.bundle.file_names import MANIFEST
 from cos_export.drafts import abandoned, draft_beside, locked
 from cos_export.errors import InputError, StorageError
 from cos_export.reading.json_file import read_json

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from cos_export.bundle.file_names import StepFile
 from cos_export.bundle.manifest_fields import Name, Steps
 from cos_export.reading.limits import MAX_DIMENSIONS
 
@@ -38,9 +39,9 @@ class StepStateEntry(_Entry):
 
 
 class StepEntry(_Entry):
-    """What goes in and out of model_step.onnx, and how often it runs."""
+    """What goes in and out of the step graph, and how often it runs."""
 
-    file: Literal["model_step.onnx"]
+    file: StepFile
     images: Name
     images_type: Literal["float32", "int8", "uint8"]
     images_scale: Scale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,15 @@ from cos_export.errors import NetworkError
 from cos_export.network.fields import numbers
 from cos_export.network.graph import Shape
 
-__all__ = ["FloatArray", "NeuronSpec", "half_potentials"]
+__all__ = ["Condition", "FloatArray", "NeuronSpec", "Reset", "half_potentials"]
 
 FloatArray = NDArray[np.float32]
 
-_RESETS = ("subtract", "value")
+Condition = Literal[">=", ">"]
+"""Whether a neuron at its threshold fires."""
+
+Reset = Literal["subtract", "value"]
+"""What a spike does to the potential: it takes the threshold off, or puts `v_reset` in its place."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class NeuronSpec:
 
     threshold: FloatArray
     v_init: FloatArray
-    condition: Literal[">=", ">"] = ">="
-    reset: Literal["subtract", "value"] = "subtract"
+    condition: Condition = ">="
+    reset: Reset = "subtract"
     v_reset: FloatArray | None = None
     bias: FloatArray | None = None
     silent: NDArray[np.bool_] | None = None
@@ -80,7 +84,10 @@ class NeuronSpec:
             raise NetworkError(f"levels must be at least 1 and whole, and is {self.levels!r}.")
         if self.silent is not None and not np.isin(numbers("silent", self.silent), (0, 1)).all():
             raise NetworkError("silent must hold booleans.")
-        for name, value, known in (("condition", self.condition, (">=", ">")), ("reset", self.reset, _RESETS)):
+        for name, value, known in (
+            ("condition", self.condition, get_args(Condition)),
+            ("reset", self.reset, get_args(Reset)),
+        ):
             if value not in known:
                 raise NetworkError(f"{name} must be {' or '.join(map(repr, known))}, and is {value!r}.")
         if self.scale is not None and np.shape(self.scale) != shape[:1]:

@@ -5,28 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.errors import InputError, NetworkError, Notice
+from cos_export.network.neuron_spec import Condition, Reset
 from cos_export.nir_file.neuron_metadata import NeuronFacts
 
 __all__ = [
     "FAR",
     "ROUNDING",
     "AssumptionNotice",
-    "Condition",
     "Conventions",
-    "Reset",
     "assumed_lines",
     "assumptions",
     "rescaled",
 ]
 
-Reset = Literal["subtract", "value"]
-Condition = Literal[">=", ">"]
 Array = NDArray[np.float64]
 
 ROUNDING = 2.0 * float(np.finfo(np.float32).eps)
@@ -58,10 +55,13 @@ class Conventions:
     dt: float | None = None
 
     def __post_init__(self) -> None:
-        if self.reset not in (None, "subtract", "value"):
-            raise InputError(f'reset must be "subtract" or "value", and is {self.reset!r}.')
-        if self.condition not in (None, ">=", ">"):
-            raise InputError(f'condition must be ">=" or ">", and is {self.condition!r}.')
+        for name, value, known in (
+            ("reset", self.reset, get_args(Reset)),
+            ("condition", self.condition, get_args(Condition)),
+        ):
+            if value is not None and value not in known:
+                listed = " or ".join(f'"{one}"' for one in known)
+                raise InputError(f"{name} must be {listed}, and is {value!r}.")
         if self.dt is not None and not (math.isfinite(self.dt) and self.dt > 0):
             raise InputError(f"dt must be a positive number, and is {self.dt!r}.")
 

@@ -15,8 +15,9 @@ from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
 from cos_export.network.batch_axis import batch_axis_hint
 from cos_export.network.fields import numbers, whole_numbers
 from cos_export.network.graph import Shape, output_shape
+from cos_export.network.neuron_spec import Condition, Reset
 from cos_export.network.order import predecessors, topological_order
-from cos_export.nir_file.conventions import ROUNDING, Condition, Conventions, Reset, assumed_lines, rescaled
+from cos_export.nir_file.conventions import ROUNDING, Conventions, assumed_lines, rescaled
 from cos_export.nir_file.graph_metadata import GRAPH_KEYS, GraphFacts, read_graph_metadata
 from cos_export.nir_file.metadata_values import others
 from cos_export.nir_file.neuron_metadata import (

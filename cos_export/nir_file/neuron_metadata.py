@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
 from cos_export.network.fields import numbers
+from cos_export.network.neuron_spec import Condition, Reset
 from cos_export.network.schedule import windows
 from cos_export.nir_file.metadata_values import array, floats, integer, word
 
@@ -28,8 +29,8 @@ class NeuronFacts:
     """What a spiking node's metadata says; None where it says nothing. Fields as in `NeuronSpec`."""
 
     v_init: FloatArray | None = None
-    reset: Literal["subtract", "value"] | None = None
-    condition: Literal[">=", ">"] | None = None
+    reset: Reset | None = None
+    condition: Condition | None = None
     bias: FloatArray | None = None
     silent: NDArray[np.bool_] | None = None
     levels: int | None = None
@@ -69,10 +70,13 @@ def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:
         NetworkError: An entry has a value that it cannot have. The caller knows the node's name.
     """
     reset, condition = word("reset_mechanism", metadata), word("spike_condition", metadata)
-    if reset not in (None, "subtract", "value"):
-        raise NetworkError(f'its metadata says reset_mechanism = {reset!r}; known are "subtract" and "value".')
-    if condition not in (None, ">=", ">"):
-        raise NetworkError(f'its metadata says spike_condition = {condition!r}; known are ">=" and ">".')
+    for key, value, known in (
+        ("reset_mechanism", reset, get_args(Reset)),
+        ("spike_condition", condition, get_args(Condition)),
+    ):
+        if value is not None and value not in known:
+            listed = " and ".join(f'"{one}"' for one in known)
+            raise NetworkError(f"its metadata says {key} = {value!r}; known are {listed}.")
     silent = metadata.get("silent")
     if silent is not None and not np.isin(numbers("its metadata's silent", silent), (0, 1)).all():
         raise NetworkError("its metadata has a silent mask with values other than 0 and 1.")
@@ -80,8 +84,8 @@ def read_neuron_metadata(metadata: Mapping[str, Any]) -> NeuronFacts:
     scale = array("integer_scale", metadata.get("integer_scale"))
     return NeuronFacts(
         v_init=floats("v_init", metadata.get("v_init")),
-        reset=cast("Literal['subtract', 'value'] | None", reset),
-        condition=cast("Literal['>=', '>'] | None", condition),
+        reset=cast("Reset | None", reset),
+        condition=cast("Condition | None", condition),
         bias=floats("v_bias", metadata.get("v_bias")),
         silent=None if silent is None else np.asarray(silent).astype(np.bool_),
         levels=None if levels is None else integer("levels", levels, 1),

@@ -12,8 +12,9 @@ import numpy as np
 
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
+from cos_export.network.neuron_spec import Condition, Reset
 from cos_export.network.node_facts import REFUSED, known_types
-from cos_export.nir_file.conventions import AssumptionNotice, Condition, Conventions, Reset, assumptions
+from cos_export.nir_file.conventions import AssumptionNotice, Conventions, assumptions
 from cos_export.nir_file.importing import Imported, import_graph
 from cos_export.reading.hdf5_process import Tree, read_tree
 

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-__all__ = ["Arrays", "beside", "external_tensors", "write_arrays"]
+__all__ = ["Arrays", "external_tensors", "write_arrays"]
 
 Arrays = Mapping[str, NDArray]  # type: ignore[type-arg]
 
@@ -20,11 +20,6 @@ LEAST_BYTES = 1024
 
 _ALIGNMENT = 4096
 """Of each array in the file, so that a runtime may map its pages."""
-
-
-def beside(path: Path) -> Path:
-    """The file for the arrays of the graph at `path`: model.onnx.data beside model.onnx."""
-    return path.with_name(f"{path.name}.data")
 
 
 def external_tensors(arrays: Arrays, file: str) -> dict[str, TensorProto]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cos_export.bundle.file_names import STEP_FILE
 from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import windows
 
@@ -88,7 +89,7 @@ def step_interface(network: SpikingNetwork, steps: int, *, silent_inputs: bool =
     numbered = numbered or any(spec.bias is not None for spec in network.neurons.values())
     images_type = "float32" if coding is None else "int8" if coding.input_minimum < 0 else "uint8"
     return StepInterface(
-        file="model_step.onnx",
+        file=STEP_FILE,
         images="images",
         images_type=images_type,
         images_scale=1.0 if coding is None else coding.input_scale,

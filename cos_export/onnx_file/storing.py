@@ -11,7 +11,8 @@ import onnx
 
 from cos_export.atomic_file import atomic_write
 from cos_export.onnx_file.builder import MAX_BYTES, GraphBuilder
-from cos_export.onnx_file.external_data import beside, write_arrays
+from cos_export.onnx_file.external_data import write_arrays
+from cos_export.reading.arrays_file import beside
 from cos_export.storage import flush
 
 __all__ = ["store"]

@@ -13,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 
 from cos_export.errors import InputError
+from cos_export.reading.arrays_file import beside
 from cos_export.reading.limits import MAX_ONNX, MAX_ONNX_TENSOR
 from cos_export.reading.plain_file import check_plain_file, open_plain, read_plain
 
@@ -63,7 +64,7 @@ def _is_apart(tensor: onnx.TensorProto) -> bool:
 
 def _check_arrays(path: Path, tensors: list[onnx.TensorProto]) -> None:
     """Refuses arrays that do not lie whole in the file beside a graph, as they were when the graph was written."""
-    file = path.with_name(f"{path.name}.data")
+    file = beside(path)
     entries = {tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in tensors}
     for name, known in entries.items():
         if known.get("location") != file.name:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cos_export.accuracy import AccuracyRow
 from cos_export.bundle import Bundle
+from cos_export.bundle.file_names import MANIFEST
 from cos_export.excerpt import excerpt
 from cos_export.parity import ParityResult, TargetParity
 from cos_export.terminal.cost_lines import COST_CAPTION, cost_lines, cost_rows
@@ -222,7 +223,7 @@ def show_conversion(
     )
     for line in cost_lines(manifest["costs"]):
         console.print(line, highlight=False)
-    for name in (*sorted(manifest["files"]), "manifest.json"):
+    for name in (*sorted(manifest["files"]), MANIFEST):
         console.print(words(f"  {bundle.path / name}"), highlight=False, soft_wrap=True)
 
 

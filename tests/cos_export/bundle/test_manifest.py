@@ -13,7 +13,7 @@ from bundles import change_manifest, relist
 from small_networks import two_layers
 
 from cos_export.bundle import load
-from cos_export.bundle.manifest import OPTIONAL_FILES
+from cos_export.bundle.file_names import OPTIONAL_FILES
 from cos_export.errors import BundleError, InputError
 from cos_export.exporting import export
 
