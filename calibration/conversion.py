@@ -19,9 +19,10 @@ from cos_export.datasets import Dataset
 from cos_export.decisions import decisions
 from cos_export.device import resolve_device
 from cos_export.divergence import agreement
-from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.network import FloatArray, SpikingNetwork, held_images
 from cos_export.processes import local_device, process_group
 from cos_export.progress import Progress, silent
+from cos_export.quantisation.current_errors import JUDGED, current_errors
 from cos_export.quantisation.resolution import coarse_layers
 from cos_export.shared_logits import shared_ann_logits, shared_readout
 
@@ -142,7 +143,14 @@ def _convert(
     integers = None
     if chosen.float32 is not None and parts.calibration is not None:
         agreed, count = _agreement(chosen, parts.calibration, choices, progress)
-        coarse = tuple(coarse_layers(chosen.float32, chosen.network, choices.steps))
+        # Rounding alone, without what a method then makes of either.
+        pair = (prepared.reference, prepared.captured)
+        if chosen.method.changes_weights:
+            pair = (chosen.float32, chosen.network)
+        images = held_images(pair[0], parts.calibration)
+        some = images[:: max(1, len(images) // JUDGED)][:JUDGED]
+        errors = current_errors(*pair, some, choices.steps, resolve_device(choices.device))
+        coarse = tuple(coarse_layers(chosen.float32, chosen.network, choices.steps, errors))
         integers = IntegerLoss(measured(prepared.reference, chosen.float32), agreed, count, coarse)
     return Conversion(
         choices.in_written_form(chosen.network),

@@ -14,7 +14,7 @@ from cos_export.network import SpikingNetwork
 from cos_export.network.graph import pooling, with_attributes
 from cos_export.network.node_facts import bias_of, facts
 from cos_export.network.wires import Wires
-from cos_export.quantisation.intervals import Interval, carried, input_interval
+from cos_export.quantisation.intervals import Interval, carried, completed, input_interval
 from cos_export.simulation.program import Program
 
 __all__ = ["InputRange", "constant_currents", "current_bounds", "without_biases"]
@@ -77,7 +77,7 @@ def current_bounds(network: SpikingNetwork, input_range: InputRange | None) -> M
         node, shape = network.graph.nodes[name], network.shapes[network.predecessors[name][0]]
         try:
             integers = network.quantisation is not None
-            wires[name] = carried(node, arriving, shape) if integers else _carried(node, arriving, shape)
+            wires[name] = carried(node, completed(arriving), shape) if integers else _carried(node, arriving, shape)
         except NetworkError as error:
             raise NetworkError(f"Node {name!r}: {error}") from None
     return intervals

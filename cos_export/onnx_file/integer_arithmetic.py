@@ -27,7 +27,7 @@ from cos_export.network.graph import Pooling, convolution, pooling, with_attribu
 from cos_export.network.node_facts import facts
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.step_arithmetic import Wire, bias_constant
-from cos_export.quantisation.intervals import Interval, carried, input_interval
+from cos_export.quantisation.intervals import Interval, carried, completed, input_interval
 from cos_export.simulation.synapses import is_multiple
 
 __all__ = ["IntegerArithmetic"]
@@ -108,7 +108,7 @@ class IntegerArithmetic:
         if gated and field is not None:
             nodes.append(with_attributes(node, **{field: 0 * np.asarray(getattr(node, field))}))
         try:
-            known = [carried(one, arriving, shape) for one in nodes]
+            known = [carried(one, completed(arriving), shape) for one in nodes]
         except NetworkError as error:
             raise NetworkError(f"Node {name!r}: {error}") from None
         low, high, partial = zip(*known, strict=True)

@@ -18,7 +18,8 @@ from torch.nn import functional
 from cos_export.device import full_precision
 from cos_export.network.graph import convolution, with_attributes
 from cos_export.network.node_facts import facts
-from cos_export.quantisation.scales import Rounding, Scales, rounded_synapse, squared_error
+from cos_export.quantisation.counting import Scales, expanded, weights_by_input
+from cos_export.quantisation.scales import Rounding, rounded_synapse, squared_error
 
 __all__ = ["fitted_synapse"]
 
@@ -43,13 +44,13 @@ Matrix = NDArray[np.float64]
 
 
 def fitted_synapse(
-    node: nir.NIRNode, input_scale: float, output_scale: Scales, rounding: Rounding, inputs: Tensor
+    node: nir.NIRNode, input_scale: Scales | float, output_scale: Scales, rounding: Rounding, inputs: Tensor
 ) -> nir.NIRNode:
     """A weighted node in integers whose output over the images at hand is close to that of the node.
 
-    With w = W input_scale / output_scale, the covariance C of the inputs x over images and positions and H = C +
-    damping, the weights of one input after the other are rounded, that of the largest variance first. With F the inputs
-    that are left, j among them,
+    With w = W input_scale / output_scale, the covariance C of the inputs x / input_scale over images and positions and
+    H = C + damping, the weights of one input after the other are rounded, that of the largest variance first. With F
+    the inputs that are left, j among them,
 
         w_int[j] = the nearer to w[j] of the two integers beside W[j] input_scale / output_scale, clipped to its bits
         w[k]    -= (w[j] - w_int[j]) (H_F^-1)[j, k] / (H_F^-1)[j, j]        for each other k in F
@@ -60,7 +61,7 @@ def fitted_synapse(
 
     Args:
         node: The node. One without a bias whose outputs take one input each gets the nearest integers.
-        input_scale: What 1 stands for in its input.
+        input_scale: What 1 stands for in its input: one number for each channel, or one in all.
         output_scale: What 1 stands for in its output: one number for each channel, or one in all.
         rounding: Of the weights.
         inputs: What arrives at it, (samples, ...), not yet in integers.
@@ -70,21 +71,23 @@ def fitted_synapse(
     if known.weights is None or (known.terms == 1 and known.bias is None):
         return nearest
     weight = np.asarray(getattr(node, known.weights), np.float64)
-    scale = np.broadcast_to(output_scale, len(weight))
-    rows = weight.reshape(len(weight), -1)
-    exact = rows * input_scale / scale[:, None]
-    groups, fan_in = int(getattr(node, "groups", 1)), rows.shape[1]
+    scale = expanded(output_scale, len(weight))
+    counted = weight * weights_by_input(node, input_scale)
+    exact = counted.reshape(len(weight), -1) / scale[:, None]
+    groups, fan_in = int(getattr(node, "groups", 1)), exact.shape[1]
+    by_channel = expanded(input_scale, inputs.shape[1]).reshape(-1, *[1] * (inputs.ndim - 2))
+    counts = inputs / torch.from_numpy(by_channel).to(inputs)
     has_bias = known.bias is not None
-    fitted, drift = np.empty_like(exact), np.zeros(len(rows))
+    fitted, drift = np.empty_like(exact), np.zeros(len(exact))
     for start in range(0, fan_in, LARGEST_BLOCK):
         block = slice(start, min(start + LARGEST_BLOCK, fan_in))
         for own, (mean, moments) in zip(
-            np.split(np.arange(len(rows)), groups), _moments(node, inputs, groups, block), strict=True
+            np.split(np.arange(len(exact)), groups), _moments(node, counts, groups, block), strict=True
         ):
             spread = moments - np.outer(mean, mean) if has_bias else moments
             noise = _ROUNDED * len(moments) * float(np.diag(moments).mean())
             fitted[own, block] = _handed_on(exact[own, block], spread, rounding, noise)
-            drift[own] += (fitted[own, block] * scale[own, None] / input_scale - rows[own, block]) @ mean
+            drift[own] += (fitted[own, block] - exact[own, block]) @ mean * scale[own]
     fitted_node = with_attributes(node, weight=fitted.reshape(weight.shape).astype(np.float32))
     if has_bias:
         bias = np.broadcast_to(np.asarray(node.bias, np.float64), scale.shape)

@@ -21,7 +21,7 @@ from cos_export.network.node_facts import facts, weight_field
 from cos_export.network.order import successors
 from cos_export.network.wiring import picks_entries
 
-__all__ = ["Group", "fold_averages", "free_name", "groups", "has_own_scale", "with_carriers"]
+__all__ = ["Group", "fold_averages", "free_name", "groups", "has_own_scale", "in_order", "with_carriers"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,23 @@ def groups(network: SpikingNetwork) -> list[Group]:
         )
         for key, readers in members.items()
     ]
+
+
+def in_order(parts: list[Group]) -> list[Group]:
+    """The groups, each after those that give its producers their input scale.
+
+    Raises:
+        NetworkError: There is no such order.
+    """
+    ordered: list[Group] = []
+    while len(ordered) < len(parts):
+        known = {name for group in ordered for name in group.readers}
+        ready = [group for group in parts if group not in ordered and known.issuperset(group.producers)]
+        if not ready:
+            names = ", ".join(name for group in parts if group not in ordered for name in group.producers)
+            raise NetworkError(f"The scales of {names} depend on each other: the network has no form in integers.")
+        ordered += ready
+    return ordered
 
 
 def has_own_scale(node: nir.NIRNode) -> bool:

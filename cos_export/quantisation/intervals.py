@@ -14,7 +14,7 @@ from cos_export.network import Quantisation
 from cos_export.network.graph import Shape, pooling
 from cos_export.network.node_facts import bias_of
 
-__all__ = ["Bound", "Interval", "carried", "input_interval"]
+__all__ = ["Bound", "Interval", "carried", "completed", "input_interval"]
 
 Bound = NDArray[np.float64]
 """One number for each channel."""
@@ -32,6 +32,11 @@ def input_interval(quantisation: Quantisation, channels: int) -> Interval:
     """What the Input sends, by channel."""
     low, high = float(quantisation.input_minimum), float(quantisation.input_maximum)
     return Interval(np.full(channels, low), np.full(channels, high), np.full(channels, max(-low, high)))
+
+
+def completed(wire: Interval) -> Interval:
+    """The same wire as its reader finds it, whose sums are of complete numbers: none is larger than the ends."""
+    return Interval(wire.low, wire.high, np.maximum(np.maximum(-wire.low, wire.high), 0.0))
 
 
 @singledispatch

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
-import nir
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from cos_export.bounds import MAX_STEPS, MOST_SAMPLES
 from cos_export.datasets import Images, image_array
 from cos_export.device import resolve_device
-from cos_export.errors import InputError, NetworkError, ResolutionWarning
+from cos_export.errors import InputError, ResolutionWarning
 from cos_export.network import (
     FloatArray,
-    NeuronSpec,
     Quantisation,
     SpikingNetwork,
     check_held_throughout,
@@ -26,16 +20,18 @@ from cos_export.network import (
     held_images,
     with_normalisation_of,
 )
-from cos_export.network.node_facts import facts
 from cos_export.numerics import INPUT_BITS, WEIGHT_BITS, input_ranges
 from cos_export.progress import Progress, silent
-from cos_export.quantisation.fitting import fitted_synapse
-from cos_export.quantisation.groups import Group, fold_averages, free_name, groups, with_carriers
+from cos_export.quantisation.counting import Scales
+from cos_export.quantisation.current_errors import JUDGED, current_errors
+from cos_export.quantisation.groups import fold_averages, groups, in_order, with_carriers
+from cos_export.quantisation.headroom import finest_scales
+from cos_export.quantisation.integer_nodes import IntegerNodes
+from cos_export.quantisation.intervals import Interval, input_interval
 from cos_export.quantisation.ranges import check_ranges
 from cos_export.quantisation.resolution import coarse_layers
-from cos_export.quantisation.scales import Rounding, Scales, arrivals, best_scale, channel_thresholds, rounded_synapse
-from cos_export.quantisation.splitting import parts_allowed, split
-from cos_export.simulation.fixed_point import half_integers
+from cos_export.quantisation.scales import Rounding, arrivals
+from cos_export.quantisation.separating import with_separate_readers
 from cos_export.whole_number import whole_number
 
 __all__ = ["SAMPLES", "quantise"]
@@ -43,17 +39,11 @@ __all__ = ["SAMPLES", "quantise"]
 SAMPLES = 64
 """Images on which scales are compared and weights fitted, unless the user says otherwise."""
 
-_BEHIND_WEIGHTS = ((7, 31), (7, 15), (7, 7), (3, 7), (3, 3), (2, 2), (1, 1))
-"""The last choices of `_inner_weights`, of which the second number is for the weights behind."""
+_SLACK = 1.01
+"""Of the scales in which sums fit before weights are rounded, which makes some of them larger."""
 
-
-def _inner_weights(largest: int) -> tuple[tuple[int, int], ...]:
-    """What the largest weight may be where another synapse follows at once, and behind it: the first that fits.
-
-    The integers of two synapses in a row multiply, and 24 bits do not hold many products of three numbers of 8.
-    """
-    halved = [(inner, largest) for shift in range(6) if (inner := largest >> shift) > 2]
-    return (*halved, *(pair for pair in _BEHIND_WEIGHTS if max(pair) < largest))
+_RETRIES = 6
+"""How often what does not fit after rounding gets a coarser scale."""
 
 
 def quantise(
@@ -119,49 +109,33 @@ def quantise(
     steps = None if steps is None else whole_number("steps", steps, 1, MAX_STEPS)
     network = with_normalisation_of(network, images)
     array = held_images(network, images)
-    prepared = with_carriers(fold_averages(network))
+    rounding = Rounding(power_of_two, even_weights, weight_bits)
+    coding = _input_coding(image_array(images, network.normalisation), rounding)
+    prepared = with_separate_readers(with_carriers(fold_averages(network)), coding.input_scale, rounding.largest_weight)
     # Spread over all, for images may come sorted by class.
     chosen = array[:: max(1, len(array) // samples)][:samples]
     inputs = arrivals(prepared, chosen, resolve_device(device))
-    rounding, parts = Rounding(power_of_two, even_weights, weight_bits), groups(prepared)
-    coding = _input_coding(image_array(images, network.normalisation), rounding)
-    choices = _inner_weights(rounding.largest_weight)
-    inner = any(group.inner for group in parts)
-    behind = frozenset(name for group in parts if group.inner for name in group.readers)
-    for largest in choices if inner else choices[:1]:
-        work = _Work(prepared, coding, rounding, per_channel, largest, behind)
-        for number, group in enumerate(_in_order(parts)):
+    parts = in_order(groups(prepared))
+    proved = steps or network.num_timesteps or 1
+    values = input_interval(coding, network.input_shape[0])
+    images_reach = Interval(*(coding.input_scale * end for end in values))
+    finest = {name: _SLACK * scale for name, scale in finest_scales(prepared, images_reach, proved).items()}
+    for attempt in range(_RETRIES + 1):
+        work = IntegerNodes(prepared, coding, rounding, per_channel, parts, finest)
+        for number in range(len(parts)):
             progress("quantising", number, len(parts))
-            work.quantise_group(group, inputs)
+            work.quantise_group(number, inputs)
         progress("quantising", len(parts), len(parts))
         result = work.network()
-        try:
-            check_ranges(result, steps or network.num_timesteps or 1)
-        except NetworkError:
-            if not inner or largest == choices[-1]:
-                raise
-        else:
+        beyond = _beyond(result, work.coding, proved)
+        if not beyond or attempt == _RETRIES:
             break
-    for line in coarse_layers(network, result, steps or network.num_timesteps or 1):
+        finest |= {name: finest[name] * factor for name, factor in beyond.items() if name in finest}
+    check_ranges(result, proved)
+    errors = current_errors(network, result, chosen[:JUDGED], proved, resolve_device(device))
+    for line in coarse_layers(network, result, proved, errors):
         warnings.warn(line, ResolutionWarning, stacklevel=2)
     return result
-
-
-def _in_order(parts: list[Group]) -> list[Group]:
-    """The groups, each after those that give its producers their input scale.
-
-    Raises:
-        NetworkError: There is no such order.
-    """
-    ordered: list[Group] = []
-    while len(ordered) < len(parts):
-        known = {name for group in ordered for name in group.readers}
-        ready = [group for group in parts if group not in ordered and known.issuperset(group.producers)]
-        if not ready:
-            names = ", ".join(name for group in parts if group not in ordered for name in group.producers)
-            raise NetworkError(f"The scales of {names} depend on each other: the network has no form in integers.")
-        ordered += ready
-    return ordered
 
 
 def _input_coding(images: FloatArray, rounding: Rounding) -> Quantisation:
@@ -173,111 +147,8 @@ def _input_coding(images: FloatArray, rounding: Rounding) -> Quantisation:
     return Quantisation(float(np.float32(scale)), low, high, weight_bits=rounding.weight_bits)
 
 
-@dataclass
-class _Work:
-    """What has been decided so far.
-
-    Attributes:
-        before: The network in float32.
-        coding: Of its input, and of its readout once that is decided.
-        rounding: Of weights and scales.
-        per_channel: Whether channels may have scales of their own.
-        largest: What the largest weight becomes where another synapse follows, and behind it.
-        behind: The nodes that take what a synapse gives, with no neurons between.
-    """
-
-    before: SpikingNetwork
-    coding: Quantisation
-    rounding: Rounding
-    per_channel: bool
-    largest: tuple[int, int]
-    behind: frozenset[str]
-
-    def __post_init__(self) -> None:
-        self.nodes: dict[str, nir.NIRNode] = dict(self.before.graph.nodes)
-        self.neurons: dict[str, NeuronSpec] = {}
-        self.input_scales: dict[str, float] = {}
-        self.edges = [(str(source), str(target)) for source, target in self.before.graph.edges]
-
-    def quantise_group(self, group: Group, inputs: Mapping[str, Tensor]) -> None:
-        """Decides a group's scale, and rounds what has it."""
-        scale = np.ones(1)
-        if group.producers:
-            scale = self._scale(group, inputs)
-        elif group.edges:
-            scale = np.array([self.coding.input_scale if group.edges[0][0] == self.before.input_name else 1.0])
-        for name, parts in parts_allowed({name: self.nodes[name] for name in group.producers}).items():
-            node, input_scale = self.nodes[name], self.input_scales[name]
-            if parts > 1:
-                whole = rounded_synapse(node, input_scale, scale, self.rounding, parts)
-                self._place(name, split(whole, bits=self.rounding.weight_bits, even=self.rounding.even_weights))
-            else:
-                self._place(name, [fitted_synapse(node, input_scale, scale, self.rounding, inputs[name])])
-        for name in group.readers:
-            self.input_scales[name] = float(scale[0])
-        for name in group.layers:
-            self.neurons[name] = _rounded_neurons(self.before.neurons[name], scale)
-            self.nodes[name] = _node(self.neurons[name], self.before.graph.nodes[name])
-        if group.readout:
-            self.coding = replace(self.coding, readout_scale=float(np.float32(scale[0])))
-
-    def _place(self, name: str, parts: list[nir.NIRNode]) -> None:
-        """Puts a node in its place, and what it was split into beside it."""
-        self.nodes[name] = parts[0]
-        wires = [edge for edge in self.edges if name in edge]
-        for part in parts[1:]:
-            beside = free_name(self.nodes, name)
-            self.nodes[beside] = part
-            self.edges += [(beside if a == name else a, beside if b == name else b) for a, b in wires]
-
-    def _scale(self, group: Group, inputs: Mapping[str, Tensor]) -> Scales:
-        nodes = {name: self.nodes[name] for name in group.producers}
-        threshold, by_channel, (inner, behind) = None, False, self.largest
-        # What carries a spike past a convolution takes more synapses side by side the finer the scale is, and where
-        # channels differ it is no longer one number, which is quick to multiply by.
-        one = any(parts > 1 for parts in parts_allowed(nodes).values())
-        if len(group.layers) == 1 and not group.readout:
-            others = [name for name in group.readers if name not in group.layers]
-            by_channel = all(facts(self.nodes[name]).kind == "pooling" for name in others)
-            threshold = channel_thresholds(self.before.neurons[group.layers[0]].threshold, single=not by_channel)
-            by_channel = by_channel and threshold is not None
-        return best_scale(
-            nodes,
-            self.input_scales,
-            inputs,
-            threshold,
-            self.rounding,
-            per_channel=self.per_channel and by_channel and not one,
-            largest=inner if group.inner else behind if self.behind.intersection(group.producers) else None,
-        )
-
-    def network(self) -> SpikingNetwork:
-        """The network of integers."""
-        graph = nir.NIRGraph(self.nodes, self.edges, metadata=self.before.graph.metadata, type_check=False)
-        return replace(self.before, graph=graph, neurons=self.neurons, quantisation=self.coding)
-
-
-def _rounded_neurons(spec: NeuronSpec, scale: Scales) -> NeuronSpec:
-    channels = np.broadcast_to(scale, spec.shape[0])
-    column = channels.reshape(-1, *[1] * (len(spec.shape) - 1))
-    strict = spec.condition == ">"
-
-    def half(values: FloatArray) -> FloatArray:
-        return half_integers(np.asarray(values / column, np.float32), strict=strict)
-
-    def whole(values: NDArray[np.float64]) -> FloatArray:
-        return np.asarray(np.rint(values), np.float32)
-
-    return replace(
-        spec,
-        threshold=np.maximum(whole(spec.threshold / column), np.float32(1)),
-        v_init=half(spec.v_init),
-        v_reset=None if spec.v_reset is None else half(spec.v_reset),
-        bias=None if spec.bias is None else whole(spec.bias / channels),
-        scale=np.array(channels),
-    )
-
-
-def _node(spec: NeuronSpec, node: nir.IF) -> nir.IF:
-    reset = np.zeros_like(spec.threshold) if spec.v_reset is None else spec.v_reset
-    return nir.IF(np.ones_like(spec.threshold), spec.threshold, reset, metadata=node.metadata)
+def _beyond(network: SpikingNetwork, quantisation: Quantisation, steps: int) -> dict[str, Scales]:
+    """By node, how many times coarser than it is a scale must be for its sums to fit; for those alone that do not."""
+    images = input_interval(quantisation, network.input_shape[0])
+    needed = finest_scales(network, images, steps)
+    return {name: np.maximum(_SLACK * factor, 1.0) for name, factor in needed.items() if factor.max() > 1}

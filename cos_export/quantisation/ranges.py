@@ -20,7 +20,7 @@ from cos_export.network.node_facts import bias_of, facts, weight_field
 from cos_export.network.wires import Wires
 from cos_export.numerics import signed_range
 from cos_export.quantisation.integrality import check_integers
-from cos_export.quantisation.intervals import Bound, Interval, carried, input_interval
+from cos_export.quantisation.intervals import Bound, Interval, carried, completed, input_interval
 from cos_export.quantisation.step_ranges import reaches
 from cos_export.simulation.fixed_point import LARGEST_START
 
@@ -123,7 +123,7 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
             if facts(node).weighted:
                 _check_weights(name, node, quantisation.weight_bits)
             try:
-                wires[name] = carried(node, arriving, network.shapes[network.predecessors[name][0]])
+                wires[name] = carried(node, completed(arriving), network.shapes[network.predecessors[name][0]])
             except NetworkError as error:
                 raise NetworkError(f"Node {name!r}: {error}") from None
         largest = float(wires[name].partial.max()) * window

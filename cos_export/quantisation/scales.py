@@ -17,7 +17,8 @@ from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.network.node_facts import bias_of, facts, weight_field
 from cos_export.network.wires import Wires
 from cos_export.numerics import WEIGHT_BITS, signed_range
-from cos_export.quantisation.splitting import parts_allowed
+from cos_export.quantisation.counting import Scales, expanded, largest_weights, weights_by_input
+from cos_export.quantisation.splitting import SMALLEST_FRACTION, parts_allowed, widest_scale
 from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import neuron_tensors
 from cos_export.simulation.synapses import synapse
@@ -25,7 +26,6 @@ from cos_export.simulation.synapses import synapse
 __all__ = [
     "LARGEST_THRESHOLD",
     "Rounding",
-    "Scales",
     "arrivals",
     "best_scale",
     "channel_thresholds",
@@ -33,13 +33,13 @@ __all__ = [
     "squared_error",
 ]
 
-Scales = NDArray[np.float64]
-"""One number for each channel, or one for all in an array of one element."""
+LARGEST_THRESHOLD = 2**22 - 1
+"""Thresholds are kept below this by a coarser scale, so that a potential of 24 bits holds two of them."""
 
-LARGEST_THRESHOLD = 2**17 - 1
-"""Thresholds are kept below this by a coarser scale: more digits than that no weight can use."""
+_WITHOUT_WEIGHTS = 2**17 - 1
+"""The threshold of a layer whose weights are all 0, which has nothing else to go by."""
 
-_FRACTIONS = np.geomspace(0.3, 1.0, 14)
+_FRACTIONS = np.geomspace(SMALLEST_FRACTION, 1.0, 14)
 """Of the scale in which the largest weight is the largest that its bits hold: below 1 the largest weights are clipped,
 and the others finer."""
 
@@ -84,18 +84,23 @@ class Rounding:
         below = step * np.floor(values / step)
         return self.weights(below), self.weights(below + step)
 
-    def scale(self, around: Scales, threshold: Scales | None) -> Scales:
-        """A scale close to `around` in which `threshold`, if there is one, is an integer n: threshold / n.
+    def scale(self, around: Scales, threshold: Scales | None, finest: Scales | float = 0.0) -> Scales:
+        """A scale close to `around`, not below `finest`, in which `threshold`, if there is one, is an integer n.
 
-        So a threshold is never rounded, and what its spikes stand for never changes.
+        It is threshold / n. So a threshold is never rounded, and what its spikes stand for never changes.
         """
+        around = np.maximum(around, finest)
         if threshold is None:
-            exact = 2.0 ** np.rint(np.log2(around)) if self.power_of_two else around
-            return exact.astype(np.float32).astype(np.float64)
-        count = threshold / around
+            if self.power_of_two:
+                octave = np.rint(np.log2(around))
+                around = 2.0 ** np.where(2.0**octave < finest, octave + 1, octave)
+            return around.astype(np.float32).astype(np.float64)
+        most = np.floor(threshold / np.maximum(finest, np.finfo(np.float64).tiny) * (1 + 1e-12))
+        count = np.minimum(np.rint(threshold / around), most)
         if self.power_of_two:
-            count = np.minimum(2.0 ** np.rint(np.log2(count)), (LARGEST_THRESHOLD + 1) // 2)
-        return np.asarray(threshold / np.clip(np.rint(count), 1, LARGEST_THRESHOLD))
+            octave = np.rint(np.log2(threshold / around))
+            count = 2.0 ** np.where(2.0**octave > most, octave - 1, octave)
+        return np.asarray(threshold / np.maximum(count, 1.0))
 
 
 def arrivals(network: SpikingNetwork, images: FloatArray, device: torch.device) -> dict[str, Tensor]:
@@ -121,7 +126,7 @@ def arrivals(network: SpikingNetwork, images: FloatArray, device: torch.device) 
 
 
 def rounded_synapse(
-    node: nir.NIRNode, input_scale: float, output_scale: Scales, rounding: Rounding, parts: int = 1
+    node: nir.NIRNode, input_scale: Scales | float, output_scale: Scales, rounding: Rounding, parts: int = 1
 ) -> nir.NIRNode:
     """A weighted node in integers.
 
@@ -129,15 +134,15 @@ def rounded_synapse(
 
     Args:
         node: The node.
-        input_scale: What 1 stands for in its input.
+        input_scale: What 1 stands for in its input: one number for each channel, or one in all.
         output_scale: What 1 stands for in its output.
         rounding: Of the weights.
         parts: Into how many nodes it may be split.
     """
     result, field = copy.copy(node), weight_field(node)
     weight = np.asarray(getattr(node, field), np.float64)
-    scale = np.broadcast_to(output_scale, len(weight))
-    scaled = weight * input_scale / scale.reshape(-1, *[1] * (weight.ndim - 1))
+    scale = expanded(output_scale, len(weight))
+    scaled = weight * weights_by_input(node, input_scale) / scale.reshape(-1, *[1] * (weight.ndim - 1))
     setattr(result, field, rounding.weights(scaled, parts).astype(np.float32))
     bias = bias_of(node)
     if bias is not None:
@@ -147,13 +152,13 @@ def rounded_synapse(
 
 def best_scale(
     nodes: Mapping[str, nir.NIRNode],
-    input_scales: Mapping[str, float],
+    input_scales: Mapping[str, Scales],
     inputs: Mapping[str, Tensor],
     threshold: Scales | None,
     rounding: Rounding,
     *,
     per_channel: bool,
-    largest: int | None = None,
+    finest: Scales | float = 0.0,
 ) -> Scales:
     """The scale in which the nodes that feed a layer change its currents least when they are rounded.
 
@@ -161,9 +166,9 @@ def best_scale(
 
         sum over nodes and neurons of (W_int x output_scale - W x + b_int output_scale - b)^2
 
-    over scales from 0.3 to 1 of the one in which the largest weight is `largest`, first widely and then closely spaced.
-    With `per_channel` each channel has its own minimum. Where a synapse may be split, the largest weight is that of the
-    others.
+    over scales from 0.3 to 1 of the one in which the largest weight is the largest that its bits hold, first widely and
+    then closely spaced, but for those in which the sums do not fit. With `per_channel` each channel has its own
+    minimum. Where a synapse may be split, the largest weight is that of the others.
 
     Args:
         nodes: Weighted nodes whose outputs are added, by name.
@@ -172,23 +177,33 @@ def best_scale(
         threshold: Of each channel, or one number, to be an integer in the scale; None if there is none.
         rounding: Of weights and scales.
         per_channel: Whether channels may have scales of their own.
-        largest: What the largest weight becomes in the widest scale; by default the largest that its bits hold.
+        finest: The least scale in which the sums fit, for each channel or for all.
 
     Returns:
         One number for each channel of the threshold, or one in all.
     """
     channels = 1 if threshold is None else len(threshold)
-    parts = parts_allowed(nodes)
-    widest = _widest(nodes, input_scales, per_channel, largest or rounding.largest_weight, parts)
-    floor = 1.0 if threshold is None else threshold / LARGEST_THRESHOLD
-    widest = np.where(widest > 0, np.maximum(widest, 0.0 if threshold is None else floor), floor)
+    if threshold is not None:
+        finest = np.maximum(finest, threshold / LARGEST_THRESHOLD)
+    if not per_channel:
+        finest = np.max(finest)
+    parts = parts_allowed(nodes, input_scales)
+    widest = widest_scale(
+        {
+            name: largest_weights(node, input_scales[name], per_channel=per_channel) / rounding.largest_weight
+            for name, node in nodes.items()
+        },
+        parts,
+    )
+    floor = 1.0 if threshold is None else threshold / _WITHOUT_WEIGHTS
+    widest = np.maximum(np.where(widest > 0, widest, floor), finest)
     best: Scales = np.broadcast_to(widest, channels)
     least = np.full(channels, np.inf)
     tried: set[bytes] = set()
     for fractions in [_OCTAVES] if rounding.power_of_two else [_FRACTIONS, _FINE_FRACTIONS]:
         around = best
         for fraction in fractions:
-            scale = rounding.scale(around * fraction, threshold)
+            scale = rounding.scale(around * fraction, threshold, finest)
             if scale.tobytes() in tried:
                 continue
             tried.add(scale.tobytes())
@@ -208,43 +223,23 @@ def best_scale(
     return best
 
 
-def _widest(
-    nodes: Mapping[str, nir.NIRNode],
-    input_scales: Mapping[str, float],
-    per_channel: bool,
-    largest: int,
-    parts: Mapping[str, int],
-) -> Scales:
-    """The scale in which the largest weight is `largest`, and which leaves room to search where nodes may be split."""
-    scales = {name: _largest(node, per_channel) * input_scales[name] / largest for name, node in nodes.items()}
-    if not any(scale.any() for name, scale in scales.items() if parts[name] == 1):
-        return np.asarray(np.max(list(scales.values()), axis=0))
-    least = float(_FRACTIONS[0])
-    return np.asarray(np.max([s if parts[n] == 1 else s / (least * parts[n]) for n, s in scales.items()], axis=0))
-
-
-def _largest(node: nir.NIRNode, per_channel: bool) -> Scales:
-    weight = np.abs(np.asarray(getattr(node, weight_field(node)), np.float64))
-    return weight.reshape(len(weight), -1).max(1) if per_channel else np.array([weight.max()])
-
-
 def squared_error(
-    node: nir.NIRNode, whole: nir.NIRNode, input_scale: float, output_scale: Scales, inputs: Tensor
+    node: nir.NIRNode, whole: nir.NIRNode, input_scale: Scales | float, output_scale: Scales, inputs: Tensor
 ) -> Scales:
     """The squared error of each channel of a node's output, a sum over neurons per sample, if it becomes `whole`.
 
     Args:
         node: The node.
         whole: In integers.
-        input_scale: What 1 stands for in its input.
+        input_scale: What 1 stands for in its input: one number for each channel, or one in all.
         output_scale: What 1 stands for in its output.
         inputs: What arrives at it, (samples, ...), not yet in integers.
     """
     change, field = copy.copy(node), weight_field(node)
     weight = np.asarray(getattr(node, field), np.float64)
-    scale = np.broadcast_to(output_scale, len(weight))
-    column = scale.reshape(-1, *[1] * (weight.ndim - 1))
-    setattr(change, field, np.asarray(getattr(whole, field), np.float64) * column / input_scale - weight)
+    scale = expanded(output_scale, len(weight))
+    column = scale.reshape(-1, *[1] * (weight.ndim - 1)) / weights_by_input(node, input_scale)
+    setattr(change, field, np.asarray(getattr(whole, field), np.float64) * column - weight)
     bias = bias_of(node)
     if bias is not None:
         change.bias = whole.bias * scale - bias.astype(np.float64)

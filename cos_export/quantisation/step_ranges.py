@@ -15,7 +15,7 @@ import numpy as np
 from cos_export.errors import NetworkError
 from cos_export.network import NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.network.wires import Wires
-from cos_export.quantisation.intervals import Interval, carried, input_interval
+from cos_export.quantisation.intervals import Interval, carried, completed, input_interval
 
 __all__ = ["Reach", "reaches"]
 
@@ -82,7 +82,7 @@ def _through(network: SpikingNetwork, name: str, arriving: list[Interval]) -> li
         key = b"".join(end.tobytes() for end in interval)
         if key not in known:
             try:
-                known[key] = carried(node, interval, shape)
+                known[key] = carried(node, completed(interval), shape)
             except NetworkError as error:
                 raise NetworkError(f"Node {name!r}: {error}") from None
         intervals.append(known[key])

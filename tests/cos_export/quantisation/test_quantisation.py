@@ -334,7 +334,7 @@ def test_the_first_of_two_synapses_gets_fewer_bits_where_they_do_not_fit() -> No
     actual = quantise(wide, dyadic_images(wide, 4))
     check_ranges(actual, 4)
     assert np.abs(actual.graph.nodes["affine3"].weight).max() < 64, "there the second gets fewer as well"
-    with pytest.raises(NetworkError, match=r"Layer 'if1': within 10000 steps its potential may reach .* fit"):
+    with pytest.raises(NetworkError, match=r"Layer 'if4': within 10000 steps its potential may reach .* fit"):
         quantise(wide, dyadic_images(wide, 4), steps=10_000)
 
 
