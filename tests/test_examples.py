@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -26,6 +29,27 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "6,400 neurons in 5 layers" in said and "0 local violations: passed" in said
     assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((EXAMPLES / "notebook.ipynb").read_text("utf-8"))
+    assert (document["nbformat"], document["nbformat_minor"]) == (4, 5)
+    codes = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in codes), "clear its outputs"
+    assert len({cell["id"] for cell in document["cells"]}) == len(document["cells"])
+    shown: list[int] = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf().number))
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with plt.rc_context({"backend": "agg"}):
+        for number, cell in enumerate(codes):
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+        plt.close("all")
+    said = capsys.readouterr().out
+    assert "0 violations: passed" in said and "6,400 neurons in 5 layers" in said
+    assert len(shown) == 2 and set(names["accuracy"]) == set(names["networks"]) and len(names["networks"]) == 4
+    assert all(shares[-1] > 0.98 for shares in names["accuracy"].values())
 
 
 @pytest.mark.skipif(not CTarget().available().ready, reason="no C compiler is installed")
