@@ -1,4 +1,4 @@
-"""How fast the Lava simulator runs, batched and faithful, beside the PyTorch reference, and in how much memory.
+"""How fast the Lava simulator runs, batched and faithful, beside the PyTorch reference, under both schedules.
 
     python benchmarks/lava.py --data data/cifar10_test.npz --out docs/measured/lava
 
@@ -16,7 +16,7 @@ import statistics
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from cos_export.capturing import capture
 from cos_export.datasets import load_dataset
 from cos_export.errors import InputError
 from cos_export.network import FloatArray, SpikingNetwork
+from cos_export.network.schedule import SCHEDULES
 from cos_export.quantisation import quantise
 from cos_export.simulation import simulate
 from cos_export.simulation.trace import Trace
@@ -52,10 +53,11 @@ STATISTICS = 64
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one network in one numerics.
+    """What was measured of one network in one numerics, under one schedule.
 
     Attributes:
         network: Of the zoo.
+        schedule: "synchronous" or "layerwise".
         numerics: "float32" or "int8".
         trained: Whether its weights are.
         samples: Run by PyTorch and the batched back end.
@@ -76,6 +78,7 @@ class Row:
     """
 
     network: str
+    schedule: str
     numerics: str
     trained: bool
     samples: int
@@ -133,8 +136,8 @@ def _proportional(process: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
-def networks(name: str, data: str) -> tuple[dict[str, SpikingNetwork], FloatArray, bool]:
-    """The network in both numerics, images, and whether its weights are trained ones."""
+def networks(name: str, data: str, steps: int) -> tuple[list[SpikingNetwork], FloatArray, bool]:
+    """The network under both schedules and in both numerics, images, and whether its weights are trained ones."""
     images = load_dataset("digits" if name == "digits" else data, "test").images
     module, trained = build(name), True
     try:
@@ -142,8 +145,11 @@ def networks(name: str, data: str) -> tuple[dict[str, SpikingNetwork], FloatArra
     except InputError:
         trained = False
         _estimate_statistics(module, images[:STATISTICS])
-    network = capture(module, images[:2])
-    return {"float32": network, "int8": quantise(network, images[:STATISTICS])}, images[: SAMPLES[name]], trained
+    captured, made = capture(module, images[:2]), []
+    for schedule in SCHEDULES:
+        network = replace(captured, schedule=schedule)
+        made += [network, quantise(network, images[:STATISTICS], steps=steps)]
+    return made, images[: SAMPLES[name]], trained
 
 
 def _estimate_statistics(module: nn.Module, images: FloatArray) -> None:
@@ -178,6 +184,7 @@ def measure(name: str, network: SpikingNetwork, images: FloatArray, steps: int, 
         netx, netx_differing = few / seconds, _differing(single, actual, few)
     return Row(
         network=name,
+        schedule=network.schedule,
         numerics=network.numerics,
         trained=trained,
         samples=len(images),
@@ -228,8 +235,9 @@ def markdown(document: dict[str, Any]) -> str:
         "samples in brackets. Every run of Lava includes its start. Memory is that of all processes of the worker, "
         "pages that they share counted once. The load is the machine's over the minute before.",
         "",
-        "| network | numerics | samples | PyTorch | batched | of PyTorch | memory | faithful | memory | netx | load |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| network | schedule | numerics | samples | PyTorch | batched | of PyTorch | memory | faithful | memory "
+        "| netx | load |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in document["rows"]:
         slow, held = "not run", ""
@@ -237,23 +245,23 @@ def markdown(document: dict[str, Any]) -> str:
             slow, held = f"{row['faithful']:.2g} ({row['few']})", f"{row['faithful_megabytes']} MB"
         chain = f"{row['netx']:.2g} ({row['few']})" if row["netx"] else ""
         lines.append(
-            f"| {row['network']} | {row['numerics']} | {row['samples']} | {row['pytorch']:.1f} | {row['batched']:.1f} "
-            f"| {row['batched'] / row['pytorch']:.2f} | {row['batched_megabytes']} MB | {slow} | {held} | {chain} "
-            f"| {row['load']:.1f} |"
+            f"| {row['network']} | {row['schedule']} | {row['numerics']} | {row['samples']} | {row['pytorch']:.1f} "
+            f"| {row['batched']:.1f} | {row['batched'] / row['pytorch']:.2f} | {row['batched_megabytes']} MB | {slow} "
+            f"| {held} | {chain} | {row['load']:.1f} |"
         )
     lines += [
         "",
         "Spikes compared, and how many differ:",
         "",
-        "| network | weights | numerics | slots that fire | batched and PyTorch | differ | faithful and batched "
-        "| differ | netx and batched differ |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| network | weights | schedule | numerics | slots that fire | batched and PyTorch | differ "
+        "| faithful and batched | differ | netx and batched differ |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in document["rows"]:
         few = f"{row['few_slots']:,} | {row['few_mismatches']:,}" if row["faithful"] else "not run | "
         chain = "" if row["netx_mismatches"] is None else f"{row['netx_mismatches']:,}"
         lines.append(
-            f"| {row['network']} | {'trained' if row['trained'] else 'random'} | {row['numerics']} "
+            f"| {row['network']} | {'trained' if row['trained'] else 'random'} | {row['schedule']} | {row['numerics']} "
             f"| {100 * row['fired']:.1f} % | {row['slots']:,} | {row['mismatches']:,} | {few} | {chain} |"
         )
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
@@ -265,7 +273,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="the .npz of CIFAR-10 images")
     parser.add_argument("--networks", default=",".join(SAMPLES))
-    parser.add_argument("--numerics", default="float32,int8")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True, help="written with .json and .md")
@@ -273,11 +280,10 @@ def main() -> None:
     environment = find()
     rows = []
     for name in given.networks.split(","):
-        made, images, trained = networks(name, given.data)
-        for numerics in given.numerics.split(","):
-            row = measure(name, made[numerics], images, given.steps, given.rounds, trained)
-            print(row, file=sys.stderr, flush=True)
-            rows.append(row)
+        made, images, trained = networks(name, given.data, given.steps)
+        for network in made:
+            rows.append(measure(name, network, images, given.steps, given.rounds, trained))
+            print(rows[-1], file=sys.stderr, flush=True)
     document = {
         "steps": given.steps,
         "rounds": given.rounds,
