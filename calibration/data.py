@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,19 @@ from cos_export.processes import process_count, rank
 from cos_export.training.augmentation import mirrored, moved
 from cos_export.whole_number import whole_number
 
-__all__ = ["CalibrationData", "calibration_data"]
+__all__ = ["Batch", "CalibrationData", "calibration_data"]
+
+
+class Batch(NamedTuple):
+    """Some of the images, on the CPU.
+
+    Attributes:
+        images: (samples, ...).
+        numbers: Which of the data's images they are, (samples,).
+    """
+
+    images: Tensor
+    numbers: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,15 +57,20 @@ class CalibrationData:
         return len(self.images)  # type: ignore[arg-type]
 
     def ordered(self) -> Iterator[Tensor]:
+        """The images of `in_order`."""
+        return (batch.images for batch in self.in_order())
+
+    def in_order(self) -> Iterator[Batch]:
         """One pass over this process's share of the images, in order, `batch_size` at a time.
 
         Of n processes the k-th takes the batches k, k + n, ...
         """
         starts = range(0, len(self), self.batch_size)[rank() :: process_count()]
         for start in starts:
-            yield self.take(range(start, min(start + self.batch_size, len(self))))
+            chosen = np.arange(start, min(start + self.batch_size, len(self)))
+            yield Batch(self.take(chosen), chosen)
 
-    def shuffled(self, size: int, seed: int, first: int = 0, *, flip: bool = False, shift: int = 0) -> Iterator[Tensor]:
+    def shuffled(self, size: int, seed: int, first: int = 0, *, flip: bool = False, shift: int = 0) -> Iterator[Batch]:
         """Batches of `size` images for ever, each pass in a new order; fewer if there are fewer images.
 
         Of n processes the k-th gets the images k, k + n, ... of each batch, which may be none.
@@ -75,7 +93,7 @@ class CalibrationData:
                 chosen = order[start * size : (start + 1) * size][rank() :: process_count()]
                 images = self.take(chosen)
                 images = mirrored(images, turned[chosen]) if flip else images
-                yield moved(images, corner[:, chosen], shift) if shift else images
+                yield Batch(moved(images, corner[:, chosen], shift) if shift else images, chosen)
 
     def split(self, first: int) -> tuple[CalibrationData, CalibrationData]:
         """The first images, and the others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import ClassVar, get_args
 
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from calibration.data import CalibrationData
+from calibration.data import Batch, CalibrationData
 from calibration.methods.ftbc import FTBC
 from calibration.methods.mean_matching import MeanMatching
 from calibration.methods.method import CalibrationRun, NetworkReference, StaticMethod, option
 from calibration.tuning.parameters import Tuned, Tuning
 from calibration.tuning.surrogate import check_compiler
-from calibration.tuning.teacher import teacher_logits
+from calibration.tuning.teacher import teacher_logits, teacher_table
 from calibration.tuning.warm_start import warm_start
 from cos_export.bounds import LARGEST_SEED, MOST_BATCH, MOST_ROUNDS, MOST_SHIFT
 from cos_export.decisions import class_logits
@@ -135,13 +136,14 @@ class Static(StaticMethod):
         averages = tuning.averages()
         for key, value in _part(kept, "average/").items():
             averages[key].copy_(value)
+        known = self._known_outputs(teacher, fitted, progress)
         batches = fitted.shuffled(self.samples, self.seed, first=done, flip=self.flip, shift=self.shift)
         for update in range(done, self.updates):
             progress("tuning", update, self.updates)
             checkpoint.save(STAGE, update, _state(network, tuning, optimizer, averages))
             for group in optimizer.param_groups:
                 group["lr"] = group["top"] * 0.5 * (1.0 + math.cos(math.pi * update / self.updates))
-            self._differentiate(teacher, next(batches).to(device), tuning, min(self.samples, len(fitted)))
+            self._differentiate(teacher, next(batches), tuning, min(self.samples, len(fitted)), known)
             optimizer.step()
             _average(averages, tuning, update)
         progress("tuning", self.updates, self.updates)
@@ -193,18 +195,37 @@ class Static(StaticMethod):
                 }
         return optimizer
 
-    def _differentiate(self, teacher: Program, images: Tensor, tuning: Tuning, samples: int) -> None:
-        """Puts the gradient of the loss, its mean over the `samples` of all processes, into each parameter's grad."""
-        dtype = mixed_precision_type(images.device) if self.precision == "mixed" else None
+    def _known_outputs(self, teacher: Program, fitted: CalibrationData, progress: Progress) -> Tensor | None:
+        """The teacher's outputs for all images, (samples, classes), if updates see them again as they are."""
+        # The mean over both sides is that of the mirror image as well.
+        unmoved = not self.shift and (self.both_sides or not self.flip)
+        if not unmoved or self.updates * self.samples < 2 * len(fitted):
+            return None
+        with self._precision(teacher.device):
+            return teacher_table(teacher, fitted, progress, both_sides=self.both_sides)
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """That of the convolutions of an update."""
+        dtype = mixed_precision_type(device) if self.precision == "mixed" else None
         # Without a scaled loss, small gradients vanish in float16.
-        dtype = None if dtype == torch.float16 else dtype
+        return mixed_precision(device, None if dtype == torch.float16 else dtype)
+
+    def _differentiate(
+        self, teacher: Program, batch: Batch, tuning: Tuning, samples: int, known: Tensor | None
+    ) -> None:
+        """Puts the gradient of the loss, its mean over the `samples` of all processes, into each parameter's grad."""
+        images = batch.images.to(teacher.device)
         tensors = [parameter.values for parameter in tuning.parameters.values()]
         for tensor in tensors:
             tensor.grad = torch.zeros_like(tensor)
         if len(images):
             with torch.enable_grad():
-                with mixed_precision(images.device, dtype):
-                    loss = self._summed_loss(teacher, tuning, images) / samples
+                with self._precision(images.device):
+                    if known is None:
+                        expected = teacher_logits(teacher, images, both_sides=self.both_sides)
+                    else:
+                        expected = known[torch.from_numpy(batch.numbers).to(images.device)]
+                    loss = self._summed_loss(expected, tuning, images) / samples
                 loss.backward()  # type: ignore[no-untyped-call]
         summed([tensor.grad for tensor in tensors if tensor.grad is not None])
 
@@ -214,13 +235,14 @@ class Static(StaticMethod):
         with torch.no_grad():
             for number, images in enumerate(data.ordered()):
                 progress("measuring what the tuning has brought", number * data.batch_size, len(data))
-                total += self._summed_loss(teacher, tuning, images.to(teacher.device)).double()
+                images = images.to(teacher.device)
+                expected = teacher_logits(teacher, images, both_sides=self.both_sides)
+                total += self._summed_loss(expected, tuning, images).double()
         progress("measuring what the tuning has brought", len(data), len(data))
         summed([total])
         return float(total) / len(data)
 
-    def _summed_loss(self, teacher: Program, tuning: Tuning, images: Tensor) -> Tensor:
-        expected = teacher_logits(teacher, images, both_sides=self.both_sides)
+    def _summed_loss(self, expected: Tensor, tuning: Tuning, images: Tensor) -> Tensor:
         program = tuning.program()
         # Over a window what reaches the Output is a sum over the steps already.
         mean = program.propagate(images, tuning.train).float().mean(0) / program.window

@@ -125,11 +125,11 @@ def test_images_are_moved_anew_in_each_pass_and_alike_in_each_run() -> None:
 
     def first(count: int) -> list[torch.Tensor]:
         batches = data.shuffled(3, 7, flip=True, shift=1)
-        return [next(batches) for _ in range(count)]
+        return [next(batches).images for _ in range(count)]
 
     once, again = first(8), first(8)
     assert all(torch.equal(one, other) for one, other in zip(once, again, strict=True))
-    from_there = next(data.shuffled(3, 7, first=5, flip=True, shift=1))
+    from_there = next(data.shuffled(3, 7, first=5, flip=True, shift=1)).images
     assert torch.equal(from_there, once[5]), "an interrupted calibration sees what it would have seen"
     places = {tuple(place[1:]) for batch in once for place in torch.nonzero(batch).tolist()}
     # One dot at (2, 1), mirrored at (2, 3), each moved by up to one pixel.

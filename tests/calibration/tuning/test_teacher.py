@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from small_networks import two_layers
 
-from calibration.tuning.teacher import teacher_logits
+from calibration import calibrate
+from calibration.data import calibration_data
+from calibration.methods import static
+from calibration.methods.static import Static
+from calibration.tuning.teacher import teacher_logits, teacher_table
 from cos_export.network import SpikingNetwork
 from cos_export.simulation import ann_logits, simulate
 from cos_export.simulation.activations import limit_activation
@@ -54,3 +59,48 @@ def test_the_mean_over_both_sides(both_sides: bool) -> None:
         expected = (expected + softmax(ann_logits(without, IMAGES[..., ::-1].copy()))) / 2
     actual = teacher_logits(Program(network), torch.from_numpy(IMAGES), both_sides=both_sides)
     np.testing.assert_allclose(actual.exp().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_table_has_the_outputs_of_each_image_in_its_row() -> None:
+    network, images = quantised(), torch.from_numpy(IMAGES)
+    data, stages = calibration_data(network, IMAGES, 10), set[str]()
+    table = teacher_table(Program(network), data, lambda stage, done, total: stages.add(stage), both_sides=True)
+    for number in range(len(IMAGES)):
+        alone = teacher_logits(Program(network), images[number : number + 1], both_sides=True)
+        torch.testing.assert_close(table[number : number + 1], alone)
+        mirrored = teacher_logits(Program(network), images[number : number + 1].flip(-1), both_sides=True)
+        torch.testing.assert_close(table[number : number + 1], mirrored)
+    assert stages == {"asking the teacher"}
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({}, "once"),
+        ({"flip": True, "both_sides": True}, "once"),
+        ({"flip": True}, "anew"),
+        ({"shift": 1}, "anew"),
+        ({"updates": 2}, "anew"),
+    ],
+)
+def test_the_teacher_is_asked_once_where_images_come_again_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], asked: str
+) -> None:
+    network, answered = two_layers(seed=8), []
+    plain = static.teacher_logits
+
+    def counted(program: Program, images: torch.Tensor, *, both_sides: bool = False) -> torch.Tensor:
+        answered.append(len(images))
+        return plain(program, images, both_sides=both_sides)
+
+    monkeypatch.setattr(static, "teacher_logits", counted)
+    monkeypatch.setattr("calibration.tuning.teacher.teacher_logits", counted)
+    method = Static(**{"updates": 6, "samples": 8, "precision": "float32"} | options)
+    # Of 24 images 4 are held out, which are looked at before and after.
+    actual = calibrate(network, IMAGES, method, 2)
+    assert sum(answered) - 2 * 4 == (20 if asked == "once" else method.updates * 8)
+    monkeypatch.setattr(Static, "_known_outputs", lambda *_: None)
+    expected = calibrate(network, IMAGES, method, 2)
+    for name, spec in expected.neurons.items():
+        np.testing.assert_allclose(actual.neurons[name].v_init, spec.v_init, rtol=1e-4, atol=1e-5)
+    assert any((spec.v_init != network.neurons[name].v_init).any() for name, spec in expected.neurons.items())
