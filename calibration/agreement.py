@@ -31,6 +31,7 @@ from cos_export.divergence import agreement
 from cos_export.errors import ParityError
 from cos_export.module_logits import module_logits
 from cos_export.network import FloatArray
+from cos_export.progress import Progress, silent
 from cos_export.shared_logits import shared_ann_logits, shared_module_logits
 
 __all__ = ["check_agreement"]
@@ -45,7 +46,9 @@ _MARGIN = 4.0
 """Several steps may flip together in the network and one by one in the runs."""
 
 
-def check_agreement(module: nn.Module, captured: Captured, images: FloatArray, *, device: str = "auto") -> FloatArray:
+def check_agreement(
+    module: nn.Module, captured: Captured, images: FloatArray, *, device: str = "auto", progress: Progress = silent
+) -> FloatArray:
     """Refuses a network that does not compute what its module does on these images.
 
     ReLUs are compared without the clipping at their thresholds, which is not a fault of the capture. Where max pooling
@@ -56,6 +59,7 @@ def check_agreement(module: nn.Module, captured: Captured, images: FloatArray, *
         captured: What was captured from it.
         images: (samples, ...).
         device: Where to run.
+        progress: Told of each batch.
 
     Returns:
         What the module decides by, (samples, classes): its logits, or what it makes of them at its end.
@@ -64,11 +68,11 @@ def check_agreement(module: nn.Module, captured: Captured, images: FloatArray, *
         ParityError: Their logits differ beyond rounding.
     """
     where, given = resolve_device(device), torch.from_numpy(images)
-    outputs = flat(shared_module_logits(module, given, device=where))
+    outputs = flat(shared_module_logits(module, given, device=where, progress=progress))
     expected, logits = outputs.numpy(), captured.tail.logits(outputs).numpy()
     if captured.replaced:
         return logits
-    readout = shared_ann_logits(captured.network, images, device=where, unclipped=captured.unbounded)
+    readout = shared_ann_logits(captured.network, images, device=where, unclipped=captured.unbounded, progress=progress)
     actual = captured.tail(torch.from_numpy(readout)).numpy()
     off = _distance(actual, expected)
     smooth = _SMOOTH * float(np.abs(expected).max())

@@ -124,12 +124,13 @@ def _convert(
     source: Source, parts: DataParts, choices: Choices, resume: str | Path | None, progress: Progress
 ) -> Conversion:
     prepared = prepare(source, parts, choices, resume=resume, progress=progress)
+    logits = partial(shared_ann_logits, device=choices.device, progress=progress)
     held_out, evaluation = parts.held_out, parts.evaluation.labelled_by(decisions(prepared.logits))
     chosen, selection = select(
         prepared.captured,
         prepared.candidates,
         held_out,
-        None if held_out is None else shared_ann_logits(prepared.reference, held_out.images, device=choices.device),
+        None if held_out is None else logits(prepared.reference, held_out.images),
         choices.steps,
         named=not choices.candidates,
         skipped=prepared.skipped,
@@ -137,7 +138,7 @@ def _convert(
         progress=progress,
     )
     ann = float((decisions(prepared.logits) == evaluation.truth).mean())
-    predictions = decisions(shared_ann_logits(prepared.captured, evaluation.images, device=choices.device))
+    predictions = decisions(logits(prepared.captured, evaluation.images))
     measured = partial(_rows, chosen=chosen, evaluation=evaluation, choices=choices, progress=progress)
     share = float((predictions == evaluation.truth).mean())
     integers = None

@@ -117,7 +117,7 @@ def start(source: Source, parts: DataParts, choices: Choices, *, progress: Progr
         read = with_normalisation_of(replace(source, schedule=choices.schedule), parts.evaluation)
         network = _in_integers(read, parts, choices, progress)
         choices.in_written_form(network)
-        return Start(network, read, {}, logits_of(read, parts.evaluation, choices.device))
+        return Start(network, read, {}, logits_of(read, parts.evaluation, choices.device, progress=progress))
     module = source
     progress("capturing the network", 0, 1)
     example = parts.evaluation.first(1).mean_over_time()
@@ -128,7 +128,9 @@ def start(source: Source, parts: DataParts, choices: Choices, *, progress: Progr
     thresholds = _thresholds(observed, parts, choices, progress)
     options = check_options(choices.levels, thresholds, choices.max_pool)
     capture = captured(module, example, options, traced)
-    logits = check_agreement(module, capture, parts.evaluation.mean_over_time().images, device=choices.device)
+    logits = check_agreement(
+        module, capture, parts.evaluation.mean_over_time().images, device=choices.device, progress=progress
+    )
     progress("capturing the network", 1, 1)
     reference = replace(capture.network, schedule=choices.schedule)
     network = _in_integers(reference, parts, choices, progress)

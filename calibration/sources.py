@@ -23,6 +23,7 @@ from cos_export.errors import InputError
 from cos_export.module_logits import eval_mode, one_tensor
 from cos_export.network import FloatArray, SpikingNetwork, check_inputs
 from cos_export.numerics import FLOAT32
+from cos_export.progress import Progress, silent
 from cos_export.shared_logits import shared_ann_logits, shared_module_logits
 from cos_export.training.evaluation import check_logits
 from cos_export.user_code import user_code
@@ -128,7 +129,9 @@ def check_frames(dataset: Dataset, steps: int, method: Method | None = None) -> 
         )
 
 
-def logits_of(source: Source, dataset: Dataset, device: str, tail: Tail | None = None) -> FloatArray:
+def logits_of(
+    source: Source, dataset: Dataset, device: str, tail: Tail | None = None, *, progress: Progress = silent
+) -> FloatArray:
     """What the source decides by on images, (samples, classes): a network by what its layers stand for.
 
     Several processes in a `process_group` each compute their share.
@@ -138,11 +141,12 @@ def logits_of(source: Source, dataset: Dataset, device: str, tail: Tail | None =
         dataset: Images; of frames their mean over time.
         device: Where to run.
         tail: What the module does to its logits at its end.
+        progress: Told of each batch.
     """
     where, images = resolve_device(device), dataset.mean_over_time().images
     if isinstance(source, SpikingNetwork):
-        return shared_ann_logits(source, images, device=where)
-    outputs = flat(shared_module_logits(source, torch.from_numpy(images), device=where))
+        return shared_ann_logits(source, images, device=where, progress=progress)
+    outputs = flat(shared_module_logits(source, torch.from_numpy(images), device=where, progress=progress))
     logits: FloatArray = (tail or Tail()).logits(outputs).numpy()
     return logits
 

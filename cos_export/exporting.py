@@ -190,7 +190,9 @@ def export_and_verify(
         progress("writing the bundle", 4, 5)
         manifest = _manifest(network, steps, len(images), metrics)
         manifest["step"] = step.to_dict()
-        counted = counted_trace(network, images, reference, calibration, device=device, activity=True)
+        counted = counted_trace(
+            network, images, reference, calibration, device=device, activity=True, progress=progress
+        )
         manifest["costs"] = costs_of(counted).to_dict()
         if refused:
             manifest["refused_by_nir"] = refused

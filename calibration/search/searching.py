@@ -95,7 +95,7 @@ def _measured(
         options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
         traced = traced_module(source, held_out.first(1).mean_over_time(), options)
     tail = Tail() if traced is None else Tail(traced.left_out)
-    logits = logits_of(source, held_out, choices.device, tail)
+    logits = logits_of(source, held_out, choices.device, tail, progress=progress)
     held_out = held_out.labelled_by(decisions(logits))
     right = _right(logits, held_out)
     # The images held out take the place of those that are measured on.

@@ -14,6 +14,7 @@ from cos_export.terminal.standard_output import console
 
 if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
     from cos_export.bundle import Bundle
+    from cos_export.progress import Progress
 
 __all__ = ["code"]
 
@@ -38,6 +39,7 @@ def code(
     from cos_export.c_code.writer import write_c
     from cos_export.errors import InputError, UnavailableError
     from cos_export.terminal.cost_lines import rounded
+    from cos_export.terminal.progress_bars import progress_bars
     from targets.c import code_bytes, run_self_test
     from targets.c.compiler import find
 
@@ -51,14 +53,20 @@ def code(
     except UnavailableError as error:
         notes.append(f"The code was not compiled and its test not run. {error}")
 
-    def check(folder: Path, prefix: str) -> None:
-        if compiler is not None:
-            run_self_test(folder, prefix, compiler)
+    with progress_bars() as progress:
 
-    written = write_c(opened, out, name=name, samples=samples, check=check)
-    source = written.source
-    flash = None if compiler is None else code_bytes(written.folder, source.prefix, source.table_bytes, compiler)
-    operations = _operations(opened)
+        def check(folder: Path, prefix: str) -> None:
+            if compiler is not None:
+                progress("writing, compiling and testing", 1, 3)
+                run_self_test(folder, prefix, compiler)
+
+        progress("writing, compiling and testing", 0, 3)
+        written = write_c(opened, out, name=name, samples=samples, check=check)
+        progress("writing, compiling and testing", 2, 3)
+        source = written.source
+        flash = None if compiler is None else code_bytes(written.folder, source.prefix, source.table_bytes, compiler)
+        progress("writing, compiling and testing", 3, 3)
+        operations = _operations(opened, progress)
     if not as_json:
         size = "and the code" if flash is None else f"{flash.code:,} of code ({flash.compiler}, -Os, {flash.machine})"
         lines = [
@@ -91,10 +99,10 @@ def code(
     return finish(document, as_json, True)
 
 
-def _operations(bundle: Bundle) -> dict[str, float]:
+def _operations(bundle: Bundle, progress: Progress) -> dict[str, float]:
     """What one image takes, the mean over the golden ones."""
     from cos_export.costing.counted_run import counted_trace
 
     golden = bundle.golden
-    done = counted_trace(bundle.network, golden.images, golden.trace, None).at(bundle.steps)
+    done = counted_trace(bundle.network, golden.images, golden.trace, None, progress=progress).at(bundle.steps)
     return {"additions": done.effective_acs, "products": done.effective_macs, "updates": float(done.neuron_updates)}

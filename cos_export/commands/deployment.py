@@ -157,7 +157,9 @@ def run_bundle(
         notes = [*recorded.notes, *run.notes, *readout_notes(opened.network)]
         with progress_bars() as progress, process_group(where):
             if dataset.labels is None:
-                dataset = dataset.labelled_by(decisions(shared_ann_logits(opened.network, images, device=where)))
+                dataset = dataset.labelled_by(
+                    decisions(shared_ann_logits(opened.network, images, device=where, progress=progress))
+                )
             right, rho = shared_classify(
                 chosen,
                 opened,
@@ -172,7 +174,13 @@ def run_bundle(
         with progress_bars() as progress:
             golden = opened.golden
             counted = counted_trace(
-                opened.network, golden.images, golden.trace, recorded.per_sample, device=str(where), activity=True
+                opened.network,
+                golden.images,
+                golden.trace,
+                recorded.per_sample,
+                device=str(where),
+                activity=True,
+                progress=progress,
             )
     row, costs = row_of(right, rho, range(1, opened.steps + 1), counted), costs_of(counted)
     version = chosen.available().version

@@ -165,6 +165,7 @@ def counted_trace(
     *,
     device: str = "auto",
     activity: bool = False,
+    progress: Progress = silent,
 ) -> CountedRun:
     """The operations of a run whose spikes were kept; one of a per-sample method is run again, for its pre-simulation.
 
@@ -175,14 +176,22 @@ def counted_trace(
         calibration: The per-sample method that it ran with.
         device: Where.
         activity: As for `counted_run`.
+        progress: Told of each part.
     """
     if calibration is None:
-        return counted_spikes(network, images, trace.spikes, activity=activity)
-    return counted_run(network, images, trace.steps, calibration=calibration, device=device, activity=activity)[1]
+        return counted_spikes(network, images, trace.spikes, activity=activity, progress=progress)
+    return counted_run(
+        network, images, trace.steps, calibration=calibration, device=device, activity=activity, progress=progress
+    )[1]
 
 
 def counted_spikes(
-    network: SpikingNetwork, images: FloatArray, spikes: Mapping[str, NDArray[Any]], *, activity: bool = False
+    network: SpikingNetwork,
+    images: FloatArray,
+    spikes: Mapping[str, NDArray[Any]],
+    *,
+    activity: bool = False,
+    progress: Progress = silent,
 ) -> CountedRun:
     """Counts what a static network has computed in a run whose spikes were kept.
 
@@ -191,11 +200,14 @@ def counted_spikes(
         images: (samples, ...), as `check_inputs` returns them.
         spikes: By layer, (steps, samples, ...).
         activity: As for `counted_run`.
+        progress: Told of each part.
     """
     steps = len(next(iter(spikes.values())))
     counter = OperationCounter(network, images, steps, activity=steps if activity else 0)
     for start in range(0, len(images), PART):
+        progress("counting operations", start, len(images))
         for name in network.layers:
             part = np.ascontiguousarray(spikes[name][:, start : start + PART])
             counter.add(name, torch.from_numpy(part))
+    progress("counting operations", len(images), len(images))
     return CountedRun(network, steps, counter)
