@@ -15,9 +15,10 @@ from calibration.choices import Choices
 from calibration.data_parts import DataParts
 from calibration.methods.method import PerSampleMethod
 from calibration.preparing import Start, calibrated_by, start
-from calibration.search.candidates import Deployment
+from calibration.search.candidates import Deployment, without_thresholds
 from calibration.search.state import Measured, SearchState
 from calibration.sources import Source, check_frames, digest_of, logits_of
+from cos_export.capturing.activation_observer import observed_relus
 from cos_export.capturing.options import check_options
 from cos_export.capturing.preparing import traced_module
 from cos_export.capturing.tail import Tail
@@ -54,8 +55,9 @@ def search(
     Args:
         source: A trained network, or one that was read.
         parts: From `data_parts`; what is to be measured on at the end is not looked at.
-        choices: Of the user; method, steps and schedule are those of each deployment.
-        deployments: In the order in which they are measured.
+        choices: Of the user; method, steps, schedule and rule for thresholds are those of each deployment.
+        deployments: In the order in which they are measured. Those that differ in the rule for thresholds alone are
+            one where the network has no thresholds to find.
         state: A file to keep what was measured in, after each, and to go on from.
         progress: Told as it goes on.
 
@@ -88,12 +90,13 @@ def _measured(
     progress: Progress,
 ) -> tuple[list[Measured], float]:
     known = SearchState(state, _depends_on(source, calibration, held_out, choices))
+    traced, options = parts.traced, check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
+    if traced is None and not isinstance(source, SpikingNetwork):
+        traced = traced_module(source, held_out.first(1).mean_over_time(), options)
+    if traced is None or not observed_relus(traced, options, resolve_device(choices.device)).keys:
+        deployments = without_thresholds(deployments)
     if not same_everywhere([known.get(one) for one in deployments]):
         raise InputError(f"The processes do not see the same {state}. Put it where all of them can read it.")
-    traced = parts.traced
-    if traced is None and not isinstance(source, SpikingNetwork):
-        options = check_options(choices.levels, None, choices.max_pool, assume_thresholds=True)
-        traced = traced_module(source, held_out.first(1).mean_over_time(), options)
     tail = Tail() if traced is None else Tail(traced.left_out)
     logits = logits_of(source, held_out, choices.device, tail, progress=progress)
     held_out = held_out.labelled_by(decisions(logits))
@@ -117,25 +120,28 @@ def _measured(
 
 
 class _Starts:
-    """What was captured, for each T and schedule that it depends on."""
+    """What was captured, for each T, schedule and rule for thresholds that it depends on."""
 
     def __init__(self, source: Source, parts: DataParts, choices: Choices, progress: Progress) -> None:
         self._source, self._parts, self._choices, self._progress = source, parts, choices, progress
-        self._known: dict[tuple[int, str], Start] = {}
+        self._known: dict[tuple[int | None, str, str | None], Start] = {}
         self._any: Start | None = None
 
     def choices_of(self, one: Deployment) -> Choices:
-        return replace(self._choices, method=one.method, steps=one.steps, schedule=one.schedule)
+        rule = one.thresholds or self._choices.thresholds
+        return replace(self._choices, method=one.method, steps=one.steps, schedule=one.schedule, thresholds=rule)
 
     def of(self, one: Deployment) -> Start:
         """The network before the calibration of a deployment."""
         if self._any is not None:
             reference = replace(self._any.reference, schedule=one.schedule)
             return replace(self._any, reference=reference, captured=reference)
-        key = one.steps, one.schedule
+        # Integers are chosen for T, and so are thresholds by the mean square error.
+        of_steps = self._choices.weight_bits is not None or self.choices_of(one).thresholds == "mmse"
+        key = one.steps if of_steps else None, one.schedule, one.thresholds
         if key not in self._known:
             started = start(self._source, self._parts, self.choices_of(one), progress=self._progress)
-            # Thresholds from data and integers are chosen for T; nothing else is.
+            # Without thresholds from data and without integers nothing else changes it.
             if not started.thresholds and self._choices.weight_bits is None:
                 self._any = started
             self._known[key] = started
@@ -194,7 +200,7 @@ def _resume_file(state: Path, one: Deployment) -> Path:
 
 
 def _depends_on(source: Source, calibration: Dataset, held_out: Dataset, choices: Choices) -> Mapping[str, Any]:
-    kept = ("levels", "max_pool", "thresholds", "per_channel", "numerics", "quantisation", "batch_size")
+    kept = ("levels", "max_pool", "per_channel", "numerics", "quantisation", "batch_size")
     plain = {key: value for key, value in asdict(choices).items() if key in kept}
     return {
         "version": __version__,

@@ -32,6 +32,7 @@ class Measured(BaseModel):
         method: The method's record.
         steps: T.
         schedule: When layers fire.
+        thresholds: The rule that thresholds of ReLUs come from, or None where none were to be found.
         accuracy: The share of right answers.
         drop: Points of accuracy below the artificial network, on the same images.
         drop_error: The standard error of `drop`, from the images that only one of the two decides rightly.
@@ -46,6 +47,7 @@ class Measured(BaseModel):
     method: dict[str, JsonValue]
     steps: Annotated[int, Field(ge=1)]
     schedule: Schedule
+    thresholds: Literal["mmse", "percentile", "maximum"] | None = None
     accuracy: Share | None = None
     drop: FiniteFloat | None = None
     drop_error: Count | None = None
@@ -62,7 +64,7 @@ class Measured(BaseModel):
             InputError: Its method is not known here.
         """
         schedule: Schedule = self.schedule
-        return Deployment(method_from_record(self.method), self.steps, schedule)
+        return Deployment(method_from_record(self.method), self.steps, schedule, self.thresholds)
 
 
 class _File(BaseModel):

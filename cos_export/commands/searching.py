@@ -41,7 +41,6 @@ from cos_export.terminal.options import (
     SizeOption,
     StdOption,
     TargetsOption,
-    ThresholdsOption,
     UnitThresholdsOption,
     WeightsOption,
     conventions_of,
@@ -86,7 +85,9 @@ def search(
     classes: ClassesOption = None,
     levels: LevelsOption = None,
     max_pool: MaxPoolOption = MaxPooling.exact,
-    thresholds: ThresholdsOption = "mmse",
+    thresholds: Annotated[
+        str | None, typer.Option(help="Of plain ReLUs, with commas; by default mmse and percentile.")
+    ] = None,
     per_channel: PerChannelOption = False,
     reset: ResetOption = None,
     condition: ConditionOption = None,
@@ -104,7 +105,7 @@ def search(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
-    """Measure methods, steps and schedules on images held out, and write the cheapest that keeps the accuracy.
+    """Measure methods, thresholds, steps and schedules on images held out; write the cheapest that keeps the accuracy.
 
     Killed at any moment, the same command goes on after the last that it has measured. Exit code 1 if nothing keeps it.
 
@@ -113,7 +114,7 @@ def search(
     from calibration.choices import Auto, Choices, check_method
     from calibration.data_parts import data_parts
     from calibration.methods.unchanged import Unchanged
-    from calibration.search import DEFAULT_METHODS, deployments, outcome
+    from calibration.search import DEFAULT_METHODS, DEFAULT_THRESHOLDS, deployments, outcome
     from calibration.search import search as measured_by_search
     from calibration.sources import choices_for
     from cos_export.atomic_file import check_derived_destination
@@ -143,7 +144,7 @@ def search(
         samples,
         levels,
         max_pool.value,
-        thresholds,
+        *([] if thresholds is None else [thresholds]),
         per_channel=per_channel,
         device=device,
         numerics=numerics,
@@ -154,7 +155,7 @@ def search(
     check_method(choices)
     conventions = conventions_of(reset, condition, dt)
     loaded = load_model(model, weights, levels=levels, classes=classes, conventions=conventions)
-    choices = replace(choices_for(loaded.source, choices), method=Auto())
+    choices = replace(choices_for(loaded.source, choices), method=Auto(), thresholds=DEFAULT_THRESHOLDS[0])
     # What a file says of its potentials is a deployment as well; a module says nothing.
     cheap = (*([Unchanged.name] if is_nir(model) else []), *DEFAULT_METHODS)
     candidates, refused = deployments(
@@ -163,6 +164,7 @@ def search(
         [check_schedule(schedule) for schedule in names(schedules)],
         step_ranges("--rho", rho),
         numerics,
+        DEFAULT_THRESHOLDS if thresholds is None else names(thresholds),
     )
     for one in candidates:
         choices_for(loaded.source, replace(choices, method=one.method))
@@ -192,7 +194,8 @@ def search(
     if result.winner is None:
         return finish({"bundle": None, "search": document, **files}, as_json, False)
     winner = result.winner.deployment
-    chosen = replace(choices, method=winner.method, steps=winner.steps, schedule=winner.schedule)
+    rule = winner.thresholds or choices.thresholds
+    chosen = replace(choices, method=winner.method, steps=winner.steps, schedule=winner.schedule, thresholds=rule)
     told = {key: value for key, value in document.items() if key not in ("measured", "front", "failed", "refused")}
     with progress_bars() as progress:
         written = convert_and_write(

@@ -36,6 +36,9 @@ def search_table(search: Mapping[str, Any]) -> Table:
     table.add_column("", no_wrap=True)
     table.add_column("method", no_wrap=True)
     table.add_column("schedule", no_wrap=True)
+    ruled = any(one["thresholds"] for one in search["measured"])
+    if ruled:
+        table.add_column("thresholds", no_wrap=True)
     for name in ("steps", "accuracy", "drop", "latency", "operations"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in search["measured"]:
@@ -44,6 +47,7 @@ def search_table(search: Mapping[str, Any]) -> Table:
             ">" if one in (search["winner"], search["nearest"]) else "",
             one["method"]["name"],
             one["schedule"],
+            *([one["thresholds"] or ""] if ruled else []),
             f"{rho} + {one['steps']}" if rho else str(one["steps"]),
             f"{100 * one['accuracy']:.2f}",
             f"{one['drop']:.2f} ± {one['drop_error']:.2f}",
@@ -93,4 +97,5 @@ def deployment_words(one: Mapping[str, Any]) -> str:
     """A measured deployment in words."""
     extra = one["total_steps"] - one["steps"] if one["total_steps"] is not None else 0
     beside = f", rho = {extra}" if extra else ""
-    return f"{one['method']['name']}, T = {one['steps']}{beside}, {one['schedule']}"
+    rule = f", thresholds by {one['thresholds']}" if one["thresholds"] else ""
+    return f"{one['method']['name']}, T = {one['steps']}{beside}, {one['schedule']}{rule}"

@@ -6,7 +6,7 @@ from cos_export.training.checkpoint import check_checkpoint_destination, save_ch
 from cos_export.training.curve import check_curve_destination, save_learning_curve
 from cos_export.training.evaluation import accuracy
 from cos_export.training.loop import train
-from cos_export.training.recipe import Recipe, learning_rate
+from cos_export.training.recipe import Recipe, fine_tuning, learning_rate
 from cos_export.training.restoring import restored_swapped
 from cos_export.training.result import Epoch, TrainingResult
 from cos_export.training.state import state_path
@@ -19,6 +19,7 @@ __all__ = [
     "accuracy",
     "check_checkpoint_destination",
     "check_curve_destination",
+    "fine_tuning",
     "learning_rate",
     "restored_swapped",
     "save_checkpoint",

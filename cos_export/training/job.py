@@ -17,6 +17,7 @@ from cos_export.training import (
     TrainingResult,
     check_checkpoint_destination,
     check_curve_destination,
+    fine_tuning,
     save_checkpoint,
     save_learning_curve,
     state_path,
@@ -84,6 +85,7 @@ def run_training(job: TrainingJob, *, progress: Progress = silent) -> tuple[Trai
     if source is None:
         raise InputError("Say what to train on with --data.")
     usual = known.recipe if known and known.recipe else Recipe(epochs=30, learning_rate=0.1, batch_size=128)
+    usual = fine_tuning(usual) if job.swapped else usual
     recipe = Recipe(**asdict(usual) | dict(job.changes))
     read = partial(load_dataset, mean=job.mean, std=job.std)
     built_levels = None if job.swapped else job.levels

@@ -19,6 +19,7 @@ from calibration.choices import Auto, Choices
 from calibration.data_parts import DataParts, data_parts
 from calibration.search import deployments, search, searching
 from calibration.stage import calibrate
+from calibration.thresholds import relu_thresholds
 from cos_export.capturing import capture
 from cos_export.costing import costs
 from cos_export.datasets import load_dataset
@@ -89,6 +90,50 @@ def test_the_figures_are_those_of_simulate_and_costs(module: Any, parts: DataPar
         assert measured.drop_error == pytest.approx(error)
         assert measured.operations == pytest.approx(expected.operations.synaptic_operations)
         assert measured.latency == expected.timing.latency and measured.total_steps == one.steps + one.method.rho
+
+
+class Rectified(torch.nn.Module):
+    """Two ReLUs without thresholds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = torch.nn.Linear(64, 32), torch.nn.Linear(32, 32)
+        self.head = torch.nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x.flatten(1)))
+        logits: torch.Tensor = self.head(torch.relu(self.second(x)))
+        return logits
+
+
+def test_thresholds_are_chosen_with_the_method(
+    module: Any, parts: DataParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rectified = Rectified()
+    held, given = parts.held_out, parts.calibration
+    assert held is not None and given is not None
+    rules = ("mmse", "percentile", "maximum")
+    candidates, _ = deployments(["half", "mean-matching"], [1, 3], ["synchronous"], [1], thresholds=rules)
+    assert len(candidates) == 12
+    actual, _ = search(rectified, parts, CHOICES, candidates, state=tmp_path / "s.json")
+    assert [one.deployment for one in actual] == list(candidates)
+    for measured in actual:
+        one = measured.deployment
+        thresholds = relu_thresholds(rectified, given.images, one.thresholds, steps=one.steps, device="cpu")  # type: ignore[arg-type]
+        ready = capture(rectified, held.images[:1], thresholds=thresholds)
+        ready = calibrate(ready, given.images, one.method, one.steps, device="cpu")  # type: ignore[arg-type]
+        trace = simulate(ready, held.images, one.steps, device="cpu")
+        assert measured.accuracy == (trace.logits[-1].argmax(1) == held.labels).mean()
+    assert len({one.accuracy for one in actual}) > 3
+    counted = counting(monkeypatch)
+    again, _ = search(rectified, parts, CHOICES, candidates, state=tmp_path / "s.json")
+    assert again == actual and not counted
+    # A network of QCFS has no thresholds to find.
+    plain, _ = search(module, parts, CHOICES, candidates)
+    assert len(plain) == 4 and {one.thresholds for one in plain} == {None}
+    with pytest.raises(InputError, match="no threshold method middle"):
+        deployments(["half"], [1], ["synchronous"], [1], thresholds=["middle"])
 
 
 def test_what_is_known_is_not_measured_again_and_another_search_is_refused(

@@ -1,6 +1,7 @@
 """Training: it learns, it repeats itself, and it keeps its recipe."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,17 @@ from cos_export import zoo
 from cos_export.datasets import Dataset, load_dataset
 from cos_export.errors import InputError
 from cos_export.qcfs import QCFS
-from cos_export.training import Recipe, accuracy, learning_rate, save_checkpoint, save_learning_curve, train
+from cos_export.training import (
+    Recipe,
+    accuracy,
+    fine_tuning,
+    learning_rate,
+    save_checkpoint,
+    save_learning_curve,
+    train,
+)
 from cos_export.training.augmentation import augment, draw
+from cos_export.training.job import TrainingJob, run_training
 
 RECIPE = Recipe(epochs=8, learning_rate=0.05, batch_size=16, shift=1, label_smoothing=0.05)
 
@@ -169,6 +179,25 @@ def test_a_recipe_is_written_down_without_late_fields_at_their_defaults():
     late = replace(RECIPE, schedule="cosine", precision="mixed")
     for recipe in (RECIPE, late):
         assert Recipe(**json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_a_swapped_network_is_trained_on_gently_by_its_own_recipe_in_all_else(data, tmp_path):
+    recipe = zoo.entry("resnet20").recipe
+    gentle = fine_tuning(recipe)
+    assert (gentle.epochs, gentle.learning_rate, gentle.schedule) == (3, 0.02, "cosine")
+    assert replace(gentle, epochs=recipe.epochs, learning_rate=0.1, schedule="one-cycle") == recipe
+    np.savez(tmp_path / "data.npz", images=data.images, labels=data.labels)
+    (tmp_path / "halves_of_relus.py").write_text(
+        "from torch import nn\n\ndef net():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2))\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    try:
+        job = TrainingJob("halves_of_relus:net", tmp_path / "n.safetensors", str(tmp_path / "data.npz"), swapped=True)
+        done, _ = run_training(replace(job, changes={"batch_size": 32, "epochs": 2}, device="cpu"))
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert done.recipe == Recipe(2, 0.02, 32, schedule="cosine")
 
 
 def test_the_learning_curve_is_a_picture(data, tmp_path):
