@@ -144,7 +144,7 @@ def search(
         samples,
         levels,
         max_pool.value,
-        *([] if thresholds is None else [thresholds]),
+        DEFAULT_THRESHOLDS[0] if thresholds is None else thresholds,
         per_channel=per_channel,
         device=device,
         numerics=numerics,

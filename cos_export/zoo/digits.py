@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from cos_export.qcfs import QCFS
 from cos_export.training import Recipe
+from cos_export.zoo.activations import activation
 
 __all__ = ["RECIPE", "DigitsNet"]
 
@@ -19,9 +19,6 @@ RECIPE = Recipe(
     shift=1,
 )
 """What the weights that the package ships were trained with: `cos-export train digits --out digits.safetensors`."""
-
-_THRESHOLD = 2.0
-# Batch norm hands each activation values of about unit variance: two standard deviations are one threshold.
 
 
 class _Unit(nn.Sequential):
@@ -37,20 +34,20 @@ class DigitsNet(nn.Module):
     (1, 8, 8) -> 32 -> 32 -> pool (32, 4, 4) -> residual 64 -> pool (64, 2, 2) -> 64 -> 10 classes.
 
     Args:
-        levels: L of every activation.
+        levels: L of every activation, or None for ReLUs.
         classes: Of the readout.
     """
 
-    def __init__(self, levels: int = 4, classes: int = 10) -> None:
+    def __init__(self, levels: int | None = 4, classes: int = 10) -> None:
         super().__init__()
-        self.conv1, self.act1 = _Unit(1, 32, 3), QCFS(levels, _THRESHOLD)
-        self.conv2, self.act2 = _Unit(32, 32, 3), QCFS(levels, _THRESHOLD)
+        self.conv1, self.act1 = _Unit(1, 32, 3), activation(levels)
+        self.conv2, self.act2 = _Unit(32, 32, 3), activation(levels)
         self.pool1 = nn.AvgPool2d(2)
-        self.conv3, self.act3 = _Unit(32, 64, 3), QCFS(levels, _THRESHOLD)
-        self.conv4, self.act4 = _Unit(64, 64, 3), QCFS(levels, _THRESHOLD)
+        self.conv3, self.act3 = _Unit(32, 64, 3), activation(levels)
+        self.conv4, self.act4 = _Unit(64, 64, 3), activation(levels)
         self.shortcut = _Unit(32, 64, 1)
         self.pool2 = nn.AvgPool2d(2)
-        self.conv5, self.act5 = _Unit(64, 64, 3), QCFS(levels, _THRESHOLD)
+        self.conv5, self.act5 = _Unit(64, 64, 3), activation(levels)
         self.head = nn.Linear(64 * 2 * 2, classes)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -17,8 +17,6 @@ from cos_export.zoo.factory import build_from_factory
 
 __all__ = ["Model", "build_model", "check_conventions", "check_options_of_nir", "is_nir", "load_model"]
 
-_SHIPPED_LEVELS = 4
-
 # What torch.export.load (torch 2.13) does with a .pt2: weights and constants that the archive marks as pickled
 # go through torch.load(weights_only=False) or pickle.loads, sample inputs fall back to the former, and expressions of
 # its JSON are evaluated as Python by sympy; operators are looked up by any dotted name under torch.
@@ -96,9 +94,9 @@ def load_model(
     module, chosen = build_model(spec, levels=levels, classes=classes), weights
     if chosen is None and spec in zoo.names():
         chosen = zoo.weights_path(spec)
-        if levels not in (None, _SHIPPED_LEVELS):
+        if levels not in (None, shipped := zoo.entry(spec).levels):
             raise InputError(
-                f"The weights that are shipped for {spec!r} were trained with L = {_SHIPPED_LEVELS}, and levels is "
+                f"The weights that are shipped for {spec!r} were trained with L = {shipped}, and levels is "
                 f"{levels}. Leave it out, or give weights that were trained with it."
             )
     if chosen is not None:
@@ -141,7 +139,7 @@ def build_model(spec: str, *, seed: int = 0, levels: int | None = None, classes:
         InputError: There is no such network, or it cannot be made.
     """
     if spec in zoo.names():
-        return zoo.build(spec, levels=_SHIPPED_LEVELS if levels is None else levels, classes=classes, seed=seed)
+        return zoo.build(spec, levels=levels, classes=classes, seed=seed)
     if Path(spec).suffix == ".pt2":
         raise InputError(_NO_PT2.format(spec))
     if is_nir(spec):

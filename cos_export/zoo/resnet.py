@@ -1,4 +1,4 @@
-"""Residual networks (He et al., CVPR 2016) with QCFS activations.
+"""Residual networks (He et al., CVPR 2016) with QCFS activations, or with ReLUs as published.
 
 Modules are named as in the published COS and SRP checkpoints, so that those load, and QCFS's by `key_names`:
 `conv1.{0,1,2}`, `conv{2,3,...}_x.{block}.residual_function.{0..4}`, `.shortcut.{0,1}`, `.relu`, and `fc`.
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cos_export.qcfs import QCFS
 from cos_export.training import Recipe
+from cos_export.zoo.activations import activation
 
 __all__ = ["RESNET20_RECIPE", "RESNET_RECIPE", "ResNet", "resnet18", "resnet20", "resnet34"]
 
@@ -38,26 +38,23 @@ RESNET_RECIPE = Recipe(
 )
 """To start from with the wide networks, on a CUDA device. No weights were trained with it."""
 
-_THRESHOLD = 2.0
-# Batch norm hands each activation values of about unit variance: two standard deviations are one threshold.
-
 
 class _Block(nn.Module):
     """Two 3 x 3 convolutions beside a shortcut, which is a 1 x 1 convolution where the shape changes."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, levels: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, levels: int | None) -> None:
         super().__init__()
         self.residual_function = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
-            QCFS(levels, _THRESHOLD),
+            activation(levels),
             nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
         )
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        self.relu = QCFS(levels, _THRESHOLD)
+        self.relu = activation(levels)
 
     def forward(self, x: Tensor) -> Tensor:
         activated: Tensor = self.relu(self.residual_function(x) + self.shortcut(x))
@@ -73,20 +70,26 @@ class ResNet(nn.Module):
         blocks: Blocks in each stage.
         widths: Channels of each stage; the first convolution has the first of them.
         classes: Of the readout.
-        levels: L of every activation.
+        levels: L of every activation, or None for ReLUs.
         large: Whether images are large, as ImageNet's 224 x 224: the first convolution is 7 x 7 with stride 2, and
             an average pooling of 3 x 3 with stride 2 follows it, where He et al. have a maximum.
     """
 
     def __init__(
-        self, blocks: Sequence[int], widths: Sequence[int], classes: int = 10, levels: int = 4, *, large: bool = False
+        self,
+        blocks: Sequence[int],
+        widths: Sequence[int],
+        classes: int = 10,
+        levels: int | None = 4,
+        *,
+        large: bool = False,
     ) -> None:
         super().__init__()
         kernel, stride = (7, 2) if large else (3, 1)
         self.conv1 = nn.Sequential(
             nn.Conv2d(3, widths[0], kernel, stride, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(widths[0]),
-            QCFS(levels, _THRESHOLD),
+            activation(levels),
         )
         self.pool = nn.AvgPool2d(3, 2, padding=1) if large else nn.Identity()
         inputs, self._stages = widths[0], len(blocks)
@@ -105,21 +108,21 @@ class ResNet(nn.Module):
         return logits
 
 
-def _stage(inputs: int, outputs: int, stride: int, blocks: int, levels: int) -> nn.Sequential:
+def _stage(inputs: int, outputs: int, stride: int, blocks: int, levels: int | None) -> nn.Sequential:
     first = _Block(inputs, outputs, stride, levels)
     return nn.Sequential(first, *(_Block(outputs, outputs, 1, levels) for _ in range(blocks - 1)))
 
 
-def resnet20(levels: int = 4, classes: int = 10) -> ResNet:
+def resnet20(levels: int | None = 4, classes: int = 10) -> ResNet:
     """ResNet-20 for CIFAR: 19 convolutions and a linear layer, 270,000 parameters."""
     return ResNet((3, 3, 3), (16, 32, 64), classes, levels)
 
 
-def resnet18(levels: int = 4, classes: int = 10, *, large: bool = False) -> ResNet:
+def resnet18(levels: int | None = 4, classes: int = 10, *, large: bool = False) -> ResNet:
     """ResNet-18: 17 convolutions and a linear layer, 11 million parameters."""
     return ResNet((2, 2, 2, 2), (64, 128, 256, 512), classes, levels, large=large)
 
 
-def resnet34(levels: int = 4, classes: int = 10, *, large: bool = False) -> ResNet:
+def resnet34(levels: int | None = 4, classes: int = 10, *, large: bool = False) -> ResNet:
     """ResNet-34: 33 convolutions and a linear layer, 21 million parameters."""
     return ResNet((3, 4, 6, 3), (64, 128, 256, 512), classes, levels, large=large)

@@ -69,6 +69,28 @@ def test_the_shipped_weights_say_how_they_were_trained(name, megabytes, share):
     zoo.load_weights(zoo.build(name), path)
 
 
+@pytest.mark.parametrize(("name", "megabytes", "share"), [("resnet20-relu", 5, 0.85), ("vgg9-relu", 5, 0.85)])
+def test_the_weights_of_relu_networks_say_what_they_started_from(name, megabytes, share):
+    path = zoo.weights_path(name)
+    assert path.stat().st_size < megabytes * 1_000_000
+    with safe_open(path, "pt") as file:
+        held = json.loads(file.metadata()["training"])
+    assert held["model"] == name
+    assert held["start"] == {"weights": f"{name}-start.safetensors"}
+    assert held["test_accuracy"] >= share
+    model = zoo.build(name)
+    zoo.load_weights(model, path)
+    assert any(isinstance(module, nn.ReLU) for module in model.modules())
+    assert not any(isinstance(module, QCFS) for module in model.modules())
+
+
+def test_a_relu_network_has_no_levels_and_a_maximum_where_vgg_has_one():
+    with pytest.raises(InputError, match="'vgg9-relu' has ReLUs, which have no levels"):
+        zoo.build("vgg9-relu", levels=4)
+    assert sum(isinstance(module, nn.MaxPool2d) for module in zoo.build("vgg9-relu").modules()) == 4
+    assert not any(isinstance(module, nn.MaxPool2d) for module in zoo.build("vgg9").modules())
+
+
 def test_the_captured_network_answers_as_the_trained_one(trained):
     images = load_dataset("digits").images[:200]
     network = capture(trained, images[:1])
