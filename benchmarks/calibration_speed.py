@@ -38,7 +38,7 @@ from torch import Tensor
 from calibration import COS
 from cos_export import zoo
 from cos_export.capturing import capture
-from cos_export.datasets import load_dataset
+from cos_export.datasets import in_memory, load_dataset
 from cos_export.device import full_precision, resolve_device
 from cos_export.network import SpikingNetwork
 from cos_export.simulation import simulate
@@ -101,7 +101,7 @@ def prepared(given: argparse.Namespace) -> tuple[SpikingNetwork, np.ndarray]:
         shape = (4 * 64, *zoo.entry(given.model).input_shape)
         images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     else:
-        images = load_dataset(given.data, "train").first(4 * 64).images
+        images = in_memory(load_dataset(given.data, "train").first(4 * 64).images)
     if given.weights is not None:
         zoo.load_weights(module, given.weights)
     else:

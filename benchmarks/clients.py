@@ -34,6 +34,7 @@ from provenance import command, machine, versions
 import cos_export as ce
 from cos_export import zoo
 from cos_export.bundle import Bundle
+from cos_export.datasets import in_memory
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.parity.local import check_local
 from cos_export.simulation.trace import Trace
@@ -184,20 +185,24 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
                         if python is None:
                             continue
                         some = test.first(given.one_by_one) if line.each_image else test
-                        found = executed(line, way, python, folder, some.images, steps)
+                        found = executed(line, way, python, folder, in_memory(some.images), steps)
                         reference = expected.part(np.arange(len(some)))
-                        row = judged(found, network, some.images, reference, some.labels)
+                        row = judged(found, network, in_memory(some.images), reference, some.labels)
                         if kind == "through":
-                            row = explained(found, network, some.images, row)
+                            row = explained(found, network, in_memory(some.images), row)
                         if not isinstance(found, str) and "precision" in found:
                             row["precision"] = str(found["precision"])
                         if kind == "own" and way.where == "clients":
-                            row |= {"neurons": ignored(found, bundle.nir_path, some.images, steps, network.layers)}
+                            row |= {
+                                "neurons": ignored(
+                                    found, bundle.nir_path, in_memory(some.images), steps, network.layers
+                                )
+                            }
                         rows[way.name][kind][f"{numerics}, {steps}"] = row
                         rows[way.name]["version"] = version_of(way, python)
                         print(way.name, kind, numerics, steps, row, file=sys.stderr)
                 if numerics == "float32":
-                    parts[str(steps)] = costs(bundle, test.images, test.labels, steps)
+                    parts[str(steps)] = costs(bundle, in_memory(test.images), test.labels, steps)
     return {"clients": rows, "parts": parts}
 
 

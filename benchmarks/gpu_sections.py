@@ -27,7 +27,7 @@ from calibration import COS, Static, calibrate
 from calibration.tuning.parameters import Tuned
 from cos_export.accuracy import measure_accuracy
 from cos_export.capturing import capture
-from cos_export.datasets import Dataset, load_dataset
+from cos_export.datasets import Dataset, in_memory, load_dataset
 from cos_export.device import full_precision
 from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import SCHEDULES
@@ -84,7 +84,7 @@ def speed(settings: Settings, clock: Clock) -> Iterator[Row]:
     for name in settings.networks:
         network, test = prepared(name, settings)
         for batch in settings.batches:
-            images = np.resize(test.images, (batch, *test.images.shape[1:]))
+            images = np.resize(in_memory(test.images), (batch, *test.images.shape[1:]))
             for label, run in contenders(network, images, settings.device):
                 if clock.left() <= 0:
                     return

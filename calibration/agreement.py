@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from cos_export.capturing import Captured
 from cos_export.capturing.tail import flat
+from cos_export.datasets import ImageArray
 from cos_export.device import resolve_device
 from cos_export.divergence import agreement
 from cos_export.errors import ParityError
@@ -47,7 +48,7 @@ _MARGIN = 4.0
 
 
 def check_agreement(
-    module: nn.Module, captured: Captured, images: FloatArray, *, device: str = "auto", progress: Progress = silent
+    module: nn.Module, captured: Captured, images: ImageArray, *, device: str = "auto", progress: Progress = silent
 ) -> FloatArray:
     """Refuses a network that does not compute what its module does on these images.
 
@@ -67,8 +68,8 @@ def check_agreement(
     Raises:
         ParityError: Their logits differ beyond rounding.
     """
-    where, given = resolve_device(device), torch.from_numpy(images)
-    outputs = flat(shared_module_logits(module, given, device=where, progress=progress))
+    where = resolve_device(device)
+    outputs = flat(shared_module_logits(module, images, device=where, progress=progress))
     expected, logits = outputs.numpy(), captured.tail.logits(outputs).numpy()
     if captured.replaced:
         return logits
@@ -82,7 +83,7 @@ def check_agreement(
     # The worst, and as many that nobody chose, by whose mean a small fault is told from a rare flip.
     worst = np.argsort(-np.nan_to_num(off, nan=np.inf))[:_JUDGED]
     spread = np.unique(np.linspace(0, len(off) - 1, _JUDGED).astype(np.int64))
-    noise = _rounding_noise(module, given, np.concatenate([worst, spread]), where)
+    noise = _rounding_noise(module, images, np.concatenate([worst, spread]), where)
     of_worst, of_spread = noise[:, : len(worst)], noise[:, len(worst) :]
     explained = bool((off[worst] <= _MARGIN * of_worst.max(axis=0) + smooth).all())
     if explained and off[spread].mean() <= _MARGIN * of_spread.mean() + smooth:
@@ -110,10 +111,10 @@ def _distance(one: FloatArray, other: FloatArray) -> NDArray[np.float64]:
 
 
 def _rounding_noise(
-    module: nn.Module, images: Tensor, chosen: NDArray[np.int64], device: torch.device
+    module: nn.Module, images: ImageArray, chosen: NDArray[np.int64], device: torch.device
 ) -> NDArray[np.float64]:
     """How far each run with every number a little off moves the logits of the `chosen` images: (runs, chosen)."""
-    generator, shown = torch.Generator().manual_seed(0), images[torch.from_numpy(chosen)]
+    generator, shown = torch.Generator().manual_seed(0), torch.from_numpy(images[chosen])
     expected = _outputs(module, shown, device).numpy()
     moved = []
     for _ in range(_RUNS):

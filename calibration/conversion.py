@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from calibration.choices import Choices
 from calibration.data_parts import DataParts
 from calibration.methods.method import PerSampleMethod
@@ -187,7 +189,7 @@ def _rows(
 def _agreement(chosen: Candidate, images: Dataset, choices: Choices, progress: Progress) -> tuple[float, int]:
     """The share of calibration images that the network of integers and that of float32 decide alike after T steps."""
     # Spread over all, for images may come sorted by class.
-    some = images.images[:: max(1, len(images) // MOST_HELD_OUT)][:MOST_HELD_OUT]
+    some = images.images[np.arange(0, len(images), max(1, len(images) // MOST_HELD_OUT))[:MOST_HELD_OUT]]
     whole, real = (
         shared_readout(
             network, some, choices.steps, calibration=chosen.per_sample, device=choices.device, progress=progress

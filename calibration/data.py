@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from cos_export.bounds import MOST_BATCH
-from cos_export.datasets import Images
+from cos_export.datasets import ImageArray, Images, StoredImages, some_of
 from cos_export.datasets.samples import split_sample, stack
 from cos_export.errors import InputError
-from cos_export.network import FloatArray, SpikingNetwork, any_inputs, are_frames, held_images
+from cos_export.network import SpikingNetwork, any_inputs, are_frames, held_images
 from cos_export.processes import process_count, rank
 from cos_export.training.augmentation import mirrored, moved
 from cos_export.whole_number import whole_number
@@ -48,7 +48,7 @@ class CalibrationData:
         frames: Whether they were given as frames, of which this has the mean over time.
     """
 
-    images: FloatArray | Dataset[object]
+    images: ImageArray | Dataset[object]
     batch_size: int
     network: SpikingNetwork
     frames: bool = False
@@ -97,14 +97,15 @@ class CalibrationData:
 
     def split(self, first: int) -> tuple[CalibrationData, CalibrationData]:
         """The first images, and the others."""
-        if isinstance(self.images, np.ndarray):
-            return replace(self, images=self.images[:first]), replace(self, images=self.images[first:])
-        parts = (Subset(self.images, range(first)), Subset(self.images, range(first, len(self))))
-        return replace(self, images=parts[0]), replace(self, images=parts[1])
+        if isinstance(self.images, np.ndarray | StoredImages):
+            parts = some_of(self.images, slice(first)), some_of(self.images, slice(first, None))
+            return replace(self, images=parts[0]), replace(self, images=parts[1])
+        begin, rest = Subset(self.images, range(first)), Subset(self.images, range(first, len(self)))
+        return replace(self, images=begin), replace(self, images=rest)
 
     def take(self, chosen: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """The images with these numbers, as a batch on the CPU, which may be empty."""
-        if isinstance(self.images, np.ndarray):
+        if isinstance(self.images, np.ndarray | StoredImages):
             return torch.from_numpy(self.images[np.asarray(chosen, np.int64)])
         if len(chosen) == 0:
             return torch.empty(0, *self.network.input_shape)

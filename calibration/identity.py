@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from calibration.data import CalibrationData
+from cos_export.datasets import StoredImages
 from cos_export.network import SpikingNetwork
 
 __all__ = ["fingerprint", "identity"]
@@ -20,12 +21,17 @@ def identity(
 ) -> dict[str, Any]:
     """What a calibration depends on, as JSON: a state of another one is not gone on from.
 
-    The images of a torch data set are not read for it: their number and the first of them stand for them.
+    The images of a torch data set are not read for it: their number and the first of them stand for them. Nor are those
+    that do not fit in memory, for which their files stand.
     """
-    images = data.images if isinstance(data.images, np.ndarray) else data.take([0]).numpy()
+    if isinstance(data.images, StoredImages):
+        digest = hashlib.blake2b(data.images.fingerprint.encode(), digest_size=16)
+    else:
+        images = data.images if isinstance(data.images, np.ndarray) else data.take([0]).numpy()
+        digest = hashlib.blake2b(np.ascontiguousarray(images).data, digest_size=16)
     return {
         "network": fingerprint(network),
-        "images": hashlib.blake2b(np.ascontiguousarray(images).data, digest_size=16).hexdigest(),
+        "images": digest.hexdigest(),
         "samples": len(data),
         "batch_size": data.batch_size,
         "method": dict(method),
@@ -41,10 +47,12 @@ def fingerprint(network: SpikingNetwork) -> str:
     for name in network.order:
         for key, value in sorted(vars(network.graph.nodes[name]).items()):
             if isinstance(value, np.ndarray):
-                digest.update(f"{name}/{key}/{value.shape}/{value.dtype}".encode() + np.ascontiguousarray(value).data)
+                digest.update(f"{name}/{key}/{value.shape}/{value.dtype}".encode())
+                digest.update(np.ascontiguousarray(value).data)
     for name, spec in network.neurons.items():
         for key in ("threshold", "v_init", "bias"):
             value = getattr(spec, key)
             if value is not None:
-                digest.update(f"{name}/{key}".encode() + np.ascontiguousarray(value).data)
+                digest.update(f"{name}/{key}".encode())
+                digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()

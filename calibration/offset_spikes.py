@@ -14,11 +14,12 @@ from torch import Tensor
 
 from calibration.data import CalibrationData, calibration_data
 from calibration.methods.cos import calibrated_potentials, presimulate
-from cos_export.bounds import MOST_EXTRA_STEPS
+from cos_export.bounds import MOST_BATCH, MOST_EXTRA_STEPS
 from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, check_network, check_steps
+from cos_export.network.workload import samples_at_once
 from cos_export.processes import summed
 from cos_export.progress import Progress, silent
 from cos_export.simulation.activations import clipped_activation
@@ -123,7 +124,7 @@ def offset_spikes(
         rho: Pre-simulation steps.
         iterations: Of COS, each from 0 on.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        batch_size: Samples computed at once; it bounds the memory.
+        batch_size: Samples computed at once, as for `cos_export.simulate`; it bounds the memory.
         progress: Told of each batch.
 
     Raises:
@@ -144,8 +145,9 @@ def offset_spikes(
     for name, spec in network.neurons.items():
         if spec.reset == "value":
             raise InputError(f"Offset spikes need the soft reset, and layer {name!r} is reset to a value.")
-    data, steps = calibration_data(network, images, batch_size), check_steps(steps, network)
-    program = Program(network, resolve_device(device))
+    steps, where = check_steps(steps, network), resolve_device(device)
+    batch_size = samples_at_once(network, max(steps, rho), whole_number("batch_size", batch_size, 1, MOST_BATCH), where)
+    data, program = calibration_data(network, images, batch_size), Program(network, where)
     tallies = {(name, k): _Tally(min(rho, WIDEST), program.device) for name in network.layers for k in chosen}
     with torch.no_grad(), full_precision():
         _count(program, data, steps, rho, chosen, tallies, progress)

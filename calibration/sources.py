@@ -17,7 +17,7 @@ from calibration.methods.unchanged import Unchanged
 from calibration.records import method_of
 from cos_export.bundle.data import network_dataset
 from cos_export.capturing.tail import Tail, flat
-from cos_export.datasets import Dataset, Normalisation, Split, load_dataset
+from cos_export.datasets import Dataset, Normalisation, Split, in_memory, load_dataset
 from cos_export.device import resolve_device
 from cos_export.errors import InputError
 from cos_export.module_logits import eval_mode, one_tensor
@@ -106,7 +106,7 @@ def check_takes(source: Source, dataset: Dataset) -> None:
     failure = f"{type(source).__name__} does not take images of shape {shape} from {dataset.name}{grey}"
     with user_code(failure), eval_mode(source), torch.no_grad():
         # A copy, for forward may write into it.
-        logits = one_tensor(source(torch.from_numpy(images.copy())))
+        logits = one_tensor(source(torch.from_numpy(in_memory(images).copy())))
     check_logits(source, flat(logits) if logits.ndim == 1 else logits, dataset, one_for_two=True)
 
 
@@ -146,7 +146,7 @@ def logits_of(
     where, images = resolve_device(device), dataset.mean_over_time().images
     if isinstance(source, SpikingNetwork):
         return shared_ann_logits(source, images, device=where, progress=progress)
-    outputs = flat(shared_module_logits(source, torch.from_numpy(images), device=where, progress=progress))
+    outputs = flat(shared_module_logits(source, images, device=where, progress=progress))
     logits: FloatArray = (tail or Tail()).logits(outputs).numpy()
     return logits
 

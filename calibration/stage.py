@@ -12,6 +12,7 @@ from calibration.data import calibration_data
 from calibration.identity import identity
 from calibration.methods.method import CalibrationRun, Method, StaticMethod
 from calibration.records import method_named
+from cos_export.bounds import MOST_BATCH
 from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
@@ -23,9 +24,11 @@ from cos_export.network import (
     with_normalisation_of,
 )
 from cos_export.network.schedule import Schedule, check_schedule
+from cos_export.network.workload import samples_at_once
 from cos_export.processes import is_main, local_device, process_count, process_group
 from cos_export.progress import Progress, silent
 from cos_export.simulation.fixed_point import round_to_half_integers
+from cos_export.whole_number import whole_number
 
 __all__ = ["DEFAULT_METHOD", "calibrate", "static_only"]
 
@@ -59,7 +62,7 @@ def calibrate(
         steps: T to calibrate for: a calibrated potential is the best for that T only.
         schedule: "synchronous" or "layerwise", by default the network's own; the result has it.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        batch_size: Samples computed at once; it bounds the memory.
+        batch_size: Samples computed at once, as for `cos_export.simulate`; it bounds the memory.
         resume: A file for the state of the calibration, written every 10 seconds and at the end. If it is there, the
             calibration goes on from it, to the result that it would have come to without the interruption. At the end
             it holds the result, which the same call returns at once: remove it when the network is kept elsewhere.
@@ -82,8 +85,9 @@ def calibrate(
     if refused := chosen.schedule_refusal(network.schedule):
         raise InputError(refused)
     network = with_normalisation_of(network, images)
-    data, steps = calibration_data(network, images, batch_size), check_steps(steps, network)
-    where = local_device(resolve_device(device))
+    steps, where = check_steps(steps, network), local_device(resolve_device(device))
+    batch_size = samples_at_once(network, steps, whole_number("batch_size", batch_size, 1, MOST_BATCH), where)
+    data = calibration_data(network, images, batch_size)
     with process_group(where), torch.no_grad(), full_precision():
         if len(data) < batch_size * (process_count() - 1) + 1:
             raise InputError(

@@ -31,9 +31,10 @@ from cos_export.bounds import MAX_STEPS, MOST_BATCH
 from cos_export.capturing.activation_observer import Observed, observed_relus
 from cos_export.capturing.options import MaxPool, check_options
 from cos_export.capturing.preparing import traced_module
-from cos_export.datasets import Images, image_array
+from cos_export.datasets import ImageArray, Images, image_array
 from cos_export.device import resolve_device
 from cos_export.errors import InputError
+from cos_export.module_logits import images_at_once
 from cos_export.network import FloatArray
 from cos_export.progress import Progress, silent
 from cos_export.whole_number import whole_number
@@ -176,11 +177,11 @@ def relu_thresholds(
     """
     choose = threshold_rule(method, steps, p)
     batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
-    tensor = torch.from_numpy(image_array(images))
+    array = image_array(images)
     options = check_options(max_pool=max_pool, assume_thresholds=True)
-    observed = observed_relus(traced_module(model, tensor[:1], options), options, resolve_device(device))
+    observed = observed_relus(traced_module(model, array[:1], options), options, resolve_device(device))
     return observed_thresholds(
-        observed, tensor, choose, per_channel=per_channel, batch_size=batch_size, progress=progress
+        observed, array, choose, per_channel=per_channel, batch_size=batch_size, progress=progress
     )
 
 
@@ -200,13 +201,14 @@ def observed_thresholds(
     """
     if not observed.keys:
         return {}
-    tensor = torch.from_numpy(image_array(images))
-    tops = _maxima(observed, tensor, per_channel, batch_size, progress)
-    counts = {} if choose is maximum else _counts(observed, tensor, tops, batch_size, progress)
+    array = image_array(images)
+    batch_size = images_at_once(array, batch_size)
+    tops = _maxima(observed, array, per_channel, batch_size, progress)
+    counts = {} if choose is maximum else _counts(observed, array, tops, batch_size, progress)
     chosen = {}
     for key, top in tops.items():
         histogram = Histogram(counts.get(key, np.zeros((len(top), 1), np.int64)), top)
-        chosen[key] = _filled(key, choose(histogram), per_channel, len(tensor))
+        chosen[key] = _filled(key, choose(histogram), per_channel, len(array))
     return chosen
 
 
@@ -234,7 +236,7 @@ def _rows(activations: Tensor, per_channel: bool) -> Tensor:
 
 
 def _maxima(
-    observed: Observed, images: Tensor, per_channel: bool, batch_size: int, progress: Progress
+    observed: Observed, images: ImageArray, per_channel: bool, batch_size: int, progress: Progress
 ) -> dict[str, DoubleArray]:
     """The highest activation of each ReLU, by row, in the order in which they run."""
     tops: dict[str, Tensor] = {}
@@ -252,7 +254,7 @@ def _maxima(
 
 
 def _counts(
-    observed: Observed, images: Tensor, tops: dict[str, DoubleArray], batch_size: int, progress: Progress
+    observed: Observed, images: ImageArray, tops: dict[str, DoubleArray], batch_size: int, progress: Progress
 ) -> dict[str, NDArray[np.int64]]:
     """The histogram of each ReLU, by row."""
     device = observed.device

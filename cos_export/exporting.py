@@ -25,7 +25,7 @@ from cos_export.bundle.replacing import check_destination, replacing_folder
 from cos_export.bundle.target import Target
 from cos_export.costing import costs_of
 from cos_export.costing.counted_run import counted_trace
-from cos_export.datasets import Dataset, Images, class_numbers
+from cos_export.datasets import Dataset, Images, class_numbers, in_memory
 from cos_export.decisions import class_count, decisions
 from cos_export.errors import InputError
 from cos_export.network import (
@@ -139,7 +139,7 @@ def export_and_verify(
     check_metrics(metrics or {})
     network = with_normalisation_of(network, golden)
     steps = check_steps(steps, network)
-    images = check_inputs(network, golden, steps)
+    images = in_memory(check_inputs(network, golden, steps))
     if are_frames(network, images):
         network = replace(network, input_encoding="frames")
     labels = golden.labels if labels is None and isinstance(golden, Dataset) else labels

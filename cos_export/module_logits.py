@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from cos_export.bounds import MOST_BATCH
+from cos_export.datasets import ImageArray
 from cos_export.device import full_precision
 from cos_export.errors import InputError
 from cos_export.progress import Progress, silent
@@ -18,7 +20,7 @@ from cos_export.user_code import user_code
 from cos_export.whole_number import whole_number
 from cos_export.wrappers import unwrapped
 
-__all__ = ["eval_mode", "module_logits", "one_tensor"]
+__all__ = ["eval_mode", "images_at_once", "module_logits", "one_tensor"]
 
 
 @contextmanager
@@ -45,8 +47,28 @@ def one_tensor(output: Any) -> Tensor:
     return tensors[0]
 
 
+_NUMBERS = 512 * 3 * 32 * 32
+"""In a batch of images: what a module makes of one may take a hundred times its memory, and nobody knows."""
+
+
+def images_at_once(images: Tensor | ImageArray, most: int) -> int:
+    """Images that a module computes together: `most`, or a lower power of two of those larger than 3 x 32 x 32.
+
+    Args:
+        images: (samples, ...).
+        most: The batch size that was asked for.
+    """
+    fitting = _NUMBERS // max(1, math.prod(images.shape[1:]))
+    return most if most <= fitting else 1 << max(0, fitting.bit_length() - 1)
+
+
 def module_logits(
-    model: nn.Module, images: Tensor, *, device: torch.device, batch_size: int = 512, progress: Progress = silent
+    model: nn.Module,
+    images: Tensor | ImageArray,
+    *,
+    device: torch.device,
+    batch_size: int = 512,
+    progress: Progress = silent,
 ) -> Tensor:
     """What `model` computes in eval mode, in full float32 precision.
 
@@ -54,7 +76,7 @@ def module_logits(
         model: From images to logits; afterwards in the modes it was in, and on the CPU.
         images: (samples, ...) on the host. They are never written to.
         device: Where it runs.
-        batch_size: Samples computed at once.
+        batch_size: Samples computed at once, fewer where images are large (`images_at_once`).
         progress: Told of each batch.
 
     Returns:
@@ -64,7 +86,7 @@ def module_logits(
         InputError: Its forward raises something.
     """
     unwrapped(model)  # What is not a module is named.
-    batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
+    batch_size = images_at_once(images, whole_number("batch_size", batch_size, 1, MOST_BATCH))
     model.to(device)
     try:
         shape = tuple(images.shape[1:])
@@ -74,7 +96,7 @@ def module_logits(
             for start in range(0, len(images), batch_size):
                 progress("running the module", start, len(images))
                 # The copy is not to be left out: `.to` gives back the very tensor where there is nothing to move.
-                batch = images[start : start + batch_size].to(device, copy=True)
+                batch = torch.as_tensor(images[start : start + batch_size]).to(device, copy=True)
                 parts.append(one_tensor(model(batch)).cpu())
         progress("running the module", len(images), len(images))
         return torch.cat(parts)

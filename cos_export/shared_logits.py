@@ -10,6 +10,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from cos_export.datasets import ImageArray, some_of
 from cos_export.module_logits import module_logits
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.processes import shared_rows
@@ -24,7 +25,7 @@ _BATCH = 64
 
 def shared_module_logits(
     model: nn.Module,
-    images: Tensor,
+    images: ImageArray,
     *,
     device: torch.device,
     batch_size: int = 512,
@@ -33,14 +34,14 @@ def shared_module_logits(
     """What `model` returns for images (samples, ...) in eval mode: (samples, ...)."""
 
     def compute(part: slice) -> Tensor:
-        return module_logits(model, images[part], device=device, batch_size=batch_size, progress=progress)
+        return module_logits(model, some_of(images, part), device=device, batch_size=batch_size, progress=progress)
 
     return shared_rows(compute, len(images), batch_size)
 
 
 def shared_ann_logits(
     network: SpikingNetwork,
-    images: FloatArray,
+    images: ImageArray,
     *,
     device: str | torch.device,
     unclipped: Collection[str] = (),
@@ -50,7 +51,7 @@ def shared_ann_logits(
 
     def compute(part: slice) -> Tensor:
         rows = ann_logits(
-            network, images[part], device=device, batch_size=_BATCH, unclipped=unclipped, progress=progress
+            network, some_of(images, part), device=device, batch_size=_BATCH, unclipped=unclipped, progress=progress
         )
         return torch.from_numpy(rows)
 
@@ -60,7 +61,7 @@ def shared_ann_logits(
 
 def shared_readout(
     network: SpikingNetwork,
-    images: FloatArray,
+    images: ImageArray,
     steps: int,
     *,
     calibration: PerSampleCalibration | None,
@@ -72,7 +73,7 @@ def shared_readout(
     def compute(part: slice) -> Tensor:
         trace = simulate(
             network,
-            images[part],
+            some_of(images, part),
             steps,
             calibration=calibration,
             device=device,

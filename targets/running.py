@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import PreSimulating, Target
-from cos_export.network import FloatArray
+from cos_export.datasets import ImageArray, StoredImages, some_of
 from cos_export.processes import gathered, share
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
@@ -22,13 +22,14 @@ BATCH = 64
 """Samples that processes share their work by: those that most targets compute at once."""
 
 CHUNK = 512
-"""Samples of a per-sample method at once: their potentials are held in memory, as many as the network has neurons."""
+"""Samples of a per-sample method at once: their potentials are held in memory, as many as the network has neurons. Also
+of images that are read from where they are stored."""
 
 
 def classify(
     target: Target,
     bundle: Bundle,
-    images: FloatArray,
+    images: ImageArray,
     *,
     calibration: PerSampleCalibration | None = None,
     device: str = "auto",
@@ -51,6 +52,8 @@ def classify(
         UnavailableError: The target or the device is not there.
         TargetError: The target failed while it ran.
     """
+    if isinstance(images, StoredImages):
+        return _in_parts(target, bundle, images, calibration, device, progress)
     if calibration is None or (isinstance(target, PreSimulating) and target.presimulates(bundle)):
         return target.run(bundle, images, bundle.steps, record_spikes=False, progress=progress)
     traces = []
@@ -65,10 +68,27 @@ def classify(
     return replace(concatenate([replace(trace, states=None) for trace in traces]), rho=calibration.rho)
 
 
+def _in_parts(
+    target: Target,
+    bundle: Bundle,
+    images: StoredImages,
+    calibration: PerSampleCalibration | None,
+    device: str,
+    progress: Progress,
+) -> Trace:
+    """As `classify`, of images that do not fit in memory: `CHUNK` at a time."""
+    traces = []
+    for start in range(0, len(images), CHUNK):
+        progress("reading and classifying", start, len(images))
+        traces.append(classify(target, bundle, images[start : start + CHUNK], calibration=calibration, device=device))
+    progress("reading and classifying", len(images), len(images))
+    return replace(concatenate([replace(trace, states=None) for trace in traces]), rho=traces[0].rho)
+
+
 def shared_classify(
     target: Target,
     bundle: Bundle,
-    images: FloatArray,
+    images: ImageArray,
     labels: NDArray[np.int64],
     *,
     calibration: PerSampleCalibration | None = None,
@@ -82,9 +102,10 @@ def shared_classify(
         each image before.
     """
     own, rho = share(len(images), BATCH), 0
-    right = torch.zeros(len(images[own]), bundle.steps, dtype=torch.uint8)
+    mine = some_of(images, own)
+    right = torch.zeros(len(mine), bundle.steps, dtype=torch.uint8)
     if len(right):
-        trace = classify(target, bundle, images[own], calibration=calibration, device=device, progress=progress)
+        trace = classify(target, bundle, mine, calibration=calibration, device=device, progress=progress)
         right, rho = torch.from_numpy(trace.right(labels[own]).T.astype(np.uint8)), trace.rho
     right = gathered(right, own, len(images))
     return right.numpy().T.astype(np.bool_), rho

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cos_export.datasets import Images
+from cos_export.datasets import Images, in_memory
 from cos_export.errors import InputError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, any_inputs, are_frames, check_inputs
 
@@ -29,10 +29,10 @@ def graph_images(network: SpikingNetwork, images: Images, steps: int) -> FloatAr
     Raises:
         InputError: They do not fit the network, or are fewer than the graph of a layer-wise network takes.
     """
-    known, array = network.num_timesteps or steps, check_inputs(network, images, steps)
+    known, array = network.num_timesteps or steps, in_memory(check_inputs(network, images, steps))
     if not are_frames(network, array) or steps >= known:
         return array
-    whole = any_inputs(network, images)[:, :known]
+    whole = in_memory(any_inputs(network, images))[:, :known]
     missing = known - whole.shape[1]
     if missing and network.schedule == "layerwise":
         raise InputError(

@@ -10,7 +10,7 @@ from cos_export import parity
 from cos_export.bundle import Bundle, load
 from cos_export.bundle.golden import Golden
 from cos_export.bundle.target import Target
-from cos_export.datasets import Images
+from cos_export.datasets import Images, in_memory
 from cos_export.errors import BundleError, InputError, UnavailableError
 from cos_export.network import check_inputs
 from cos_export.progress import Progress, silent
@@ -119,7 +119,7 @@ def verify(
 def _reference_run(
     bundle: Bundle, images: Images, calibration: PerSampleCalibration | None, progress: Progress
 ) -> Golden:
-    array = check_inputs(bundle.network, images, bundle.steps)
+    array = in_memory(check_inputs(bundle.network, images, bundle.steps))
     trace = simulate(bundle.network, array, bundle.steps, calibration=calibration, device="cpu", progress=progress)
     return Golden(array, trace)
 

@@ -24,7 +24,7 @@ from cos_export.capturing.preparing import traced_module
 from cos_export.capturing.tail import Tail
 from cos_export.costing.counted_run import shared_run
 from cos_export.costing.timing import timing
-from cos_export.datasets import Dataset
+from cos_export.datasets import Dataset, StoredImages
 from cos_export.decisions import decisions
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, NetworkError
@@ -213,7 +213,9 @@ def _depends_on(source: Source, calibration: Dataset, held_out: Dataset, choices
 
 
 def _hash(images: Dataset) -> str:
-    digest = hashlib.blake2b(np.ascontiguousarray(images.images).data, digest_size=16)
+    held = images.images
+    told = held.fingerprint.encode() if isinstance(held, StoredImages) else np.ascontiguousarray(held).data
+    digest = hashlib.blake2b(told, digest_size=16)
     if images.labels is not None:
         digest.update(images.labels.tobytes())
     return digest.hexdigest()

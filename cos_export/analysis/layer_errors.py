@@ -17,6 +17,7 @@ from cos_export.device import full_precision, resolve_device
 from cos_export.divergence import divergence
 from cos_export.errors import NetworkError
 from cos_export.network import SampleStates, SpikingNetwork, check_images, check_network, check_steps
+from cos_export.network.workload import samples_at_once
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
 from cos_export.simulation.activations import limit_activation, unclipped_activation
@@ -58,7 +59,7 @@ def layer_errors(
         steps: T; by default what the network was calibrated for.
         calibration: A per-sample method, whose states for each image are those of its run of the whole network.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        batch_size: Samples computed at once; it bounds the memory.
+        batch_size: Samples computed at once, as for `cos_export.simulate`; it bounds the memory.
         progress: Told of each batch.
 
     Raises:
@@ -68,11 +69,12 @@ def layer_errors(
     """
     check_network(network)
     array, steps = check_images(network, images), check_steps(steps, network)
-    batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
+    where = resolve_device(device)
+    batch_size = samples_at_once(network, steps, whole_number("batch_size", batch_size, 1, MOST_BATCH), where)
     labels, classes = None, class_count(network.output_shape[-1])
     if isinstance(images, Dataset) and images.labels is not None:
         labels = class_numbers(images.labels, len(array), classes)
-    firing = Firing(network, steps, resolve_device(device))
+    firing = Firing(network, steps, where)
     sums = _Sums(firing)
     with torch.no_grad(), full_precision():
         for start in range(0, len(array), batch_size):

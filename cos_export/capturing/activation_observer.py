@@ -15,6 +15,7 @@ from cos_export.capturing.operators.rectifiers import rectifier_bound, rectifier
 from cos_export.capturing.options import Options
 from cos_export.capturing.tracing import Traced
 from cos_export.capturing.walk import walk
+from cos_export.datasets import ImageArray
 from cos_export.device import full_precision
 from cos_export.errors import CaptureError
 from cos_export.progress import Progress
@@ -39,7 +40,7 @@ class Observed:
     traced: Traced
     device: torch.device
 
-    def run(self, images: Tensor, watch: Watcher, *, batch_size: int, stage: str, progress: Progress) -> None:
+    def run(self, images: ImageArray, watch: Watcher, *, batch_size: int, stage: str, progress: Progress) -> None:
         """One pass over `images`.
 
         Args:
@@ -59,12 +60,12 @@ class Observed:
                 done += valid
             progress(stage, len(images), len(images))
 
-    def _batches(self, images: Tensor, batch_size: int) -> Iterator[tuple[Tensor, int]]:
+    def _batches(self, images: ImageArray, batch_size: int) -> Iterator[tuple[Tensor, int]]:
         """Batches, and how many samples of each count: where forward fixed the batch size, the last is filled up."""
         fixed = int(self.traced.batch) if self.traced.batch.isdigit() else None
         size = fixed or batch_size
         for start in range(0, len(images), size):
-            batch = images[start : start + size].to(self.device)
+            batch = torch.from_numpy(images[start : start + size]).to(self.device)
             valid = len(batch)
             if fixed is not None and valid < fixed:
                 batch = torch.cat([batch, batch[:1].expand(fixed - valid, *batch.shape[1:])])

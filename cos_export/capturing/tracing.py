@@ -22,7 +22,7 @@ from cos_export.capturing.data_access import data_access
 from cos_export.capturing.findings import Finding
 from cos_export.capturing.recognition import Recognition, recognise_activations
 from cos_export.capturing.repeatability import unrepeatable
-from cos_export.datasets import Images, image_array
+from cos_export.datasets import Images, image_array, in_memory
 from cos_export.errors import InputError
 from cos_export.user_code import exits_raise, is_users, line_of, summary
 
@@ -84,7 +84,7 @@ def check_example(example: Images) -> Tensor:
         raise InputError(
             f"The example input is a {type(example).__name__}. A network takes one input: give one tensor (batch, ...)."
         )
-    tensor = torch.from_numpy(image_array(example, what="The example input"))
+    tensor = torch.from_numpy(in_memory(image_array(example, what="The example input")))
     if tensor.ndim not in (2, 3, 4) or tensor.numel() == 0:
         raise InputError(
             "The example input must be (batch, channels, height, width), (batch, channels, length) or "

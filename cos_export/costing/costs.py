@@ -80,7 +80,7 @@ def costs(
         steps: T; by default what the network was calibrated for.
         calibration: A per-sample method, which pays for its pre-simulation.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        batch_size: Samples computed at once.
+        batch_size: Samples computed at once, as for `simulate`.
         progress: Told of each batch.
 
     Raises:

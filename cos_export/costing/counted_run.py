@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from cos_export.costing.operation_counter import OperationCounter
 from cos_export.costing.operations import CountedRun
-from cos_export.datasets import Dataset, Images
+from cos_export.datasets import Dataset, ImageArray, Images, some_of
 from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, SpikingNetwork, check_inputs
+from cos_export.network.workload import samples_at_once
 from cos_export.processes import first_failure, gathered, share
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
@@ -22,7 +23,7 @@ from cos_export.simulation.trace import Trace
 __all__ = ["counted_run", "counted_spikes", "counted_trace", "shared_run"]
 
 PART = 64
-"""Samples of a trace that are counted at once: it bounds the memory."""
+"""Samples of a trace that are counted at once, at most: it bounds the memory."""
 
 
 def counted_run(
@@ -46,7 +47,7 @@ def counted_run(
         steps: T.
         calibration: A per-sample method to run with.
         device: Where.
-        batch_size: Samples computed at once.
+        batch_size: Samples computed at once, as for `simulate`.
         activity: Whether to count as well what an artificial network with these activations computes.
         progress: Told of each batch.
 
@@ -80,7 +81,7 @@ def shared_run(
         steps: T.
         calibration: A per-sample method to run with.
         device: Where.
-        batch_size: Samples computed at once.
+        batch_size: Samples computed at once, as for `simulate`.
         progress: Told of each batch of this process.
 
     Raises:
@@ -91,11 +92,12 @@ def shared_run(
     """
     array, truth = check_inputs(network, dataset, steps), dataset.truth
     own = share(len(array), batch_size)
-    counters = _Counters(network, array[own], steps, calibration)
-    right, failure = torch.zeros(len(array[own]), steps, dtype=torch.uint8), None
+    mine = some_of(array, own)
+    counters = _Counters(network, mine, steps, calibration)
+    right, failure = torch.zeros(len(mine), steps, dtype=torch.uint8), None
     if len(right):
         try:
-            trace = counters.run(array[own], device=device, batch_size=batch_size, progress=progress)
+            trace = counters.run(mine, device=device, batch_size=batch_size, progress=progress)
         except NetworkError as error:  # What images do to a network may be found by one process alone.
             failure = str(error)
         else:
@@ -113,7 +115,7 @@ class _Counters:
     def __init__(
         self,
         network: SpikingNetwork,
-        images: FloatArray,
+        images: ImageArray,
         steps: int,
         calibration: PerSampleCalibration | None,
         *,
@@ -128,7 +130,7 @@ class _Counters:
             before = OperationCounter(other, images, calibration.presimulated_steps)
         self.counted = CountedRun(network, steps, counter, calibration, before)
 
-    def run(self, images: FloatArray, *, device: str, batch_size: int, progress: Progress) -> Trace:
+    def run(self, images: ImageArray, *, device: str, batch_size: int, progress: Progress) -> Trace:
         """Runs the images that the counters were made for."""
 
         def count(counter: OperationCounter, method: PerSampleCalibration | None) -> Trace:
@@ -204,10 +206,11 @@ def counted_spikes(
     """
     steps = len(next(iter(spikes.values())))
     counter = OperationCounter(network, images, steps, activity=steps if activity else 0)
-    for start in range(0, len(images), PART):
+    size = samples_at_once(network, steps, PART)
+    for start in range(0, len(images), size):
         progress("counting operations", start, len(images))
         for name in network.layers:
-            part = np.ascontiguousarray(spikes[name][:, start : start + PART])
+            part = np.ascontiguousarray(spikes[name][:, start : start + size])
             counter.add(name, torch.from_numpy(part))
     progress("counting operations", len(images), len(images))
     return CountedRun(network, steps, counter)

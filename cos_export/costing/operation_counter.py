@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cos_export.costing.fan_out import fan_out, input_kinds, spike_fan_out
-from cos_export.network import FloatArray, SpikingNetwork, are_frames
+from cos_export.datasets import ImageArray
+from cos_export.network import SpikingNetwork, are_frames
 from cos_export.network.node_facts import facts
 from cos_export.network.order import successors
 from cos_export.network.wiring import is_wiring, picks_entries
@@ -48,7 +49,7 @@ class OperationCounter:
             with these activations computes; 0 not to.
     """
 
-    def __init__(self, network: SpikingNetwork, images: FloatArray, steps: int, *, activity: int = 0) -> None:
+    def __init__(self, network: SpikingNetwork, images: ImageArray, steps: int, *, activity: int = 0) -> None:
         self.network, self.steps = network, steps
         self._images, self._activity = images, activity
         self.samples = 0

@@ -17,23 +17,29 @@ from cos_export.datasets.from_torch import from_torch
 from cos_export.datasets.intake import Images, image_array, labelled
 from cos_export.datasets.labels import class_numbers
 from cos_export.datasets.normalisation import Normalisation, agree
+from cos_export.datasets.stored import ImageArray, StoredImages, in_memory, mean_over_frames, some_of
 from cos_export.errors import InputError
 from cos_export.user_code import user_code
 from cos_export.user_factory import from_factory
 
 __all__ = [
     "Dataset",
+    "ImageArray",
     "Images",
     "Normalisation",
     "Split",
+    "StoredImages",
     "agree",
     "class_numbers",
     "folder_sizes",
     "from_torch",
     "image_array",
+    "in_memory",
     "is_named",
     "labelled",
     "load_dataset",
+    "mean_over_frames",
+    "some_of",
 ]
 
 Split = Literal["train", "test"]

@@ -8,9 +8,10 @@ import numpy as np
 
 from cos_export.datasets.dataset import Dataset
 from cos_export.datasets.labels import class_numbers
-from cos_export.datasets.pixels import FRAME_AXES, is_raw, pixel_values
+from cos_export.datasets.pixels import FRAME_AXES, pixel_values
+from cos_export.datasets.stored import StoredImages, fits_in_memory
 from cos_export.errors import InputError
-from cos_export.reading.npz import open_npz
+from cos_export.reading.npz import NpzReader, open_npz
 
 __all__ = ["read_archive"]
 
@@ -41,14 +42,40 @@ def read_archive(path: Path) -> Dataset:
                 "Save it with numpy.savez(path, images=..., labels=...)."
             )
         name, labelled = given[0], "labels" in archive.names
-        shape = archive.header(name).shape
+        header = archive.header(name)
+        shape = header.shape
         _check_shapes(path, name, shape, archive.header("labels").shape if labelled else shape[:1])
-        images, labels = archive.read(name), archive.read("labels") if labelled else None
+        labels = archive.read("labels") if labelled else None
+        stored = _stored(path, archive, name)
+        images = archive.read(name) if stored is None else stored
     numbers = None if labels is None else class_numbers(labels, len(images), _MAX_CLASSES, f"'labels' in {path}")
-    if name == FRAMES and images.dtype.kind in "biu":
-        return Dataset(images.astype(np.float32), numbers, path.name, "numbers of events as stored")
-    how = "pixels 0..255 divided by 255" if is_raw(images) else "taken as stored"
+    kind = header.dtype.kind
+    if name == FRAMES and kind in "biu":
+        events = images if isinstance(images, StoredImages) else images.astype(np.float32)
+        return Dataset(events, numbers, path.name, "numbers of events as stored")
+    how = "pixels 0..255 divided by 255" if header.dtype == np.uint8 else "taken as stored"
+    if isinstance(images, StoredImages):
+        return Dataset(images, numbers, path.name, how)
     return Dataset(pixel_values(images, f"{name!r} in {path}"), numbers, path.name, how)
+
+
+def _stored(path: Path, archive: NpzReader, name: str) -> StoredImages | None:
+    """The array called `name` as images that are read when they are needed, or None if it fits in memory.
+
+    All of it is read once, whose checksum is compared, and unpacked into a temporary file if it is compressed.
+
+    Raises:
+        InputError: It is damaged, in Fortran's order, or of a type that has no meaning.
+    """
+    header, what = archive.header(name), f"{name!r} in {path}"
+    if fits_in_memory(header.shape):
+        return None
+    if header.fortran_order:
+        raise InputError(f"{what} is in Fortran's order, of which single samples cannot be read: save it in C order.")
+    events = name == FRAMES and header.dtype.kind in "biu"
+    images = StoredImages(archive.stored(name, np.dtype(np.float32) if events else None), what)
+    images[:1]  # What has no meaning is refused at once.
+    return images
 
 
 def _check_shapes(path: Path, name: str, images: tuple[int, ...], labels: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Images in memory, with their labels if these are known."""
+"""Images in memory, or where they are stored, with their labels if these are known."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cos_export.datasets.labels import class_numbers
 from cos_export.datasets.normalisation import Normalisation, agree
 from cos_export.datasets.pixels import FRAME_AXES, PixelArray, is_raw, pixel_values
+from cos_export.datasets.stored import ImageArray, StoredImages, mean_over_frames, some_of
 from cos_export.errors import InputError, Notice
 from cos_export.whole_number import whole_number
 
@@ -24,6 +25,7 @@ class Dataset:
     Attributes:
         images: float32 (samples, channels, height, width), (samples, channels, length) or (samples, features); or
             frames (samples, T, channels, height, width), one input for each step. uint8 is divided by 255 when given.
+            Of more than 1 GiB, `StoredImages`: what is indexed is read then.
         labels: int64 (samples,), class numbers from 0, or None if they are not known.
         name: What it is called in reports.
         normalisation: How the stored pixels became `images`, in words.
@@ -31,7 +33,7 @@ class Dataset:
         applied: The mean and std that `images` were normalised with, or None if they were not.
     """
 
-    images: PixelArray
+    images: ImageArray
     labels: NDArray[np.int64] | None
     name: str
     normalisation: str
@@ -41,7 +43,8 @@ class Dataset:
     def __post_init__(self) -> None:
         if is_raw(self.images) and self.applied is not None:
             raise InputError(f"The images of {self.name} are uint8, and cannot have been normalised.")
-        object.__setattr__(self, "images", pixel_values(self.images, f"The images of {self.name}"))
+        if not isinstance(self.images, StoredImages):
+            object.__setattr__(self, "images", pixel_values(self.images, f"The images of {self.name}"))
         if self.labels is None:
             return
         known = None if self.class_names is None else len(self.class_names)
@@ -98,8 +101,11 @@ class Dataset:
         """What an artificial network takes: images as they are, and of frames the mean over their steps."""
         if self.frames is None:
             return self
-        mean = self.images.mean(axis=1, dtype=np.float64).astype(np.float32)
-        return replace(self, images=mean, normalisation=f"{self.normalisation}, the mean over {self.frames} frames")
+        return replace(
+            self,
+            images=mean_over_frames(self.images),
+            normalisation=f"{self.normalisation}, the mean over {self.frames} frames",
+        )
 
     def normalised(self, normalisation: Normalisation | None) -> Dataset:
         """The data set as a network of this normalisation takes it; None is a network that says nothing of it.
@@ -121,12 +127,18 @@ class Dataset:
             applied=normalisation,
         )
 
-    def _applied(self, normalisation: Normalisation) -> PixelArray:
+    def _applied(self, normalisation: Normalisation) -> ImageArray:
         what = f"the images of {self.name}"
-        if self.frames is None:
-            return normalisation.apply(self.images, what)
-        each = self.images.reshape(-1, *self.images.shape[2:])
-        return normalisation.apply(each, what).reshape(self.images.shape)
+        frames = self.frames is not None
+
+        def apply(images: PixelArray) -> PixelArray:
+            each = images.reshape(-1, *images.shape[2:]) if frames else images
+            return normalisation.apply(each, what).reshape(images.shape)
+
+        if isinstance(self.images, StoredImages):
+            apply(self.images[:1])  # What does not fit is refused at once.
+            return self.images.changed(apply)
+        return apply(self.images)
 
     def first(self, count: int | None) -> Dataset:
         """The first `count` samples, or all if it is None.
@@ -152,4 +164,4 @@ class Dataset:
 
     def _part(self, which: slice) -> Dataset:
         labels = None if self.labels is None else self.labels[which]
-        return replace(self, images=self.images[which], labels=labels)
+        return replace(self, images=some_of(self.images, which), labels=labels)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.datasets.dataset import Dataset
+from cos_export.datasets.stored import StoredImages, kept_in_memory
 from cos_export.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ _GREY, _COLOUR = ("1", "L"), ("P", "RGB", "RGBA", "LA", "CMYK", "YCbCr")
 
 
 def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
-    """The images in `folder/class_name/*.png` (or .jpg, .jpeg), in [0, 1].
+    """The images in `folder/class_name/*.png` (or .jpg, .jpeg), in [0, 1]; more than 1 GiB are read when needed.
 
     Classes are numbered in the order of their sorted names. Samples take turns: the first of each class, by sorted
     file name, then the second of each, so that the first so many samples hold all classes. Where every file is grey,
@@ -65,31 +69,78 @@ def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
         raise InputError(
             f"{folder} has no images of the classes {', '.join(empty)}. Fill these folders or remove them."
         )
-    turns = sorted((turn, label) for label, files_of_class in enumerate(files) for turn in range(len(files_of_class)))
-    paths = [files[label][turn] for turn, label in turns]
-    grey = all(_is_grey(path) for path in paths)
-    first = _pixels(paths[0], grey, size)
-    images = np.empty((len(paths), *first.shape), np.float32)
-    for i, path in enumerate(paths):
-        pixels = _pixels(path, grey, size)
-        if pixels.shape != first.shape:
-            raise InputError(
-                f"{path} is {_words(pixels)}, and {paths[0]} is {_words(first)}. Give a size for all (--size)."
-            )
-        images[i] = pixels
-    images /= np.float32(255)
+    counts = [len(files_of_class) for files_of_class in files]
+    labels = np.repeat(np.arange(len(classes)), counts)
+    turns = np.concatenate([np.arange(count) for count in counts])
+    order = np.lexsort((labels, turns))
+    labels = labels[order]
+    reader = _FolderReader(classes, files, labels, turns[order], size)
+    images = kept_in_memory(StoredImages(reader, f"The images of {folder.name}"))
     resized = "" if size is None else f"resized to {size[0]} x {size[1]}, "
-    labels = np.array([label for _, label in turns], np.int64)
     how = f"{resized}pixels 0..255 divided by 255"
     return Dataset(images, labels, folder.name, how, tuple(entry.name for entry in classes))
 
 
-def _images_in(folder: Path) -> list[Path]:
-    files_of_class = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
-    for path in files_of_class:
-        if not path.is_file():
-            raise InputError(f"{path} is not a file (a folder, a pipe, a device, or a link to nothing). Remove it.")
-    return files_of_class
+class _FolderReader:
+    """Decodes the images of a folder by their number, of which nothing but names is held.
+
+    Args:
+        classes: The folders.
+        files: By class, the names of its files.
+        labels: The class of each image.
+        turns: The number of each image among the files of its class.
+        size: (height, width) to resize to.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[Path],
+        files: Sequence[Sequence[str]],
+        labels: NDArray[np.int64],
+        turns: NDArray[np.int64],
+        size: tuple[int, int] | None,
+    ) -> None:
+        self._classes, self._files, self._labels, self._turns, self._size = classes, files, labels, turns, size
+        self._grey = all(_is_grey(self._path(i)) for i in range(len(labels)))
+        self._first = _pixels(self._path(0), self._grey, size).shape
+        self.shape = (len(labels), *self._first)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the names, sizes and dates of all files."""
+        digest = hashlib.blake2b(repr((self.shape, self._size)).encode(), digest_size=16)
+        for i in range(len(self._labels)):
+            status = self._path(i).stat()
+            digest.update(f"{self._path(i).name}/{status.st_size}/{status.st_mtime_ns}/".encode())
+        return digest.hexdigest()
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """The pixels of some images, uint8 (samples, channels, height, width)."""
+        images = np.empty((len(numbers), *self._first), np.uint8)
+        for image, number in zip(images, numbers, strict=True):
+            pixels = _pixels(self._path(number), self._grey, self._size)
+            if pixels.shape != self._first:
+                raise InputError(
+                    f"{self._path(number)} is {_words(pixels.shape)}, and {self._path(0)} is {_words(self._first)}. "
+                    "Give a size for all (--size)."
+                )
+            image[:] = pixels
+        return images
+
+    def _path(self, number: int) -> Path:
+        label, turn = int(self._labels[number]), int(self._turns[number])
+        return self._classes[label] / self._files[label][turn]
+
+
+def _images_in(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        shown = [e for e in entries if e.name.lower().endswith(_SUFFIXES) and not e.name.startswith(".")]
+    for entry in sorted(shown, key=lambda entry: entry.name):
+        if not Path(entry.path).is_file():
+            raise InputError(
+                f"{entry.path} is not a file (a folder, a pipe, a device, or a link to nothing). Remove it."
+            )
+    return sorted(entry.name for entry in shown)
 
 
 def _open(path: Path) -> Image.Image:
@@ -126,5 +177,5 @@ def _pixels(path: Path, grey: bool, size: tuple[int, int] | None) -> NDArray[np.
     return pixels[None] if grey else np.moveaxis(pixels, -1, 0)
 
 
-def _words(pixels: NDArray[np.uint8]) -> str:
-    return f"{pixels.shape[1]} x {pixels.shape[2]}"
+def _words(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[2]}"

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as TorchDataset
 
 from cos_export.datasets.dataset import Dataset
-from cos_export.datasets.pixels import is_raw
-from cos_export.datasets.samples import samples, stack
+from cos_export.datasets.pixels import is_raw, pixel_values
+from cos_export.datasets.samples import samples, split_sample, stack
+from cos_export.datasets.stored import StoredImages, fits_in_memory
 from cos_export.errors import InputError
+from cos_export.reading.numbers_file import Spool
 
 __all__ = ["from_torch"]
 
 
 def from_torch(dataset: TorchDataset[Any] | DataLoader[Any], name: str) -> Dataset:
-    """All samples of a torch `Dataset` or `DataLoader`, in memory.
+    """All samples of a torch `Dataset` or `DataLoader`: in memory, if they take no more than 1 GiB there.
+
+    Of more, a `Dataset` with a length is asked for each sample again whenever it is needed, once all have been looked
+    at for their labels. What gives its samples in its own order, as a DataLoader does, is kept in a temporary file.
 
     Args:
         dataset: Gives (image, label), or images alone, or batches of them: an array or tensor (channels, height,
@@ -32,6 +42,7 @@ def from_torch(dataset: TorchDataset[Any] | DataLoader[Any], name: str) -> Datas
     """
     images: list[Any] = []
     labels: list[int] = []
+    held: _Held | None = None
     for i, sample in enumerate(samples(dataset, name)):
         if getattr(sample.image, "ndim", 3) not in (1, 2, 3, 4):
             raise InputError(
@@ -40,17 +51,91 @@ def from_torch(dataset: TorchDataset[Any] | DataLoader[Any], name: str) -> Datas
             )
         if i and sample.labelled != bool(labels):
             raise InputError(f"Sample {i} of {name} has {'a' if sample.labelled else 'no'} label, unlike those before.")
-        images.append(sample.image)
+        if held is None and not fits_in_memory((i + 1, *getattr(sample.image, "shape", ()))):
+            held = _Held(dataset, stack(images, name) if images else sample.image[None], name)
+            images.clear()
+        if held is None:
+            images.append(sample.image)
+        else:
+            held.add(sample.image, i)
         if sample.labelled:
             labels.append(_label(sample.label, f"The label of sample {i} of {name}"))
-    if not images:
+    if not images and held is None:
         raise InputError(f"{name} has no samples.")
-    stacked = stack(images, name)
-    how = "pixels 0..255 divided by 255" if is_raw(stacked) else "taken as the data set gives them"
+    stacked = stack(images, name) if held is None else held.images()
+    raw = is_raw(stacked if held is None else held.first)
+    how = "pixels 0..255 divided by 255" if raw else "taken as the data set gives them"
     # The data set turns uint8 and every float type into float32.
     if not labels:
         return Dataset(stacked, None, name, how)  # type: ignore[arg-type]
     return Dataset(stacked, np.array(labels, np.int64), name, how, _class_names(dataset, max(labels)))  # type: ignore[arg-type]
+
+
+class _Held:
+    """Samples that are more than fit in memory, while the first pass over them goes on.
+
+    Args:
+        dataset: Where they come from.
+        begun: Those until now, stacked.
+        name: What they are of.
+    """
+
+    def __init__(self, dataset: TorchDataset[Any] | DataLoader[Any], begun: Tensor | NDArray[Any], name: str) -> None:
+        self.first, self._dataset, self._name, self._count = begun[:1], dataset, name, len(begun)
+        pixel_values(self.first, f"The images of {name}")  # What has no meaning is refused at once.
+        self._again = not isinstance(dataset, DataLoader | IterableDataset) and hasattr(dataset, "__len__")
+        self._spool = None if self._again else Spool(f"The images of {name}")
+        if self._spool is not None:
+            self._spool.add(_bytes(begun))
+
+    def add(self, image: Any, number: int) -> None:
+        """Takes the sample of that number in, unlike whose form none may be."""
+        stack([self.first[0], image], self._name)
+        self._count = number + 1
+        if self._spool is not None:
+            self._spool.add(_bytes(image))
+
+    def images(self) -> StoredImages:
+        """All of them, after the last."""
+        shape, name = (self._count, *self.first.shape[1:]), f"The images of {self._name}"
+        if self._spool is None:
+            return StoredImages(_Asked(self._dataset, shape, self._name), name)
+        return StoredImages(self._spool.numbers(shape, _plain(self.first).dtype), name)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A data set of the user's that is asked for its samples by number."""
+
+    dataset: Any
+    shape: tuple[int, ...]
+    name: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The first sample and how many there are stand for all."""
+        first = _bytes(self.read([0]))
+        return hashlib.blake2b(repr(self.shape).encode() + first, digest_size=16).hexdigest()
+
+    def read(self, numbers: Sequence[int]) -> Tensor | NDArray[Any]:
+        """The samples with these numbers."""
+        images = [split_sample(self.dataset[i], f"Sample {i} of {self.name}").image for i in numbers]
+        if {tuple(getattr(image, "shape", ())) for image in images} != {self.shape[1:]}:
+            raise InputError(f"{self.name} gives images of another shape than when it was asked first.")
+        return stack(images, self.name)
+
+
+def _plain(images: Any) -> NDArray[Any]:
+    """As an array; bfloat16, which numpy lacks, as float32."""
+    if isinstance(images, Tensor):
+        images = images.detach().cpu()
+        images = images.float() if images.dtype == torch.bfloat16 else images
+        return np.asarray(images.contiguous().numpy())
+    return np.ascontiguousarray(images)
+
+
+def _bytes(images: Any) -> bytes:
+    return _plain(images).tobytes()
 
 
 def _label(label: Any, what: str) -> int:

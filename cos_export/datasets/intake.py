@@ -13,17 +13,18 @@ from torch.utils.data import Dataset as TorchDataset
 from cos_export.datasets.dataset import Dataset
 from cos_export.datasets.from_torch import from_torch
 from cos_export.datasets.normalisation import Normalisation
-from cos_export.datasets.pixels import PixelArray, is_raw, pixel_values
+from cos_export.datasets.pixels import is_raw, pixel_values
 from cos_export.datasets.samples import samples, split_sample, stack
+from cos_export.datasets.stored import ImageArray, StoredImages
 from cos_export.errors import InputError
 
 __all__ = ["Images", "image_array", "labelled"]
 
-Images = ArrayLike | Tensor | TorchDataset[Any] | DataLoader[Any] | Dataset
+Images = ArrayLike | Tensor | TorchDataset[Any] | DataLoader[Any] | Dataset | StoredImages
 """Arrays, tensors, lists of them, torch data sets and DataLoaders with or without labels, what `load_dataset` reads."""
 
 
-def image_array(images: Images, normalisation: Normalisation | None = None, what: str = "The images") -> PixelArray:
+def image_array(images: Images, normalisation: Normalisation | None = None, what: str = "The images") -> ImageArray:
     """Images as float32 (samples, ...), as a network of this normalisation takes them.
 
         uint8              (pixel / 255 - mean) / std
@@ -38,12 +39,15 @@ def image_array(images: Images, normalisation: Normalisation | None = None, what
         what: What an error calls them.
 
     Returns:
-        An array that may share the memory of `images` where that is float32.
+        An array that may share the memory of `images` where that is float32; of a `Dataset` that is larger than memory,
+        what reads it (`StoredImages`).
 
     Raises:
         InputError: They are of another type or form, there are none, one is unlike the others or holds a value that is
             not finite, or a `Dataset` was normalised otherwise.
     """
+    if isinstance(images, StoredImages):
+        return images
     if isinstance(images, Dataset):
         return images.normalised(normalisation).images
     given = _together(images, what)

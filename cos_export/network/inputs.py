@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from cos_export.bounds import MAX_STEPS
-from cos_export.datasets import Dataset, Images, image_array
+from cos_export.datasets import Dataset, ImageArray, Images, StoredImages, image_array, mean_over_frames
 from cos_export.decisions import class_count
 from cos_export.errors import InputError
-from cos_export.network.neuron_spec import FloatArray
 from cos_export.network.sample_states import SampleStates
 from cos_export.network.spiking_network import SpikingNetwork
 from cos_export.whole_number import whole_number
@@ -28,7 +27,7 @@ __all__ = [
 ]
 
 
-def check_images(network: SpikingNetwork, images: Images) -> FloatArray:
+def check_images(network: SpikingNetwork, images: Images) -> ImageArray:
     """`images`, each of which is held for all steps, as a float32 array (samples, ...) that the network takes.
 
     What each type of image means, and where the network's normalisation is applied, is said at
@@ -47,7 +46,7 @@ def check_images(network: SpikingNetwork, images: Images) -> FloatArray:
     return array
 
 
-def check_inputs(network: SpikingNetwork, images: Images, steps: int) -> FloatArray:
+def check_inputs(network: SpikingNetwork, images: Images, steps: int) -> ImageArray:
     """Inputs of a run of T steps: images (samples, ...) that are held, or frames (samples, T, ...), one for each step.
 
     Args:
@@ -75,25 +74,27 @@ def check_inputs(network: SpikingNetwork, images: Images, steps: int) -> FloatAr
         raise InputError(
             f"There are {array.shape[1]} frames for each sample, and {steps} steps: give as many, or run fewer."
         )
+    if isinstance(array, StoredImages):
+        return array.changed(lambda frames: np.ascontiguousarray(frames[:, :steps]), (steps, *array.shape[2:]))
     return np.ascontiguousarray(array[:, :steps])
 
 
-def held_images(network: SpikingNetwork, images: Images) -> FloatArray:
+def held_images(network: SpikingNetwork, images: Images) -> ImageArray:
     """What an artificial network takes: images as they are, and of frames the mean over the steps.
 
     Raises:
         InputError: As for `check_images`, but for frames.
     """
     array = any_inputs(network, images)
-    return array.mean(axis=1, dtype=np.float64).astype(np.float32) if are_frames(network, array) else array
+    return mean_over_frames(array) if are_frames(network, array) else array
 
 
-def are_frames(network: SpikingNetwork, array: FloatArray) -> bool:
+def are_frames(network: SpikingNetwork, array: ImageArray) -> bool:
     """Whether an array that the network takes has a frame for each step: (samples, T, ...)."""
     return array.ndim == len(network.input_shape) + 2
 
 
-def any_inputs(network: SpikingNetwork, images: Images) -> FloatArray:
+def any_inputs(network: SpikingNetwork, images: Images) -> ImageArray:
     """Images (samples, ...), or frames (samples, T, ...), whichever was given, as float32; errors as for both."""
     array = image_array(images, network.normalisation)
     shape = network.input_shape

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cos_export.network import NeuronSpec, SampleStates, SpikingNetwork
+from cos_export.network.node_facts import facts
 from cos_export.network.wires import Wires
 from cos_export.parity.rounding import UNIT_ROUNDOFF, Bounded, added, bounded_synapse, exact
 from cos_export.simulation.fixed_point import quantise_input
@@ -16,6 +18,10 @@ from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import channels_last, sample_blocks
 
 __all__ = ["Charge", "Evaluation", "Neurons", "at_step", "input_values", "per_step"]
+
+
+_KEPT = 2**20
+"""Weights of a node that is kept in float64 from one batch to the next: 8 MiB."""
 
 
 class Charge(NamedTuple):
@@ -62,11 +68,7 @@ class Evaluation:
         self.network = network
         self.steps = steps
         self.unit = UNIT_ROUNDOFF if network.quantisation is None else 0.0
-        self._synapses = {
-            name: bounded_synapse(network.graph.nodes[name], self.unit)
-            for name in network.order
-            if name not in network.neurons
-        }
+        self._small: dict[tuple[str, int | None], Callable[[Bounded], Bounded]] = {}
 
     def walk(self, images: Tensor, spikes: Mapping[str, Tensor]) -> Iterator[tuple[str, list[Bounded]]]:
         """What arrives at each layer, and at the Output, in topological order.
@@ -88,9 +90,24 @@ class Evaluation:
             elif not arriving:
                 wires[name] = exact(input_train(network, input_values(network, images).value[0], self.steps))
             else:
-                wires[name] = per_step(self._synapses[name], added(arriving, self.unit))
+                wires[name] = per_step(self._synapse(name), added(arriving, self.unit))
             if name == network.output_name:
                 yield name, [wires.readout]
+
+    def _synapse(self, name: str, *, steps: int | None = None) -> Callable[[Bounded], Bounded]:
+        """What a node makes of a value and its error.
+
+        Weights in float64 take two or three times what the network does: those of large nodes are made when they are
+        needed, and are gone after it.
+        """
+        if (name, steps) in self._small:
+            return self._small[name, steps]
+        node = self.network.graph.nodes[name]
+        made = bounded_synapse(node, self.unit, steps=steps)
+        weights = facts(node).weights
+        if weights is None or np.size(getattr(node, weights)) <= _KEPT:
+            self._small[name, steps] = made
+        return made
 
     def neurons(self, name: str, states: SampleStates | None, chunk: slice) -> Neurons:
         """A layer as it ran for the samples of `chunk`, with the states that a per-sample method had set."""

@@ -12,6 +12,7 @@ it). Here the sums on the right are evaluated for the very inputs at hand.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import nir
@@ -88,12 +89,13 @@ def bounded_synapse(
     apply, length = synapse(node, _float64), facts(node).terms
     if length == 0:
         return lambda inputs: Bounded(apply(inputs.value), None if inputs.error is None else apply(inputs.error))
-    absolute = synapse(node, lambda array: _float64(array).abs())
     if unit == 0:
         multiplies = facts(node).weighted and length > 1
-        sums = paired(apply, absolute) if multiplies else apply
+        sums = paired(apply, synapse(node, _absolute)) if multiplies else apply
         return lambda inputs: exact(sums(inputs.value))
-    fast = synapse(node, lambda array: _float64(array).to(torch.float32).abs())
+    # Few inputs bring an error along, and weights in float64 are twice as large as the network's: made when needed.
+    absolute = cache(lambda: synapse(node, _absolute))
+    fast = synapse(node, lambda array: torch.as_tensor(np.asarray(array)).to(torch.float32).abs())
     operations = length + 1 if steps is None else steps * (length + 2) + 3
     roundings = gamma(operations, unit) / (1.0 - gamma(length + 2))
 
@@ -101,10 +103,14 @@ def bounded_synapse(
         arriving = inputs.value.abs() if inputs.error is None else inputs.value.abs() + inputs.error
         error = roundings * fast(arriving.to(torch.float32)).to(torch.float64)
         if inputs.error is not None:
-            error += absolute(inputs.error) - absolute(torch.zeros_like(inputs.error[:1]))
+            error += absolute()(inputs.error) - absolute()(torch.zeros_like(inputs.error[:1]))
         return Bounded(apply(inputs.value), error)
 
     return evaluate
+
+
+def _absolute(array: object) -> Tensor:
+    return _float64(array).abs()
 
 
 def _float64(array: object) -> Tensor:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from cos_export.network import NeuronSpec, SpikingNetwork
+from cos_export.network import NeuronSpec
 from cos_export.network.wires import Wires
 from cos_export.parity.evaluation import Charge, Evaluation, Neurons, at_step, input_values, per_step
-from cos_export.parity.rounding import Bounded, added, bounded_synapse, exact, gamma
+from cos_export.parity.rounding import Bounded, added, exact, gamma
 from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import sample_blocks
 
@@ -27,14 +27,6 @@ class WindowEvaluation(Evaluation):
         network: What was run.
         steps: T.
     """
-
-    def __init__(self, network: SpikingNetwork, steps: int) -> None:
-        super().__init__(network, steps)
-        self._over_window = {
-            name: bounded_synapse(network.graph.nodes[name], self.unit, steps=steps)
-            for name in network.order
-            if name not in network.neurons
-        }
 
     def walk(self, images: Tensor, spikes: Mapping[str, Tensor]) -> Iterator[tuple[str, list[Bounded]]]:
         """What arrives at each layer over its window, (1, batch, ...), and at the Output in each of its steps."""
@@ -53,7 +45,7 @@ class WindowEvaluation(Evaluation):
                 wires[name] = self._input_over_window(inputs.value)
             else:
                 total = added(arriving, self.unit, steps=steps)
-                wires[name] = per_step(self._over_window[name], total)
+                wires[name] = per_step(self._synapse(name, steps=steps), total)
         yield network.output_name, [self._read_out(network.output_name, read)]
 
     def _input_over_window(self, inputs: Tensor) -> Bounded:
@@ -104,7 +96,7 @@ class WindowEvaluation(Evaluation):
         if name not in outputs:
             parts = [self._read_out(source, outputs) for source in self.network.predecessors[name]]
             steps = max(len(part.value) for part in parts)
-            outputs[name] = per_step(self._synapses[name], added([_repeated(part, steps) for part in parts], self.unit))
+            outputs[name] = per_step(self._synapse(name), added([_repeated(part, steps) for part in parts], self.unit))
         return outputs[name]
 
 

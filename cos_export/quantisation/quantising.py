@@ -8,11 +8,10 @@ import numpy as np
 import torch
 
 from cos_export.bounds import MAX_STEPS, MOST_SAMPLES
-from cos_export.datasets import Images, image_array
+from cos_export.datasets import ImageArray, Images, image_array
 from cos_export.device import resolve_device
 from cos_export.errors import InputError, ResolutionWarning
 from cos_export.network import (
-    FloatArray,
     Quantisation,
     SpikingNetwork,
     check_held_throughout,
@@ -113,7 +112,7 @@ def quantise(
     coding = _input_coding(image_array(images, network.normalisation), rounding)
     prepared = with_separate_readers(with_carriers(fold_averages(network)), coding.input_scale, rounding.largest_weight)
     # Spread over all, for images may come sorted by class.
-    chosen = array[:: max(1, len(array) // samples)][:samples]
+    chosen = array[np.arange(0, len(array), max(1, len(array) // samples))[:samples]]
     inputs = arrivals(prepared, chosen, resolve_device(device))
     parts = in_order(groups(prepared))
     proved = steps or network.num_timesteps or 1
@@ -138,11 +137,19 @@ def quantise(
     return result
 
 
-def _input_coding(images: FloatArray, rounding: Rounding) -> Quantisation:
+_PART = 64
+"""Images that are looked at together for their range."""
+
+
+def _input_coding(images: ImageArray, rounding: Rounding) -> Quantisation:
     """Bits that reach from the least to the largest value, with a sign if one is negative."""
     signed, unsigned = input_ranges(INPUT_BITS)
-    low, high = signed if float(images.min()) < 0 else unsigned
-    largest = float(np.abs(images).max()) or float(high)
+    least, most = 0.0, 0.0
+    for start in range(0, len(images), _PART):
+        part = images[start : start + _PART]
+        least, most = min(least, float(part.min())), max(most, float(part.max()))
+    low, high = signed if least < 0 else unsigned
+    largest = max(-least, most) or float(high)
     scale = 2.0 ** np.ceil(np.log2(largest / high)) if rounding.power_of_two else largest / high
     return Quantisation(float(np.float32(scale)), low, high, weight_bits=rounding.weight_bits)
 

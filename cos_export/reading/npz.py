@@ -6,6 +6,7 @@ deflated, and hold plain booleans, integers or floats; what they inflate to is b
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from cos_export.errors import InputError
 from cos_export.reading.limits import MAX_DIMENSIONS, MAX_HEADER, MAX_INFLATED, MAX_SWOLLEN
+from cos_export.reading.numbers_file import NumbersFile, Spool
 from cos_export.reading.plain_file import open_plain
 
 __all__ = ["ArrayHeader", "NpzReader", "check_inflated", "open_npz", "read_header", "read_member", "zip_directory"]
@@ -73,15 +75,15 @@ class ArrayHeader:
 class NpzReader:
     """An `.npz` that is open. `names` are its arrays; what is in them is read when it is asked for."""
 
-    def __init__(self, path: str, archive: zipfile.ZipFile, size: int) -> None:
-        self._path, self._archive = path, archive
+    def __init__(self, path: str, archive: zipfile.ZipFile, file: BinaryIO) -> None:
+        self._path, self._archive, self._file = path, archive, file
         self._members: dict[str, zipfile.ZipInfo] = {}
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             if name in self._members:
                 raise InputError(f"{path} holds {name[:80]!r} twice.")
             self._members[name] = member
-        self._size, self._inflated = size, 0
+        self._size, self._inflated = os.fstat(file.fileno()).st_size, 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,6 +134,40 @@ class NpzReader:
         array = flat.reshape(header.shape[::-1]).T if header.fortran_order else flat.reshape(header.shape)
         return np.ascontiguousarray(array, header.dtype.newbyteorder("=")).reshape(header.shape)
 
+    def stored(self, name: str, given: np.dtype[Any] | None = None) -> NumbersFile:
+        """The array called `name`, in C order, where its samples can be read by number as long as the file is there.
+
+        Its bytes are read once, for their checksum. What is compressed is unpacked into a temporary file.
+
+        Args:
+            name: One of `names`.
+            given: The type that is given, by default that of the numbers.
+
+        Raises:
+            InputError: As `header`; or it is cut short, damaged, or inflates beyond the limits.
+            StorageError: The temporary folder cannot hold it.
+        """
+        header, member, where = self.header(name), self._members[name], self._where(name)
+        self._inflated += header.nbytes
+        check_inflated(self._path, self._inflated, self._size)
+        with self._opened(name) as file:
+            file.read(header.start)
+            parts = iter(lambda: file.read(_CHUNK), b"")
+            if member.compress_type != zipfile.ZIP_STORED:
+                spool = Spool(where)
+                for part in parts:
+                    spool.add(part)
+                return spool.numbers(header.shape, header.dtype, given)
+            digest = hashlib.blake2b(digest_size=16)
+            for part in parts:
+                digest.update(part)
+        own = os.fdopen(os.dup(self._file.fileno()), "rb")
+        # Before the numbers are the member's own header, its name, whatever else, and the header of the array.
+        lengths = os.pread(own.fileno(), 4, member.header_offset + 26)
+        name_and_more = sum(int.from_bytes(lengths[i : i + 2], "little") for i in (0, 2))
+        start = member.header_offset + 30 + name_and_more + header.start
+        return NumbersFile(own, start, header.shape, header.dtype, where, digest.hexdigest(), given)
+
     def _where(self, name: str) -> str:
         return f"{name[:80]!r} in {self._path}"
 
@@ -162,7 +198,7 @@ def open_npz(path: str | os.PathLike[str], *, links: bool = True) -> Iterator[Np
                 f"{path} is a single array, and not an .npz archive. Save arrays by name: numpy.savez(path, name=...)."
             )
         with zip_directory(file, str(path), "an .npz archive") as archive:
-            yield NpzReader(str(path), archive, os.fstat(file.fileno()).st_size)
+            yield NpzReader(str(path), archive, file)
 
 
 @contextmanager

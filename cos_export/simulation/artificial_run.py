@@ -11,6 +11,7 @@ from cos_export.bounds import MOST_BATCH
 from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.network import FloatArray, SpikingNetwork, check_network, held_images
+from cos_export.network.workload import samples_at_once
 from cos_export.progress import Progress, silent
 from cos_export.simulation.activations import clipped_activation, unclipped_activation
 from cos_export.simulation.finite import check_finite
@@ -38,7 +39,7 @@ def ann_logits(
         network: What to run.
         images: As for `simulate`; of frames the mean over the steps.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        batch_size: Samples computed at once.
+        batch_size: Samples computed at once, as for `simulate`.
         unclipped: Layers that answer with max(z, 0) instead: the ReLU before a threshold was chosen for it.
         progress: Told of each batch.
     """
@@ -50,7 +51,7 @@ def ann_logits(
         return clipped_activation(name, neuron, currents)
 
     array, program = held_images(network, images), Program(network, resolve_device(device))
-    batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
+    batch_size = samples_at_once(network, 1, whole_number("batch_size", batch_size, 1, MOST_BATCH), program.device)
     with torch.no_grad(), full_precision():
         parts = []
         for start in range(0, len(array), batch_size):

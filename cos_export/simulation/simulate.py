@@ -24,6 +24,7 @@ from cos_export.network import (
     check_states,
     check_steps,
 )
+from cos_export.network.workload import samples_at_once
 from cos_export.progress import Progress, silent
 from cos_export.simulation.finite import check_finite
 from cos_export.simulation.layerwise import LayerwiseProgram
@@ -63,7 +64,8 @@ def simulate(
         calibration: A per-sample method, such as `COS(rho=4)`, to run with.
         states: States of each sample that an earlier calibration has set, in place of `calibration`.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        batch_size: Samples computed at once. Few stay in the processor's cache; a GPU may like more.
+        batch_size: Samples computed at once, on a CPU fewer where layers are large (`samples_at_once`). Few stay in
+            the processor's cache; a GPU may like more.
         record_spikes: Whether to keep every spike. Without, memory does not grow with the depth.
         record_potentials: Whether to keep every potential after the reset.
         record_states: Whether to keep what `calibration` set for each sample: a number for each neuron and sample.
@@ -91,7 +93,10 @@ def simulate(
     batch_size = whole_number("batch_size", batch_size, 1, MOST_BATCH)
     if states is not None:
         check_states(network, states, len(array))
-    run = _runner(network, steps, calibration, resolve_device(device))
+    where = resolve_device(device)
+    extra = 0 if calibration is None else calibration.presimulated_steps
+    batch_size = samples_at_once(network, max(steps, extra), batch_size, where)
+    run = _runner(network, steps, calibration, where)
     traces = []
     with torch.no_grad(), full_precision():
         for start in range(0, len(array), batch_size):

@@ -35,9 +35,8 @@ def accuracy(
         InputError: The data are not images with labels, or have a label that the model has no logit for.
     """
     dataset = labelled(data)
-    images = torch.from_numpy(dataset.images)
     logits = shared_module_logits(
-        model, images, device=resolve_device(device), batch_size=batch_size, progress=progress
+        model, dataset.images, device=resolve_device(device), batch_size=batch_size, progress=progress
     )
     check_logits(model, logits, dataset)
     return float((logits.argmax(dim=1).numpy() == dataset.truth).mean())

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cos_export.atomic_file import atomic_write
-from cos_export.datasets import Dataset
+from cos_export.datasets import Dataset, StoredImages
 from cos_export.errors import InputError
 from cos_export.reading.state import read_state_file, state_digest
 from cos_export.training.recipe import Recipe
@@ -61,8 +61,11 @@ def state_path(out: str | Path) -> Path:
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
     """What tells one data set from another, as JSON; to be taken once, for all samples are read."""
     digest = hashlib.blake2b(digest_size=16)
-    for array in (dataset.images, dataset.truth):
-        digest.update(np.ascontiguousarray(array).data)
+    if isinstance(dataset.images, StoredImages):
+        digest.update(dataset.images.fingerprint.encode())
+    else:
+        digest.update(np.ascontiguousarray(dataset.images).data)
+    digest.update(np.ascontiguousarray(dataset.truth).data)
     return {"samples": len(dataset), "shape": list(dataset.images.shape[1:]), "digest": digest.hexdigest()}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from cos_export.bounds import MOST_LEVELS
-from cos_export.datasets import Images, image_array
+from cos_export.datasets import Images, image_array, in_memory
 from cos_export.errors import InputError
 from cos_export.module_logits import eval_mode
 from cos_export.qcfs import QCFS
@@ -64,7 +64,7 @@ def swap_activations(
     model, levels = unwrapped(model), whole_number("levels", levels, 1, MOST_LEVELS)
     if isinstance(model, nn.ReLU):
         raise InputError("The model is a single ReLU. Put it in an nn.Sequential.")
-    given = torch.from_numpy(image_array(images))
+    given = torch.from_numpy(in_memory(image_array(images)))
     if given.ndim < 2:
         raise InputError(f"The images must be (samples, ...), and have shape {tuple(given.shape)}.")
     relus: dict[nn.ReLU, str] = {m: path for path, m in model.named_modules() if isinstance(m, nn.ReLU)}

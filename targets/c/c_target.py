@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.c_code import CSource, c_source, quantised_images
+from cos_export.datasets import in_memory
 from cos_export.drafts import temporary_folder
 from cos_export.errors import InputError, TargetError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_images, check_steps
@@ -112,7 +113,7 @@ class CTarget:
             progress("compiling", 1, 1)
             results = folder / "results"
             results.touch()
-            quantised_images(network, array).tofile(folder / "images")
+            quantised_images(network, in_memory(array)).tofile(folder / "images")
             record = _record(source, record_spikes)
 
             def observe() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
+from cos_export.datasets import in_memory
 from cos_export.errors import InputError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_inputs, check_steps
 from cos_export.network.workload import multiply_accumulates
@@ -85,7 +86,7 @@ class ClientTarget:
         """
         network = bundle.network
         steps = check_steps(steps, network)
-        array = check_inputs(network, images, steps)
+        array = in_memory(check_inputs(network, images, steps))
         environment = find(self._software)
         with job_folder(self._software) as folder:
             job = self._write(folder, bundle, array, steps, states, record_spikes)

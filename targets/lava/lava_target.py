@@ -12,7 +12,7 @@ import numpy as np
 from cos_export.bounds import MOST_BATCH, MOST_THREADS
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
-from cos_export.datasets import Images
+from cos_export.datasets import Images, in_memory
 from cos_export.errors import InputError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_inputs, check_steps
 from cos_export.network.schedule import windows
@@ -135,7 +135,7 @@ def run_network(
     """
     chosen = options or LavaTarget()
     steps = check_steps(steps, network)
-    array = check_inputs(network, images, steps)
+    array = in_memory(check_inputs(network, images, steps))
     if chosen.backend == "netx" and states is not None:
         raise InputError(
             'The netx back end starts every sample from the same potentials. Use "batched" for this method.'
