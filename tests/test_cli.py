@@ -279,8 +279,8 @@ def test_calibrate_writes_a_bundle_with_what_was_chosen(tmp_path: Path) -> None:
 
 
 def test_a_finished_calibration_outlives_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ("calibrate", "digits", "--data", "digits", "--steps", "1", "--method", "static", "--updates", "2")
-    command += ("--samples", "64", "--golden", "4", "--json", "--out")
+    command = ["calibrate", "digits", "--data", "digits", "--steps", "1", "--method", "static", "--updates", "2"]
+    command += ["--samples", "64", "--golden", "4", "--json", "--out"]
     assert run(*command, tmp_path / "whole").returncode == 0
     with monkeypatch.context() as full:
 
@@ -300,10 +300,10 @@ def test_a_finished_calibration_outlives_a_full_disk(tmp_path: Path, monkeypatch
 
 
 def test_calibrate_goes_on_from_a_bundle(tmp_path: Path) -> None:
-    chosen = ("calibrate", "digits", "--data", "digits", "--samples", "64", "--golden", "8")
-    chosen += ("--method", "static", "--tune", "potential,bias,weight", "--updates", "2")
+    chosen = ["calibrate", "digits", "--data", "digits", "--samples", "64", "--golden", "8"]
+    chosen += ["--method", "static", "--tune", "potential,bias,weight", "--updates", "2"]
     assert run(*chosen, "--steps", "1", "--out", tmp_path / "one").returncode == 0
-    goes_on = (*chosen, "--steps", "2", "--out", tmp_path / "two", "--json", "--start-from")
+    goes_on = [*chosen, "--steps", "2", "--out", str(tmp_path / "two"), "--json", "--start-from"]
     done = run(*goes_on, tmp_path / "one")
     assert done.returncode == 0, done.stderr + done.stdout
     assert json.loads(done.stdout)["calibration"]["start_from"] == fingerprint(load(tmp_path / "one").network)
@@ -424,12 +424,12 @@ def test_offset_spikes_are_counted_of_a_network_and_of_its_bundle(bundle: Path, 
     printed = " ".join(table.stdout.split())  # a title with a long path goes over several lines
     assert table.returncode == 0 and "T = 2" in printed and "act4" in printed
     out.unlink()
-    for wrong, message in (
-        (["digits", "--out", out], "Say for how many steps"),
-        (["digits", "--steps", "4", "--out", tmp_path / "offsets.pdf"], "ends otherwise"),
-        (["digits", "--steps", "4", "--out", tmp_path / "no" / "o.png"], "there is no folder"),
+    for destination, steps, message in (
+        (out, [], "Say for how many steps"),
+        (tmp_path / "offsets.pdf", ["--steps", "4"], "ends otherwise"),
+        (tmp_path / "no" / "o.png", ["--steps", "4"], "there is no folder"),
     ):
-        refused = run("offsets", *wrong, "--data", "digits")
+        refused = run("offsets", "digits", *steps, "--out", destination, "--data", "digits")
         assert refused.returncode == 2 and message in refused.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -89,8 +89,8 @@ def test_of_a_shape(shape: str) -> None:
 
 @pytest.mark.parametrize("option", ["--rho", "--steps", "--samples"])
 def test_of_offset_spikes(option: str, tmp_path: Path) -> None:
-    given = ["offsets", "digits", "--data", "digits", "--steps", "2", "--out", tmp_path / "a.png"]
-    done = run(*given, option, "1000000000")
+    given = ["offsets", "digits", "--data", "digits", "--steps", "2", "--out"]
+    done = run(*given, tmp_path / "a.png", option, "1000000000")
     assert done.returncode == 2 and (option in done.stderr or "1000000000 cannot be taken" in done.stderr)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(name: str, folder: Path, *options: str | Path) -> tuple[int, dict]:
+def command(name: str, folder: Path, *options: str | Path) -> tuple[int, dict[str, Any]]:
     done = run(name, *options, "--data", folder / "events.npz", "--json")
     return done.returncode, json.loads(done.stdout)
 

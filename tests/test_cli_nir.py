@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(name: str, folder: Path, *options: str | Path) -> tuple[int, dict, str]:
+def command(name: str, folder: Path, *options: str | Path) -> tuple[int, dict[str, Any], str]:
     done = run(name, folder / "model.nir", "--data", folder / "data.npz", "--json", *options)
     return done.returncode, json.loads(done.stdout), done.stderr
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def results(bundle: Bundle, path: Path, flipped: int = 0) -> Path:
-    spikes = {f"spikes/{name}": value.copy() for name, value in bundle.golden.trace.spikes.items()}
-    spikes["spikes/if1"].ravel()[:flipped] ^= True
-    np.savez(path, logits=bundle.golden.trace.logits, **spikes)
+    arrays: dict[str, Any] = {f"spikes/{name}": value.copy() for name, value in bundle.golden.trace.spikes.items()}
+    arrays["spikes/if1"].ravel()[:flipped] ^= True
+    np.savez(path, logits=bundle.golden.trace.logits, **arrays)
     return path
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def ends(): os._exit(0)
 
 
 @pytest.fixture
-def folder(tmp_path: Path):
+def folder(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "failing.py").write_text(SOURCE)
     random = np.random.default_rng(0)
     np.savez(tmp_path / "data.npz", images=random.random((40, 1, 2, 2), np.float32), labels=np.arange(40) % 2)

@@ -30,7 +30,7 @@ from torch.distributed.run import get_args_parser
 
 import cli
 import cos_export as ce
-from calibration import Static, stage
+from calibration import Static, method_named, stage
 from cos_export import training, zoo
 from cos_export.bundle.results import write_inputs
 from targets.results import RecordedResults
@@ -209,7 +209,7 @@ def test_the_blocks_of_python_run(path: Path, folder: Path, monkeypatch: pytest.
         assert ce.verify(mine, [RecordedResults("results.npz", mine)]).passed
 
 
-RECIPE, METHOD = training.Recipe, stage.method_named
+RECIPE, METHOD = training.Recipe, method_named
 """As they are, where those of the documents are made short."""
 
 

@@ -40,7 +40,9 @@ def test_every_section_ends_with_figures_or_a_reason(tmp_path: Path) -> None:
     assert not out.with_suffix(".md").exists()
 
 
-def test_a_section_that_dies_keeps_what_it_has_measured(gpu: ModuleType, tmp_path: Path, monkeypatch) -> None:
+def test_a_section_that_dies_keeps_what_it_has_measured(
+    gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "gpu_sections.py").write_text(
         "import sys\nopen(sys.argv[3], 'w').write('{\"one\": 1}\\n')\nsys.exit('no CUDA here')\n"
     )
@@ -51,7 +53,7 @@ def test_a_section_that_dies_keeps_what_it_has_measured(gpu: ModuleType, tmp_pat
     assert section["ended"] == "ended with exit code 1: no CUDA here"
 
 
-def test_a_section_that_hangs_is_stopped(gpu: ModuleType, tmp_path: Path, monkeypatch) -> None:
+def test_a_section_that_hangs_is_stopped(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gpu_sections.py").write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setattr(gpu, "__file__", str(tmp_path / "gpu.py"))
     monkeypatch.setattr(gpu, "GRACE", 0.2)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from narrowing import present
 
 import cos_export as ce
 from cos_export import zoo
@@ -32,7 +33,7 @@ def network() -> ce.SpikingNetwork:
 def test_static(network: ce.SpikingNetwork, tmp_path: Path, steps: int) -> None:
     train, test = ce.load_dataset("digits", "train").first(300), ce.load_dataset("digits", "test")
     calibrated = ce.calibrate(network, train.images, method="mean-matching", steps=steps)
-    ce.export(calibrated, tmp_path / "out", golden=test.images[:24], labels=test.labels[:24])
+    ce.export(calibrated, tmp_path / "out", golden=test.images[:24], labels=present(test.labels)[:24])
     result = ce.verify(tmp_path / "out", targets=LIVE_TARGETS)
     assert result.passed and set(result) == set(LIVE_TARGETS)
     for target in result.values():

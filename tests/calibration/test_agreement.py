@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from narrowing import of_type, statistics
 from torch import nn
 
 from calibration.agreement import check_agreement
@@ -30,9 +31,10 @@ def network_of(activation, seed=0):
         nn.Flatten(),
         nn.Linear(6 * 36, 5),
     ).eval()
-    for norm in (model[1], model[4]):
-        norm.running_mean.normal_(0, 0.3)
-        norm.running_var.uniform_(0.3, 2)
+    for norm in (of_type(model[1], nn.BatchNorm2d), of_type(model[4], nn.BatchNorm2d)):
+        mean, variance = statistics(norm)
+        mean.normal_(0, 0.3)
+        variance.uniform_(0.3, 2)
         norm.weight.data.uniform_(0.5, 1.5)
         norm.bias.data.normal_(0, 0.3)
     return model
@@ -88,8 +90,9 @@ def test_a_sum_that_rounds_to_the_other_side_of_a_step_is_no_disagreement():
     for seed in range(12):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(9, 8), nn.BatchNorm1d(8), QCFS(4, 1.0), nn.Linear(8, 3)).eval()
-        model[1].running_mean.normal_()
-        model[1].running_var.uniform_(0.3, 2)
+        mean, variance = statistics(model[1])
+        mean.normal_()
+        variance.uniform_(0.3, 2)
         images = torch.randn(1, 9)
         with torch.no_grad():
             for _ in range(20):

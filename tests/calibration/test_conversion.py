@@ -16,7 +16,7 @@ from calibration.data_parts import data_parts
 from calibration.methods.half import Half
 from calibration.methods.mean_matching import MeanMatching
 from calibration.thresholds import relu_thresholds
-from cos_export.capturing import capture, tracing
+from cos_export.capturing import capture
 from cos_export.qcfs import QCFS
 
 
@@ -30,13 +30,12 @@ def module(activation: str) -> nn.Module:
 def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kind of each module that is exported."""
     names: list[str] = []
-    original = tracing.export
 
     def counted(model: nn.Module, *arguments: Any, **options: Any) -> Any:
         names.append(type(model).__name__)
-        return original(model, *arguments, **options)
+        return torch.export.export(model, *arguments, **options)
 
-    monkeypatch.setattr(tracing, "export", counted)
+    monkeypatch.setattr("cos_export.capturing.tracing.export", counted)
     return names
 
 

@@ -52,7 +52,7 @@ def propagated(network: SpikingNetwork, images: np.ndarray, amplitude: float = 1
 CASES: list[Callable[[], SpikingNetwork]] = [
     lambda: two_layers(seed=3),
     lambda: random_networks.residual(np.random.default_rng(0)),
-    *[lambda seed=seed: random_networks.random_network(seed) for seed in range(8)],  # type: ignore[misc]
+    *[lambda seed=seed: random_networks.random_network(seed) for seed in range(8)],
 ]
 
 
@@ -77,7 +77,7 @@ def test_trains_are_dropped_when_their_last_reader_has_read_them(monkeypatch: py
     held: list[int] = []
     original = layerwise._currents
 
-    def counting(program, data, name, trains):  # type: ignore[no-untyped-def]
+    def counting(program, data, name, trains):
         held.append(len(trains))
         return original(program, data, name, trains)
 
@@ -86,7 +86,7 @@ def test_trains_are_dropped_when_their_last_reader_has_read_them(monkeypatch: py
     assert max(held) == 1 and len(network.layers) == 4
 
 
-def _convolution():  # type: ignore[no-untyped-def]
+def _convolution():
     return random_networks.conv2d(np.random.default_rng(1), 2, 2)
 
 

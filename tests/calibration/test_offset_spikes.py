@@ -139,7 +139,7 @@ def test_a_constant_input_has_no_offset_and_no_error() -> None:
     """With T = L, theta / 2 and a constant current a layer fires exactly its activation (QCFS)."""
     base = one_neuron(1.0)
     one = np.ones(1, np.float32)
-    network = base.with_neurons({"neuron": NeuronSpec(one, one / 2, levels=4)})
+    network = base.with_neurons({"neuron": NeuronSpec(one, np.full(1, 0.5, np.float32), levels=4)})
     data = np.linspace(-1, 2, 97, dtype=np.float32).reshape(-1, 1)
     actual = offset_spikes(network, data, 4, 4, iterations=(0,)).layers["neuron"][0]
     assert (actual.no_offset, actual.mse) == (1.0, 0.0)

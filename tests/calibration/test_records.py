@@ -49,7 +49,8 @@ def cos_logits(images: NDArray[np.float32], steps: int, rho: int, iterations: in
     second = calibrated_spikes(second_currents(network, first), 0.25, rho, iterations)
     head = network.graph.nodes["head"]
     outputs = second[:steps] @ head.weight.T.astype(np.float64) + head.bias
-    return outputs.cumsum(0) / np.arange(1, steps + 1)[:, None, None]
+    logits: Doubles = outputs.cumsum(0) / np.arange(1, steps + 1)[:, None, None]
+    return logits
 
 
 @pytest.mark.parametrize("target", ["pytorch", "onnxruntime"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from narrowing import of_type
 from torch import nn
 from torch.nn import functional as F
 
@@ -212,16 +213,18 @@ def test_on_each_device(device):
 
 def test_a_silent_channel_gets_the_highest_of_its_layer():
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
-    model[0].weight.data = torch.tensor([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])
-    model[0].bias.data.zero_()
+    first = of_type(model[0], nn.Linear)
+    first.weight.data = torch.tensor([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])
+    first.bias.data.zero_()
     actual = relu_thresholds(model, np.ones((4, 2), np.float32), "maximum", per_channel=True, device="cpu")
     np.testing.assert_array_equal(actual["1"], [1.0, 2.0, 2.0])
 
 
 def test_a_silent_layer_is_named():
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
-    model[0].weight.data.zero_()
-    model[0].bias.data.fill_(-1.0)
+    first = of_type(model[0], nn.Linear)
+    first.weight.data.zero_()
+    first.bias.data.fill_(-1.0)
     with pytest.raises(InputError, match="'1' is never active on these 4 images"):
         relu_thresholds(model, np.ones((4, 2), np.float32), device="cpu")
 

@@ -19,7 +19,7 @@ def binary(p, q):
 @given(LOGITS, LOGITS)
 def test_one_logit_is_two(one, other):
     count = min(len(one), len(other))
-    a, b = (np.float32(z)[:count, None] for z in (one, other))
+    a, b = (np.array(z, np.float32)[:count, None] for z in (one, other))
     np.testing.assert_array_equal(decisions(a), (a[:, 0] > 0).astype(int))
     p, q = (1 / (1 + np.exp(-z.astype(np.float64)))[:, 0] for z in (a, b))
     np.testing.assert_allclose(divergence(a, b), binary(p, q).mean(), rtol=1e-5, atol=1e-7)
@@ -27,7 +27,7 @@ def test_one_logit_is_two(one, other):
 
 
 def test_several_logits_stay_as_they_are():
-    z = np.float32([[1, 3, 2], [5, 4, 0]])
+    z = np.array([[1, 3, 2], [5, 4, 0]], np.float32)
     assert class_logits(z) is z
     np.testing.assert_array_equal(decisions(z), [1, 0])
     assert [class_count(n) for n in (1, 2, 10)] == [2, 2, 10]

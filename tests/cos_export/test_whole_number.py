@@ -1,5 +1,7 @@
 """Where a whole number is meant, nothing else is taken, and nothing is cut."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -91,4 +93,5 @@ def test_what_is_returned_is_pythons_own():
         whole_number("n", 0, 1)
     with pytest.raises(InputError, match=r"n must be a whole number, and is 2\.5"):
         whole_number("n", 2.5, 1)
-    assert type(Recipe(epochs=np.int64(1), learning_rate=0.1, batch_size=8).to_dict()["epochs"]) is int
+    one: Any = np.int64(1)
+    assert type(Recipe(epochs=one, learning_rate=0.1, batch_size=8).to_dict()["epochs"]) is int

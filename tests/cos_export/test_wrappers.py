@@ -1,8 +1,11 @@
 """Wrappers and masks are taken off where that is exact; what is not a module is named."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from narrowing import present
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import prune, weight_norm
@@ -71,7 +74,7 @@ def test_a_wrapped_network_is_that_network(make):
     captured = capture(model, x, thresholds={"1": actual["1"] * 1.01})
     # The eager network with the weights as forward sees them, in plain PyTorch.
     plain, parts = network(), list(model.modules())
-    linear = [part for part in parts if isinstance(part, nn.Linear)]
+    linear: list[Any] = [part for part in parts if isinstance(part, nn.Linear)]
     with torch.no_grad():
         for target, source in zip((plain[0], plain[2], plain[4]), linear, strict=True):
             weight = source.weight
@@ -118,8 +121,8 @@ class Leaves(nn.Module):
 @pytest.mark.parametrize("kind", [Ends, Leaves])
 def test_a_forward_that_ends_python(kind):
     (finding,) = check_model(kind(), torch.rand(1, 6)).findings
-    assert "it ends Python (exit code 0)" in finding.blocker
-    assert "test_wrappers.py" in finding.line
+    assert "it ends Python (exit code 0)" in present(finding.blocker)
+    assert "test_wrappers.py" in present(finding.line)
     with pytest.raises(CaptureError, match="it ends Python"):
         capture(kind(), torch.rand(1, 6))
     with pytest.raises(InputError, match=rf"{kind.__name__} fails on images of shape \(6,\): it ends Python"):

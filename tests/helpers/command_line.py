@@ -37,7 +37,7 @@ def _signals_as_before() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run(*arguments: str | Path, cwd: Path | None = None) -> Done:
+def run(*arguments: str | Path | int | float, cwd: Path | None = None) -> Done:
     """The command in this process, which has torch imported already."""
     out, err = io.StringIO(), io.StringIO()
     with (

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scalar_reference import run
 
-from cos_export.network import SpikingNetwork
+from cos_export.network import FloatArray, SpikingNetwork
 
 Doubles = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def second_currents(network: SpikingNetwork, outputs: Doubles) -> Doubles:
     return currents
 
 
-def fired(currents: Doubles, theta: float, v_init: Doubles | float) -> Doubles:
+def fired(currents: Doubles, theta: float, v_init: Doubles | FloatArray | float) -> Doubles:
     """Spikes (steps, samples, ...) of a layer from its currents (steps, samples, ...), one neuron at a time."""
     steps, samples = currents.shape[:2]
     flat = currents.reshape(steps, samples, -1)

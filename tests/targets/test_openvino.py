@@ -120,7 +120,7 @@ assert not [name for name in sys.modules if name.startswith("openvino_telemetry"
 def test_options_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ({"threads": 0}, {"batch_size": 0}, {"deadline": -1.0}):
         with pytest.raises(InputError, match=next(iter(options))):
-            OpenVinoTarget(**options)  # type: ignore[arg-type]
+            OpenVinoTarget(**options)
     bundle = bundle_of(build.residual(np.random.default_rng(2)), tmp_path)
     there = importlib.util.find_spec
     monkeypatch.setattr("targets.openvino.find_spec", lambda name: None if name == "openvino" else there(name))

@@ -29,7 +29,8 @@ class Net(nn.Module):
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    model = randomise(Net().eval())
+    model = Net().eval()
+    randomise(model)
     for activation in (model.act1, model.act2):
         activation.threshold.data.mul_(4)
     return model

@@ -1,4 +1,5 @@
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def test_get_makes_the_target_with_its_options():
 
 @pytest.mark.parametrize("name", ["lava", "lava:faithful", "lava:netx"])
 def test_a_back_end_is_chosen_behind_a_colon(name):
-    target = targets.get(name)
+    target: Any = targets.get(name)
     assert target.name == name
     assert target.backend == (name.partition(":")[2] or "batched")
 
@@ -58,7 +59,7 @@ def test_every_target_says_whether_it_can_run():
 @pytest.mark.parametrize("damage", ["missing", "without the class"])
 def test_a_target_that_cannot_be_imported_is_listed_with_its_reason(monkeypatch, damage):
     monkeypatch.setitem(sys.modules, "targets.onnxruntime", None if damage == "missing" else type(sys)("empty"))
-    target = targets.get("onnxruntime", threads=1)
+    target: Any = targets.get("onnxruntime", threads=1)
     availability = target.available()
     assert target.name == "onnxruntime"
     assert not availability.ready

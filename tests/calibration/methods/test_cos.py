@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -135,7 +137,8 @@ def test_states_reproduce_the_run() -> None:
 @pytest.mark.parametrize("cached", [1, 200, 1 << 30])
 def test_parts_of_a_batch_do_not_matter(monkeypatch: pytest.MonkeyPatch, cached: int) -> None:
     """What fits a cache decides how a batch of 7 is cut, and nothing else."""
-    network, options = two_layers(seed=9), {"calibration": COS(rho=3, iterations=2), "batch_size": 7}
+    network = two_layers(seed=9)
+    options: dict[str, Any] = {"calibration": COS(rho=3, iterations=2), "batch_size": 7}
     images = np.random.default_rng(3).integers(-16, 17, (7, 2, 5, 5)).astype(np.float32) / 16
     expected = [simulate(network, image[np.newaxis], 4, **options) for image in images]
     monkeypatch.setattr("calibration.methods.cos._CACHED", cached)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from narrowing import present
 
 from calibration import METHODS
 from calibration.search import MINIMISED, Measured, deployments, outcome
@@ -61,7 +62,7 @@ def test_where_nothing_keeps_the_accuracy_the_nearest_is_named() -> None:
     failed = Measured(method={"name": "bias"}, steps=2, schedule="synchronous", failure="no synapse")
     result = outcome([*lossy, failed], "latency", 0.5, 0.9, 100, {"cos, layerwise": "why"})
     assert result.winner is None and result.nearest is not None and result.failed == (failed,)
-    assert result.nearest.drop == min(one.drop for one in lossy)
+    assert result.nearest.drop == min(present(one.drop) for one in lossy)
     document = result.to_dict()
     assert document["winner"] is None and document["refused"] == {"cos, layerwise": "why"}
     assert document["failed"][0]["failure"] == "no synapse"

@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 import torch
 from command_line import run
+from narrowing import present
 
+from calibration import PerSampleMethod
 from calibration.choices import Auto, Choices
 from calibration.data_parts import DataParts, data_parts
-from calibration.search import deployments, search, searching
+from calibration.search import deployments, search
 from calibration.stage import calibrate
 from calibration.thresholds import relu_thresholds
 from cos_export.capturing import capture
 from cos_export.costing import costs
+from cos_export.costing.counted_run import shared_run
 from cos_export.datasets import load_dataset
 from cos_export.errors import InputError
 from cos_export.simulation import simulate
@@ -39,15 +42,14 @@ class Forbidden:
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with every deployment that is measured."""
-    counted: list[int] = []
-    measure = searching.shared_run
+    calls: list[int] = []
 
-    def counted_run(*given: Any, **options: Any) -> Any:
-        counted.append(1)
-        return measure(*given, **options)
+    def counted(*given: Any, **options: Any) -> Any:
+        calls.append(1)
+        return shared_run(*given, **options)
 
-    monkeypatch.setattr(searching, "shared_run", counted_run)
-    return counted
+    monkeypatch.setattr("calibration.search.searching.shared_run", counted)
+    return calls
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +79,12 @@ def test_the_figures_are_those_of_simulate_and_costs(module: Any, parts: DataPar
     ann_right = module(torch.from_numpy(held.images)).argmax(1).numpy() == held.labels
     assert ann == ann_right.mean()
     for one, measured in zip(candidates, actual, strict=True):
-        per_sample = one.method if one.method.rho else None
+        per_sample = one.method if isinstance(one.method, PerSampleMethod) else None
         ready = network
         if per_sample is None:
-            ready = calibrate(network, given.images, one.method, one.steps, schedule=one.schedule, device="cpu")  # type: ignore[arg-type]
-        trace = simulate(ready, held.images, one.steps, calibration=per_sample, device="cpu")  # type: ignore[arg-type]
-        expected = costs(ready, held.images, one.steps, per_sample, device="cpu")  # type: ignore[arg-type]
+            ready = calibrate(network, given.images, one.method, one.steps, schedule=one.schedule, device="cpu")
+        trace = simulate(ready, held.images, one.steps, calibration=per_sample, device="cpu")
+        expected = costs(ready, held.images, one.steps, per_sample, device="cpu")
         right = trace.logits[-1].argmax(1) == held.labels
         assert measured.accuracy == right.mean() and measured.drop == pytest.approx(100 * (ann - right.mean()))
         one_only = (right != ann_right).mean()
@@ -179,7 +181,7 @@ GIVEN = ("--steps", "1,2", "--methods", "half", "--samples", "60", "--held-out",
 def test_the_images_to_measure_on_decide_nothing(tmp_path: Path) -> None:
     """The second half of a file is what is measured on: with noise and wrong labels there, the search is the same."""
     digits, rng = load_dataset("digits", "train"), np.random.default_rng(0)
-    images, labels = digits.images[:400].copy(), digits.labels[:400].copy()
+    images, labels = digits.images[:400].copy(), present(digits.labels)[:400].copy()
     np.savez(tmp_path / "good.npz", images=images, labels=labels)
     images[160:], labels[160:] = rng.random(images[160:].shape), rng.integers(0, 10, 240)
     np.savez(tmp_path / "poisoned.npz", images=images, labels=labels)

@@ -107,7 +107,7 @@ def test_weights_help_further_and_answer_to_the_artificial_network_before() -> N
         )
     assert losses[1] < losses[0]
     for name, weight in synapses(network).items():
-        np.testing.assert_array_equal(weight, before[name]), "the network that was given stays as it is"
+        np.testing.assert_array_equal(weight, before[name], "the network that was given stays as it is")
 
 
 def test_weights_of_integers_are_refused() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from small_networks import two_layers
 
 from calibration import calibrate
@@ -27,9 +28,9 @@ def quantised() -> SpikingNetwork:
     return network.with_neurons({name: replace(spec, levels=2) for name, spec in network.neurons.items()})
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    return np.asarray(powers / powers.sum(1, keepdims=True))
 
 
 def test_the_activation_by_hand() -> None:

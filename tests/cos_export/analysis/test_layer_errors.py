@@ -9,6 +9,7 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
+from narrowing import present
 from random_networks import images, random_network
 from small_networks import two_layers
 from two_layer_reference import Doubles, dyadic_images, fired, first_currents, held, second_currents
@@ -54,7 +55,7 @@ class Slow:
 
     def logits(self, rates: Doubles) -> Doubles:
         head = self.network.graph.nodes["head"]
-        return rates @ head.weight.T.astype(np.float64) + head.bias
+        return np.asarray(rates @ head.weight.T.astype(np.float64) + head.bias)
 
     def through(self, rules: dict[str, Any]) -> tuple[dict[str, Doubles], Doubles]:
         """Activations by layer, and logits, with a rule over currents for each layer."""
@@ -75,7 +76,7 @@ class Slow:
         return {name: train.mean(0) for name, train in trains.items()}, rates, self.logits(rates["second"])
 
     def alone(self, name: str, z: Doubles) -> Doubles:
-        return self.spikes(name, held(z, self.steps)).mean(0)
+        return np.asarray(self.spikes(name, held(z, self.steps)).mean(0))
 
 
 def kl(true: Doubles, actual: Doubles) -> float:
@@ -88,7 +89,7 @@ def kl(true: Doubles, actual: Doubles) -> float:
 
 def check_split(split: Any, u: Doubles, c: Doubles, q: Doubles, s: Doubles) -> None:
     # Quotients are rounded to float32.
-    close = {"rel": 1e-5, "abs": 1e-9}
+    close: dict[str, Any] = {"rel": 1e-5, "abs": 1e-9}
     assert split.clipping == pytest.approx(((c - u) ** 2).mean(), **close)
     assert split.levels == pytest.approx(((q - c) ** 2).mean(), **close)
     assert split.timing == pytest.approx(((s - q) ** 2).mean(), **close)
@@ -150,7 +151,7 @@ def test_what_spikes_is_what_simulate_fires(seed: int, schedule: Any) -> None:
     trace = simulate(network, data, 4, device="cpu")
     limit = network.with_neurons({name: replace(spec, levels=None) for name, spec in network.neurons.items()})
     clipped = ann_logits(limit, data, device="cpu")
-    assert actual.networks["spiking"].accuracy == trace.accuracy(data.labels)[-1]
+    assert actual.networks["spiking"].accuracy == trace.accuracy(present(data.labels))[-1]
     expected = kl(clipped.astype(np.float64), trace.logits[-1].astype(np.float64))
     assert actual.networks["spiking"].divergence == pytest.approx(expected, rel=1e-4, abs=1e-7)
     assert actual.trained_clipped == {name for name, spec in network.neurons.items() if spec.levels is not None}
@@ -159,7 +160,7 @@ def test_what_spikes_is_what_simulate_fires(seed: int, schedule: Any) -> None:
 @pytest.mark.parametrize("method", ["half", "opi"])
 def test_layer_after_layer_half_has_no_timing_error(method: str) -> None:
     """In any T: with v_init = theta / 2 it is QCFS to the bit, in all layers and with their own inputs."""
-    network = METHODS[method]().calibrate(two_layers(seed=2), None)  # type: ignore[arg-type, attr-defined]
+    network = METHODS[method]().calibrate(two_layers(seed=2), None)  # type: ignore[attr-defined]
     pictures = np.random.default_rng(1).normal(size=(40, 2, 5, 5)).astype(np.float32)
     for steps in (1, 3, 7):
         actual = layer_errors(replace(network, schedule="layerwise"), pictures, steps, device="cpu")
@@ -227,7 +228,7 @@ def test_the_states_of_a_per_sample_method_are_those_of_its_run() -> None:
     actual = layer_errors(network, data, 2, calibration=COS(rho=4), device="cpu", batch_size=5)
     trace = simulate(network, data, 2, calibration=COS(rho=4), device="cpu")
     assert actual.method == "cos"
-    assert actual.networks["spiking"].accuracy == trace.accuracy(data.labels)[-1]
+    assert actual.networks["spiking"].accuracy == trace.accuracy(present(data.labels))[-1]
     for name, spikes in trace.spikes.items():
         rate = spikes.mean(0)
         total = actual.own[name].total

@@ -6,6 +6,7 @@ import nir
 import numpy as np
 import pytest
 import torch
+from narrowing import of_type, present
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,8 +22,8 @@ def randomise(model, seed=0):
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.2)
-            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+            present(module.running_mean).copy_(torch.randn(module.num_features, generator=generator) * 0.2)
+            present(module.running_var).copy_(torch.rand(module.num_features, generator=generator) + 0.5)
             if module.affine:
                 module.weight.data.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
                 module.bias.data.copy_(torch.randn(module.num_features, generator=generator) * 0.2)
@@ -153,10 +154,11 @@ def test_nodes_are_plain_nir():
 
 
 def test_the_threshold_and_the_pool_divisor_are_in_the_next_weights():
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), QCFS(4, threshold=2.0), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 2))
+    last = nn.Linear(8, 2)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), QCFS(4, threshold=2.0), nn.AvgPool2d(2), nn.Flatten(), last)
     graph = capture(model, torch.rand(1, 1, 6, 6)).graph
-    np.testing.assert_array_equal(graph.nodes["layer_4"].weight, model[4].weight.detach().numpy() * np.float32(0.5))
-    np.testing.assert_array_equal(graph.nodes["layer_4"].bias, model[4].bias.detach().numpy())
+    np.testing.assert_array_equal(graph.nodes["layer_4"].weight, last.weight.detach().numpy() * np.float32(0.5))
+    np.testing.assert_array_equal(graph.nodes["layer_4"].bias, last.bias.detach().numpy())
 
 
 # --- batch norm ---------------------------------------------------------------------------------------
@@ -469,7 +471,7 @@ def test_random_residual_networks(seed):
 def test_the_module_is_left_as_it_was():
     model = Net(lambda m, x: m.b(m.drop(x)), b=Block(4, 6, 2), drop=nn.Dropout(0.5))
     model.train()
-    model.b.bn1.eval()
+    of_type(model.b, Block).bn1.eval()
     before = copy.deepcopy(model.state_dict())
     flags = {name: module.training for name, module in model.named_modules()}
     x = torch.rand(2, *IMAGE)
@@ -501,4 +503,4 @@ def test_findings_of_a_module_that_can_be_captured():
     ]
     assert all(f.blocker is None and f.becomes for f in findings)
     assert findings[3].becomes == "folded into 'conv'"
-    assert __file__ in findings[3].line
+    assert __file__ in present(findings[3].line)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from capturing_proof import randomise
+from narrowing import present
 from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
@@ -48,7 +49,7 @@ def test_every_operation_has_a_finding_and_every_blocker_a_place_and_a_remedy():
     ]
     for finding in result.blockers:
         assert finding.fix
-        assert finding.line.startswith(f"{__file__}:")
+        assert present(finding.line).startswith(f"{__file__}:")
 
 
 def test_what_comes_later_is_assumed():
@@ -196,7 +197,7 @@ class Sparse(nn.Module):
 class Indices(nn.Module):
     def forward(self, x):
         values, indices = F.max_pool2d(F.relu6(x), 2, return_indices=True)
-        return F.max_unpool2d(values, indices, 2).flatten(1)
+        return F.max_unpool2d(values, indices, (2, 2)).flatten(1)
 
 
 class TopK(nn.Module):
@@ -228,7 +229,7 @@ ODD = [
 def test_odd_modules_are_findings(module):
     result = check_model(module, X)
     assert result.blockers
-    assert all(f.fix and "\n" not in f.blocker for f in result.blockers)
+    assert all(f.fix and "\n" not in present(f.blocker) for f in result.blockers)
     assert "report this model" not in str(result.to_dict())
 
 
@@ -253,7 +254,7 @@ def test_a_walk_that_fails_is_a_finding_too(monkeypatch):
 
     monkeypatch.setattr("cos_export.capturing.checking.walk", broken)
     (finding,) = check_model(Net(), X).findings
-    assert "the check itself failed (ZeroDivisionError)" in finding.blocker
+    assert "the check itself failed (ZeroDivisionError)" in present(finding.blocker)
 
 
 def test_wrong_arguments_are_errors():

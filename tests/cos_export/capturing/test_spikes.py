@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from narrowing import present
 from torch import nn
 
 from cos_export.capturing import capture
@@ -38,10 +39,10 @@ def test_spikes_of_a_convolution_with_batch_norm_count_the_activation():
     torch.manual_seed(0)
     conv, act = nn.Conv2d(1, 4, 3), QCFS(8, 1.0)
     conv.weight.data = torch.randint(-8, 8, conv.weight.shape) / 16
-    conv.bias.data = torch.randint(-8, 8, conv.bias.shape) / 16
+    present(conv.bias).data = torch.randint(-8, 8, present(conv.bias).shape) / 16
     norm = nn.BatchNorm2d(4, eps=0.0)
-    norm.running_var.fill_(0.25)
-    norm.running_mean.fill_(-0.5)
+    present(norm.running_var).fill_(0.25)
+    present(norm.running_mean).fill_(-0.5)
     model = nn.Sequential(conv, norm, act, nn.Flatten(), nn.Linear(64, 2)).eval()
     x = torch.randint(0, 16, (3, 1, 6, 6)) / 16
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """The end of a module: what decides nothing is left out, one tensor is found, and no shape of it is refused."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from calibration import Static
 from calibration.agreement import check_agreement
-from calibration.methods import Static
 from cos_export import calibrate, capture, export, load, simulate
 from cos_export.capturing import captured, check_model, inspect_module
 from cos_export.capturing.options import check_options
@@ -26,12 +27,15 @@ class Net(nn.Module):
     def __init__(self, end, images=False, classes=3):
         super().__init__()
         torch.manual_seed(0)
-        layers = [nn.Conv2d(2, 4, 3, padding=1), QCFS(4), nn.Conv2d(4, classes, 1)]
-        if not images:
-            layers = [*layers[:2], nn.Flatten(), nn.Linear(64, classes)]
-        self.body, self.end = nn.Sequential(*layers), end
-        self.body[1].threshold.data.fill_(0.7)
+        activation = QCFS(4, threshold=0.7)
+        last = [nn.Conv2d(4, classes, 1)] if images else [nn.Flatten(), nn.Linear(64, classes)]
+        self.body, self.end = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), activation, *last), end
         self.eval()
+
+    @property
+    def last(self) -> Any:
+        """The layer of the logits."""
+        return self.body[-1]
 
     def logits(self, x):
         with torch.no_grad():
@@ -131,7 +135,7 @@ def test_one_logit_for_two_classes(end):
     model = Net(end, classes=1)
     logits = model.logits(X).numpy()
     shifted = float(np.median(logits))
-    model.body[-1].bias.data -= shifted
+    model.last.bias.data -= shifted
     logits -= shifted
     with torch.no_grad():
         outputs = model(X).numpy()
@@ -145,7 +149,7 @@ def test_one_logit_for_two_classes(end):
 
 def test_one_logit_is_calibrated_measured_and_exported_by_its_sign(tmp_path):
     model = Net(torch.sigmoid, classes=1)
-    model.body[-1].bias.data -= float(model.logits(X).median())
+    model.last.bias.data -= float(model.logits(X).median())
     labels = (model.logits(X)[:, 0] > 0).numpy().astype(np.int64)
     data = Dataset(X.numpy(), labels, "two classes", "none", class_names=("no", "yes"))
     network = calibrate(capture(model, data), data, Static(updates=10, rounds=2), steps=2, device="cpu")
@@ -192,6 +196,6 @@ def test_ends_that_are_refused(end, images, op):
 
 def test_a_network_that_differs_is_noticed_behind_the_softmax():
     model, other = Net(nn.Softmax(1)), Net(nn.Softmax(1))
-    other.body[-1].weight.data[0] *= 1.5
+    other.last.weight.data[0] *= 1.5
     with pytest.raises(ParityError, match="does not compute what the module does"):
         check_agreement(other, captured(model, X, check_options()), X.numpy(), device="cpu")

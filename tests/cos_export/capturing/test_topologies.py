@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from capturing_proof import compare, prove_relu, randomise
+from narrowing import of_type, present
 from torch import nn
 from torch.nn import functional as F
 
@@ -52,7 +53,8 @@ class ResNet(nn.Module):
     def __init__(self, padding=0, width=4):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-        self.relu, self.maxpool = nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool: nn.Module = nn.MaxPool2d(3, 2, padding)
         layers, inputs = [], width
         for stage, count in enumerate((1, 2, 1, 1)):
             for block in range(count):
@@ -104,8 +106,8 @@ def test_vgg19():
     assert len(prove_relu(vgg19(nn.MaxPool2d), (3, 32, 32)).layers) == 18 + 2 * 5
     result = check_model(vgg19(nn.MaxPool2d), torch.rand(1, 3, 32, 32), assume_thresholds=True, max_pool="average")
     assert result.passed
-    assert sum("max pooling" in f.warning for f in result.warnings) == 5
-    assert sum("threshold" in f.warning for f in result.warnings) == 18
+    assert sum("max pooling" in present(f.warning) for f in result.warnings) == 5
+    assert sum("threshold" in present(f.warning) for f in result.warnings) == 18
 
 
 # --- DenseNet -----------------------------------------------------------------------------------------
@@ -127,11 +129,11 @@ class DenseLayer(nn.Module):
 class DenseNet(nn.Module):
     def __init__(self, layers=(3, 4), growth=4, width=6, pooled=False):
         super().__init__()
-        self.stem, self.blocks, self.transitions = nn.Conv2d(3, width, 3, padding=1, bias=False), nn.ModuleList(), None
+        self.stem: nn.Module = nn.Conv2d(3, width, 3, padding=1, bias=False)
         if pooled:
             norm = [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             self.stem = nn.Sequential(self.stem, *norm, nn.MaxPool2d(3, 2, 1))
-        self.transitions = nn.ModuleList()
+        self.blocks, self.transitions = nn.ModuleList(), nn.ModuleList()
         for count in layers:
             self.blocks.append(nn.ModuleList(DenseLayer(width + i * growth, growth) for i in range(count)))
             width += count * growth
@@ -144,7 +146,7 @@ class DenseNet(nn.Module):
         x = self.stem(x)
         for block, transition in zip(self.blocks, self.transitions, strict=True):
             features = [x]
-            for layer in block:
+            for layer in block.children():
                 features.append(layer(features))
             x = transition(torch.cat(features, 1))
         return self.head(F.relu(self.norm(x), inplace=True).mean((2, 3)))
@@ -194,7 +196,7 @@ def test_squeezenet():
     last = [nn.Dropout(), nn.Conv2d(12, 3, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten()]
     fires = nn.Sequential(Fire(6, 3, 4), nn.MaxPool2d(3, 2, ceil_mode=True), Fire(8, 3, 6))
     model = nn.Sequential(*stem, *fires, *last)
-    model[7].bias.data.fill_(0.1)
+    present(of_type(model[7], nn.Conv2d).bias).data.fill_(0.1)
     network = prove_relu(model, SHAPE)
     # Each expansion is read part by part: nothing is spent on the joins.
     assert not any(name.endswith("placed") and "expand" in name for name in network.graph.nodes if "8" not in name)
@@ -385,7 +387,7 @@ def test_what_cannot_be_converted_is_listed_and_never_a_traceback(module, ops):
     assert all(f.fix for f in result.blockers)
     blocking = [f.op for f in result.blockers]
     assert blocking[: len(ops or [])] == (ops or [])
-    assert not any("failed" in f.blocker and "conversion" in f.blocker for f in result.blockers)
+    assert not any("failed" in present(f.blocker) and "conversion" in present(f.blocker) for f in result.blockers)
 
 
 def test_every_pair_of_operations_converts_or_says_why_not():

@@ -7,6 +7,7 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
+from narrowing import of_type
 from operation_reference import count_operations, taps
 from random_networks import (
     IF,
@@ -97,8 +98,8 @@ def network_of(kind: str) -> SpikingNetwork:
     return sequential(rng, (2, 5, 6), layers[kind])
 
 
-KINDS = ("strides", "dilation", "groups", "even kernel", "pools", "pooled input", "bottleneck", "scale", "one axis")
-KINDS += ("residual", "joined")
+KINDS = ["strides", "dilation", "groups", "even kernel", "pools", "pooled input", "bottleneck", "scale", "one axis"]
+KINDS += ["residual", "joined"]
 
 
 def some_images(network: SpikingNetwork) -> Any:
@@ -248,7 +249,7 @@ def test_the_artificial_network_multiplies_what_is_not_zero() -> None:
     conv1, _, pool1, pool2, conv2, _, _, readout = network.order[1:9]
 
     def through(node: Any, x: Any, shape: tuple[int, ...]) -> Any:
-        out = np.zeros((len(x), *shape))
+        out: Any = np.zeros((len(x), *shape))
         for place, target, weight in taps(node, x.shape[1:]):
             out[(slice(None), *target)] += x[(slice(None), *place)] * weight
         return out
@@ -286,7 +287,7 @@ def test_a_max_pooling_compares_and_multiplies_nothing() -> None:
     """Picking an entry hands a spike on, so the synapse behind accumulates; the artificial network only compares."""
     model = nn.Sequential(nn.Conv2d(1, 1, 1), ce.QCFS(2), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(4, 3)).eval()
     array = np.random.default_rng(0).random((2, 1, 5, 5)).astype(np.float32)
-    nn.init.constant_(model[0].weight, 2.0)
+    nn.init.constant_(of_type(model[0], nn.Conv2d).weight, 2.0)
     network = ce.capture(model, array)
     assert any("picked" in name and isinstance(node, nir.Conv2d) for name, node in network.graph.nodes.items())
     actual = ce.costs(network, array, 4)

@@ -8,6 +8,7 @@ import pytest
 import cos_export as ce
 from cos_export.costing.counted_run import counted_spikes
 from cos_export.costing.timing import Depth, depth_of, readout_latency, timing
+from cos_export.network.schedule import Schedule
 from tests.cos_export.costing.test_operations import chain, network_of
 
 T = 4
@@ -23,7 +24,7 @@ def test_depth_is_that_of_the_longest_path() -> None:
     ("schedule", "latency", "interval"),
     [("synchronous", T, T), ("layerwise", T + 2 * (T - 1), 2 * T - 1)],
 )
-def test_the_time_of_a_static_network(schedule: str, latency: int, interval: int) -> None:
+def test_the_time_of_a_static_network(schedule: Schedule, latency: int, interval: int) -> None:
     actual = timing(replace(chain(), schedule=schedule), T)
     assert (actual.steps_per_layer, actual.latency, actual.interval) == (T, latency, interval)
     assert actual.latency_with_hops == latency + 3

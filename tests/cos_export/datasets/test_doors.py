@@ -1,10 +1,12 @@
 """Every way into a data set: signals, features, no labels, and a user's own torch data set by its factory."""
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrowing import present
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
@@ -27,7 +29,7 @@ def test_arrays_of_every_shape_under_every_name(tmp_path, name, shape, kind):
     np.savez(tmp_path / "a.npz", **{name: array}, labels=np.arange(6))
     read = load_dataset(tmp_path / "a.npz", mean=0.5)
     np.testing.assert_allclose(read.images, array / (255 if kind == np.uint8 else 1) - 0.5, rtol=1e-6, atol=1e-6)
-    assert read.labels.tolist() == list(range(6))
+    assert present(read.labels).tolist() == list(range(6))
 
 
 def test_labels_may_be_missing(tmp_path):
@@ -47,10 +49,10 @@ def test_decisions_stand_in_for_missing_labels():
     unknown = Dataset(np.zeros((2, 4), np.float32), None, "unknown", "none")
     with pytest.warns(Notice, match="unknown has no labels. In their place stand the decisions"):
         decided = unknown.labelled_by(np.array([1, 0]))
-    assert decided.labels.tolist() == [1, 0] and unknown.labels is None
+    assert present(decided.labels).tolist() == [1, 0] and unknown.labels is None
 
 
-class Alone(TorchDataset):
+class Alone(TorchDataset[Any]):
     def __init__(self, shape):
         self.array = values((6, *shape))
 
@@ -70,17 +72,18 @@ def test_torch_data_sets_of_every_shape(shape):
     for given in (tensors, DataLoader(tensors, batch_size=4)):
         read = from_torch(given, "given")
         np.testing.assert_array_equal(read.images, alone.images)
-        assert read.labels.tolist() == list(range(6))
+        assert present(read.labels).tolist() == list(range(6))
 
 
 def test_samples_that_are_labelled_in_part():
-    items = [(torch.zeros(3), 0), torch.zeros(3)]
+    items: Any = [(torch.zeros(3), 0), torch.zeros(3)]
+    too_many_axes: Any = [(torch.zeros(1, 1, 2, 3, 4), 0)]
     with pytest.raises(InputError, match="Sample 1 of some has no label, unlike those before"):
         from_torch(items, "some")
     with pytest.raises(InputError, match="Sample 1 of some has a label, unlike those before"):
         from_torch(items[::-1], "some")
     with pytest.raises(InputError, match=r"has shape \(1, 1, 2, 3, 4\), and should be a tensor"):
-        from_torch([(torch.zeros(1, 1, 2, 3, 4), 0)], "some")
+        from_torch(too_many_axes, "some")
 
 
 FACTORIES = """
@@ -124,7 +127,7 @@ def test_a_data_set_by_its_factory(users):
         read = load_dataset(f"door_data:{factory}", std=2.0)
         assert read.name == f"door_data:{factory}"
         np.testing.assert_array_equal(read.images, np.arange(24, dtype=np.float32).reshape(4, 2, 3) / 2)
-        assert read.labels.tolist() == [0, 1, 0, 1]
+        assert present(read.labels).tolist() == [0, 1, 0, 1]
     assert len(load_dataset("door_data:ours")) == 500
 
 

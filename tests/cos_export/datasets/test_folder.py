@@ -2,10 +2,12 @@
 
 import os
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrowing import present
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import IterableDataset, TensorDataset
 
@@ -34,7 +36,7 @@ def folder(tmp_path):
 def test_classes_are_sorted_and_take_turns(folder):
     read = load_dataset(folder)
     assert read.class_names == ("cat", "dog")
-    assert read.labels.tolist() == [0, 1, 0, 1, 1]
+    assert present(read.labels).tolist() == [0, 1, 0, 1, 1]
     expected = PIXELS[[3, 1, 4, 0, 2]].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
     np.testing.assert_array_equal(read.images, expected)
     assert read.images.dtype == np.float32
@@ -96,7 +98,7 @@ def test_without_pillow(folder, monkeypatch):
         load_dataset(folder)
 
 
-class Map(TorchDataset):
+class Map(TorchDataset[Any]):
     """A list as a data set that never says that it is over."""
 
     def __init__(self, samples, classes=None):
@@ -109,7 +111,7 @@ class Map(TorchDataset):
         return self.samples[i % len(self.samples)]
 
 
-class Stream(IterableDataset):
+class Stream(IterableDataset[Any]):
     def __iter__(self):
         yield torch.zeros(1, 2, 2), 1
         yield torch.ones(1, 2, 2), 0
@@ -119,10 +121,10 @@ def test_torch_data_sets():
     images, labels = torch.rand(4, 3, 2, 2), torch.tensor([2, 0, 1, 1])
     read = from_torch(TensorDataset(images, labels), "tensors")
     np.testing.assert_array_equal(read.images, images.numpy())
-    assert read.labels.tolist() == [2, 0, 1, 1]
+    assert present(read.labels).tolist() == [2, 0, 1, 1]
     assert (read.name, read.classes, read.class_names) == ("tensors", 3, None)
     stream = from_torch(Stream(), "stream")
-    assert stream.labels.tolist() == [1, 0]
+    assert present(stream.labels).tolist() == [1, 0]
     pixels = np.full((1, 2, 2), 255, np.uint8)
     scaled = from_torch(Map([(pixels, np.int64(0)), [pixels, 1]], classes=["a", "b", "c"]), "bytes")
     assert (scaled.images == 1.0).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,7 @@ def test_files_that_do_not_hold_frames(tmp_path, arrays, message):
         load_dataset(tmp_path / "data.npz")
 
 
-class Events(TorchDataset):
+class Events(TorchDataset[Any]):
     """As tonic's data sets with ToFrame: int16 arrays (T, channels, height, width) and class numbers."""
 
     def __init__(self, kind):

@@ -1,11 +1,13 @@
 """One way in for images: what each form of them means, at every entry of the API."""
 
 import warnings
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from narrowing import present
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
@@ -24,10 +26,10 @@ LABELS = np.arange(12) % 3
 # By hand: what uint8 means, and what floats of each type hold.
 SCALED = (PIXELS.astype(np.float64) / 255).astype(np.float32)
 MEAN, STD = (0.3, 0.6), (0.1, 0.25)
-NORMALISED = (SCALED - np.float32(MEAN)[:, None, None]) / np.float32(STD)[:, None, None]
+NORMALISED = (SCALED - np.array(MEAN, np.float32)[:, None, None]) / np.array(STD, np.float32)[:, None, None]
 
 
-class Unlabelled(TorchDataset):
+class Unlabelled(TorchDataset[Any]):
     def __len__(self):
         return len(PIXELS)
 
@@ -40,12 +42,12 @@ class Labelled(Unlabelled):
         return PIXELS[i], int(LABELS[i])
 
 
-class Stream(IterableDataset):
+class Stream(IterableDataset[Any]):
     def __iter__(self):
         yield from zip(PIXELS, LABELS, strict=True)
 
 
-RAW = {
+RAW: dict[str, Any] = {
     "array": PIXELS,
     "tensor": torch.from_numpy(PIXELS),
     "list of arrays": list(PIXELS),
@@ -95,6 +97,11 @@ def test_floats_are_what_they_are(images):
         np.testing.assert_array_equal(actual, exact.astype(np.float32))
 
 
+class Dictionaries(Unlabelled):
+    def __getitem__(self, i):
+        return {"x": 1.0}
+
+
 def hole(value):
     array = SCALED.astype(np.float64)
     array[7, 1, 2, 3] = value
@@ -131,7 +138,7 @@ ODD = {
     "a pair of arrays": ((PIXELS, LABELS), "sample 1 of the images is \\(12,\\) int64"),
     "mixed types": ([PIXELS[0], SCALED[0]], "sample 1 of the images is \\(2, 4, 4\\) float32"),
     "mixed shapes": ([PIXELS[0], PIXELS[1, :, 1:]], "sample 1 of the images is \\(2, 3, 4\\) uint8"),
-    "dictionaries": (DataLoader([{"x": 1.0}]), "Batch 0 of the DataLoader is a dict"),
+    "dictionaries": (DataLoader(Dictionaries()), "Batch 0 of the DataLoader is a dict"),
 }
 
 
@@ -188,8 +195,8 @@ def potentials(network):
 ENTRIES = {
     "simulate": lambda network, images: ce.simulate(network, images, 4).logits,
     "calibrate": lambda network, images: potentials(ce.calibrate(network, images, "mean-matching", 4)),
-    "quantise": lambda network, images: np.float64([ce.quantise(network, images).quantisation.input_scale]),
-    "offset_spikes": lambda network, images: np.float64(
+    "quantise": lambda network, images: np.array([present(ce.quantise(network, images).quantisation).input_scale]),
+    "offset_spikes": lambda network, images: np.array(
         [layer.mse for by_k in offset_spikes(network, images, 4).layers.values() for layer in by_k.values()]
     ),
 }
@@ -239,7 +246,7 @@ def test_golden_inputs_are_what_the_network_takes(normalising, tmp_path):
         np.testing.assert_array_equal(bundle.golden.images, NORMALISED)
         trace = PyTorchTarget().run(bundle, PIXELS, 2)
         np.testing.assert_array_equal(trace.logits, bundle.golden.trace.logits)
-    assert bundle.golden.labels.tolist() == LABELS.tolist()
+    assert present(bundle.golden.labels).tolist() == LABELS.tolist()
 
 
 def test_nothing_of_the_users_is_written_to(network, tmp_path):
@@ -270,7 +277,8 @@ def test_a_data_set_that_was_normalised_otherwise(network, normalising):
 def test_steps_that_are_not_whole_numbers(network, steps):
     with pytest.raises(InputError, match="whole number"):
         ce.simulate(network, SCALED, steps)
-    assert ce.simulate(network, SCALED, np.int64(2)).steps == 2
+    two: Any = np.int64(2)
+    assert ce.simulate(network, SCALED, two).steps == 2
 
 
 LABELS_WRONG = {

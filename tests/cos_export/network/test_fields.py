@@ -229,7 +229,7 @@ def test_neurons_that_cannot_be(changes):
 def test_neurons_that_are_none():
     network = _network(_nodes())
     with pytest.raises(NetworkError, match="'if' has NoneType for its neurons"):
-        SpikingNetwork(network.graph, {"if": None})
+        SpikingNetwork(network.graph, {"if": None})  # type: ignore[dict-item]
 
 
 def test_a_graph_of_20_000_nodes_is_ordered():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -8,6 +9,7 @@ import nir
 import numpy as np
 import pytest
 import random_networks as build
+from numpy.typing import NDArray
 from small_networks import layer, two_layers
 
 from cos_export.errors import InputError, NetworkError
@@ -16,10 +18,12 @@ from cos_export.network.reparametrisation import with_current_bias, with_thresho
 from cos_export.nir_file import read_nir, write_nir
 from cos_export.simulation import ann_logits, simulate
 
+Array = NDArray[Any]
+
 RNG = np.random.default_rng(5)
 
 
-def reference(network: SpikingNetwork, images: np.ndarray, clip: dict[str, Any], added: dict[str, Any]) -> np.ndarray:
+def reference(network: SpikingNetwork, images: Array, clip: dict[str, Any], added: dict[str, Any]) -> Array:
     """The logits of the clipped artificial network in float64, one sum at a time.
 
     A layer's activation is clip(z + b, 0, clip) in the unit of the current, with b = `added`, and weighs in the next
@@ -31,10 +35,10 @@ def reference(network: SpikingNetwork, images: np.ndarray, clip: dict[str, Any],
         clip: By layer, (channels,) or a number.
         added: By layer, (channels,) or a number.
     """
-    values: dict[str, np.ndarray] = {}
+    values: dict[str, Array] = {}
     for name in network.order:
         node, sources = network.graph.nodes[name], network.predecessors[name]
-        arriving = sum(values[source] for source in sources) if sources else images.astype(np.float64)
+        arriving: Array = reduce(np.add, [values[source] for source in sources] or [images.astype(np.float64)])
         if isinstance(node, nir.IF):
             spec, axes = network.neurons[name], (-1, *[1] * (arriving.ndim - 2))
             bound = np.broadcast_to(np.asarray(clip[name], np.float64), spec.shape[:1]).reshape(axes)
@@ -52,7 +56,7 @@ def reference(network: SpikingNetwork, images: np.ndarray, clip: dict[str, Any],
                 arriving[..., ::2, 1::2],
                 arriving[..., 1::2, 1::2],
             )
-            values[name] = sum(halves) / (4 if isinstance(node, nir.AvgPool2d) else 1)
+            values[name] = reduce(np.add, halves) / (4 if isinstance(node, nir.AvgPool2d) else 1)
         elif isinstance(node, nir.Flatten):
             values[name] = arriving.reshape(len(arriving), -1)
         elif isinstance(node, nir.Scale):
@@ -64,7 +68,7 @@ def reference(network: SpikingNetwork, images: np.ndarray, clip: dict[str, Any],
     return values[network.output_name]
 
 
-def _convolve(node: nir.Conv2d, x: np.ndarray) -> np.ndarray:
+def _convolve(node: nir.Conv2d, x: Array) -> Array:
     (py, px), groups = np.broadcast_to(node.padding, 2), int(node.groups)
     x = np.pad(x, ((0, 0), (0, 0), (py, py), (px, px)))
     outputs, per_group, ky, kx = node.weight.shape
@@ -82,7 +86,7 @@ def plain(shape: tuple[int, ...]) -> NeuronSpec:
     """One threshold for each channel, none like another."""
     theta = (0.75 + 0.25 * np.arange(shape[0])).reshape(-1, *[1] * (len(shape) - 1))
     threshold = np.broadcast_to(theta, shape).astype(np.float32)
-    return NeuronSpec(threshold, threshold / 2)
+    return NeuronSpec(threshold, threshold / np.float32(2))
 
 
 def chain(*parts: Any, shape: tuple[int, ...]) -> SpikingNetwork:
@@ -184,7 +188,7 @@ def test_a_current_reaches_every_neuron_of_a_channel(make: Any, per_channel: boo
 def test_a_bias_in_the_synapse_is_the_same_bias_at_every_step() -> None:
     network, steps = two_layers(seed=3), 4
     images = build.images(network, 6)
-    added = {"first": [0.25, -0.5, 0.125], "second": np.arange(6) / 8}
+    added: dict[str, Any] = {"first": [0.25, -0.5, 0.125], "second": np.arange(6) / 8}
     folded = with_current_bias(network, added)
     stepwise = network.with_neurons(
         {
@@ -237,7 +241,7 @@ def test_the_bias_goes_through_a_flatten_where_it_is_exact() -> None:
     by_channel = np.repeat([0.5, -0.25, 1.0], 4)
     actual = with_current_bias(network, {"if2": by_channel})
     before = network.graph.nodes["conv2d0"].bias
-    assert np.array_equal(actual.graph.nodes["conv2d0"].bias, before + np.float32([0.5, -0.25, 1]))
+    assert np.array_equal(actual.graph.nodes["conv2d0"].bias, before + np.array([0.5, -0.25, 1], np.float32))
     with pytest.raises(NetworkError, match=r"'if2'.*'conv2d0' \(Conv2d\) has one bias for each channel"):
         with_current_bias(network, {"if2": np.arange(12)})
 

@@ -14,7 +14,7 @@ from cos_export.errors import CosExportError, InputError, NetworkError
 from cos_export.nir_file import read_nir, write_nir
 from cos_export.nir_file.importing import import_graph
 from cos_export.nir_file.reader import graph_of
-from cos_export.reading import hdf5_process
+from cos_export.reading import hdf5_content, hdf5_process
 from cos_export.reading.hdf5_process import Hdf5Process, read_own, read_tree
 from cos_export.simulation import simulate
 
@@ -221,7 +221,12 @@ def test_what_is_read_is_what_the_file_holds(tmp_path):
 def test_an_interrupt_ends_the_process_that_reads(path, monkeypatch):
     started = []
     original = hdf5_process._start
-    monkeypatch.setattr(hdf5_process, "_start", lambda: started.append(original()) or started[0])
+
+    def start():
+        started.append(original())
+        return started[0]
+
+    monkeypatch.setattr(hdf5_process, "_start", start)
 
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -276,7 +281,7 @@ def test_a_process_that_does_not_answer(path, tmp_path, monkeypatch, program, me
     (tmp_path / "program.py").write_text(program)
     with Hdf5Process() as process:
         with monkeypatch.context() as patch:
-            patch.setattr(hdf5_process.hdf5_content, "__file__", str(tmp_path / "program.py"))
+            patch.setattr(hdf5_content, "__file__", str(tmp_path / "program.py"))
             with pytest.raises(InputError, match=message):
                 process.read(path, "node")
         monkeypatch.undo()

@@ -1,12 +1,14 @@
 """Files of other tools: NIR's own equations, and what cannot be run."""
 
 from itertools import pairwise
+from typing import Any
 
 import h5py
 import nir
 import numpy as np
 import pytest
 import random_networks as build
+from narrowing import present
 
 from cos_export.errors import InputError, NetworkError
 from cos_export.nir_file import read_nir, write_nir
@@ -89,7 +91,8 @@ def test_the_user_may_say_how_it_resets_and_fires(tmp_path):
     _write(tmp_path / "model.nir", _if(np.random.default_rng(5)))
     spec = read_nir(tmp_path / "model.nir", reset="subtract", condition=">=").neurons["10"]
     assert (spec.reset, spec.condition, spec.v_reset) == ("subtract", ">=", None)
-    for bad in ({"reset": "hard"}, {"condition": "=="}):
+    wrong: list[dict[str, Any]] = [{"reset": "hard"}, {"condition": "=="}]
+    for bad in wrong:
         with pytest.raises(InputError, match="must be"):
             read_nir(tmp_path / "model.nir", **bad)
 
@@ -112,7 +115,7 @@ def test_v_reset_may_be_missing(tmp_path):
     _write(tmp_path / "model.nir", _if(np.random.default_rng(5)))
     with h5py.File(tmp_path / "model.nir", "r+") as file:
         del file["node/nodes/10/v_reset"]
-    assert not read_nir(tmp_path / "model.nir").neurons["10"].v_reset.any()
+    assert not present(read_nir(tmp_path / "model.nir").neurons["10"].v_reset).any()
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (4, 1, 1), (1, 5, 6), (4, 5, 6)])

@@ -245,8 +245,11 @@ def test_neurons_that_read_back_different_are_not_kept(tmp_path, monkeypatch, ke
     spec = network.neurons[name]
     silent = np.zeros(spec.shape, bool)
     silent.flat[0] = True
-    extra = {"v_bias": {"bias": np.ones((3, spec.shape[0]), np.float32)}, "silent": {"silent": silent}}
-    changed = network.with_neurons({name: replace(spec, **extra.get(key, {}))})
+    if key == "v_bias":
+        spec = replace(spec, bias=np.ones((3, spec.shape[0]), np.float32))
+    elif key == "silent":
+        spec = replace(spec, silent=silent)
+    changed = network.with_neurons({name: spec})
     field = {"v_bias": "bias"}.get(key, key)
     with pytest.raises(NetworkError, match=f"{field} of the neurons"):
         write_nir(changed, tmp_path / "model.nir")

@@ -22,7 +22,7 @@ def _float_network(seed=0):
         if hasattr(node, "weight"):
             node.weight = rng.normal(size=node.weight.shape).astype(np.float32) / 4
     ones = np.ones((8, 12, 12), np.float32)
-    return network.with_neurons({name: NeuronSpec(ones, ones / 2) for name in network.layers})
+    return network.with_neurons({name: NeuronSpec(ones, ones / np.float32(2)) for name in network.layers})
 
 
 def test_a_good_file_passes_and_says_how_well(tmp_path):

@@ -121,7 +121,8 @@ def test_a_uniform_threshold_is_one_number():
     network = build.sequential(rng, (2, 5, 5), [build.conv2d(rng, 2, 3), build.IF, build.IF])
     ones = np.ones((3, 5, 5), np.float32)
     each = build.dyadic(rng, 3, 5, 5, low=2, high=8, unit=0.25)
-    network = network.with_neurons({"if1": NeuronSpec(ones, ones / 2), "if2": NeuronSpec(each, each / 2)})
+    half = np.float32(0.5)
+    network = network.with_neurons({"if1": NeuronSpec(ones, half * ones), "if2": NeuronSpec(each, half * each)})
     model = build_model(network, 3)
     arrays = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
     assert arrays["threshold/if1"].shape == ()

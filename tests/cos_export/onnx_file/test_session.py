@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import bundles
 import numpy as np
@@ -131,7 +132,8 @@ def test_the_check_at_export_ends(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("target", ["pytorch", "onnxruntime", "lava", "lava:faithful"])
 def test_every_target_takes_a_deadline(target):
-    assert get(target, deadline=5.0).deadline == 5.0
+    made: Any = get(target, deadline=5.0)
+    assert made.deadline == 5.0
     for bad in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="deadline must be a positive number of seconds"):
             get(target, deadline=bad)

@@ -25,6 +25,7 @@ from small_networks import two_layers
 import cos_export as ce
 from cos_export.errors import BundleError, ParityError
 from cos_export.network import SpikingNetwork
+from cos_export.network.schedule import Schedule
 from cos_export.onnx_file import build_step_model, step, write_step
 from cos_export.onnx_file.step_interface import step_interface
 from cos_export.simulation import simulate
@@ -168,12 +169,13 @@ class _Joined(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         one = self.first(images)
         joined = torch.cat([self.left(one) + one, self.right(one)], 1)
-        return self.head(self.last(joined).flatten(1))
+        logits: torch.Tensor = self.head(self.last(joined).flatten(1))
+        return logits
 
 
 @pytest.mark.parametrize("schedule", ["synchronous", "layerwise"])
 @pytest.mark.parametrize("numerics", ["float32", "int8"])
-def test_a_captured_network_in_a_bundle(tmp_path: Path, schedule: str, numerics: str) -> None:
+def test_a_captured_network_in_a_bundle(tmp_path: Path, schedule: Schedule, numerics: str) -> None:
     torch.manual_seed(0)
     images = np.random.default_rng(0).normal(size=(6, 2, 11, 11)).astype(np.float32)
     network = ce.capture(_Joined().eval(), images[:1])
@@ -205,8 +207,8 @@ def test_states_of_each_sample_go_in_where_they_start(tmp_path: Path, method: An
     about = write_step(network, tmp_path / "step.onnx", 4, images, reference).to_dict()
     states = reference.states
     assert states is not None
-    first = {f"v/{name}": np.floor(v).astype(np.int32) if whole else v for name, v in states.v_init.items()}
-    first |= {f"silent/{name}": mask for name, mask in states.silent.items()}
+    first: dict[str, Any] = {f"silent/{name}": mask for name, mask in states.silent.items()}
+    first |= {f"v/{name}": np.floor(v).astype(np.int32) if whole else v for name, v in states.v_init.items()}
     assert bool(states.silent) == all(state["silent"] for state in about["states"])
     fired, _ = loop(in_runtime(onnx.load(tmp_path / "step.onnx")), about, rounded(network, images), first)
     for name in network.layers:

@@ -1,6 +1,7 @@
 """What is not a finite number, or not a spike, is never explained by rounding."""
 
 from dataclasses import replace
+from typing import Literal
 from unittest.mock import patch
 
 import nir
@@ -94,7 +95,7 @@ def test_a_bound_that_is_not_finite(run):
     assert not np.isfinite(local.layers["first"].largest_bound)
 
 
-def _overflowing(weight: float, bias: float, reset: str = "subtract") -> SpikingNetwork:
+def _overflowing(weight: float, bias: float, reset: Literal["subtract", "value"] = "subtract") -> SpikingNetwork:
     network = one_neuron(1.0)
     affine = nir.Affine(np.full((1, 1), weight, np.float32), np.array([bias], np.float32))
     spec = network.neurons["neuron"]

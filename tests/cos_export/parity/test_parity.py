@@ -29,7 +29,7 @@ def residual_network(seed: int, **options: object) -> SpikingNetwork:
     """Float32 weights: input, conv, a, {conv, 1x1 shortcut}, b, sum pool, 1x1 conv, flatten, dense, output."""
     rng = np.random.default_rng(seed)
 
-    def weights(*shape: int) -> np.ndarray:
+    def weights(*shape: int) -> Any:
         return (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
 
     theta = {name: np.full((4, 6, 6), value, np.float32) for name, value in (("a", 0.7), ("b", 0.9))}
@@ -67,7 +67,7 @@ def flipped(trace: Trace, layer: str, at: tuple[int, ...]) -> Trace:
 def test_float32_sums_stay_within_the_bound_in_any_order(seed: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
 
-    def weights(*shape: int) -> np.ndarray:
+    def weights(*shape: int) -> Any:
         return (rng.normal(size=shape) * 10.0 ** rng.uniform(-3, 3)).astype(np.float32)
 
     node = {
@@ -298,8 +298,8 @@ def test_a_strict_comparison_is_found_at_a_tie() -> None:
         "output": nir.Output({"output": np.array([2])}),
     }
     graph = nir.NIRGraph(nodes, [("input", "w"), ("w", "n"), ("n", "head"), ("head", "output")])
-    network = SpikingNetwork(graph, {"n": NeuronSpec(theta, theta / 2)})
-    strict = network.with_neurons({"n": NeuronSpec(theta, theta / 2, condition=">")})
+    network = SpikingNetwork(graph, {"n": NeuronSpec(theta, theta / np.float32(2))})
+    strict = network.with_neurons({"n": NeuronSpec(theta, theta / np.float32(2), condition=">")})
     x = np.full((1, 1), 0.5, np.float32)
     good, bad = simulate(network, x, 2), simulate(strict, x, 2)
     assert good.spikes["n"].ravel().tolist() == [True, False]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
 import pytest
 from bundles import relist
+from numpy.typing import NDArray
 from planted_faults import chain, pictures
 from small_networks import two_layers
 
@@ -24,10 +26,11 @@ from cos_export.report.document import report_document
 from cos_export.simulation import simulate
 from targets import get, verification
 
+Array = NDArray[Any]
 IMAGES = np.random.default_rng(0).integers(-32, 33, (9, 2, 5, 5)).astype(np.float32) / 16
 
 
-def altered(folder: Path, network: SpikingNetwork, images: np.ndarray, change: Callable[[Golden], Golden]) -> Bundle:
+def altered(folder: Path, network: SpikingNetwork, images: Array, change: Callable[[Golden], Golden]) -> Bundle:
     """A bundle whose record was changed afterwards, with the manifest made to agree."""
     bundle = export(network, folder, 3, golden=images, labels=np.arange(len(images)) % 3)
     write_golden(bundle.golden_path, change(bundle.golden))
@@ -138,29 +141,25 @@ def test_labels_need_a_readout_of_classes(tmp_path: Path) -> None:
         export(network, tmp_path / "b", 2, golden=images, labels=[0, 1, 0, 1])
 
 
-def states(kind: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Golden], Golden]:
+def with_states(golden: Golden, network: SpikingNetwork, kind: str, change: Callable[[Array], Array]) -> Golden:
     """The record with altered states, and the spikes and logits that the network has with them."""
-
-    def altered_states(golden: Golden, network: SpikingNetwork) -> Golden:
-        assert golden.trace.states is not None
-        arrays = {name: change(value.copy()) for name, value in getattr(golden.trace.states, kind).items()}
-        held = replace(golden.trace.states, **{kind: arrays})
-        trace = simulate(network, golden.images, golden.trace.steps, states=held, device="cpu")
-        return replace(golden, trace=replace(trace, rho=golden.trace.rho))
-
-    return altered_states
+    assert golden.trace.states is not None
+    arrays = {name: change(value.copy()) for name, value in getattr(golden.trace.states, kind).items()}
+    held = replace(golden.trace.states, **{kind: arrays})
+    trace = simulate(network, golden.images, golden.trace.steps, states=held, device="cpu")
+    return replace(golden, trace=replace(trace, rho=golden.trace.rho))
 
 
-def swapped(array: np.ndarray) -> np.ndarray:
+def swapped(array: Array) -> Array:
     return np.roll(array, 1, 0)
 
 
-def raised(array: np.ndarray) -> np.ndarray:
+def raised(array: Array) -> Array:
     array[0].flat[0] += 5
     return array
 
 
-def inverted(array: np.ndarray) -> np.ndarray:
+def inverted(array: Array) -> Array:
     return ~array
 
 
@@ -173,13 +172,13 @@ STATES = {
 
 @pytest.mark.parametrize(("calibration", "kind", "change"), STATES.values(), ids=STATES)
 def test_states_that_the_method_does_not_set_fail(
-    tmp_path: Path, calibration: COS | SRP, kind: str, change: Callable[[np.ndarray], np.ndarray]
+    tmp_path: Path, calibration: COS | SRP, kind: str, change: Callable[[Array], Array]
 ) -> None:
     """The spikes follow from the altered states, so that the local check has nothing to say against them."""
     bundle = export(two_layers(seed=1), tmp_path / "b", 3, golden=IMAGES, calibration=calibration)
     assert verification.verify(bundle, "onnxruntime").passed
     golden, network = bundle.golden, bundle.network
-    write_golden(bundle.golden_path, states(kind, change)(golden, network))
+    write_golden(bundle.golden_path, with_states(golden, network, kind, change))
     relist(bundle.path)
     altered_bundle = load(bundle.path)
     assert verify(altered_bundle, [get("onnxruntime")]).passed, "taken as they are, where the method is not known"
@@ -204,10 +203,10 @@ def test_few_states_may_differ_by_rounding_in_float32(tmp_path: Path) -> None:
         share = 1 / golden.trace.states.v_init[layer].size
         assert share < 0.02
 
-        def one(array: np.ndarray, *, layer: np.ndarray = golden.trace.states.v_init[layer]) -> np.ndarray:
+        def one(array: Array, *, layer: Array = golden.trace.states.v_init[layer]) -> Array:
             return raised(array) if array.shape == layer.shape and np.array_equal(array, layer) else array
 
-        write_golden(bundle.golden_path, states("v_init", one)(golden, bundle.network))
+        write_golden(bundle.golden_path, with_states(golden, bundle.network, "v_init", one))
         relist(bundle.path)
         result = verification.verify(load(bundle.path), "onnxruntime")
         assert result.states_differing == result.to_dict()["states_differing"] == 1

@@ -214,7 +214,7 @@ def _within_reach(network: SpikingNetwork) -> SpikingNetwork:
 
 def test_a_logit_that_differs_fails_though_no_spike_does(tmp_path: Path) -> None:
     network = in_integers(topology("residual"), 5)
-    other = with_node(network, "readout", bias=network.graph.nodes["readout"].bias + np.float32([1, 0, 0]))
+    other = with_node(network, "readout", bias=network.graph.nodes["readout"].bias + np.array([1, 0, 0], np.float32))
     actual = _verified(network, other, pictures(network, 2), tmp_path)
     assert actual.mismatches == 0 and actual.local_violations > 0 and not actual.passed
     assert {violation.layer for violation in actual.local.listed} == {"output"}

@@ -30,9 +30,11 @@ def dense(rng: np.random.Generator, outputs: int, inputs: int) -> nir.Affine:
 
 def error(node: Any, whole: Any, input_scale: float, scale: Any, x: Any) -> Any:
     """The squared error of each output, by sample: real numbers beside integers times what they stand for."""
-    weight, bias = np.float64(node.weight), np.float64(getattr(node, "bias", np.zeros(len(node.weight))))
+    weight: Any = np.asarray(node.weight, np.float64)
+    bias = np.asarray(getattr(node, "bias", np.zeros(len(weight))), np.float64)
     scale = np.broadcast_to(scale, len(weight))
-    actual = (x / input_scale) @ np.float64(whole.weight).T + getattr(whole, "bias", np.zeros(len(weight)))
+    integers = np.asarray(whole.weight, np.float64)
+    actual = (x / input_scale) @ integers.T + getattr(whole, "bias", np.zeros(len(weight)))
     return ((actual * scale - (x @ weight.T + bias)) ** 2).mean(0)
 
 

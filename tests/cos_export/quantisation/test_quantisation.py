@@ -9,6 +9,7 @@ import nir
 import numpy as np
 import pytest
 from eight_bit_networks import TOPOLOGIES, in_integers, topology, with_node
+from narrowing import present
 from random_networks import (
     IF,
     affine,
@@ -41,7 +42,7 @@ def trained(seed: int, *, channels: Any = None) -> SpikingNetwork:
 
     theta = np.full((4, 6, 6), 0.7, np.float32)
     if channels is not None:
-        theta = np.broadcast_to(np.float32(channels)[:, None, None], theta.shape).copy()
+        theta = np.broadcast_to(np.asarray(channels, np.float32)[:, None, None], (4, 6, 6)).copy()
     nodes: dict[str, Any] = {
         "input": nir.Input(np.array([2, 6, 6])),
         "conv": nir.Conv2d((6, 6), weights(4, 2, 3, 3), 1, 1, 1, 1, weights(4) / 4),
@@ -56,7 +57,7 @@ def trained(seed: int, *, channels: Any = None) -> SpikingNetwork:
     }
     edges = [("input", "conv"), ("conv", "a"), ("a", "next"), ("a", "shortcut"), ("next", "b"), ("shortcut", "b")]
     edges += list(pairwise(["b", "pool", "flat", "head", "output"]))
-    specs = {name: NeuronSpec(theta, theta / 2, levels=8) for name in ("a", "b")}
+    specs = {name: NeuronSpec(theta, theta / np.float32(2), levels=8) for name in ("a", "b")}
     return SpikingNetwork(nir.NIRGraph(nodes, edges, type_check=False), specs, num_timesteps=4)
 
 
@@ -84,9 +85,9 @@ def test_integers_stand_for_what_the_network_was(options: dict[str, bool]) -> No
     step = 2.0 if options.get("even_weights") else 1.0
     for name, (input_scale, layer) in feeds.items():
         before, after = network.graph.nodes[name], whole(actual, name)
-        scale = np.full(len(after.weight), coding.readout_scale)
+        scale: Any = np.full(len(after.weight), coding.readout_scale)
         if layer in actual.neurons:
-            scale = actual.neurons[layer].scale
+            scale = present(actual.neurons[layer].scale)
         column = scale.reshape(-1, *[1] * (after.weight.ndim - 1)) / input_scale
         off = np.abs(after.weight - before.weight / column)
         inside = (after.weight > -128) & (after.weight < (126 if options.get("even_weights") else 127))
@@ -100,11 +101,12 @@ def test_integers_stand_for_what_the_network_was(options: dict[str, bool]) -> No
     for name, spec in actual.neurons.items():
         was = network.neurons[name]
         # No threshold is rounded: it is the scale that makes it an integer.
-        np.testing.assert_allclose(spec.threshold * spec.scale[:, None, None], was.threshold, rtol=1e-12)
-        assert np.abs(spec.v_init * spec.scale[:, None, None] - was.v_init).max() <= spec.scale.max() / 2 + 1e-9
+        scale = present(spec.scale)
+        np.testing.assert_allclose(spec.threshold * scale[:, None, None], was.threshold, rtol=1e-12)
+        assert np.abs(spec.v_init * scale[:, None, None] - was.v_init).max() <= scale.max() / 2 + 1e-9
         np.testing.assert_array_equal(actual.graph.nodes[name].v_threshold, spec.threshold)
         # Where a shortcut arrives all channels have one.
-        assert len(set(spec.scale)) == (4 if options.get("per_channel") and name == "a" else 1)
+        assert len(set(scale)) == (4 if options.get("per_channel") and name == "a" else 1)
         if options.get("power_of_two"):
             assert (np.log2(spec.threshold) % 1 == 0).all()
     if options.get("even_weights"):
@@ -156,7 +158,7 @@ def test_no_other_threshold_gives_a_smaller_error(per_channel: bool) -> None:
     rng = np.random.default_rng(0)
     weight = (rng.standard_t(3, size=(5, 30)) / 8).astype(np.float32)
     bias = rng.normal(size=5).astype(np.float32)
-    spec = NeuronSpec(np.float32([1.0, 1.0, 1.0, 1.0, 1.0]), np.full(5, 0.5, np.float32))
+    spec = NeuronSpec(np.array([1.0, 1.0, 1.0, 1.0, 1.0], np.float32), np.full(5, 0.5, np.float32))
     head = affine(rng, 5, 3)
     nodes = {
         "input": nir.Input(np.array([30])),
@@ -192,9 +194,10 @@ def test_channels_with_thresholds_of_their_own_keep_them_exactly() -> None:
     thresholds = [0.31, 0.7, 1.1, 0.9]
     actual = quantise(trained(1, channels=thresholds), pictures())
     for spec in actual.neurons.values():
-        np.testing.assert_allclose(spec.threshold[:, 0, 0] * spec.scale, np.float32(thresholds), rtol=1e-12)
+        scale = present(spec.scale)
+        np.testing.assert_allclose(spec.threshold[:, 0, 0] * scale, np.array(thresholds, np.float32), rtol=1e-12)
         # One scale for the layer, but for what makes each threshold an integer.
-        assert spec.scale.max() / spec.scale.min() < 1 + 2 / spec.threshold.min()
+        assert scale.max() / scale.min() < 1 + 2 / spec.threshold.min()
 
 
 def test_thresholds_within_a_channel_are_rounded() -> None:
@@ -203,8 +206,8 @@ def test_thresholds_within_a_channel_are_rounded() -> None:
     theta = rng.uniform(0.5, 1.0, (4, 6, 6)).astype(np.float32)
     network = network.with_neurons({"a": replace(network.neurons["a"], threshold=theta)})
     spec = quantise(network, pictures(), per_channel=True).neurons["a"]
-    assert len(set(spec.scale)) == 1
-    assert np.abs(spec.threshold * spec.scale[0] - theta).max() <= spec.scale[0] / 2 + 1e-9
+    [scale] = set(present(spec.scale))
+    assert np.abs(spec.threshold * scale - theta).max() <= scale / 2 + 1e-9
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
@@ -272,7 +275,7 @@ def test_what_is_added_without_a_synapse_gets_one() -> None:
     check_ranges(actual, 4)
     spec = actual.neurons["second"]
     weight = whole(actual, "first_to_second").weight[:, :, 0, 0]
-    np.testing.assert_array_equal(weight, np.diag(np.rint(1 / spec.scale)))
+    np.testing.assert_array_equal(weight, np.diag(np.rint(1 / present(spec.scale))))
 
 
 @pytest.mark.parametrize("even", [False, True])
@@ -293,9 +296,8 @@ def test_an_identity_beside_small_weights_leaves_them_their_bits() -> None:
     small = with_node(network, "next", weight=network.graph.nodes["next"].weight / 10)
     actual = quantise(small, pictures())
     assert np.abs(actual.graph.nodes["next"].weight).max() > 100
-    np.testing.assert_array_equal(
-        np.diag(whole(actual, "shortcut").weight[:, :, 0, 0]), np.rint(np.float32(0.7) / actual.neurons["b"].scale)
-    )
+    identity = np.diag(whole(actual, "shortcut").weight[:, :, 0, 0])
+    np.testing.assert_array_equal(identity, np.rint(np.float32(0.7) / present(actual.neurons["b"].scale)))
     # The reference still counts as the network itself says.
     check_ranges(actual, 4)
     assert sum(name.startswith("shortcut") for name in actual.graph.nodes) > 1
@@ -320,7 +322,7 @@ def test_two_synapses_in_a_row() -> None:
     check_ranges(actual, 4)
     first, second = (actual.graph.nodes[name].weight.astype(int) for name in ("affine2", "affine3"))
     before = network.graph.nodes["affine3"].weight @ network.graph.nodes["affine2"].weight
-    after = second @ first * actual.neurons["if4"].scale[:, None]
+    after = second @ first * present(actual.neurons["if4"].scale)[:, None]
     assert np.abs(after - before).mean() < 0.02 * np.abs(before).mean()
 
 
@@ -354,7 +356,7 @@ def test_layers_that_share_one_current_share_one_unit() -> None:
     edges = [*network.graph.edges, ("affine0", "if3")]
     network = replace(network, graph=nir.NIRGraph(dict(network.graph.nodes), edges, type_check=False))
     actual = quantise(network, dyadic_images(network, 5))
-    assert set(actual.neurons["if1"].scale) == set(actual.neurons["if3"].scale)
+    assert set(present(actual.neurons["if1"].scale)) == set(present(actual.neurons["if3"].scale))
 
 
 def test_a_layer_of_zeros_and_images_of_zeros() -> None:

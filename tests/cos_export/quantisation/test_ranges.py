@@ -33,8 +33,8 @@ def dense(weight: Any, bias: Any, threshold: float = 100.0, v_init: float = 50.5
     first = replace(network.neurons["if1"], threshold=np.full(inputs, 300, np.float32))
     network = replace(network.with_neurons({"if1": first}), quantisation=Quantisation(1.0, 0, 255))
     spec = network.neurons["if3"]
-    full = {"threshold": threshold, "v_init": v_init}
-    changed = replace(spec, **{key: np.full(spec.shape, value, np.float32) for key, value in full.items()})
+    thresholds, starts = (np.full(spec.shape, value, np.float32) for value in (threshold, v_init))
+    changed = replace(spec, threshold=thresholds, v_init=starts)
     return network.with_neurons({"if3": changed})
 
 
@@ -137,7 +137,8 @@ def test_a_number_that_is_no_integer_is_named(change: dict[str, Any], words: str
             network = with_node(network, "affine2", **{field: np.asarray(value, np.float32)})
         else:
             spec = network.neurons["if3"]
-            network = network.with_neurons({"if3": replace(spec, **{field: np.full(spec.shape, value, np.float32)})})
+            changed: dict[str, Any] = {field: np.full(spec.shape, value, np.float32)}
+            network = network.with_neurons({"if3": replace(spec, **changed)})
     with pytest.raises(NetworkError, match=words):
         check_ranges(network, 1)
 

@@ -30,7 +30,7 @@ def network(theta: Any, head: Any, hidden: Any = None) -> SpikingNetwork:
         "output": nir.Output(np.array([3])),
     }
     graph = nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False)
-    return SpikingNetwork(graph, {"layer": NeuronSpec(threshold, threshold / 2, levels=8)}, num_timesteps=4)
+    return SpikingNetwork(graph, {"layer": NeuronSpec(threshold, threshold / np.float32(2), levels=8)}, num_timesteps=4)
 
 
 HEAD = np.random.default_rng(2).normal(size=(3, 4))
@@ -54,7 +54,7 @@ def test_nothing_is_said_of_a_network_that_integers_hold() -> None:
 
 
 def test_thresholds_three_orders_apart_are_named_with_a_fix_that_helps() -> None:
-    scales = np.float32([1.0, 0.001, 1.0, 0.001])
+    scales = np.array([1.0, 0.001, 1.0, 0.001], np.float32)
     weight = np.float32(np.random.default_rng(1).normal(size=(4, 6))) * scales[:, None]
     apart = network(scales, HEAD, weight)
     words = said(apart)

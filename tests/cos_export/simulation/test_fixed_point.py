@@ -124,7 +124,7 @@ def test_numerics_follow_from_the_quantisation() -> None:
 @pytest.mark.parametrize("bits", [4, 16, 0, True])
 def test_another_width_is_refused(field: str, bits: int) -> None:
     with pytest.raises(NetworkError, match=f"^{field} is {bits}; networks of integers have 8 bits here"):
-        Quantisation(1.0, **{field: bits})  # type: ignore[arg-type]
+        Quantisation(1.0, **{field: bits})
 
 
 @pytest.mark.parametrize("method", ["half", MeanMatching(rounds=2), Static(updates=3, samples=4, rounds=1)])

@@ -84,7 +84,7 @@ def test_the_counts_of_a_layer_are_qcfs_by_hand() -> None:
     node = nir.Affine(np.eye(5, dtype=np.float32), np.zeros(5, np.float32))
     one = np.ones(5, np.float32)
     spec = half_potentials(build.neurons(np.random.default_rng(0), (5,)))
-    spec = replace(spec, threshold=one, v_init=one / 2)
+    spec = replace(spec, threshold=one, v_init=one / np.float32(2))
     nodes = {"input": nir.Input(np.array([5])), "fc": node, "if": build.spiking_node(spec), "head": node}
     nodes["output"] = nir.Output(np.array([5]))
     names = list(nodes)

@@ -77,7 +77,7 @@ def test_a_silenced_neuron_goes_on_unheard() -> None:
 
 def test_thresholds_may_differ_by_neuron_and_currents_be_constant() -> None:
     threshold = np.array([[[1.0, 0.5]]], np.float32)
-    neuron = neuron_tensors(NeuronSpec(threshold, threshold / 2), CPU, torch.float32)
+    neuron = neuron_tensors(NeuronSpec(threshold, threshold / np.float32(2)), CPU, torch.float32)
     constant = torch.full((1, 3, 1, 1, 2), 0.25)
     actual = integrate_and_fire(constant, 8, neuron)
     assert torch.equal(actual.spikes, integrate_and_fire(constant.expand(8, -1, -1, -1, -1), 8, neuron).spikes)

@@ -171,7 +171,7 @@ NOUGHT = np.zeros(3, np.float32)
         (1.75 * EYE, NOUGHT, 1, 0, 1, True),
         (-EYE, NOUGHT, 1, 0, 1, True),
         (EYE, NOUGHT + 0.5, 1, 0, 1, False),
-        (EYE * np.float32([1, 1, 2]).reshape(3, 1, 1, 1), NOUGHT, 1, 0, 1, False),
+        (EYE * np.array([1, 1, 2], np.float32).reshape(3, 1, 1, 1), NOUGHT, 1, 0, 1, False),
         (EYE + np.float32(1e-6), NOUGHT, 1, 0, 1, False),
         (EYE[[1, 0, 2]], NOUGHT, 1, 0, 1, False),
         (EYE, NOUGHT, 2, 0, 1, False),

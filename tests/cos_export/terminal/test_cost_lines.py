@@ -10,10 +10,11 @@ from small_networks import two_layers
 import cos_export as ce
 from cos_export.accuracy import measure_accuracy
 from cos_export.datasets import Dataset
+from cos_export.network.schedule import Schedule
 from cos_export.terminal.cost_lines import cost_lines, rounded
 from cos_export.terminal.tables import accuracy_table
 
-IMAGES = np.random.default_rng(0).integers(0, 33, (6, 2, 5, 5)).astype(np.float32) / 16
+IMAGES = np.random.default_rng(0).integers(0, 33, (6, 2, 5, 5)).astype(np.float32) / np.float32(16)
 NOISE = Dataset(IMAGES, np.arange(6) % 4, "noise", "none")
 
 
@@ -26,7 +27,7 @@ def test_counts_have_three_digits(count: float, text: str) -> None:
 
 
 @pytest.mark.parametrize("schedule", ["synchronous", "layerwise"])
-def test_beside_every_accuracy_stand_its_steps_and_operations(schedule: str) -> None:
+def test_beside_every_accuracy_stand_its_steps_and_operations(schedule: Schedule) -> None:
     network = replace(two_layers(seed=1), schedule=schedule)
     row = measure_accuracy(network, NOISE, (1, 2, 4))
     assert row.latency == {t: t if schedule == "synchronous" else t + 2 * (t - 1) for t in (1, 2, 4)}

@@ -17,7 +17,7 @@ from cos_export.terminal.progress_bars import Pace, _Lines, progress_bars
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """Seconds that stand still until a test sets them."""
     now = [100.0]
-    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("cos_export.terminal.progress_bars.time.monotonic", lambda: now[0])
     yield now
 
 

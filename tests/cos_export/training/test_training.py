@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from narrowing import present
 from safetensors import safe_open
 from torch import nn
 
@@ -214,7 +215,7 @@ def test_the_learning_curve_is_a_picture(data, tmp_path):
 def test_the_shipped_digits_say_the_recipe_that_the_package_writes():
     with safe_open(zoo.weights_path("digits"), "pt") as file:
         held = json.loads(file.metadata()["training"])
-    assert held["recipe"] == zoo.entry("digits").recipe.to_dict()
+    assert held["recipe"] == present(zoo.entry("digits").recipe).to_dict()
 
 
 def test_a_checkpoint_may_be_read_like_any_other_file(tmp_path):

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from narrowing import of_type
 from safetensors.torch import save_file
 from torch import nn
 
@@ -27,15 +28,16 @@ def module(tmp_path, monkeypatch):
 def test_a_zoo_network_comes_with_its_weights():
     model = load_model("digits")
     assert model.weights == zoo.weights_path("digits")
-    assert not model.source.training
+    assert not of_type(model.source, nn.Module).training
 
 
 def test_levels_and_classes_of_a_zoo_network(tmp_path):
     path = tmp_path / "w.safetensors"
     save_file(zoo.build("digits", classes=3).state_dict(), path)
     model = load_model("digits", path, levels=8, classes=3)
-    assert model.source.head.out_features == 3
-    assert {m.levels for m in model.source.modules() if isinstance(m, QCFS)} == {8}
+    source = of_type(model.source, nn.Module)
+    assert of_type(source.head, nn.Linear).out_features == 3
+    assert {m.levels for m in source.modules() if isinstance(m, QCFS)} == {8}
     with pytest.raises(InputError, match="The file has 3 classes and the network 10"):
         load_model("digits", path)
     with pytest.raises(InputError, match="trained with L = 4, and levels is 8"):
@@ -47,8 +49,10 @@ def test_a_factory(module, tmp_path):
     assert isinstance(first.source, nn.Linear)
     assert first.weights is None
     save_file({"weight": torch.ones(2, 3), "bias": torch.zeros(2)}, tmp_path / "w.safetensors")
-    assert load_model(f"{module}:net", tmp_path / "w.safetensors").source.weight.sum() == 6
-    assert torch.equal(build_model(f"{module}:net", seed=3).weight, build_model(f"{module}:net", seed=3).weight)
+    loaded = load_model(f"{module}:net", tmp_path / "w.safetensors")
+    assert of_type(loaded.source, nn.Linear).weight.sum() == 6
+    one, other = (of_type(build_model(f"{module}:net", seed=3), nn.Linear) for _ in range(2))
+    assert torch.equal(one.weight, other.weight)
 
 
 @pytest.mark.parametrize(

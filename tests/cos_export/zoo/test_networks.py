@@ -44,7 +44,8 @@ def published_resnet(blocks, widths, classes, threshold="up"):
 
 
 def published_vgg16(classes, features, threshold="up"):
-    shapes, inputs = {}, 3
+    shapes: dict[str, tuple[int, ...]] = {}
+    inputs = 3
     for stage, (count, width) in enumerate([(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)]):
         for i in range(count):
             name = f"layer{stage + 1}"

@@ -78,7 +78,7 @@ def test_what_is_missing_is_said(name: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("COS_EXPORT_CLIENTS_ENV", str(tmp_path / "none"))
     state = targets.get(name).available()
     assert not state.ready
-    assert f"{CLIENTS_SOFTWARE[name].title} is not installed" in state.reason  # type: ignore[index]
+    assert f"{CLIENTS_SOFTWARE[name].title} is not installed" in state.reason
     assert f"cos-export targets --install {name}" in state.reason
 
 
@@ -227,7 +227,7 @@ def test_a_worker_whose_parent_is_killed(stand_ins: Path, temporary_folder: Path
     parent.kill()
     parent.wait()
     limit = time.monotonic() + 15
-    while time.monotonic() < limit and (members(worker) or list(temporary_folder.iterdir())):
+    while time.monotonic() < limit and (members(worker) or any(temporary_folder.iterdir())):
         time.sleep(0.05)
     assert not members(worker)
     assert not list(temporary_folder.iterdir())

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from random_networks import dyadic
 
 from cos_export.errors import NetworkError
@@ -19,19 +20,19 @@ from cos_export.simulation.synapses import synapse
 from targets.lava.lowering import lower_synapse
 
 
-def _reference(node: nir.NIRNode, values: np.ndarray) -> np.ndarray:
+def _reference(node: nir.NIRNode, values: NDArray[Any]) -> NDArray[Any]:
     apply = synapse(node, lambda array: torch.as_tensor(np.asarray(array)).to(torch.float32))
     return apply(torch.from_numpy(values)).numpy()
 
 
-def _computed(modules: SimpleNamespace, node: nir.NIRNode, values: np.ndarray) -> np.ndarray:
+def _computed(modules: SimpleNamespace, node: nir.NIRNode, values: NDArray[Any]) -> NDArray[Any]:
     lowered = lower_synapse(node)
     settings = {**lowered.settings, "shape": output_shape(node, values.shape[1:])}
-    return modules.operations.create(lowered.kind, settings, lowered.arrays)(values)
+    return np.asarray(modules.operations.create(lowered.kind, settings, lowered.arrays)(values))
 
 
 @st.composite
-def convolutions(draw: st.DrawFn) -> tuple[nir.Conv2d, np.ndarray]:
+def convolutions(draw: st.DrawFn) -> tuple[nir.Conv2d, NDArray[Any]]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     groups = draw(st.sampled_from([1, 2, 4]))
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
@@ -45,7 +46,7 @@ def convolutions(draw: st.DrawFn) -> tuple[nir.Conv2d, np.ndarray]:
 
 @settings(max_examples=40, deadline=None)
 @given(convolutions())
-def test_convolution_is_that_of_torch(worker_modules: SimpleNamespace, drawn: tuple[nir.Conv2d, np.ndarray]) -> None:
+def test_convolution_is_that_of_torch(worker_modules: SimpleNamespace, drawn: tuple[nir.Conv2d, NDArray[Any]]) -> None:
     node, values = drawn
     np.testing.assert_array_equal(_computed(worker_modules, node, values), _reference(node, values))
 
@@ -53,18 +54,18 @@ def test_convolution_is_that_of_torch(worker_modules: SimpleNamespace, drawn: tu
 @settings(max_examples=40, deadline=None)
 @given(convolutions())
 def test_the_arguments_for_lava_mean_the_same_convolution(
-    worker_modules: SimpleNamespace, drawn: tuple[nir.Conv2d, np.ndarray]
+    worker_modules: SimpleNamespace, drawn: tuple[nir.Conv2d, NDArray[Any]]
 ) -> None:
     """Lava pads evenly and mirrors; read back by that, its arguments must give the same sums."""
     node, values = drawn
     np.testing.assert_array_equal(_by_lavas_rules(worker_modules, node, values), _without_bias(node, values))
 
 
-def _without_bias(node: Any, values: np.ndarray) -> np.ndarray:
+def _without_bias(node: Any, values: NDArray[Any]) -> NDArray[Any]:
     return _reference(node, values) - np.reshape(node.bias, (-1, *[1] * (values.ndim - 2)))
 
 
-def _by_lavas_rules(modules: SimpleNamespace, node: nir.NIRNode, values: np.ndarray) -> np.ndarray:
+def _by_lavas_rules(modules: SimpleNamespace, node: nir.NIRNode, values: NDArray[Any]) -> NDArray[Any]:
     lowered = lower_synapse(node)
     stored = SimpleNamespace(
         name="node", settings=lowered.settings, array=lambda key: lowered.arrays.get(key), kind=lowered.kind
@@ -81,7 +82,7 @@ def _by_lavas_rules(modules: SimpleNamespace, node: nir.NIRNode, values: np.ndar
         dilation=arguments["dilation"][::-1],
         groups=arguments["groups"],
     )
-    return even(planes).reshape(len(values), -1, *output_shape(node, values.shape[1:])[1:])
+    return np.reshape(even(planes), (len(values), -1, *output_shape(node, values.shape[1:])[1:]))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from cos_export.network import SpikingNetwork
 from targets.lava.lowering import lower
 
 
-def _stages(modules: SimpleNamespace, network: SpikingNetwork) -> tuple:
+def _stages(modules: SimpleNamespace, network: SpikingNetwork) -> Any:
     nodes = []
     for index, (name, lowered) in enumerate(lower(network, images(network, 1), 1).items()):
         node = modules.job.Node(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from capturing_proof import compare, kinds, prove_relu
+from narrowing import present
 from torch import nn
 from torch.nn import functional as F
 
@@ -129,7 +130,7 @@ def test_what_is_refused(mapped, op, reason):
     findings = inspect_module(Net(spikes=mapped), torch.rand(1, 2, 6, 6), thresholds=thresholds)
     blockers = [f for f in findings if f.blocker]
     assert [f.op for f in blockers][:1] == [op]
-    assert reason in blockers[0].blocker
+    assert reason in present(blockers[0].blocker)
     assert blockers[0].fix
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from capturing_proof import compare, kinds, prove_relu, randomise
+from narrowing import present
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,7 +20,8 @@ class Net(nn.Module):
     def __init__(self, between, shape=(2, 8, 8), **modules):
         super().__init__()
         self.one, self.two = nn.Conv2d(shape[0], 4, 3, padding=1), nn.Conv2d(shape[0], 2, 3, padding=1)
-        self.first, self.second = nn.ReLU(), nn.ReLU()
+        self.first: nn.Module = nn.ReLU()
+        self.second: nn.Module = nn.ReLU()
         for name, module in modules.items():
             setattr(self, name, module)
         self.between = between
@@ -82,11 +84,12 @@ def test_one_threshold_for_each_layer():
 
 
 def test_a_convolution_of_a_join_is_one_convolution_for_each_part_with_the_bias_once():
-    model = Net(lambda m, a, b: F.relu(m.conv(cat(a, b))), conv=nn.Conv2d(6, 4, 3))
+    conv = nn.Conv2d(6, 4, 3)
+    model = Net(lambda m, a, b: F.relu(m.conv(cat(a, b))), conv=conv)
     network = prove_relu(model)
     parts = [network.graph.nodes[name] for name in ("conv", "conv_1")]
     assert [part.weight.shape for part in parts] == [(4, 4, 3, 3), (4, 2, 3, 3)]
-    np.testing.assert_array_equal(parts[0].bias, model.conv.bias.detach().numpy())
+    np.testing.assert_array_equal(parts[0].bias, present(conv.bias).detach().numpy())
     assert not parts[1].bias.any()
     assert network.predecessors["conv_1"] == ("second",)
     finding = next(f for f in inspect_module(model, torch.rand(1, 2, 8, 8)) if f.module == "conv")
@@ -196,7 +199,7 @@ def test_what_is_refused_of_it(between, op):
     blockers = [f for f in findings if f.blocker]
     assert [f.op for f in blockers][:1] == [op]
     assert blockers[0].fix
-    assert blockers[0].line.startswith(__file__)
+    assert present(blockers[0].line).startswith(__file__)
 
 
 def test_overwriting_a_part_in_place_is_noticed():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from capturing_proof import compare, prove_relu, randomise
+from narrowing import of_type, present
 from torch import nn
 from torch.nn import functional as F
 
@@ -83,7 +84,7 @@ def test_a_bounded_relu_takes_a_lower_threshold_but_no_higher_one():
 )
 def test_other_clamps_are_refused(act):
     (finding,) = [f for f in inspect_module(Net(act), torch.rand(1, 2, 8, 8)) if f.blocker]
-    assert "nn.ReLU" in finding.fix
+    assert "nn.ReLU" in present(finding.fix)
 
 
 # --- thresholds ---------------------------------------------------------------------------------------
@@ -111,8 +112,9 @@ def test_thresholds_by_channel_clip_each_channel():
     capped = Net(lambda m, x: torch.minimum(F.relu(x), column)).eval()
     capped.load_state_dict(model.state_dict())
     compare(network, capped, x)
-    np.testing.assert_array_equal(network.neurons["relu"].threshold[:, 0, 0], np.float32(bounds))
-    np.testing.assert_array_equal(network.neurons["relu"].threshold[:, 5, 3], np.float32(bounds))
+    threshold = network.neurons["relu"].threshold
+    np.testing.assert_array_equal(threshold[:, 0, 0], np.array(bounds, np.float32))
+    np.testing.assert_array_equal(threshold[:, 5, 3], np.array(bounds, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_levels_and_max_pool_are_checked():
     with pytest.raises(InputError, match="levels"):
         capture(model, x, levels=0)
     with pytest.raises(InputError, match="max_pool"):
-        capture(model, x, max_pool="median")
+        capture(model, x, max_pool="median")  # type: ignore[arg-type]
 
 
 def test_a_relu_that_is_called_twice_has_two_thresholds():
@@ -321,7 +323,7 @@ def test_a_threshold_for_each_feature():
 
 def test_spikes_as_output_with_a_threshold_for_each_feature():
     model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3), nn.ReLU())
-    model[2].bias.data.fill_(1.0)
+    of_type(model[2], nn.Linear).bias.data.fill_(1.0)
     network = prove_relu(model, (6,), per_channel=True)
     carrier = network.graph.nodes[network.predecessors["output"][0]]
     np.testing.assert_array_equal(np.diag(carrier.weight), network.neurons["layer_3"].threshold)
