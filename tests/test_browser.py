@@ -96,7 +96,8 @@ try {
 
 def circle(x: float, y: float, width: float, height: float, begin: float = 0, end: float = 1) -> list[list[float]]:
     turns = 2 * np.pi * np.linspace(begin, end, 30)
-    return np.stack([x + width * np.sin(turns), y - height * np.cos(turns)], 1).tolist()
+    points: list[list[float]] = np.stack([x + width * np.sin(turns), y - height * np.cos(turns)], 1).tolist()
+    return points
 
 
 STROKES = {

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from narrowing import of_type
 from safetensors import safe_open
 from torch import fx, nn
 from torch.nn import functional
@@ -39,7 +40,7 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.block = nn.Conv2d(1, 4, 3, padding=1), Block()
-        self.act = nn.ReLU()
+        self.act: nn.Module = nn.ReLU()
         self.hidden = nn.ModuleList([nn.Linear(144, 8), nn.Linear(8, 8), nn.Linear(8, 8)])
         self.readout = nn.Linear(8, 2)
 
@@ -232,7 +233,7 @@ def test_a_relu_of_a_parameter_stays_a_relu():
     torch.testing.assert_close(net(images), before, atol=0.01, rtol=0)
     with torch.no_grad():
         net.scale[:] = -1.0
-    assert net.relu.threshold.item() > 0
+    assert of_type(net.relu, QCFS).threshold.item() > 0
     np.testing.assert_allclose(net(images).detach(), net.readout.bias.detach().expand(60, 2), atol=1e-6)
 
 
