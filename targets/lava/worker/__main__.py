@@ -53,7 +53,8 @@ def _import(backend: str) -> Callable[[Job], Any]:
         importlib.import_module(module)
     if backend == "netx":
         import_netx()
-    return importlib.import_module(backend).build
+    build: Callable[[Job], Any] = importlib.import_module(backend).build
+    return build
 
 
 def _probe() -> None:

@@ -82,5 +82,6 @@ def import_netx() -> Any:
         empty.__file__ = known.__file__
         empty.__path__ = []
         sys.modules.setdefault(name, empty)
-    sys.modules["lava.lib.dl.slayer.neuron.rf"].neuron_params = None
+    neurons: Any = sys.modules["lava.lib.dl.slayer.neuron.rf"]
+    neurons.neuron_params = None
     return importlib.import_module("lava.lib.dl.netx.hdf5")

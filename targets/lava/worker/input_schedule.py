@@ -46,6 +46,6 @@ class InputSchedule:
         self._neurons.charge(scheduled.constant, whole[None])
         if scheduled.fires is None:
             return self._none
-        leaving = self._neurons.fire()[0]
+        leaving: np.ndarray = self._neurons.fire()[0]
         self._schedule.write(scheduled.number, scheduled.fires, leaving)
         return leaving

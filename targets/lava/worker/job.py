@@ -60,9 +60,10 @@ class Node:
         if key not in self.arrays:
             return None
         try:
-            return np.load(self.arrays[key], mmap_mode="r", allow_pickle=False)
+            array: np.ndarray = np.load(self.arrays[key], mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise JobError(f"Node {self.name!r}: its array {key!r} cannot be read: {error}") from error
+        return array
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from lava.magma.core.model.py.model import PyLoihiProcessModel
-    from lava.magma.core.process.process import AbstractProcess
+
+Process = TypeVar("Process")
 
 __all__ = ["with_ports"]
 
 
 def with_ports(
-    process: type[AbstractProcess],
+    process: type[Process],
     model: type[PyLoihiProcessModel],
     inputs: Sequence[str],
     outputs: Sequence[str],
     dtype: Any,
-) -> type[AbstractProcess]:
+) -> type[Process]:
     """A subclass of `process`, implemented by a subclass of `model` that declares its ports.
 
     Args:
@@ -50,4 +51,5 @@ def with_ports(
         marked = tag("floating_pt", "fixed_pt")(type(model_name, (model,), {**place, **ports}))
         module[model_name] = implements(proc=made, protocol=LoihiProtocol)(requires(CPU)(marked))
         module[name] = made
-    return module[name]
+    ported: type[Process] = module[name]
+    return ported

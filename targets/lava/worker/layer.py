@@ -40,9 +40,11 @@ class Layer:
         self._currents = Currents(stage, current_type(stage, job, self._window), self._window)
         self._sources: dict[str, WindowSchedule] = {}
         self._numbers: dict[str, np.ndarray] = {}
-        self._train: np.ndarray | None = None
+        # How often each neuron fires in its window, under the layer-wise schedule.
+        self._counts = np.zeros(0)
         if job.layerwise and node.kind == "neuron":
             small = np.uint8 if job.steps < 256 else np.float32
+            self._counts = zeros(job.batch, node.shape, small)
             self._sources = {source.name: WindowSchedule(job, source, late, groups) for source in stage.sources}
             self._numbers = {source.name: zeros(job.batch, source.shape, small) for source in stage.sources}
         entry = next(n for n in job.nodes if n.name == stage.input_name)
@@ -98,8 +100,8 @@ class Layer:
             self._leaving = self._currents.step(spikes)
         elif self._job.layerwise:
             if scheduled.fires == 0:
-                self._train = self._neurons.counts(self._currents.step(self._numbers), self._job.steps)
-            self._leaving = self._neurons.audible(self._train > scheduled.fires)
+                self._counts = self._neurons.counts(self._currents.step(self._numbers), self._job.steps)
+            self._leaving = self._neurons.audible(self._counts > scheduled.fires)
         else:
             self._leaving = self._neurons.step(scheduled.fires, self._currents.step(spikes))
         return self._leaving

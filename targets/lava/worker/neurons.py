@@ -122,9 +122,11 @@ class Neurons:
         charged = start + (current.astype(self._dtype) if self._integers else current)
         if self._integers:
             np.clip(charged, -_LARGEST_POTENTIAL, _LARGEST_POTENTIAL, out=charged)
-            return np.clip(charged // self._threshold, 0, steps)
-        ratio = charged / self._threshold
-        return np.clip(np.ceil(ratio) - 1 if self._strict else np.floor(ratio), 0, steps)
+            counts: np.ndarray = np.clip(charged // self._threshold, 0, steps)
+        else:
+            ratio = charged / self._threshold
+            counts = np.clip(np.ceil(ratio) - 1 if self._strict else np.floor(ratio), 0, steps)
+        return counts
 
     def audible(self, fired: np.ndarray) -> np.ndarray:
         """What leaves the layer of what it fired: nothing where it is silent."""

@@ -139,7 +139,7 @@ def linear(weight: np.ndarray, bias: np.ndarray | None) -> Operation:
 
     def apply(values: np.ndarray) -> np.ndarray:
         # The weight is not copied, so that processes share the pages of its file.
-        result = values.astype(weight.dtype, copy=False) @ weight.T
+        result: np.ndarray = values.astype(weight.dtype, copy=False) @ weight.T
         if bias is not None:
             result += bias
         return result

@@ -21,13 +21,15 @@ import threading
 import time
 from multiprocessing import process, shared_memory
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 __all__ = ["LAST_ACT", "Guardian", "name_segments", "tie_children"]
 
 LAST_ACT = threading.Lock()
 """Taken, and never given back, by the thread that is to end this process: what it has to do first is not cut short."""
 
+_SEGMENTS: Any = shared_memory
+"""How Python names them is private, and no type says it."""
 _PR_SET_PDEATHSIG = 1
 _SEGMENT_FOLDER = Path("/dev/shm")
 _RANDOM_CHARACTERS = 8
@@ -41,11 +43,12 @@ def name_segments(prefix: str) -> None:
     Sockets go to the current folder, the job's: a relative path stays below the length that a socket's
     address may have, wherever the folder is.
     """
-    shared_memory._SHM_NAME_PREFIX = f"/{prefix}"
-    shared_memory._SHM_SAFE_NAME_LENGTH = len(prefix) + 1 + _RANDOM_CHARACTERS
+    _SEGMENTS._SHM_NAME_PREFIX = f"/{prefix}"
+    _SEGMENTS._SHM_SAFE_NAME_LENGTH = len(prefix) + 1 + _RANDOM_CHARACTERS
     sockets = Path("sockets")
     sockets.mkdir(exist_ok=True)
-    process.current_process()._config.update(semprefix=f"/{prefix}", tempdir=str(sockets))
+    current: Any = process.current_process()
+    current._config.update(semprefix=f"/{prefix}", tempdir=str(sockets))
 
 
 def tie_children() -> None:
@@ -88,7 +91,7 @@ class Guardian(threading.Thread):
 
     def _clear_up(self) -> NoReturn:
         # The main thread may be about to create another segment: from here on it waits for ever instead.
-        shared_memory._make_filename = LAST_ACT.acquire
+        _SEGMENTS._make_filename = LAST_ACT.acquire
         for _ in range(50):
             others = self._others()
             for number in others:

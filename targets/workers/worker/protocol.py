@@ -56,13 +56,14 @@ def read_document() -> Mapping[str, Any]:
         document = json.loads(Path(_JOB_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise JobError(f"The job in {Path.cwd()} cannot be read: {error}") from error
-    version = document.get("protocol") if isinstance(document, dict) else None
+    job: Mapping[str, Any] = document if isinstance(document, dict) else {}
+    version = job.get("protocol")
     if version != PROTOCOL:
         raise JobError(
             f"The job follows version {version} of the protocol, and this worker version {PROTOCOL}: "
             "they come from different installations of cos-export."
         )
-    return document
+    return job
 
 
 def write_result(result: Mapping[str, Any]) -> None:

@@ -39,7 +39,8 @@ class SoftResetModel(PyLifModelBitAcc):
 
     def spiking_activation(self) -> np.ndarray:
         """At the threshold a neuron fires."""
-        return self.v >= self.effective_vth
+        fired: np.ndarray = self.v >= self.effective_vth
+        return fired
 
     def reset_voltage(self, spike_vector: np.ndarray) -> None:
         """The threshold is subtracted where a neuron has fired."""
@@ -60,7 +61,7 @@ class SoftResetModel(PyLifModelBitAcc):
         if scheduled.number != self._sample:
             self._sample = scheduled.number
             self.u[:], self.v[:] = 0, self._start
-        self.effective_bias = self._bias if scheduled.constant is not None else np.zeros_like(self._bias)
+        self.effective_bias: np.ndarray = self._bias if scheduled.constant is not None else np.zeros_like(self._bias)
         self.subthr_dynamics(activation_in=arriving)
         if scheduled.fires is None:
             self.s_out.send(np.zeros(self.v.shape, np.int32))
