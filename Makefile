@@ -1,6 +1,6 @@
 # make demo   the environment, everything installed, and the main job on the embedded network
 # make test   the environment if absent, and the whole test suite
-# make lint   ruff and mypy
+# make lint   ruff, and mypy of all code, tests and workers included
 # make coverage   the test suite once more, and which lines no test runs: no gate, and build/coverage for a browser
 # make docs   the documentation as a site in build/site; a warning is an error
 

@@ -230,13 +230,16 @@ class _Interruption:
         if not issubclass(error.exc_type, KeyboardInterrupt):
             sys.__unraisablehook__(error)
             return
-        import _thread
         import threading
+
+        # Python raises it in the main thread alone.
+        main_thread = threading.get_ident()
 
         def again() -> None:
             time.sleep(0.02)
             self.received = False
-            _thread.interrupt_main(self._number)
+            # A signal of the system's, which a sleep or a wait for a worker ends for, as it does not for a flag.
+            signal.pthread_kill(main_thread, self._number)
 
         threading.Thread(target=again, daemon=True).start()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -327,19 +326,6 @@ def test_other_data_to_calibrate_on_leave_all_of_the_first_to_measure_on(tmp_pat
     assert (metrics["calibration_samples"], metrics["samples"]) == (33, 500)
     refused = run(*chosen, *whole, tmp_path / "wide.npz")
     assert refused.returncode == 2 and "these have (32, 1, 8, 9)" in json.loads(refused.stdout)["error"]
-
-
-def test_calibrate_in_two_processes_speaks_with_one_voice(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command += ["cos_export", "calibrate", "digits", "--data", "digits", "--steps", "1", "--method", "mean-matching"]
-    command += ["--samples", "128", "--golden", "4", "--device", "cpu", "--out", "out", "--json"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    assert document["method"] == "mean-matching" and document["metrics"]["calibration_samples"] == 128
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize(

@@ -65,9 +65,10 @@ class Thing:
 def app(**options):
     Thing()
     time.sleep(9)
+    print("nothing ended the wait")
 """
     code, said = run(program, signal.SIGTERM)
-    assert code == 130 and "Interrupted" in said
+    assert code == 130 and "Interrupted" in said and "nothing ended the wait" not in said
 
 
 def test_one_that_is_ignored_from_outside_stays_so() -> None:
