@@ -40,7 +40,7 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(
     codes = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in codes), "clear its outputs"
     assert len({cell["id"] for cell in document["cells"]}) == len(document["cells"])
-    shown: list[int] = []
+    shown: list[int | str] = []
     monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf().number))
     names: dict[str, Any] = {"__name__": "__main__"}
     with plt.rc_context({"backend": "agg"}):

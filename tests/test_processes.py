@@ -86,7 +86,8 @@ class Network(nn.Module):
         self.noise = noise or nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layers(self.noise(images.double()))
+        logits: Tensor = self.layers(self.noise(images.double()))
+        return logits
 
 
 class Jitter(nn.Module):
@@ -138,13 +139,14 @@ def trained(resume: Path | None = None, interrupted: int = 0) -> dict[str, Any]:
 def refusals() -> list[str]:
     """What cannot be shared says so in every process, and leaves them able to go on."""
     said = []
-    for model, changes in (
+    cases: list[tuple[Network, dict[str, Any]]] = [
         (Network(Jitter()), {}),
         (Network(FirstAxis()), {}),
         (Network(Memory()), {}),
         (Network(seed=number_of_process()), {}),
         (Network(), {"batch_size": 1}),
-    ):
+    ]
+    for model, changes in cases:
         with pytest.raises(InputError) as refused:
             train(model, noise(70), replace(RECIPE, **changes), device="cpu")
         said.append(str(refused.value))
@@ -192,16 +194,22 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
     ran = ["run", str(tmp_path / "bundle"), "--data", str(tmp_path / "images.npz"), "--json"]
     fitted = ["train", "digits", "--data", str(tmp_path / "digits.npz"), "--epochs", "1", "--batch-size", "30"]
     fitted += ["--out", str(tmp_path / "out" / "two.safetensors")]
+    calibrated = ["calibrate", "digits", "--data", "digits", "--steps", "1", "--method", "mean-matching", "--json"]
+    calibrated += ["--samples", "128", "--golden", "4", "--device", "cpu", "--out", str(tmp_path / "bundles" / "out")]
+    (tmp_path / "bundles").mkdir()
     paths = os.pathsep.join(str(Path(__file__).parents[i] / folder) for i, folder in ((0, "helpers"), (1, ".")))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    launched = [*TORCHRUN, __file__, str(tmp_path), json.dumps([ran, fitted])]
+    launched = [*TORCHRUN, __file__, str(tmp_path), json.dumps([ran, fitted, calibrated])]
     done = subprocess.run(launched, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / f"rank{number}.json").read_text()) for number in (0, 1))
     assert first["figures"] == second["figures"] == json.loads(json.dumps(figures()))
-    assert first["commands"][0] == [0, command(*ran)[1]] and second["commands"] == [[0, ""], [0, ""]]
+    assert first["commands"][0] == [0, command(*ran)[1]] and second["commands"] == [[0, ""]] * 3
     assert first["commands"][1][0] == 0 and "two.safetensors" in first["commands"][1][1]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["two.png", "two.safetensors"]
+    code, document = first["commands"][2][0], json.loads(first["commands"][2][1])
+    assert code == 0 and document["method"] == "mean-matching" and document["metrics"]["calibration_samples"] == 128
+    assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["out"]
     assert [one["primitives"].pop("share") for one in (first, second)] == [[0, 4], [4, 5]]
     assert first["primitives"] == second["primitives"]
     assert first["primitives"] == {
@@ -216,12 +224,12 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
 
 
 def check_trainings(
-    first: dict[str, Any], second: dict[str, Any], alone: dict[str, Any], gone_on: dict[str, Any]
+    first: dict[str, Any], second: dict[str, Any], alone: dict[str, Any], continued: dict[str, Any]
 ) -> None:
     """Two processes, two that go on after one, and one that goes on after two come to what one does."""
     for key in ("whole", "resumed"):
         assert first[key]["weights"] == second[key]["weights"], "all processes have the same network"
-    for other in (first["whole"], first["resumed"], gone_on):
+    for other in (first["whole"], first["resumed"], continued):
         assert other["accuracy"] == alone["accuracy"]
         np.testing.assert_allclose(other["history"], alone["history"], rtol=1e-6)  # The loss is added up in float32.
         assert set(other["weights"]) == set(alone["weights"])

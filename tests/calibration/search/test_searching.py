@@ -124,7 +124,7 @@ def test_thresholds_are_chosen_with_the_method(
         one = measured.deployment
         thresholds = relu_thresholds(rectified, given.images, one.thresholds, steps=one.steps, device="cpu")  # type: ignore[arg-type]
         ready = capture(rectified, held.images[:1], thresholds=thresholds)
-        ready = calibrate(ready, given.images, one.method, one.steps, device="cpu")  # type: ignore[arg-type]
+        ready = calibrate(ready, given.images, one.method, one.steps, device="cpu")
         trace = simulate(ready, held.images, one.steps, device="cpu")
         assert measured.accuracy == (trace.logits[-1].argmax(1) == held.labels).mean()
     assert len({one.accuracy for one in actual}) > 3

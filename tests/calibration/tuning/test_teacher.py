@@ -87,16 +87,17 @@ def test_the_table_has_the_outputs_of_each_image_in_its_row() -> None:
 def test_the_teacher_is_asked_once_where_images_come_again_as_they_are(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], asked: str
 ) -> None:
-    network, answered = two_layers(seed=8), []
-    plain = static.teacher_logits
+    network = two_layers(seed=8)
+    answered: list[int] = []
 
     def counted(program: Program, images: torch.Tensor, *, both_sides: bool = False) -> torch.Tensor:
         answered.append(len(images))
-        return plain(program, images, both_sides=both_sides)
+        return teacher_logits(program, images, both_sides=both_sides)
 
     monkeypatch.setattr(static, "teacher_logits", counted)
     monkeypatch.setattr("calibration.tuning.teacher.teacher_logits", counted)
-    method = Static(**{"updates": 6, "samples": 8, "precision": "float32"} | options)
+    settings: dict[str, Any] = {"updates": 6, "samples": 8, "precision": "float32"}
+    method = Static(**settings | options)
     # Of 24 images 4 are held out, which are looked at before and after.
     actual = calibrate(network, IMAGES, method, 2)
     assert sum(answered) - 2 * 4 == (20 if asked == "once" else method.updates * 8)

@@ -72,7 +72,7 @@ def large_thresholds() -> nn.Module:
     return nn.Sequential(*layers, nn.AvgPool2d(4), nn.Flatten(), nn.Linear(32, 10))
 
 
-def bottleneck() -> nn.Module:
+def bottleneck() -> nn.Sequential:
     """Two convolutions in a row."""
     first = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU()]
     return nn.Sequential(*first, nn.AvgPool2d(4), nn.Flatten(), nn.Linear(32, 10))

@@ -183,7 +183,7 @@ def test_a_recipe_is_written_down_without_late_fields_at_their_defaults():
 
 
 def test_a_swapped_network_is_trained_on_gently_by_its_own_recipe_in_all_else(data, tmp_path):
-    recipe = zoo.entry("resnet20").recipe
+    recipe = present(zoo.entry("resnet20").recipe)
     gentle = fine_tuning(recipe)
     assert (gentle.epochs, gentle.learning_rate, gentle.schedule) == (3, 0.02, "cosine")
     assert replace(gentle, epochs=recipe.epochs, learning_rate=0.1, schedule="one-cycle") == recipe
