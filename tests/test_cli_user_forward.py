@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from command_line import run
-from narrowing import present
+from narrowing import in_memory, present
 
 from cos_export.datasets import load_dataset
 
@@ -41,7 +41,7 @@ class Hides(nn.Module):
 def test_a_forward_that_writes_into_its_input(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(WRITES, "utf-8")
     test = load_dataset("digits", "test").first(60)
-    np.savez(tmp_path / "data.npz", images=test.images, labels=present(test.labels))
+    np.savez(tmp_path / "data.npz", images=in_memory(test.images), labels=present(test.labels))
     done = run(
         *("convert-and-export", "mine:Writes", "--data", "data.npz", "--steps", "4", "--samples", "20", "--json"),
         *("--golden", "8", "--out", "bundle"),

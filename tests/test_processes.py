@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from narrowing import present
+from narrowing import in_memory, present
 from small_networks import two_layers
 from torch import Tensor, nn
 
@@ -174,7 +174,7 @@ def primitives() -> dict[str, Any]:
         with pytest.raises(NetworkError, match="beyond what float32 holds"):
             # Of 128 images one of the second process makes a sum that float32 does not hold.
             images = noise(128)
-            images.images[100] = 3e38
+            in_memory(images.images)[100] = 3e38
             measure_accuracy(two_layers(seed=3), images, (2,), device="cpu")
         return {
             "share": [own.start, own.stop],
@@ -188,7 +188,7 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
     network, images, few = two_layers(seed=3), noise(150), load_dataset("digits", "train").first(90)
     export(network, tmp_path / "bundle", 3, golden=images.first(8))
     for name, data in (("images", images), ("digits", few)):
-        np.savez(tmp_path / f"{name}.npz", images=data.images, labels=present(data.labels))
+        np.savez(tmp_path / f"{name}.npz", images=in_memory(data.images), labels=present(data.labels))
     trained(tmp_path / "resumed.safetensors", interrupted=1)
     (tmp_path / "out").mkdir()
     ran = ["run", str(tmp_path / "bundle"), "--data", str(tmp_path / "images.npz"), "--json"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import nn
+
+from cos_export.network import FloatArray
 
 T = TypeVar("T")
 
@@ -25,3 +28,9 @@ def statistics(norm: nn.Module) -> tuple[Any, Any]:
     """The running mean and variance of a batch norm that keeps them."""
     kept = of_type(norm, nn.modules.batchnorm._BatchNorm)
     return present(kept.running_mean), present(kept.running_var)
+
+
+def in_memory(images: Any) -> FloatArray:
+    """The images, which are an array and not read from a file as they are needed."""
+    assert isinstance(images, np.ndarray)
+    return images

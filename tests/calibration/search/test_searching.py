@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import run
-from narrowing import present
+from narrowing import in_memory, present
 
 from calibration import PerSampleMethod
 from calibration.choices import Auto, Choices
@@ -63,7 +63,8 @@ def parts(module: Any) -> DataParts:
     assert actual.calibration is not None and actual.held_out is not None
     assert len(actual.calibration) == 60 and len(actual.held_out) == 50
     # With noise the network errs, and its spikes elsewhere than its activations.
-    noisy = actual.held_out.images + np.random.default_rng(0).normal(0, 0.4, actual.held_out.images.shape)
+    images = in_memory(actual.held_out.images)
+    noisy = images + np.random.default_rng(0).normal(0, 0.4, images.shape)
     held_out = replace(actual.held_out, images=noisy.astype(np.float32))
     return DataParts(actual.calibration, Forbidden(), held_out)  # type: ignore[arg-type]
 

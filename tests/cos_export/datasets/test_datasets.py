@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from narrowing import present
+from narrowing import in_memory, present
 
 from cos_export.datasets import Dataset, is_named, load_dataset
 from cos_export.errors import InputError
@@ -21,10 +21,10 @@ def test_digits_are_split_for_good():
     assert (len(train), len(test)) == (1297, 500)
     assert train.images.shape[1:] == test.images.shape[1:] == (1, 8, 8)
     for part in (train, test):
-        assert part.images.dtype == np.float32
+        assert in_memory(part.images).dtype == np.float32
         assert present(part.labels).dtype == np.int64
-        assert part.images.min() == 0.0
-        assert part.images.max() == 1.0
+        assert in_memory(part.images).min() == 0.0
+        assert in_memory(part.images).max() == 1.0
         assert part.classes == 10
         assert np.ptp(np.bincount(present(part.labels))) <= 7
     assert present(test.labels)[:8].tolist() == present(load_dataset("digits", "test").labels)[:8].tolist()
@@ -37,7 +37,8 @@ def test_the_parts_of_digits_are_all_of_it_without_overlap():
     ours = np.concatenate([train.images, test.images]).reshape(1797, 64) * 16
     order, expected = np.lexsort(ours.T), np.lexsort(whole.data.T)
     np.testing.assert_array_equal(ours[order], whole.data[expected])
-    assert len({image.tobytes() for image in train.images} & {image.tobytes() for image in test.images}) == 0
+    one, other = ({image.tobytes() for image in in_memory(part.images)} for part in (train, test))
+    assert not one & other
 
 
 def test_the_split_of_digits_has_not_moved():
@@ -59,7 +60,7 @@ def test_bytes_are_scaled_and_floats_are_taken_as_they_are(tmp_path):
     floats = IMAGES.astype(np.float64) - 3.5
     plain = load_dataset(str(archive(tmp_path, images=floats, labels=np.array([0, 1], np.uint8))))
     np.testing.assert_array_equal(plain.images, floats)
-    assert plain.images.dtype == np.float32
+    assert in_memory(plain.images).dtype == np.float32
 
 
 def test_other_arrays_in_the_file_are_no_trouble(tmp_path):
@@ -139,12 +140,13 @@ def test_normalisation_by_channel_is_done_and_said(tmp_path):
     mean, std = (0.5, 0.25, 0.1), (0.2, 0.5, 1.0)
     plain, scaled = load_dataset(path), load_dataset(path, mean=mean, std=std)
     expected = (plain.images - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
-    np.testing.assert_allclose(scaled.images, expected, rtol=1e-5, atol=1e-6)
-    assert scaled.images.dtype == np.float32
+    np.testing.assert_allclose(in_memory(scaled.images), expected, rtol=1e-5, atol=1e-6)
+    assert in_memory(scaled.images).dtype == np.float32
     assert scaled.normalisation == "pixels 0..255 divided by 255, less 0.5 / 0.25 / 0.1, divided by 0.2 / 0.5 / 1"
     assert scaled.first(2).normalisation == scaled.normalisation
-    np.testing.assert_allclose(load_dataset(path, mean=0.5).images, plain.images - 0.5)
-    np.testing.assert_allclose(load_dataset("digits", std=2.0).images * 2, load_dataset("digits").images)
+    np.testing.assert_allclose(in_memory(load_dataset(path, mean=0.5).images), in_memory(plain.images) - 0.5)
+    halved, whole = (in_memory(load_dataset("digits", std=std).images) for std in (2.0, None))
+    np.testing.assert_allclose(halved * 2, whole)
 
 
 @pytest.mark.parametrize(

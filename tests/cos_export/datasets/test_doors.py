@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from narrowing import present
+from narrowing import in_memory, present
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
@@ -28,7 +28,9 @@ def test_arrays_of_every_shape_under_every_name(tmp_path, name, shape, kind):
     array = values(shape, kind)
     np.savez(tmp_path / "a.npz", **{name: array}, labels=np.arange(6))
     read = load_dataset(tmp_path / "a.npz", mean=0.5)
-    np.testing.assert_allclose(read.images, array / (255 if kind == np.uint8 else 1) - 0.5, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        in_memory(read.images), array / (255 if kind == np.uint8 else 1) - 0.5, rtol=1e-6, atol=1e-6
+    )
     assert present(read.labels).tolist() == list(range(6))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from narrowing import in_memory
 from torch.utils.data import Dataset as TorchDataset
 
 from cos_export.datasets import Normalisation, image_array, labelled, load_dataset
@@ -20,7 +21,7 @@ def test_frames_of_a_file_are_numbers_of_events(tmp_path, dtype):
     np.savez(tmp_path / "data.npz", frames=EVENTS.astype(dtype), labels=np.arange(4))
     dataset = load_dataset(tmp_path / "data.npz")
     assert dataset.frames == 3
-    assert dataset.images.dtype == np.float32
+    assert in_memory(dataset.images).dtype == np.float32
     np.testing.assert_array_equal(dataset.images, EVENTS)
     np.testing.assert_array_equal(dataset.first(2).images, EVENTS[:2])
     held = dataset.mean_over_time()

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from narrowing import present
+from narrowing import in_memory, present
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
@@ -92,8 +92,8 @@ def test_floats_are_what_they_are(images):
     exact = images.detach().double().numpy() if isinstance(images, torch.Tensor) else np.asarray(images, np.float64)
     for normalisation in (None, Normalisation(MEAN, STD)):
         actual = image_array(images, normalisation)
-        assert actual.dtype == np.float32
-        assert actual.flags.c_contiguous
+        assert in_memory(actual).dtype == np.float32
+        assert in_memory(actual).flags.c_contiguous
         np.testing.assert_array_equal(actual, exact.astype(np.float32))
 
 

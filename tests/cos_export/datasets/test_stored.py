@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import run
+from narrowing import in_memory
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
@@ -111,7 +112,7 @@ class _Stream(IterableDataset[tuple[torch.Tensor, int]]):
 def test_a_torch_data_set_is_asked_again_or_kept_in_a_file(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     held: TorchDataset[tuple[torch.Tensor, ...]] = TensorDataset(torch.from_numpy(PIXELS), torch.from_numpy(LABELS))
     shuffled = DataLoader(held, 32, shuffle=True, generator=torch.Generator().manual_seed(0))
-    source = {"asked again": held, "streamed": _Stream()}.get(form, shuffled)  # type: ignore[arg-type]
+    source = {"asked again": held, "streamed": _Stream()}.get(form, shuffled)
     monkeypatch.setattr(stored, "IN_MEMORY", FEW)
     actual = from_torch(source, "data")
     assert isinstance(actual.images, StoredImages)
@@ -126,7 +127,7 @@ def test_commands_read_a_batch_at_a_time_and_come_to_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(stored, "IN_MEMORY", 2**30)
         digits = load_dataset("digits", "train")
-        np.savez(tmp_path / "digits.npz", images=digits.images, labels=digits.truth)
+        np.savez(tmp_path / "digits.npz", images=in_memory(digits.images), labels=digits.truth)
     commands = {
         "calibrate": [
             *("calibrate", "digits", "--data", "digits.npz", "--steps", "2", "--method", "mean-matching", "--rounds"),
