@@ -60,7 +60,7 @@ def prepare(model: nn.Module, example: Tensor, options: Options) -> Traced | Fin
     else:
         activate_before_pooling(traced)
     traced = without_tail(traced)
-    rewrite(traced.graph)
+    rewrite(traced.graph, traced.constants)
     return traced
 
 

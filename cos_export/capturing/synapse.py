@@ -18,6 +18,7 @@ __all__ = [
     "Synapse",
     "carrier",
     "check_finite",
+    "check_finite_weights",
     "depthwise",
     "pays_depthwise",
     "pointwise",
@@ -107,8 +108,13 @@ def check_finite(synapse: Synapse) -> None:
     Raises:
         Unsupported: One is not.
     """
+    check_finite_weights(synapse.weight, synapse.bias)
+
+
+def check_finite_weights(*arrays: DoubleArray) -> None:
+    """Refuses arrays that are not finite in float32, as `check_finite` those of a synapse."""
     with np.errstate(over="ignore", invalid="ignore"):
-        finite = all(np.isfinite(a.astype(np.float32)).all() for a in (synapse.weight, synapse.bias))
+        finite = all(np.isfinite(array.astype(np.float32)).all() for array in arrays)
     if not finite:
         raise Unsupported(
             "its weights, once batch norm and thresholds are folded in, hold values that are not finite in float32",

@@ -95,27 +95,32 @@ def channel_constant(call: Call, key: str, value: Value) -> DoubleArray:
     Raises:
         Unsupported: It differs from pixel to pixel, or has another shape.
     """
+    spread = _constant(call, key, value).reshape(value.channels, -1)
+    if bool((spread != spread[:, :1]).any()):
+        raise Unsupported(
+            "a constant differs from place to place within a channel, and no node of NIR adds a number to each place",
+            "use one number for each channel, (channels, 1, 1); or add it behind a flatten, where places are channels",
+        )
+    return spread[:, 0].copy()
+
+
+def _constant(call: Call, key: str, value: Value) -> DoubleArray:
+    """An argument that does not depend on the input, of the shape of `value`."""
     given = call.arguments[key]
     if isinstance(given, int | float):
-        return np.full(value.channels, float(given))
+        return np.full(value.shape, float(given))
     if not isinstance(given, Tensor):
         raise Unsupported("it reads a value that is not known beforehand", "use numbers, parameters and buffers")
     array = np.asarray(given.detach().cpu().to(torch.float64).numpy())
     if array.ndim == len(value.shape) + 1 and len(array) == 1:
         array = array[0]
     try:
-        spread = np.broadcast_to(array, value.shape).reshape(value.channels, -1)
+        return np.broadcast_to(array, value.shape)
     except ValueError:
         raise Unsupported(
             f"a constant of shape {tuple(given.shape)} changes the shape {value.shape} (without the batch axis)",
             "use one number, or one for each channel: (channels, 1, 1)",
         ) from None
-    if bool((spread != spread[:, :1]).any()):
-        raise Unsupported(
-            "a constant differs from place to place within a channel, and no convolution does",
-            "use one number for each channel, (channels, 1, 1), or a linear layer",
-        )
-    return spread[:, 0].copy()
 
 
 @operator("aten.mul.Tensor", "aten.mul_.Tensor", "aten.mul.Scalar", "aten.mul_.Scalar")
@@ -128,7 +133,7 @@ def _multiply(call: Call) -> Converted:
         )
     signal, constant = ("self", "other") if isinstance(left, Value) else ("other", "self")
     value = call.signal(signal, split=True)
-    return _scaled(call, value, channel_constant(call, constant, value))
+    return _scaled(call, value, _constant(call, constant, value))
 
 
 @operator("aten.div.Tensor", "aten.div_.Tensor", "aten.div.Scalar", "aten.div_.Scalar")
@@ -136,16 +141,26 @@ def _divide(call: Call) -> Converted:
     value = call.signal("self", split=True)
     if isinstance(call.arguments["other"], Value):
         raise Unsupported("it divides by a value that depends on the input", "divide by constants only")
-    divisor = channel_constant(call, "other", value)
+    divisor = _constant(call, "other", value)
     if not divisor.all():
         raise Unsupported("it divides by zero", "divide by another number")
     return _scaled(call, value, 1.0 / divisor)
 
 
-def _scaled(call: Call, value: Value, gain: DoubleArray) -> Converted:
-    low, high = float(gain.min()), float(gain.max())
+def _scaled(call: Call, value: Value, gains: DoubleArray) -> Converted:
+    """The value times a number for each channel, or for each place: `gains` has its shape."""
+    by_place = gains.reshape(value.channels, -1)
+    gain, low, high = by_place[:, 0].copy(), float(gains.min()), float(gains.max())
+    if np.isfinite(gains).all() and bool((by_place != by_place[:, :1]).any()):
+        if value.split != 1:
+            raise Unsupported(
+                f"its factors differ from place to place while the channels are spread over {value.split} axes",
+                "multiply before or after that",
+            )
+        name, result = call.builder.place_gain(call.name, value, gains)
+        return Converted(result, f"factors {low:.4g} to {high:.4g} by place in synapse {name!r}")
     words = f"a factor {low:.4g}" if low == high else f"factors {low:.4g} to {high:.4g} by channel"
-    if not np.isfinite(gain).all():
+    if not np.isfinite(gains).all():
         raise Unsupported(f"its factor is {words}", "look for nan or inf in the trained weights")
     if call.only_reader_of:
         return affine(call, value, gain, np.zeros_like(gain))

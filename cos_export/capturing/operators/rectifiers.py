@@ -29,6 +29,11 @@ _SIX = ("aten.relu6.default", "aten.relu6_.default")
 _HARDTANH = ("aten.hardtanh.default", "aten.hardtanh_.default")
 _CLAMP = ("aten.clamp.default", "aten.clamp_.default", "aten.clip.default", "aten.clip_.default")
 _CLAMP_MIN = ("aten.clamp_min.default", "aten.clamp_min_.default")
+_TENSORS = (
+    *("aten.clamp.Tensor", "aten.clamp_.Tensor", "aten.clip.Tensor", "aten.clip_.Tensor"),
+    *("aten.clamp_min.Tensor", "aten.clamp_min_.Tensor", "aten.clamp_max.Tensor", "aten.clamp_max_.Tensor"),
+)
+"""What is not written with numbers or with gains before the graph is walked (`rewriting.bounds`)."""
 _THRESHOLD = ("aten.threshold.default", "aten.threshold_.default")
 
 
@@ -101,14 +106,13 @@ def _bounds(call: Call) -> list[Any]:
     return [call.arguments.get(name) for name in ("min", "max", "min_val", "max_val")]
 
 
-@operator(*_PLAIN, *_SIX, *_HARDTANH, *_CLAMP, *_CLAMP_MIN, *_THRESHOLD)
+@operator(*_PLAIN, *_SIX, *_HARDTANH, *_CLAMP, *_CLAMP_MIN, *_THRESHOLD, *_TENSORS)
 def _rectifier(call: Call) -> Converted:
     value, bound = call.first_signal(), rectifier_bound(call.node)
     if bound is None and any(isinstance(held, fx.Node | Tensor) for held in _bounds(call)):
         raise Unsupported(
-            "its bound is a value of the model that forward reads",
-            "use cos_export.QCFS or nn.Hardtanh(0, b); or put the bound and this operation into a module of their own, "
-            "which is recognised if it computes clip(z, 0, bound)",
+            "its bound is computed from the input, or differs from place to place within a channel",
+            "use one number, or one for each channel: nn.Hardtanh(0, b), or a parameter or a buffer that is the bound",
         )
     if bound is None:
         raise Unsupported(*refusal(operation(call.node)))

@@ -45,13 +45,7 @@ def six(m, x):
 
 CASES = {
     "autocast": (Net(autocast), "under torch.autocast", "leave autocast out of forward"),
-    "a bound that is read": (
-        Net(lambda m, x: x.clamp(0, m.bound.item())),
-        "its bound is a value",
-        "module of their own",
-    ),
     "a branch on a bound": (Net(branch), "a threshold of its own", "a threshold belongs into an activation"),
-    "a minimum": (Net(lambda m, x: torch.minimum(F.relu6(x), m.bound)), "with a constant", "nn.Hardtanh"),
     "one number": (Net(six, lambda x: x.mean(1), head=nn.Linear(4, 2)), "one number for each sample", "squeeze out"),
     "TorchScript": (torch.jit.script(nn.Sequential(nn.Linear(4, 2), nn.ReLU6())), "TorchScript", "give the nn.Module"),
     "a TorchScript part": (

@@ -114,8 +114,7 @@ def test_many_channels_are_scaled_one_by_one():
 
 REFUSED = {
     "an image that is added": (lambda m, x: x + torch.arange(144.0).view(4, 6, 6), "add", "place to place"),
-    "an image that is multiplied": (lambda m, x: x * torch.arange(36.0).view(6, 6), "mul", "place to place"),
-    "columns": (lambda m, x: x * torch.arange(6.0), "mul", "place to place"),
+    "columns": (lambda m, x: x - torch.arange(6.0), "sub", "place to place"),
     "a gate": (lambda m, x: x * x.mean((2, 3), keepdim=True), "mul", "gate"),
     "division by zero": (lambda m, x: x / torch.tensor([1.0, 0.0, 1.0, 1.0]).view(4, 1, 1), "div", "zero"),
     "division by a signal": (lambda m, x: x / (x + 1), "div", "depends on the input"),
