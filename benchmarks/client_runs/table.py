@@ -44,8 +44,6 @@ def ignoring(rows: Mapping[str, Any]) -> str:
     """What an importer ignores, or why it runs nothing."""
     said = []
     for row in rows.values():
-        if "error" in row:
-            said.append(" ".join(row["error"].replace("|", "/").split())[:_MOST])
         if row.get("precision", "f32") != "f32":
             said.append(f"float32 (computes in {row['precision']})")
         neurons = row.get("neurons")
@@ -53,6 +51,8 @@ def ignoring(rows: Mapping[str, Any]) -> str:
             said.append("; ".join(neurons["ignores"]))
         if neurons and neurons["from"]:
             said.append(f"from {neurons['from']} on it is another network")
+        if "error" in row:
+            said.append(" ".join(row["error"].replace("|", "/").split())[:_MOST])
     return "; ".join(dict.fromkeys(said))
 
 
