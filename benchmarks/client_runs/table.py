@@ -9,9 +9,6 @@ from client_runs.ways import WAYS
 
 __all__ = ["markdown"]
 
-_MOST = 110
-"""Characters of an error."""
-
 
 def word(rows: Mapping[str, Any]) -> str:
     """What all rows of a way come to: faithful, approximate or unsupported."""
@@ -42,17 +39,16 @@ def accuracies(rows: Mapping[str, Any], steps: list[int], numerics: str) -> str:
 
 def ignoring(rows: Mapping[str, Any]) -> str:
     """What an importer ignores, or why it runs nothing."""
-    said = []
-    for row in rows.values():
-        if row.get("precision", "f32") != "f32":
-            said.append(f"float32 (computes in {row['precision']})")
-        neurons = row.get("neurons")
-        if neurons and neurons["ignores"]:
-            said.append("; ".join(neurons["ignores"]))
-        if neurons and neurons["from"]:
-            said.append(f"from {neurons['from']} on it is another network")
-        if "error" in row:
-            said.append(" ".join(row["error"].replace("|", "/").split())[:_MOST])
+    neurons = [row["neurons"] for row in rows.values() if row.get("neurons")]
+    said = [
+        f"float32 (computes in {row['precision']})" for row in rows.values() if row.get("precision", "f32") != "f32"
+    ]
+    said += [words for found in neurons for words in found["ignores"] or ()]
+    said += [f"from {found['from']} on it is another network" for found in neurons if found["from"]]
+    said += [
+        " ".join(row["error"].replace("|", "/").split(" - ")[0].split()) for row in rows.values() if "error" in row
+    ]
+    said += ["it shows no spikes to tell by" for row in rows.values() if "error" not in row and "differ" not in row]
     return "; ".join(dict.fromkeys(said))
 
 

@@ -96,7 +96,7 @@ WAYS: tuple[Way, ...] = (
             "trace = cos_export.simulate(network, images, steps)",
         ),
     ),
-    Way("onnxruntime", "onnxruntime", "here", _SESSION, _SESSION),
+    Way("onnxruntime", "onnxruntime", "here", _SESSION, alone="the same lines"),
     Way(
         "openvino",
         "openvino",
