@@ -34,6 +34,9 @@ SAMPLES = 3
 EVALUATED_WORK = 3e8
 """Multiplications that the evaluator may do: a few seconds of it, for it is written in Python."""
 
+ONE_THREAD_WORK = 3e8
+"""Multiplications of a step up to which one thread computes it."""
+
 NEAR = 1e-3
 """Units of theta within which potentials of two runtimes may differ in one step of float32."""
 
@@ -100,6 +103,9 @@ def _looped(
     """What went into every step in ONNX Runtime, and what came out."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if multiply_accumulates(network) * len(images) < ONE_THREAD_WORK:
+        # Many short steps: threads that wait for the next one cost more than they compute.
+        options.intra_op_num_threads = 1
     inputs: list[Values] = []
     outputs: list[Values] = []
     try:
