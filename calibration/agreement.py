@@ -40,6 +40,7 @@ __all__ = ["check_agreement"]
 _SMOOTH = 2.0**-17
 """Of the largest logit: below it nothing needs an explanation. 64 units in the last place of float32."""
 
+_STAGE = "measuring what rounding explains"
 _SHIFT = 2.0**-20
 _RUNS = 12
 _JUDGED = 32
@@ -83,7 +84,7 @@ def check_agreement(
     # The worst, and as many that nobody chose, by whose mean a small fault is told from a rare flip.
     worst = np.argsort(-np.nan_to_num(off, nan=np.inf))[:_JUDGED]
     spread = np.unique(np.linspace(0, len(off) - 1, _JUDGED).astype(np.int64))
-    noise = _rounding_noise(module, images, np.concatenate([worst, spread]), where)
+    noise = _rounding_noise(module, images, np.concatenate([worst, spread]), where, progress)
     of_worst, of_spread = noise[:, : len(worst)], noise[:, len(worst) :]
     explained = bool((off[worst] <= _MARGIN * of_worst.max(axis=0) + smooth).all())
     if explained and off[spread].mean() <= _MARGIN * of_spread.mean() + smooth:
@@ -111,13 +112,14 @@ def _distance(one: FloatArray, other: FloatArray) -> NDArray[np.float64]:
 
 
 def _rounding_noise(
-    module: nn.Module, images: ImageArray, chosen: NDArray[np.int64], device: torch.device
+    module: nn.Module, images: ImageArray, chosen: NDArray[np.int64], device: torch.device, progress: Progress
 ) -> NDArray[np.float64]:
     """How far each run with every number a little off moves the logits of the `chosen` images: (runs, chosen)."""
     generator, shown = torch.Generator().manual_seed(0), torch.from_numpy(images[chosen])
     expected = _outputs(module, shown, device).numpy()
     moved = []
-    for _ in range(_RUNS):
+    for run in range(_RUNS):
+        progress(_STAGE, run, _RUNS)
         other = copy.deepcopy(module).cpu()
         with torch.no_grad():
             for tensor in (*other.parameters(), *other.buffers()):
@@ -125,6 +127,7 @@ def _rounding_noise(
                     tensor.mul_(_factors(tensor, generator))
         shifted = shown * _factors(shown, generator)
         moved.append(_distance(_outputs(other, shifted, device).numpy(), expected))
+    progress(_STAGE, _RUNS, _RUNS)
     return np.stack(moved)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Progress", "silent"]
+__all__ = ["Progress", "one_piece", "silent"]
 
 
 class Progress(Protocol):
@@ -22,3 +24,11 @@ class Progress(Protocol):
 
 def silent(stage: str, done: int, total: int, /) -> None:
     """Reports nothing."""
+
+
+@contextmanager
+def one_piece(progress: Progress, stage: str) -> Iterator[None]:
+    """Reports what the block does as a stage of one piece, of which only the time that has passed is known."""
+    progress(stage, 0, 1)
+    yield
+    progress(stage, 1, 1)

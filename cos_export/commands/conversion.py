@@ -170,6 +170,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
     from calibration.sources import choices_for
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
+    from cos_export.progress import one_piece
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.zoo.model_source import load_model
 
@@ -177,25 +178,27 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
     resume = resume_file(check_destination(options.out))
     resolve_device(choices.device)
     check_method(choices)
-    loaded = load_model(
-        options.model,
-        options.weights,
-        levels=choices.levels,
-        classes=options.classes,
-        conventions=conventions_of(options.reset, options.condition, options.dt),
-    )
-    choices = choices_for(loaded.source, choices)
-    check_method(choices)
-    parts = data_parts(
-        loaded.source,
-        options.data,
-        choices,
-        calibration=options.calibration_data,
-        mean=numbers("--mean", options.mean),
-        std=numbers("--std", options.std),
-        size=height_and_width(options.size),
-    )
     with progress_bars() as progress:
+        with one_piece(progress, "reading the network"):
+            loaded = load_model(
+                options.model,
+                options.weights,
+                levels=choices.levels,
+                classes=options.classes,
+                conventions=conventions_of(options.reset, options.condition, options.dt),
+            )
+        choices = choices_for(loaded.source, choices)
+        check_method(choices)
+        with one_piece(progress, "reading the data"):
+            parts = data_parts(
+                loaded.source,
+                options.data,
+                choices,
+                calibration=options.calibration_data,
+                mean=numbers("--mean", options.mean),
+                std=numbers("--std", options.std),
+                size=height_and_width(options.size),
+            )
         written = convert_and_write(
             loaded,
             parts,

@@ -217,6 +217,7 @@ def report(
     """
     from calibration import method_of
     from cos_export.bundle import load
+    from cos_export.progress import one_piece
     from cos_export.report import report_destination, report_document, save_report
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.tables import show_parity
@@ -226,11 +227,12 @@ def report(
     notes = method_of(opened).notes
     page = report_destination(opened, out)
     parity = None
-    if targets is not None:
-        with progress_bars() as progress:
+    with progress_bars() as progress:
+        if targets is not None:
             parity = verification.verify(opened, names(targets), deadline=deadline, progress=progress)
-    document = report_document(opened, parity, notes=notes)
-    save_report(page, document)
+        with one_piece(progress, "drawing the report"):
+            document = report_document(opened, parity, notes=notes)
+            save_report(page, document)
     if not as_json:
         if parity is not None:
             show_parity(console(), parity)

@@ -63,7 +63,9 @@ def check(
     from cos_export import zoo
     from cos_export.capturing import check_model
     from cos_export.nir_file.checking import check_nir
+    from cos_export.progress import one_piece
     from cos_export.terminal.check_table import check_table
+    from cos_export.terminal.progress_bars import progress_bars
     from cos_export.zoo.model_source import build_model, check_conventions, check_options_of_nir, is_nir
 
     conventions = conventions_of(reset, condition, dt)
@@ -84,7 +86,8 @@ def check(
     if math.prod(size) > MOST_PIXELS:
         raise InputError(f"--input-shape {input_shape} has more than {MOST_PIXELS:,} numbers in one image.")
     example = np.zeros((2, *size), np.float32)
-    result = check_model(module.eval(), example, levels=levels, max_pool=max_pool.value, assume_thresholds=True)
+    with progress_bars() as progress, one_piece(progress, "checking the network"):
+        result = check_model(module.eval(), example, levels=levels, max_pool=max_pool.value, assume_thresholds=True)
     if not as_json:
         console().print(check_table(result, model))
     code = finish(result.to_dict(), as_json, result.passed)

@@ -82,6 +82,7 @@ def open_network(
     from cos_export.bundle import load
     from cos_export.bundle.data import dataset_for
     from cos_export.datasets import Normalisation
+    from cos_export.progress import one_piece
     from cos_export.zoo.model_source import check_conventions, load_model
 
     if Path(model).is_dir():
@@ -94,7 +95,8 @@ def open_network(
         raise InputError("Say for how many steps, as --steps 4: a bundle knows its own T, and a model does not.")
     loaded = load_model(model, weights, levels=choices.levels, classes=classes, conventions=conventions)
     choices = choices_for(loaded.source, choices)
-    parts = data_parts(loaded.source, data, choices, mean=mean, std=std, size=size)
+    with one_piece(progress, "reading the data"):
+        parts = data_parts(loaded.source, data, choices, mean=mean, std=std, size=size)
     captured = prepare(loaded.source, parts, choices, progress=progress).captured
     return Opened(captured, parts.evaluation, notes=loaded.notes)
 

@@ -122,6 +122,7 @@ def search(
     from cos_export.device import resolve_device
     from cos_export.network.schedule import check_schedule
     from cos_export.processes import is_main
+    from cos_export.progress import one_piece
     from cos_export.report.search_picture import save_search_picture
     from cos_export.storage import resolved
     from cos_export.terminal.progress_bars import progress_bars
@@ -168,19 +169,20 @@ def search(
     )
     for one in candidates:
         choices_for(loaded.source, replace(choices, method=one.method))
-    parts = data_parts(
-        loaded.source,
-        data,
-        choices,
-        calibration=calibration_data,
-        held_out=held_out,
-        mean=numbers("--mean", mean),
-        std=numbers("--std", std),
-        size=height_and_width(size),
-    )
-    samples_held_out = 0 if parts.held_out is None else len(parts.held_out)
     with progress_bars() as progress:
+        with one_piece(progress, "reading the data"):
+            parts = data_parts(
+                loaded.source,
+                data,
+                choices,
+                calibration=calibration_data,
+                held_out=held_out,
+                mean=numbers("--mean", mean),
+                std=numbers("--std", std),
+                size=height_and_width(size),
+            )
         measured, ann = measured_by_search(loaded.source, parts, choices, candidates, state=state, progress=progress)
+    samples_held_out = 0 if parts.held_out is None else len(parts.held_out)
     result = outcome(measured, minimise.value, max_drop, ann, samples_held_out, refused)
     document = result.to_dict()
     shown = save_search_picture(picture, document) if result.measured and is_main() else None

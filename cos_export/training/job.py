@@ -11,7 +11,7 @@ from cos_export import zoo
 from cos_export.datasets import folder_sizes, is_named, load_dataset
 from cos_export.errors import InputError
 from cos_export.processes import is_main
-from cos_export.progress import Progress, silent
+from cos_export.progress import Progress, one_piece, silent
 from cos_export.training import (
     Recipe,
     TrainingResult,
@@ -92,7 +92,9 @@ def run_training(job: TrainingJob, *, progress: Progress = silent) -> tuple[Trai
     module = build_model(job.model, seed=recipe.seed, levels=built_levels, classes=job.classes)
     measured = job.test_data or (source if is_named(source) else None)
     sizes = folder_sizes(job.size, source, measured)
-    fitted = read(source, "train", size=sizes[0])
+    with one_piece(progress, "reading the data"):
+        fitted = read(source, "train", size=sizes[0])
+        test = None if measured is None else read(measured, "test", size=sizes[1])
     start: dict[str, object] = {}
     if job.weights is not None:
         zoo.load_weights(module, job.weights)
@@ -100,7 +102,6 @@ def run_training(job: TrainingJob, *, progress: Progress = silent) -> tuple[Trai
     if job.swapped:
         levels = job.levels or 4
         start |= {"swapped": swap_activations(module, fitted.images[:_SWAP_SAMPLES], levels), "levels": levels}
-    test = None if measured is None else read(measured, "test", size=sizes[1])
     result = train(module, fitted, recipe, test=test, device=job.device, resume=state_path(job.out), progress=progress)
     curve = job.out.with_suffix(".png")
     if is_main():
