@@ -16,6 +16,9 @@ from cos_export.training.functional_relus import FUNCTIONAL_RELUS, intercept, in
 
 __all__ = ["restored_swapped"]
 
+_MOST_CALLS = 10_000
+"""A file that names more is not ours."""
+
 
 @contextmanager
 def restored_swapped(model: nn.Module, path: str | Path) -> Iterator[None]:
@@ -81,7 +84,7 @@ def _training_note(path: Path) -> dict[str, Any]:
 def _called(note: dict[str, Any]) -> list[tuple[str, int]]:
     """(module path or "", L) of each call of a ReLU function, in order, as `save_checkpoint` writes it."""
     held = note.get(FUNCTIONAL_RELUS)
-    if not isinstance(held, list):
+    if not isinstance(held, list) or len(held) > _MOST_CALLS:
         return []
     whole = all(
         isinstance(one, list) and len(one) == 2 and isinstance(one[0], str) and type(one[1]) is int and one[1] >= 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from narrowing import of_type
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import fx, nn
 from torch.nn import functional
 
@@ -166,6 +167,32 @@ def test_a_file_that_does_not_fit_leaves_the_network_as_it_was(net, tmp_path):
     zoo.load_weights(other, path)
     with pytest.raises(InputError, match="ReLU functions 8 times when its activations were swapped, and now only 6"):
         other(torch.from_numpy(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ([["hidden.0.weight", 4]], r"no place for an activation at 'hidden\.0\.weight'"),
+        ([["forward", 4]], "no place for an activation at 'forward'"),
+        ([["hidden..relu", 4]], "no place for an activation"),
+        ([["hidden.", 4]], "no place for an activation"),
+        ([["relu", 10**9]], "levels must be"),
+        ([["relu", 0]], "levels must be"),
+        ([["relu"]], "do not fit"),
+        ([[3, 4]], "do not fit"),
+        ([["", 0]] * 10_001, "do not fit"),
+        ("relu", "do not fit"),
+    ],
+)
+def test_a_header_that_is_not_ours_changes_nothing(net, tmp_path, held, message):
+    state = net.state_dict() | {"act.threshold": torch.tensor(1.0)}
+    note = {"functional_relus": held}
+    save_file(state, tmp_path / "w.safetensors", metadata={"training": json.dumps(note)})
+    with pytest.raises(InputError, match=message):
+        zoo.load_weights(net, tmp_path / "w.safetensors")
+    assert type(net) is Net
+    assert list(net.state_dict()) == list(Net().state_dict())
+    net(torch.from_numpy(IMAGES))
 
 
 class Odd(nn.Module):
