@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import onnx
@@ -40,7 +41,12 @@ def plenty_of_seconds(network: SpikingNetwork, samples: int, steps: int) -> floa
 
 
 def open_session(
-    model: onnx.ModelProto, options: onnxruntime.SessionOptions, providers: Sequence[Any], seconds: float
+    model: onnx.ModelProto,
+    options: onnxruntime.SessionOptions,
+    providers: Sequence[Any],
+    seconds: float,
+    *,
+    path: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """A session of a graph, which may hold constants that take hours to compute.
 
@@ -53,6 +59,7 @@ def open_session(
         options: Of the session.
         providers: Execution providers, with their options or without.
         seconds: The time it may take.
+        path: A file of our own that holds the very graph: it is opened in place of a copy in memory.
 
     Raises:
         TimeoutError: It took longer.
@@ -64,7 +71,7 @@ def open_session(
 
     if not _constants_are_cheap(model.graph):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = model.SerializeToString()
+    source = model.SerializeToString() if path is None else str(path)
     return _in_time(lambda: onnxruntime.InferenceSession(source, options, providers=providers), stop, seconds)
 
 

@@ -13,6 +13,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
+from torch import Tensor
 
 from cos_export.errors import NetworkError, ParityError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, are_frames
@@ -77,8 +78,8 @@ def check_step(
     images = images[:SAMPLES]
     part = slice(0, len(images))
     states = None if reference.states is None else reference.states.part(part)
-    inputs, outputs = _looped(network, path, interface, images, states)
-    trace = _trace(network, interface, images, outputs)
+    loop = _looped(network, path, interface, images, states)
+    trace = _trace(network, interface, images, loop)
     local = check_local(network, images, trace, states=states)
     if local.violations:
         first = local.listed[0]
@@ -93,21 +94,38 @@ def check_step(
         raise ParityError(
             f"In fixed point no spike and no logit may differ: {differing} spikes of the ONNX step graph do."
         )
-    evaluated = _evaluated(network, path, interface, inputs, outputs)
-    return StepCheck(sum(array.size for array in trace.spikes.values()), differing, evaluated)
+    _evaluate(network, path, interface, loop.evaluated)
+    return StepCheck(sum(array.size for array in trace.spikes.values()), differing, len(loop.evaluated))
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """What is kept of a run in ONNX Runtime: potentials of all steps would take as much as the memory of a machine.
+
+    Attributes:
+        readout: What each step adds to it.
+        spikes: By layer, what fired in each step of its window.
+        evaluated: By step from 0, what went in and what came out, of the first sample: of the steps that ONNX's
+            evaluator is to run.
+    """
+
+    readout: list[NDArray[Any]]
+    spikes: dict[str, list[NDArray[np.bool_]]]
+    evaluated: dict[int, tuple[Values, Values]]
 
 
 def _looped(
     network: SpikingNetwork, path: Path, interface: StepInterface, images: FloatArray, states: SampleStates | None
-) -> tuple[list[Values], list[Values]]:
-    """What went into every step in ONNX Runtime, and what came out."""
+) -> _Loop:
+    """Runs the graph in ONNX Runtime, step by step."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if multiply_accumulates(network) * len(images) < ONE_THREAD_WORK:
         # Many short steps: threads that wait for the next one cost more than they compute.
         options.intra_op_num_threads = 1
-    inputs: list[Values] = []
-    outputs: list[Values] = []
+    loop = _Loop([], {state.layer: [] for state in interface.states}, {})
+    count = int(np.clip(EVALUATED_WORK // multiply_accumulates(network), 1, interface.steps))
+    chosen = set(np.linspace(0, interface.steps - 1, count).round().astype(int).tolist())
     try:
         onnx.checker.check_model(str(path), full_check=True)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -124,14 +142,22 @@ def _looped(
                 feeds[interface.step] = np.array(t, np.int64)
             values = run_session(session, names, feeds, seconds)
             step = dict(zip(names, values, strict=True))
-            inputs.append(dict(feeds))
-            outputs.append(step)
+            loop.readout.append(step[interface.output])
+            for state in interface.states:
+                if state.first_step <= t and (state.last_step is None or t <= state.last_step):
+                    loop.spikes[state.layer].append(step[state.spikes] != 0)
+            if t - 1 in chosen:
+                loop.evaluated[t - 1] = _of_one_sample(feeds), _of_one_sample(step)
             feeds |= {state.input: step[state.output] for state in interface.states}
             feeds[interface.start] = np.array(False)
     except Exception as error:
         # ONNX Runtime's errors have no other common base.
         raise NetworkError(f"The ONNX step graph that was built cannot be run: {error}") from error
-    return inputs, outputs
+    return loop
+
+
+def _of_one_sample(values: Values) -> Values:
+    return {name: value[:1].copy() if np.ndim(value) else value for name, value in values.items()}
 
 
 def _integers(network: SpikingNetwork, interface: StepInterface, images: FloatArray) -> NDArray[Any]:
@@ -157,20 +183,20 @@ def _first(
     return feeds
 
 
-def _trace(network: SpikingNetwork, interface: StepInterface, images: FloatArray, outputs: list[Values]) -> Trace:
+def _trace(network: SpikingNetwork, interface: StepInterface, images: FloatArray, loop: _Loop) -> Trace:
     """The run as every target returns it: the spikes of each layer's own window, and the logits of each step."""
-    spikes = {
-        state.layer: np.stack([step[state.spikes] for step in outputs[state.first_step - 1 : state.last_step]]) != 0
-        for state in interface.states
-    }
+    spikes = {name: np.stack(fired) for name, fired in loop.spikes.items()}
     steps = interface.readout_steps
-    read = torch.from_numpy(np.stack([step[interface.output] for step in outputs]).astype(np.float32))
+    read = torch.from_numpy(np.stack(loop.readout).astype(np.float32))
     if network.schedule == "synchronous":
         return Trace(mean_readout(read, steps, network.quantisation).numpy(), spikes)
     # What comes by a shorter path is read out in earlier steps: of the graph's own logits there are the last alone.
     inputs = input_train(network, torch.from_numpy(images), steps)
-    fired = {name: torch.from_numpy(value).to(torch.float32) for name, value in spikes.items()}
-    train = Program(network).currents(network.output_name, lambda source: fired.get(source, inputs))
+
+    def fired(source: str) -> Tensor:
+        return torch.from_numpy(spikes[source]).to(torch.float32) if source in spikes else inputs
+
+    train = Program(network).currents(network.output_name, fired)
     logits = mean_readout(train, steps, network.quantisation)
     total = read.sum(0)
     factor = None if network.quantisation is None else float(readout_factors(network.quantisation, steps)[-1])
@@ -178,21 +204,13 @@ def _trace(network: SpikingNetwork, interface: StepInterface, images: FloatArray
     return Trace(logits.numpy(), spikes)
 
 
-def _evaluated(
-    network: SpikingNetwork, path: Path, interface: StepInterface, inputs: list[Values], outputs: list[Values]
-) -> int:
-    """Runs some steps of one sample in ONNX's reference evaluator, each from what went into it in ONNX Runtime.
-
-    Returns:
-        How many steps: all, where the network is small enough.
-    """
-    count = int(np.clip(EVALUATED_WORK // multiply_accumulates(network), 1, interface.steps))
-    chosen = np.unique(np.linspace(0, interface.steps - 1, count).round().astype(int))
+def _evaluate(
+    network: SpikingNetwork, path: Path, interface: StepInterface, steps: Mapping[int, tuple[Values, Values]]
+) -> None:
+    """Runs some steps of one sample in ONNX's reference evaluator, each from what went into it in ONNX Runtime."""
     evaluator = ReferenceEvaluator(str(path))
-    for t in chosen:
-        feeds = {name: value[:1] if np.ndim(value) else value for name, value in inputs[t].items()}
-        actual = dict(zip(evaluator.output_names, evaluator.run(None, feeds), strict=True))
-        expected = {name: value[:1] for name, value in outputs[t].items()}
+    for t, (feeds, expected) in steps.items():
+        actual = dict(zip(evaluator.output_names, evaluator.run(None, dict(feeds)), strict=True))
         if network.quantisation is not None:
             wrong = [name for name, value in expected.items() if not np.array_equal(actual[name], value)]
         else:
@@ -202,7 +220,6 @@ def _evaluated(
                 f"In step {t + 1} ONNX's reference evaluator gives another {wrong[0]!r} than ONNX Runtime, from the "
                 "same inputs: the ONNX step graph does not mean the same everywhere."
             )
-    return len(chosen)
 
 
 def _beyond_rounding(
