@@ -25,6 +25,7 @@ from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import Pooling, convolution, pooling, with_attributes
 from cos_export.network.node_facts import facts
+from cos_export.onnx_file.attributes import convolution_attributes, sum_attributes
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.step_arithmetic import Wire, bias_constant
 from cos_export.quantisation.intervals import Interval, carried, completed, input_interval
@@ -143,14 +144,9 @@ class IntegerArithmetic:
         bias = np.asarray(node.bias, np.float32)
         if is_multiple(torch.from_numpy(weight), torch.from_numpy(bias), geometry):
             return self._product(builder, name, wire, self.numbers(weight.reshape(-1)[:1].reshape(())))
-        attributes: dict[str, Any] = {
-            "kernel_shape": geometry.kernel,
-            "strides": geometry.stride,
-            "pads": [before for before, _ in geometry.padding] + [after for _, after in geometry.padding],
-            "dilations": geometry.dilation,
-            "group": geometry.groups,
-        }
-        return self._multiplied(builder, "ConvInteger", name, wire, self._byte_weights(name, weight), attributes)
+        return self._multiplied(
+            builder, "ConvInteger", name, wire, self._byte_weights(name, weight), convolution_attributes(geometry)
+        )
 
     @_node.register(nir.Affine)
     @_node.register(nir.Linear)
@@ -161,14 +157,13 @@ class IntegerArithmetic:
     def _(self, node: nir.SumPool2d, builder: GraphBuilder, name: str, wire: Wire) -> Wire:
         window: Pooling = pooling(node)
         channels = self._network.shapes[name][0]
-        attributes: dict[str, Any] = {
-            "kernel_shape": window.kernel,
-            "strides": window.stride,
-            "pads": window.padding * 2,
-            "group": channels,
-        }
         return self._multiplied(
-            builder, "ConvInteger", name, wire, np.ones((channels, 1, *window.kernel), np.int8), attributes
+            builder,
+            "ConvInteger",
+            name,
+            wire,
+            np.ones((channels, 1, *window.kernel), np.int8),
+            sum_attributes(window, channels),
         )
 
     def _byte_weights(self, name: str, weight: object) -> NDArray[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import singledispatch
-from typing import Any
 
 import nir
 import numpy as np
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
 from cos_export.network.graph import Pooling, Shape, convolution, pooling
+from cos_export.network.node_facts import facts
+from cos_export.onnx_file.attributes import convolution_attributes, sum_attributes, window_attributes
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.simulation.synapses import is_multiple
 
@@ -59,14 +60,7 @@ def _(node: nir.Conv1d | nir.Conv2d, builder: GraphBuilder, name: str, shape: Sh
         return lambda value, out: builder.add("Mul", [value, factor], out)
     weight = builder.weights(f"{name}/weight", _float(node.weight))
     bias = builder.constant(f"{name}/bias", _float(node.bias))
-    attributes: dict[str, Any] = {
-        "kernel_shape": geometry.kernel,
-        "strides": geometry.stride,
-        "pads": [before for before, _ in geometry.padding] + [after for _, after in geometry.padding],
-        "dilations": geometry.dilation,
-        "group": geometry.groups,
-    }
-    return lambda value, out: builder.add("Conv", [value, weight, bias], out, **attributes)
+    return lambda value, out: builder.add("Conv", [value, weight, bias], out, **convolution_attributes(geometry))
 
 
 @synapse.register
@@ -97,13 +91,7 @@ def _sum(window: Pooling, builder: GraphBuilder, name: str, channels: int) -> Sy
     and n * (1 / 49) * 49 misses 7. In ONNX Runtime both take the same time.
     """
     ones = builder.weights(f"{name}/ones", np.ones((channels, 1, *window.kernel), np.float32))
-    attributes: dict[str, Any] = {
-        "kernel_shape": window.kernel,
-        "strides": window.stride,
-        "pads": window.padding * 2,
-        "group": channels,
-    }
-    return lambda value, out: builder.add("Conv", [value, ones], out, **attributes)
+    return lambda value, out: builder.add("Conv", [value, ones], out, **sum_attributes(window, channels))
 
 
 @synapse.register
@@ -113,17 +101,14 @@ def _(node: nir.SumPool2d, builder: GraphBuilder, name: str, shape: Shape, resul
 
 @synapse.register
 def _(node: nir.AvgPool2d, builder: GraphBuilder, name: str, shape: Shape, result: Shape) -> Synapse:
-    window = pooling(node)
-    size = int(np.prod(window.kernel))
+    window, size = pooling(node), facts(node).divisor
     if size & (size - 1) == 0:
         # Multiplying by 1/size and dividing by it are the same where size is a power of two.
         return lambda value, out: builder.add(
             "AveragePool",
             [value],
             out,
-            kernel_shape=window.kernel,
-            strides=window.stride,
-            pads=window.padding * 2,
+            **window_attributes(window),
             count_include_pad=1,
         )
     total = _sum(window, builder, name, shape[0])

@@ -16,6 +16,7 @@ from cos_export.training import Recipe
 from cos_export.whole_number import whole_number
 from cos_export.zoo import digits, resnet, vgg
 from cos_export.zoo.checkpoints import load_weights
+from cos_export.zoo.wide_recipe import WIDE_RECIPE
 
 __all__ = ["ZooEntry", "build", "entry", "load_weights", "names", "weights_path"]
 
@@ -52,9 +53,9 @@ _ENTRIES: Mapping[str, ZooEntry] = {
     "vgg9": ZooEntry(vgg.vgg9, _CIFAR, None, vgg.VGG9_RECIPE),
     "resnet20-relu": ZooEntry(resnet.resnet20, _CIFAR, None, resnet.RESNET20_RECIPE, levels=None),
     "vgg9-relu": ZooEntry(partial(vgg.vgg9, max_pool=True), _CIFAR, None, vgg.VGG9_RECIPE, levels=None),
-    "vgg16": ZooEntry(vgg.vgg16, _CIFAR, None, vgg.VGG16_RECIPE),
-    "resnet18": ZooEntry(resnet.resnet18, _CIFAR, None, resnet.RESNET_RECIPE),
-    "resnet34": ZooEntry(resnet.resnet34, _CIFAR, None, resnet.RESNET_RECIPE),
+    "vgg16": ZooEntry(vgg.vgg16, _CIFAR, None, WIDE_RECIPE),
+    "resnet18": ZooEntry(resnet.resnet18, _CIFAR, None, WIDE_RECIPE),
+    "resnet34": ZooEntry(resnet.resnet34, _CIFAR, None, WIDE_RECIPE),
     "vgg16-imagenet": ZooEntry(partial(vgg.vgg16, side=224), _IMAGENET, None, None, 1000),
     "resnet18-imagenet": ZooEntry(partial(resnet.resnet18, large=True), _IMAGENET, None, None, 1000),
     "resnet34-imagenet": ZooEntry(partial(resnet.resnet34, large=True), _IMAGENET, None, None, 1000),

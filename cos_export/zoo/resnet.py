@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cos_export.training import Recipe
 from cos_export.zoo.activations import activation
 
-__all__ = ["RESNET20_RECIPE", "RESNET_RECIPE", "ResNet", "resnet18", "resnet20", "resnet34"]
+__all__ = ["RESNET20_RECIPE", "ResNet", "resnet18", "resnet20", "resnet34"]
 
 RESNET20_RECIPE = Recipe(
     epochs=36,
@@ -25,18 +25,6 @@ RESNET20_RECIPE = Recipe(
     precision="mixed",
 )
 """What ResNet-20's weights were trained with."""
-
-RESNET_RECIPE = Recipe(
-    epochs=100,
-    learning_rate=0.1,
-    batch_size=128,
-    weight_decay=5e-4,
-    label_smoothing=0.05,
-    shift=4,
-    flip=True,
-    precision="mixed",
-)
-"""To start from with the wide networks, on a CUDA device. No weights were trained with it."""
 
 
 class _Block(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cos_export.training import Recipe
 from cos_export.zoo.activations import activation
 
-__all__ = ["VGG", "VGG9_RECIPE", "VGG16_RECIPE", "vgg9", "vgg16"]
+__all__ = ["VGG", "VGG9_RECIPE", "vgg9", "vgg16"]
 
 VGG9_RECIPE = Recipe(
     epochs=18,
@@ -28,18 +28,6 @@ VGG9_RECIPE = Recipe(
     precision="mixed",
 )
 """For a CPU: few epochs, one cycle."""
-
-VGG16_RECIPE = Recipe(
-    epochs=100,
-    learning_rate=0.1,
-    batch_size=128,
-    weight_decay=5e-4,
-    label_smoothing=0.05,
-    shift=4,
-    flip=True,
-    precision="mixed",
-)
-"""To start from on a CUDA device. No weights were trained with it."""
 
 
 class VGG(nn.Module):

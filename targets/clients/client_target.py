@@ -10,7 +10,7 @@ import numpy as np
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.datasets import in_memory
-from cos_export.errors import InputError, UnavailableError
+from cos_export.errors import InputError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_inputs, check_steps
 from cos_export.network.workload import multiply_accumulates
 from cos_export.progress import Progress, silent
@@ -18,7 +18,7 @@ from cos_export.simulation.trace import Trace
 from cos_export.whole_number import whole_number
 from targets.clients.environment import CLIENTS_SOFTWARE
 from targets.deadline import check_deadline
-from targets.workers.environment import find
+from targets.workers.environment import availability, find
 from targets.workers.job import Job, job_folder, write_job_file
 from targets.workers.results import read_trace
 from targets.workers.software import Software
@@ -58,13 +58,7 @@ class ClientTarget:
 
     def available(self) -> Availability:
         """Whether the client is installed; nothing is run to find out."""
-        software = self._software
-        try:
-            environment = find(software)
-        except UnavailableError as error:
-            return Availability(ready=False, reason=str(error))
-        python = f" (Python {environment.python_version})" if environment.python_version else ""
-        return Availability(ready=True, version=f"{software.title} {software.packages[0].version}{python}")
+        return availability(lambda: find(self._software), self._software.title)
 
     def run(
         self,

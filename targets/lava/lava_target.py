@@ -13,7 +13,7 @@ from cos_export.bounds import MOST_BATCH, MOST_THREADS
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.datasets import Images, in_memory
-from cos_export.errors import InputError, UnavailableError
+from cos_export.errors import InputError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_inputs, check_steps
 from cos_export.network.schedule import windows
 from cos_export.network.workload import multiply_accumulates
@@ -25,6 +25,7 @@ from targets.lava.environment import LAVA, LAVA_NC, find
 from targets.lava.job import NETX_FILE, Backend, write_job
 from targets.lava.lowering import lower
 from targets.lava.netx import write_netx
+from targets.workers.environment import availability
 from targets.workers.job import job_folder
 from targets.workers.results import read_trace
 from targets.workers.supervisor import supervise
@@ -74,12 +75,7 @@ class LavaTarget:
 
     def available(self) -> Availability:
         """Whether Lava is installed; nothing is run to find out."""
-        try:
-            environment = find(netx=self.backend == "netx")
-        except UnavailableError as error:
-            return Availability(ready=False, reason=str(error))
-        python = f" (Python {environment.python_version})" if environment.python_version else ""
-        return Availability(ready=True, version=f"{LAVA_NC.name} {LAVA_NC.version}{python}")
+        return availability(lambda: find(netx=self.backend == "netx"), LAVA_NC.name)
 
     def run(
         self,

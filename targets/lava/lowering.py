@@ -161,12 +161,11 @@ def _(node: nir.Scale) -> LoweredNode:
 @lower_synapse.register(nir.AvgPool2d)
 def _(node: nir.SumPool2d | nir.AvgPool2d) -> LoweredNode:
     window = pooling(node)
-    divisor = 1 if isinstance(node, nir.SumPool2d) else window.kernel[0] * window.kernel[1]
     settings = {
         "kernel": list(window.kernel),
         "stride": list(window.stride),
         "padding": list(window.padding),
-        "divisor": divisor,
+        "divisor": facts(node).divisor,
     }
     return LoweredNode("pool", settings)
 

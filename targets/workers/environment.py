@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cos_export.bundle.target import Availability
 from cos_export.errors import UnavailableError
 from targets.workers.software import Package, Software
 
-__all__ = ["BEGUN", "WorkerEnvironment", "damaged", "find", "location"]
+__all__ = ["BEGUN", "WorkerEnvironment", "availability", "damaged", "find", "location"]
 
 BEGUN = "installing.json"
 """Stands in an environment until it is complete."""
@@ -78,6 +79,21 @@ def find(software: Software, *, also: Collection[str] = ()) -> WorkerEnvironment
         if held:
             versions[package.name] = held[0]
     return WorkerEnvironment(software, root, python, versions, _python_version(root))
+
+
+def availability(look: Callable[[], WorkerEnvironment], name: str) -> Availability:
+    """Whether software can run here, by the files of its environment alone.
+
+    Args:
+        look: Finds the environment, as `find` does.
+        name: What the software is called beside the version of its first package.
+    """
+    try:
+        environment = look()
+    except UnavailableError as error:
+        return Availability(ready=False, reason=str(error))
+    python = f" (Python {environment.python_version})" if environment.python_version else ""
+    return Availability(ready=True, version=f"{name} {environment.software.packages[0].version}{python}")
 
 
 def damaged(software: Software, root: Path, damage: str) -> UnavailableError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import platform
 import sys
 import time
@@ -24,8 +23,8 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "workers" / "worker"))
 
-from guardian import LAST_ACT, Guardian
-from protocol import JobError, enter, fail, read_document, report_to, write_result
+from guardian import Guardian
+from protocol import JobError, fail, read_document, report_to, serve, write_result
 
 _CLIENTS = ("sinabs", "snntorch", "norse", "spikingjelly")
 
@@ -114,13 +113,7 @@ def main() -> None:
     if sys.argv[1:] == ["--probe"]:
         _probe()
         return
-    progress = enter()
-    try:
-        _run(progress)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent must be told
-        fail(error, traceback.format_exc())
-    LAST_ACT.acquire()
-    os._exit(0)
+    serve(_run)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import platform
 import sys
 import time
@@ -22,9 +21,9 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "workers" / "worker"))
 
-from guardian import LAST_ACT, Guardian, name_segments, tie_children
+from guardian import Guardian, name_segments, tie_children
 from job import PROGRESS_FILE, Job, read_job
-from protocol import JobError, enter, fail, report_to, write_result
+from protocol import JobError, fail, report_to, serve, write_result
 
 _BACKENDS = ("batched", "faithful", "netx")
 _MODULES = (
@@ -105,13 +104,7 @@ def main() -> None:
     if sys.argv[1:] == ["--probe"]:
         _probe()
         return
-    progress = enter()
-    try:
-        _run(progress)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent must be told
-        fail(error, getattr(error, "trace", traceback.format_exc()))
-    LAST_ACT.acquire()
-    os._exit(0)
+    serve(_run)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from traceback import format_exc
 from typing import Any, NoReturn
 
 from guardian import LAST_ACT
 
-__all__ = ["PROTOCOL", "JobError", "enter", "fail", "read_document", "report_to", "write_result"]
+__all__ = ["PROTOCOL", "JobError", "enter", "fail", "read_document", "report_to", "serve", "write_result"]
 
 PROTOCOL = 7
 """Of the job folder. A change that an older worker would misread takes the next number."""
@@ -25,6 +26,22 @@ _JOB_FILE, _RESULT_FILE = "job.json", "result.json"
 
 class JobError(Exception):
     """The job cannot be read or run as it is written."""
+
+
+def serve(run: Callable[[int], None]) -> NoReturn:
+    """Runs a job, and ends the process at once, without the exit handlers of the software.
+
+    Args:
+        run: Given the descriptor that progress is written to, does what the job says. What it raises is the job's
+            result; its `trace` is told as where, if it has one.
+    """
+    progress = enter()
+    try:
+        run(progress)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent must be told
+        fail(error, getattr(error, "trace", format_exc()))
+    LAST_ACT.acquire()
+    os._exit(0)
 
 
 def enter() -> int:
