@@ -7,50 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cos_export.bounds import LEAST_OPSET, MOST_BATCH
+from cos_export.bounds import MOST_BATCH
 from cos_export.commands.method_options import calibrating
+from cos_export.commands.network_options import BundleOptions, OneRule
 from cos_export.commands.writing import convert_and_write, resume_file, show_written
-from cos_export.numerics import FLOAT32
 from cos_export.terminal.option_fields import in_panel
-from cos_export.terminal.options import (
-    CalibrationDataOption,
-    CalibrationSamplesOption,
-    ClassesOption,
-    ConditionOption,
-    DataOption,
-    DeadlineOption,
-    DenseKernelsOption,
-    DeviceOption,
-    DtOption,
-    Firing,
-    GoldenOption,
-    JsonOption,
-    LevelsOption,
-    LimitsOption,
-    MaxPooling,
-    MaxPoolOption,
-    MeanOption,
-    ModelArgument,
-    NirCompatOption,
-    NumericsOption,
-    OpsetOption,
-    OutOption,
-    PerChannelOption,
-    QuantisationOption,
-    ResetOption,
-    ScheduleOption,
-    SizeOption,
-    StdOption,
-    StepsOption,
-    TargetsOption,
-    ThresholdsOption,
-    UnitThresholdsOption,
-    WeightsOption,
-    conventions_of,
-    height_and_width,
-    names,
-    numbers,
-)
+from cos_export.terminal.options import DeadlineOption, Firing, ScheduleOption, StepsOption, TargetsOption, names
 from cos_export.terminal.output import finish
 
 if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
@@ -62,63 +24,21 @@ if TYPE_CHECKING:  # what is slow to import is imported by the command that need
 
 __all__ = ["CalibrateOptions", "ConversionOptions", "ExportOptions", "calibrate", "convert_and_export"]
 
-NETWORK, IMAGES, CALIBRATION, NUMBERS, FILES = "Network", "Images", "Calibration", "Numbers", "Files"
-"""Panels of --help, in the order of their first option."""
+CALIBRATION = "Calibration"
+"""A panel of --help, beside those of `cos_export.commands.network_options`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConversionOptions:
+class ConversionOptions(OneRule, BundleOptions):
     """What `convert-and-export` and `calibrate` both take, beside the calibration method and its options."""
 
-    model: ModelArgument
-    out: OutOption
-    golden: GoldenOption = 64
-    device: DeviceOption = "auto"
-    opset: OpsetOption = LEAST_OPSET
-    as_json: JsonOption = False
-    weights: WeightsOption = in_panel(NETWORK, None)
-    classes: ClassesOption = in_panel(NETWORK, None)
-    levels: LevelsOption = in_panel(NETWORK, None)
-    max_pool: MaxPoolOption = in_panel(NETWORK, MaxPooling.exact)
-    thresholds: ThresholdsOption = in_panel(NETWORK, "mmse")
-    per_channel: PerChannelOption = in_panel(NETWORK, False)
-    reset: ResetOption = in_panel(NETWORK, None)
-    condition: ConditionOption = in_panel(NETWORK, None)
-    dt: DtOption = in_panel(NETWORK, None)
-    data: DataOption = in_panel(IMAGES)
-    calibration_data: CalibrationDataOption = in_panel(IMAGES, None)
-    samples: CalibrationSamplesOption = in_panel(IMAGES, None)
-    mean: MeanOption = in_panel(IMAGES, None)
-    std: StdOption = in_panel(IMAGES, None)
-    size: SizeOption = in_panel(IMAGES, None)
-    numerics: NumericsOption = in_panel(NUMBERS, FLOAT32)
-    quantisation: QuantisationOption = in_panel(NUMBERS, None)
-    limits: LimitsOption = in_panel(NUMBERS, False)
-    nir_compat: NirCompatOption = in_panel(FILES, None)
-    unit_thresholds: UnitThresholdsOption = in_panel(FILES, False)
-    dense_kernels: DenseKernelsOption = in_panel(FILES, False)
     steps: StepsOption = in_panel(CALIBRATION)
     schedule: ScheduleOption = in_panel(CALIBRATION, Firing.synchronous)
 
-    def choices(self, method: Method, device: str, batch_size: int = 64) -> Choices:
+    def conversion_choices(self, method: Method, device: str, batch_size: int = 64) -> Choices:
         """What the conversion is to know of them."""
-        from calibration.choices import Choices
-
-        return Choices(
-            method,
-            self.steps,
-            self.samples,
-            self.levels,
-            self.max_pool.value,
-            self.thresholds,
-            per_channel=self.per_channel,
-            device=device,
-            numerics=self.numerics,
-            quantisation=tuple(names(self.quantisation or "")),
-            batch_size=batch_size,
-            schedule=self.schedule.value,
-            unit_thresholds=self.unit_thresholds,
-            dense_kernels=self.dense_kernels,
+        return self.bundle_choices(
+            method, self.steps, self.thresholds, device, batch_size=batch_size, schedule=self.schedule.value
         )
 
 
@@ -148,7 +68,7 @@ def convert_and_export(options: ExportOptions, method: Method) -> int:
     from targets.verification import resolve
 
     run_on = resolve(names(options.targets), deadline=options.deadline)
-    return _convert(options, options.choices(method, options.device), run_on)
+    return _convert(options, options.conversion_choices(method, options.device), run_on)
 
 
 @calibrating(CalibrateOptions)
@@ -161,7 +81,7 @@ def calibrate(options: CalibrateOptions, method: Method) -> int:
 
     Many GPUs: torchrun --nproc-per-node 4 -m cos_export calibrate resnet20 ...
     """
-    return _convert(options, options.choices(method, options.device, options.batch_size), ())
+    return _convert(options, options.conversion_choices(method, options.device, options.batch_size), ())
 
 
 def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Target]) -> int:
@@ -185,7 +105,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
                 options.weights,
                 levels=choices.levels,
                 classes=options.classes,
-                conventions=conventions_of(options.reset, options.condition, options.dt),
+                conventions=options.conventions,
             )
         choices = choices_for(loaded.source, choices)
         check_method(choices)
@@ -195,9 +115,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
                 options.data,
                 choices,
                 calibration=options.calibration_data,
-                mean=numbers("--mean", options.mean),
-                std=numbers("--std", options.std),
-                size=height_and_width(options.size),
+                **options.about_images,
             )
         written = convert_and_write(
             loaded,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cos_export.bounds import LARGEST_SEED, MAX_STEPS, MOST_BATCH, MOST_EXTRA_STEPS, MOST_PIXELS, MOST_ROUNDS
+from cos_export.commands.network_options import NetworkOptions, OneRule
 from cos_export.errors import InputError
+from cos_export.terminal.option_fields import taking
 from cos_export.terminal.options import (
     ClassesOption,
     ConditionOption,
-    DataOption,
     DeviceOption,
     DtOption,
     JsonOption,
@@ -23,12 +24,11 @@ from cos_export.terminal.options import (
     MaxPoolOption,
     MeanOption,
     ModelArgument,
-    PerChannelOption,
+    ModelOrBundleArgument,
     ResetOption,
     SamplesOption,
     SizeOption,
     StdOption,
-    ThresholdsOption,
     WeightsOption,
     conventions_of,
     given,
@@ -165,38 +165,30 @@ def train(
     return finish({"weights": str(out), "curve": str(curve), **asdict(result)}, as_json, True)
 
 
-def offsets(
-    model: Annotated[str, typer.Argument(help="As for check, or the folder of a bundle.")],
-    data: DataOption,
-    out: Annotated[Path, typer.Option(help="Where to draw the picture, as .png.")],
+@dataclass(frozen=True, kw_only=True)
+class OffsetsOptions(OneRule, NetworkOptions):
+    """What `offsets` takes."""
+
+    model: ModelOrBundleArgument
+    out: Annotated[Path, typer.Option(help="Where to draw the picture, as .png.")]
     steps: Annotated[
         int | None, typer.Option(min=1, max=MAX_STEPS, help="T of the squared error; a bundle knows its own.")
-    ] = None,
+    ] = None
     rho: Annotated[
         int, typer.Option(min=1, max=MOST_EXTRA_STEPS, help="Steps over which offset spikes are counted.")
-    ] = 4,
-    weights: WeightsOption = None,
-    samples: SamplesOption = None,
-    levels: LevelsOption = None,
-    classes: ClassesOption = None,
-    max_pool: MaxPoolOption = MaxPooling.exact,
-    thresholds: ThresholdsOption = "mmse",
-    per_channel: PerChannelOption = False,
-    reset: ResetOption = None,
-    condition: ConditionOption = None,
-    dt: DtOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    size: SizeOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> int:
+    ] = 4
+    samples: SamplesOption = None
+    device: DeviceOption = "auto"
+    as_json: JsonOption = False
+
+
+@taking(OffsetsOptions)
+def offsets(options: OffsetsOptions) -> int:
     """Count the spikes too few and too many in every layer, before and after COS x1, x2 and x4.
 
     Example: cos-export offsets digits --data digits --steps 4 --rho 4 --out offsets.png
     """
     from calibration import COS
-    from calibration.choices import Choices
     from calibration.offset_spikes import offset_spikes
     from cos_export.commands.opening import open_network
     from cos_export.device import resolve_device
@@ -205,36 +197,33 @@ def offsets(
     from cos_export.terminal.offsets_table import offsets_table
     from cos_export.terminal.progress_bars import progress_bars
 
-    check_picture_destination(out)
-    resolve_device(device)
-    choices = None
-    if steps is not None:
-        choices = Choices(
-            COS(rho), steps, None, levels, max_pool.value, thresholds, per_channel=per_channel, device=device
-        )
-    channels = {"mean": numbers("--mean", mean), "std": numbers("--std", std)}
+    check_picture_destination(options.out)
+    resolve_device(options.device)
+    choices = (
+        None
+        if options.steps is None
+        else options.choices(COS(options.rho), options.steps, options.thresholds, options.device)
+    )
     with progress_bars() as progress:
-        opened = open_network(
-            model,
-            data,
-            choices,
-            weights=weights,
-            classes=classes,
-            conventions=conventions_of(reset, condition, dt),
-            **channels,
-            size=height_and_width(size),
-            progress=progress,
+        opened = open_network(options, choices, progress=progress)
+        images = opened.images.first(options.samples)
+        offsets = offset_spikes(
+            opened.network, images.images, options.steps, options.rho, device=options.device, progress=progress
         )
-        images = opened.images.first(samples)
-        offsets = offset_spikes(opened.network, images.images, steps, rho, device=device, progress=progress)
     document = offsets.to_dict()
-    picture = save_offset_picture(out, document)
-    if not as_json:
-        console().print(offsets_table(document, model))
+    picture = save_offset_picture(options.out, document)
+    if not options.as_json:
+        console().print(offsets_table(document, options.model))
         show_notes(opened.notes)
         show_path(picture)
     return finish(
-        {"model": model, "dataset": images.name, "picture": str(picture), "notes": list(opened.notes), **document},
-        as_json,
+        {
+            "model": options.model,
+            "dataset": images.name,
+            "picture": str(picture),
+            "notes": list(opened.notes),
+            **document,
+        },
+        options.as_json,
         True,
     )

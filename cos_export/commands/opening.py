@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what is slow to import is imported by the command that need
     from calibration import PerSampleMethod
     from calibration.choices import Choices
     from cos_export.bundle import Bundle
+    from cos_export.commands.network_options import NetworkOptions
     from cos_export.datasets import Dataset
     from cos_export.network import SpikingNetwork
     from cos_export.nir_file.conventions import Conventions
@@ -45,31 +46,13 @@ class Opened:
     notes: Sequence[str] = ()
 
 
-def open_network(
-    model: str,
-    data: str,
-    choices: Choices | None,
-    *,
-    weights: Path | None,
-    classes: int | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    size: tuple[int, int] | None = None,
-    conventions: Conventions | None = None,
-    progress: Progress,
-) -> Opened:
-    """The network that is called `model`, and its images.
+def open_network(options: NetworkOptions, choices: Choices | None, *, progress: Progress) -> Opened:
+    """The network that the options name, and its images.
 
     Args:
-        model: The folder of a bundle, or a model as `load_model` takes it.
-        data: As `load_dataset` takes it.
+        options: The folder of a bundle or a model as `load_model` takes it, data as `load_dataset` takes it, and what
+            the user says of both.
         choices: About a model, or None where the user has not said T.
-        weights: Of a model.
-        classes: Of a model of the zoo.
-        mean: Of each channel.
-        std: Of each channel.
-        size: That the images of a folder are resized to.
-        conventions: What the user says of a NIR file that does not say it.
         progress: Told as it goes on.
 
     Raises:
@@ -85,18 +68,20 @@ def open_network(
     from cos_export.progress import one_piece
     from cos_export.zoo.model_source import check_conventions, load_model
 
+    model, about, conventions = options.model, options.about_images, options.conventions
     if Path(model).is_dir():
         check_conventions(model, conventions)
         bundle = load(model)
         recorded = method_of(bundle)
-        images = dataset_for(bundle, data, Normalisation.of(mean, std), size=size)
+        channels = Normalisation.of(about["mean"], about["std"])
+        images = dataset_for(bundle, options.data, channels, size=about["size"])
         return Opened(bundle.network, images, recorded.per_sample, recorded.notes)
     if choices is None:
         raise InputError("Say for how many steps, as --steps 4: a bundle knows its own T, and a model does not.")
-    loaded = load_model(model, weights, levels=choices.levels, classes=classes, conventions=conventions)
+    loaded = load_model(model, options.weights, levels=choices.levels, classes=options.classes, conventions=conventions)
     choices = choices_for(loaded.source, choices)
     with one_piece(progress, "reading the data"):
-        parts = data_parts(loaded.source, data, choices, mean=mean, std=std, size=size)
+        parts = data_parts(loaded.source, options.data, choices, **about)
     captured = prepare(loaded.source, parts, choices, progress=progress).captured
     return Opened(captured, parts.evaluation, notes=loaded.notes)
 

@@ -3,52 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from cos_export.bounds import LEAST_OPSET, MOST_SAMPLES
+from cos_export.bounds import MOST_SAMPLES
+from cos_export.commands.network_options import NETWORK, BundleOptions
 from cos_export.commands.writing import convert_and_write, resume_file, show_written
 from cos_export.errors import InputError
-from cos_export.numerics import FLOAT32
-from cos_export.terminal.options import (
-    CalibrationDataOption,
-    CalibrationSamplesOption,
-    ClassesOption,
-    ConditionOption,
-    DataOption,
-    DeadlineOption,
-    DenseKernelsOption,
-    DeviceOption,
-    DtOption,
-    GoldenOption,
-    JsonOption,
-    LevelsOption,
-    LimitsOption,
-    MaxPooling,
-    MaxPoolOption,
-    MeanOption,
-    ModelArgument,
-    NirCompatOption,
-    NumericsOption,
-    OpsetOption,
-    OutOption,
-    PerChannelOption,
-    QuantisationOption,
-    ResetOption,
-    SizeOption,
-    StdOption,
-    TargetsOption,
-    UnitThresholdsOption,
-    WeightsOption,
-    conventions_of,
-    height_and_width,
-    names,
-    numbers,
-    step_ranges,
-)
+from cos_export.terminal.option_fields import in_panel, taking
+from cos_export.terminal.options import DeadlineOption, TargetsOption, names, step_ranges
 from cos_export.terminal.output import finish
 from cos_export.terminal.standard_output import console
 
@@ -63,55 +29,35 @@ class Minimise(StrEnum):
     steps = "steps"
 
 
-def search(
-    model: ModelArgument,
-    data: DataOption,
-    out: OutOption,
-    max_drop: Annotated[float, typer.Option(min=0.0, help="Points of accuracy that may be lost.")] = 0.5,
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(BundleOptions):
+    """What `search` takes."""
+
+    max_drop: Annotated[float, typer.Option(min=0.0, help="Points of accuracy that may be lost.")] = 0.5
     minimise: Annotated[
         Minimise, typer.Option(help="Steps until the readout, operations per image, or T_total = rho + T.")
-    ] = Minimise.latency,
-    steps: Annotated[str, typer.Option(help="T: whole numbers and ranges with commas, as 1..4,8.")] = "1..8",
-    methods: Annotated[str | None, typer.Option(help="With commas; by default cheap ones.")] = None,
-    schedules: Annotated[str, typer.Option(help="With commas.")] = "synchronous,layerwise",
-    rho: Annotated[str, typer.Option(help="Extra steps of per-sample methods, as --steps.")] = "1,2,4",
-    held_out: Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Images to compare on at most.")] = 2000,
-    samples: CalibrationSamplesOption = None,
-    calibration_data: CalibrationDataOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    size: SizeOption = None,
-    weights: WeightsOption = None,
-    classes: ClassesOption = None,
-    levels: LevelsOption = None,
-    max_pool: MaxPoolOption = MaxPooling.exact,
+    ] = Minimise.latency
+    steps: Annotated[str, typer.Option(help="T: whole numbers and ranges with commas, as 1..4,8.")] = "1..8"
+    methods: Annotated[str | None, typer.Option(help="With commas; by default cheap ones.")] = None
+    schedules: Annotated[str, typer.Option(help="With commas.")] = "synchronous,layerwise"
+    rho: Annotated[str, typer.Option(help="Extra steps of per-sample methods, as --steps.")] = "1,2,4"
+    held_out: Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Images to compare on at most.")] = 2000
     thresholds: Annotated[
         str | None, typer.Option(help="Of plain ReLUs, with commas; by default mmse and percentile.")
-    ] = None,
-    per_channel: PerChannelOption = False,
-    reset: ResetOption = None,
-    condition: ConditionOption = None,
-    dt: DtOption = None,
-    numerics: NumericsOption = FLOAT32,
-    quantisation: QuantisationOption = None,
-    limits: LimitsOption = False,
-    nir_compat: NirCompatOption = None,
-    unit_thresholds: UnitThresholdsOption = False,
-    dense_kernels: DenseKernelsOption = False,
-    targets: TargetsOption = "onnxruntime",
-    deadline: DeadlineOption = None,
-    golden: GoldenOption = 64,
-    opset: OpsetOption = LEAST_OPSET,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> int:
+    ] = in_panel(NETWORK, None)
+    targets: TargetsOption = "onnxruntime"
+    deadline: DeadlineOption = None
+
+
+@taking(SearchOptions)
+def search(options: SearchOptions) -> int:
     """Measure methods, thresholds, steps and schedules on images held out; write the cheapest that keeps the accuracy.
 
     Killed at any moment, the same command goes on after the last that it has measured. Exit code 1 if nothing keeps it.
 
     Example: cos-export search digits --data digits --max-drop 0.5 --minimise operations --out out/cheapest
     """
-    from calibration.choices import Auto, Choices, check_method
+    from calibration.choices import Auto, check_method
     from calibration.data_parts import data_parts
     from calibration.methods.unchanged import Unchanged
     from calibration.search import DEFAULT_METHODS, DEFAULT_THRESHOLDS, deployments, outcome
@@ -131,41 +77,34 @@ def search(
     from targets.verification import resolve
 
     # Everything that can be refused is refused before the first second of work.
-    if not math.isfinite(max_drop):
-        raise InputError(f"--max-drop is a number of points of accuracy, and is {max_drop}.")
-    run_on = resolve(names(targets), deadline=deadline)
-    destination = check_destination(out)
+    if not math.isfinite(options.max_drop):
+        raise InputError(f"--max-drop is a number of points of accuracy, and is {options.max_drop}.")
+    run_on = resolve(names(options.targets), deadline=options.deadline)
+    destination = check_destination(options.out)
     state, picture = (resolved(destination.with_name(f"{destination.name}.search.{end}")) for end in ("json", "png"))
     check_derived_destination(picture, b"\x89PNG")
-    resolve_device(device)
+    resolve_device(options.device)
     # No method is chosen yet, and all of them may need images to calibrate on.
-    choices = Choices(
-        Auto(),
-        1,
-        samples,
-        levels,
-        max_pool.value,
-        DEFAULT_THRESHOLDS[0] if thresholds is None else thresholds,
-        per_channel=per_channel,
-        device=device,
-        numerics=numerics,
-        quantisation=tuple(names(quantisation or "")),
-        unit_thresholds=unit_thresholds,
-        dense_kernels=dense_kernels,
-    )
+    rule = DEFAULT_THRESHOLDS[0] if options.thresholds is None else options.thresholds
+    choices = options.bundle_choices(Auto(), 1, rule, options.device)
     check_method(choices)
-    conventions = conventions_of(reset, condition, dt)
-    loaded = load_model(model, weights, levels=levels, classes=classes, conventions=conventions)
+    loaded = load_model(
+        options.model,
+        options.weights,
+        levels=options.levels,
+        classes=options.classes,
+        conventions=options.conventions,
+    )
     choices = replace(choices_for(loaded.source, choices), method=Auto(), thresholds=DEFAULT_THRESHOLDS[0])
     # What a file says of its potentials is a deployment as well; a module says nothing.
-    cheap = (*([Unchanged.name] if is_nir(model) else []), *DEFAULT_METHODS)
+    cheap = (*([Unchanged.name] if is_nir(options.model) else []), *DEFAULT_METHODS)
     candidates, refused = deployments(
-        names(methods) if methods is not None else cheap,
-        step_ranges("--steps", steps),
-        [check_schedule(schedule) for schedule in names(schedules)],
-        step_ranges("--rho", rho),
-        numerics,
-        DEFAULT_THRESHOLDS if thresholds is None else names(thresholds),
+        names(options.methods) if options.methods is not None else cheap,
+        step_ranges("--steps", options.steps),
+        [check_schedule(schedule) for schedule in names(options.schedules)],
+        step_ranges("--rho", options.rho),
+        options.numerics,
+        DEFAULT_THRESHOLDS if options.thresholds is None else names(options.thresholds),
     )
     for one in candidates:
         choices_for(loaded.source, replace(choices, method=one.method))
@@ -173,20 +112,18 @@ def search(
         with one_piece(progress, "reading the data"):
             parts = data_parts(
                 loaded.source,
-                data,
+                options.data,
                 choices,
-                calibration=calibration_data,
-                held_out=held_out,
-                mean=numbers("--mean", mean),
-                std=numbers("--std", std),
-                size=height_and_width(size),
+                calibration=options.calibration_data,
+                held_out=options.held_out,
+                **options.about_images,
             )
         measured, ann = measured_by_search(loaded.source, parts, choices, candidates, state=state, progress=progress)
     samples_held_out = 0 if parts.held_out is None else len(parts.held_out)
-    result = outcome(measured, minimise.value, max_drop, ann, samples_held_out, refused)
+    result = outcome(measured, options.minimise.value, options.max_drop, ann, samples_held_out, refused)
     document = result.to_dict()
     shown = save_search_picture(picture, document) if result.measured and is_main() else None
-    if not as_json:
+    if not options.as_json:
         console().print(search_table(document))
         for line in search_lines(document):
             console().print(line, highlight=False, soft_wrap=True, markup=False)
@@ -194,7 +131,7 @@ def search(
             console().print(f"  {path}", highlight=False, soft_wrap=True)
     files = {"picture": None if shown is None else str(shown), "state": str(state)}
     if result.winner is None:
-        return finish({"bundle": None, "search": document, **files}, as_json, False)
+        return finish({"bundle": None, "search": document, **files}, options.as_json, False)
     winner = result.winner.deployment
     rule = winner.thresholds or choices.thresholds
     chosen = replace(choices, method=winner.method, steps=winner.steps, schedule=winner.schedule, thresholds=rule)
@@ -204,19 +141,21 @@ def search(
             loaded,
             parts,
             chosen,
-            out,
-            golden=golden,
-            strip_v_reset=nir_compat is not None,
+            options.out,
+            golden=options.golden,
+            strip_v_reset=options.nir_compat is not None,
             run_on=run_on,
             resume=resume_file(destination),
             metrics={"search": told},
-            opset=opset,
+            opset=options.opset,
             progress=progress,
         )
     if written is None:
         return 0
-    if not as_json:
-        show_written(written, limits=limits)
+    if not options.as_json:
+        show_written(written, limits=options.limits)
         line = deployed_line(written.bundle.manifest)
         console().print(line, highlight=False, soft_wrap=True, markup=False)
-    return finish({**written.document(), "search": document, **files}, as_json, written.passed, written.exit_code)
+    return finish(
+        {**written.document(), "search": document, **files}, options.as_json, written.passed, written.exit_code
+    )

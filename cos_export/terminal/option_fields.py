@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from typer.models import ParameterInfo
 
-__all__ = ["in_panel", "parameter", "parameters", "with_signature"]
+__all__ = ["in_panel", "parameter", "parameters", "taking", "with_signature"]
 
 
 def in_panel(panel: str, default: Any = MISSING) -> Any:
@@ -35,6 +35,18 @@ def parameters(kind: type[Any]) -> list[inspect.Parameter]:
 def parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
     """A keyword of a command."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def taking(options: type[Any]) -> Callable[[Callable[[Any], int]], Callable[..., int]]:
+    """Makes a command of a function of one dataclass: its parameters are the fields of `options`."""
+
+    def made(function: Callable[[Any], int]) -> Callable[..., int]:
+        def command(**values: Any) -> int:
+            return function(options(**values))
+
+        return with_signature(command, parameters(options), function)
+
+    return made
 
 
 def with_signature(

@@ -35,6 +35,7 @@ __all__ = [
     "MaxPooling",
     "MeanOption",
     "ModelArgument",
+    "ModelOrBundleArgument",
     "NirCompat",
     "NirCompatOption",
     "NumericsOption",
@@ -98,6 +99,7 @@ class Condition(StrEnum):
     above = ">"
 
 
+ModelOrBundleArgument = Annotated[str, typer.Argument(help="As for check, or the folder of a bundle.")]
 ModelArgument = Annotated[
     str, typer.Argument(help="A zoo name (digits, resnet20, ...), package.module:factory, or a .nir file.")
 ]
