@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from bundles import scale_threshold
 from command_line import run
 from safetensors import safe_open
 
@@ -210,23 +212,9 @@ def test_a_damaged_bundle_is_named(bundle: Path, tmp_path: Path) -> None:
 
 def test_a_failed_parity_exits_1(bundle: Path, tmp_path: Path) -> None:
     """A planted fault: the ONNX graph of another threshold, with the manifest made to agree."""
-    import shutil
-
-    import onnx
-    from onnx import numpy_helper
-
-    from cos_export.bundle import sha256_of
-
     broken = tmp_path / "broken"
     shutil.copytree(bundle, broken)
-    model = onnx.load(broken / "model.onnx")
-    for tensor in model.graph.initializer:
-        if tensor.name == "threshold/act2":
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.1), tensor.name))
-    onnx.save(model, broken / "model.onnx")
-    manifest = json.loads((broken / "manifest.json").read_text())
-    manifest["files"]["model.onnx"]["sha256"] = sha256_of(broken / "model.onnx")
-    (broken / "manifest.json").write_text(json.dumps(manifest))
+    scale_threshold(broken, "act2", 1.1)
     done = run("verify", broken, "--json")
     result = json.loads(done.stdout)["targets"]["onnxruntime"]
     assert done.returncode == 1 and not result["passed"]

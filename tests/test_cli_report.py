@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
+from bundles import scale_threshold
 from command_line import Done, run
-from onnx import numpy_helper
 from rich.console import Console
 from small_networks import two_layers
 
@@ -42,14 +41,7 @@ def exported(folder: Path, *targets: str) -> Path:
 def spoiled(folder: Path) -> Path:
     """A bundle whose ONNX graph has other thresholds in its second layer, with the manifest made to agree."""
     exported(folder)
-    model = onnx.load(folder / "model.onnx")
-    for tensor in model.graph.initializer:
-        if tensor.name == "threshold/second":
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.5), tensor.name))
-    onnx.save(model, folder / "model.onnx")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["model.onnx"]["sha256"] = sha256_of(folder / "model.onnx")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    scale_threshold(folder, "second", 1.5)
     return folder
 
 

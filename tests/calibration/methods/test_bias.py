@@ -6,11 +6,11 @@ import nir
 import numpy as np
 import pytest
 import random_networks
+from interrupted_calibration import whole_and_resumed
 from small_networks import two_layers
 from two_layer_reference import Doubles, dyadic_images, fired, first_currents, held, second_currents
 
 from calibration import BiasCorrection, calibrate
-from calibration.checkpoint import Checkpoint
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.simulation import simulate
@@ -77,18 +77,8 @@ def test_the_mean_rates_come_closer_to_the_activations(steps: int) -> None:
 
 
 def test_it_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Checkpoint.__init__
-    monkeypatch.setattr(Checkpoint, "__init__", lambda self, path, given: original(self, path, given, every=0.0))
-    network, kept = two_layers(seed=6), tmp_path / "state"
-
-    def kill(stage: str, done: int, total: int) -> None:
-        if done == total:
-            raise KeyboardInterrupt
-
-    whole = calibrate(network, IMAGES, "bias", 2)
-    with pytest.raises(KeyboardInterrupt):
-        calibrate(network, IMAGES, "bias", 2, resume=kept, progress=kill)
-    again = calibrate(network, IMAGES, "bias", 2, resume=kept)
+    network = two_layers(seed=6)
+    whole, again = whole_and_resumed(network, IMAGES, "bias", tmp_path / "state", monkeypatch)
     for name in network.layers:
         assert np.array_equal(whole.neurons[name].v_init, again.neurons[name].v_init)
     for name in ("conv", "dense"):

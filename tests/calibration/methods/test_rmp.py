@@ -6,11 +6,11 @@ from pathlib import Path
 import nir
 import numpy as np
 import pytest
+from interrupted_calibration import whole_and_resumed
 from small_networks import layer, two_layers
 from two_layer_reference import dyadic_images, fired, first_currents, held, second_currents
 
 from calibration import RMP, calibrate
-from calibration.checkpoint import Checkpoint
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.simulation import ann_logits, simulate
@@ -66,18 +66,8 @@ def test_levels_are_gone_and_a_silent_layer_keeps_its_threshold() -> None:
 
 
 def test_it_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Checkpoint.__init__
-    monkeypatch.setattr(Checkpoint, "__init__", lambda self, path, given: original(self, path, given, every=0.0))
-    network, kept = two_layers(seed=6), tmp_path / "state"
-
-    def kill(stage: str, done: int, total: int) -> None:
-        if done == total:
-            raise KeyboardInterrupt
-
-    whole = calibrate(network, IMAGES, RMP(horizon=4), 2)
-    with pytest.raises(KeyboardInterrupt):
-        calibrate(network, IMAGES, RMP(horizon=4), 2, resume=kept, progress=kill)
-    again = calibrate(network, IMAGES, RMP(horizon=4), 2, resume=kept)
+    network = two_layers(seed=6)
+    whole, again = whole_and_resumed(network, IMAGES, RMP(horizon=4), tmp_path / "state", monkeypatch)
     for name in network.layers:
         assert np.array_equal(whole.neurons[name].threshold, again.neurons[name].threshold)
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scalar_reference import run, srp_spikes
 from small_networks import one_neuron, two_layers
+from two_layer_reference import first_currents
 
 from calibration.methods.srp import SRP
 from cos_export.errors import InputError
@@ -15,9 +16,9 @@ from cos_export.simulation import simulate
 @pytest.mark.parametrize(("tau", "steps"), [(1, 4), (4, 1), (4, 4), (3, 8)])
 def test_two_layers_neuron_by_neuron(tau: int, steps: int) -> None:
     network = two_layers(seed=11)
-    images = np.random.default_rng(4).integers(-32, 33, (5, 2, 5, 5)).astype(np.float32) / 16
+    images = np.random.default_rng(4).integers(-32, 33, (5, 2, 5, 5)).astype(np.float32) / np.float32(16)
     trace = simulate(network, images, steps, calibration=SRP(tau=tau))
-    conv = _constant_currents(network, images)
+    conv = first_currents(network, images).reshape(len(images), -1)
     dense, theta = network.graph.nodes["dense"], (1.0, 0.75)
     for sample in range(len(images)):
         # First run: both layers together, nothing silenced; the second layer reads the unsilenced first.
@@ -44,18 +45,6 @@ def test_one_neuron_is_the_scalar_reference(current: float, theta: float, tau: i
     trace = simulate(network, np.full((1, 1), current, np.float32), steps, calibration=SRP(tau=tau))
     expected = srp_spikes([current] * max(tau, steps), theta, tau, steps)
     assert trace.spikes["neuron"].ravel().astype(int).tolist() == expected
-
-
-def _constant_currents(network, images: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """The convolution by its definition, (samples, neurons), in float64."""
-    node = network.graph.nodes["conv"]
-    padded = np.pad(images.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    result = np.zeros((len(images), 3, 5, 5))
-    for i in range(5):
-        for j in range(5):
-            window = padded[:, None, :, i : i + 3, j : j + 3]
-            result[:, :, i, j] = (window * node.weight[None].astype(np.float64)).sum((2, 3, 4)) + node.bias
-    return result.reshape(len(images), -1)
 
 
 def test_it_starts_from_half_whatever_the_network_holds() -> None:
