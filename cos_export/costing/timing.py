@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cos_export.network import SpikingNetwork
 from cos_export.network.node_facts import facts
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from cos_export.simulation import PerSampleCalibration
 
 __all__ = ["Depth", "Timing", "depth_of", "readout_latency", "timing"]

@@ -14,7 +14,7 @@ from cos_export.lowering.arrivals import InputRange, constant_currents, current_
 from cos_export.lowering.holding import Charged, charged, held
 from cos_export.lowering.readout import integer_bias, with_readout
 from cos_export.network import SpikingNetwork, check_network, check_steps
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from cos_export.quantisation.integrality import check_integers
 from cos_export.quantisation.intervals import Interval
 from cos_export.quantisation.ranges import LARGEST_SUM, check_ranges

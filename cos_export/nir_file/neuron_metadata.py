@@ -13,7 +13,7 @@ from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
 from cos_export.network.fields import numbers
 from cos_export.network.neuron_spec import Condition, Reset
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from cos_export.nir_file.metadata_values import array, floats, integer, word
 
 __all__ = ["ALWAYS_WRITTEN", "NODE_KEYS", "NeuronFacts", "neuron_metadata", "read_neuron_metadata", "window_metadata"]

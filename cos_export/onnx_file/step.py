@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from cos_export.bounds import MAX_STEPS
 from cos_export.network import FloatArray, NeuronSpec, SpikingNetwork
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from cos_export.network.wires import Wires
 from cos_export.nir_file.graph_metadata import producer
 from cos_export.onnx_file.builder import MAX_BYTES, OPSET, GraphBuilder

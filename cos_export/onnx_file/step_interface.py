@@ -7,7 +7,7 @@ from typing import Any
 
 from cos_export.bundle.file_names import STEP_FILE
 from cos_export.network import SpikingNetwork
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 
 __all__ = ["StepInterface", "StepState", "step_interface"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cos_export.network import SpikingNetwork
-from cos_export.network.schedule import over_window
+from cos_export.network.windows import over_window
 from cos_export.network.wires import Wires
 from cos_export.onnx_file.builder import GraphBuilder
 from cos_export.onnx_file.neurons import Audible, LayerValues, NeuronNodes, audible_of, silencer

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from cos_export.network.node_facts import facts
-from cos_export.network.schedule import over_window
+from cos_export.network.windows import over_window
 from cos_export.parity.packed_sums import paired
 from cos_export.simulation.synapses import synapse
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from cos_export.network import SpikingNetwork
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from targets.lava.environment import LAVA
 from targets.lava.lowered_node import LoweredNode
 from targets.workers.job import Job, write_job_file

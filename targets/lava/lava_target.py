@@ -15,7 +15,7 @@ from cos_export.bundle.target import Availability
 from cos_export.datasets import Images, in_memory
 from cos_export.errors import InputError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_inputs, check_steps
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from cos_export.network.workload import multiply_accumulates
 from cos_export.progress import Progress, silent
 from cos_export.simulation.trace import Trace

@@ -16,7 +16,7 @@ from cos_export.errors import NetworkError
 from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork, are_frames, check_states
 from cos_export.network.graph import convolution, pooling
 from cos_export.network.node_facts import facts
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from cos_export.simulation.fixed_point import quantise_input
 from cos_export.simulation.layerwise import check_layerwise
 from targets.lava.fixed_point import in_integers

@@ -11,7 +11,7 @@ import random_networks as build
 from eight_bit_networks import in_integers, topology, with_node
 
 from cos_export.network import SpikingNetwork
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from cos_export.simulation.trace import Trace
 
 TOPOLOGIES = ("convolutions", "pooling", "residual", "one_axis", "scaled", "joined")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from cos_export.capturing.builder import Builder
 from cos_export.capturing.maxima import Windows, pooled
 from cos_export.capturing.maxima.splits import Grid, best_split, neurons_along
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from cos_export.simulation import ann_logits, simulate
 
 THETA = 0.75

@@ -23,7 +23,7 @@ from cos_export.costing import costs
 from cos_export.errors import InputError, NetworkError
 from cos_export.exporting import export
 from cos_export.network import NeuronSpec, SpikingNetwork, half_potentials
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from cos_export.nir_file import read_nir, write_nir
 from cos_export.onnx_file import write_onnx
 from cos_export.parity import check_local, verify

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from calibration import COS, SRP
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import SampleStates, SpikingNetwork, half_potentials
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from cos_export.simulation import ann_logits, simulate
 from cos_export.simulation.fixed_point import quantise_input
 

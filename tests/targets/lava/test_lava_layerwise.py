@@ -18,7 +18,7 @@ from integer_networks import in_fixed_point, integer_images
 
 from cos_export.errors import NetworkError, TargetError
 from cos_export.network import SampleStates, SpikingNetwork
-from cos_export.network.schedule import windows
+from cos_export.network.windows import windows
 from cos_export.simulation import simulate
 from cos_export.simulation.fixed_point import quantise_input
 from targets.lava import LavaTarget, run_network
