@@ -113,7 +113,8 @@ class _Lines:
         if done >= total:
             del self._paces[stage], self._told[stage]
             if seconds >= PATIENCE:
-                self._print(f"{stage}: {total} in {seconds:.1f} s", rate)
+                done_in = f"{total} in {seconds:.1f} s, {rate}" if total > 1 and rate else f"{seconds:.1f} s"
+                self._print(f"{stage}: {done_in}")
         elif now - told >= INTERVAL:
             self._told[stage] = now
             left = pace.left(done, total, now)

@@ -50,11 +50,15 @@ def test_lines_have_rate_and_time_left(clock: list[float]) -> None:
     for done, seconds in ((0, 0.0), (10, 5.0), (25, 12.5), (50, 20.0), (100, 40.0)):
         clock[0] = 100.0 + seconds
         lines("simulating", done, 100)
+    lines("reading", 0, 1)
+    clock[0] += 4.0
+    lines("reading", 1, 1)
     lines("short", 0, 1)
     lines("short", 1, 1)
     assert screen.getvalue().splitlines() == [
         "simulating: 25 of 100 after 12 s, 2.0/s, 00:38 left",
         "simulating: 100 in 40.0 s, 2.5/s",
+        "reading: 4.0 s",
     ]
 
 
