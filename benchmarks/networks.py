@@ -5,8 +5,9 @@
 Each network is built, its batch norms see noise, and 16 random inputs are its data. ReLUs get the highest activation
 as their threshold; T is 4 under the layer-wise schedule. "off by" is the largest difference of the network's outputs
 from the module's, both artificial, in units of the module's largest output; parity is that of ONNX Runtime on 8 inputs,
-spike for spike, end to end and locally; weights are those of synapses, in thousands, of the network and of the module.
-Seconds are CPU seconds of this process, of `check` and of everything after it.
+spike for spike, end to end and locally; "int8" is the largest share of how much a current varies that the rounding of
+weights to integers changes of it, of all layers and the readout; weights are those of synapses, in thousands, of the
+network and of the module. Seconds are CPU seconds of this process, of `check` and of everything after it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,11 @@ import cos_export as ce
 from cos_export.capturing import captured
 from cos_export.capturing.options import check_options
 from cos_export.capturing.tail import flat
+from cos_export.errors import ResolutionWarning
 from cos_export.exporting import export_and_verify
 from cos_export.module_logits import module_logits
 from cos_export.network.node_facts import facts
+from cos_export.quantisation.current_errors import current_errors
 from cos_export.simulation import ann_logits
 from cos_export.terminal.progress_bars import progress_bars
 from targets.verification import resolve
@@ -62,10 +66,31 @@ def measured(name: str) -> Row:
         return row
     started = time.process_time()
     try:
-        row |= _converted(module, images)
+        network, converted = _converted(module, images)
+        row |= converted
     except ce.CosExportError as error:
-        row |= {"converts": False, "reason": str(error).splitlines()[0]}
-    return row | {"convert_seconds": time.process_time() - started}
+        return row | {
+            "converts": False,
+            "reason": str(error).splitlines()[0],
+            "convert_seconds": time.process_time() - started,
+        }
+    row["convert_seconds"] = time.process_time() - started
+    return row | _integers(network, images)
+
+
+def _integers(network: ce.SpikingNetwork, images: np.ndarray[Any, np.dtype[np.float32]]) -> Row:
+    """What rounding changes of the current that it changes most."""
+    started = time.process_time()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResolutionWarning)
+            integers = ce.quantise(network, images, steps=STEPS, device="cpu")
+    except ce.CosExportError as error:
+        return {"int8_off_by": None, "int8_reason": str(error).splitlines()[0]}
+    seconds = time.process_time() - started
+    errors = current_errors(network, integers, images, STEPS, torch.device("cpu"))
+    worst = max(errors, key=lambda name: errors[name])
+    return {"int8_off_by": errors[worst], "int8_worst": worst, "int8_seconds": seconds}
 
 
 def _reason(finding: ce.Finding) -> str:
@@ -73,7 +98,7 @@ def _reason(finding: ce.Finding) -> str:
     return f"{where}{finding.op}: {finding.blocker}"
 
 
-def _converted(module: nn.Module, images: np.ndarray[Any, np.dtype[np.float32]]) -> Row:
+def _converted(module: nn.Module, images: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[ce.SpikingNetwork, Row]:
     thresholds = ce.relu_thresholds(module, images, "maximum", steps=STEPS)
     made = captured(module, images[:1], check_options(None, thresholds, "exact"))
     outputs = flat(module_logits(module, torch.from_numpy(images), device=torch.device("cpu")))
@@ -93,7 +118,7 @@ def _converted(module: nn.Module, images: np.ndarray[Any, np.dtype[np.float32]])
     for node in network.graph.nodes.values():
         if (held := facts(node).weights) is not None:
             weights += int(np.asarray(getattr(node, held)).size)
-    return {
+    return network, {
         "off_by": float((made.tail(readout) - outputs).abs().max() / outputs.abs().max()),
         "parity": parity is not None and parity.passed,
         "mismatches": 0 if parity is None else parity["onnxruntime"].mismatches,
@@ -104,23 +129,43 @@ def _converted(module: nn.Module, images: np.ndarray[Any, np.dtype[np.float32]])
 
 
 def markdown(document: Mapping[str, Any]) -> str:
-    """The table."""
-    lines = ["| network | converts | off by | parity | weights | of the module | layers | check (s) | convert (s) |"]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    """The table; "int8" is in it where a row has been measured with it."""
+    names = [
+        "network",
+        "converts",
+        "off by",
+        "parity",
+        "weights",
+        "of the module",
+        "layers",
+        "check (s)",
+        "convert (s)",
+    ]
+    integers = any("int8_off_by" in row for row in document["rows"])
+    if integers:
+        names.append("int8")
+    lines = [f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
     for row in document["rows"]:
         start = f"| {row['network']} |"
         check, weights = f"{row['check_seconds']:.1f}", f"{row['module_weights'] / 1000:.1f}"
+        last = f" {_integer_cell(row)} |" if integers else ""
         if not row["converts"]:
             reason = row["reason"].replace("|", "\\|")
-            lines.append(f"{start} no: {reason} | | | | {weights} | | {check} | |")
+            lines.append(f"{start} no: {reason} | | | | {weights} | | {check} | |{last}")
             continue
         parity = "yes" if row["parity"] else "NO"
         cells = [f"{row['off_by']:.0e}", parity, f"{row['weights'] / 1000:.1f}", weights, str(row["layers"]), check]
-        lines.append(f"{start} yes | {' | '.join(cells)} | {row['convert_seconds']:.1f} |")
+        lines.append(f"{start} yes | {' | '.join(cells)} | {row['convert_seconds']:.1f} |{last}")
     converted = [row for row in document["rows"] if row["converts"]]
     passed = sum(row["parity"] for row in converted)
     lines += ["", f"{len(converted)} of {len(document['rows'])} convert; {passed} of these pass parity."]
     return "\n".join(lines) + "\n"
+
+
+def _integer_cell(row: Row) -> str:
+    if "int8_off_by" not in row:
+        return ""
+    return "no" if row["int8_off_by"] is None else f"{row['int8_off_by']:.3f}"
 
 
 def known(path: Path | None) -> dict[str, Row]:
