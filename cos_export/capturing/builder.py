@@ -19,7 +19,6 @@ from cos_export.capturing.synapse import (
     LARGEST_DENSE,
     Synapse,
     check_finite,
-    check_finite_weights,
     depthwise,
     pays_depthwise,
     pointwise,
@@ -136,21 +135,8 @@ class Builder:
         return self.synapse(preferred, value, pointwise(value.shape, channel_weight(gain, value.shape), offset))
 
     def place_gain(self, preferred: str, value: Value, gain: DoubleArray) -> tuple[str, Value]:
-        """Adds what multiplies each place of each channel by its entry of `gain`, of the shape of `value`: `nir.Scale`.
-
-        Raises:
-            Unsupported: A factor is not a finite float32 number.
-        """
-        if any(term.index is not None for term in value.terms):
-            value = Value(value.shape, tuple(Term(name, value.channels) for name in self._carriers.unit_sources(value)))
-        names = []
-        for sources, term in self._carriers.parts(value):
-            pending = vector(term.scale, value.channels).reshape(-1, *[1] * (len(value.shape) - 1))
-            check_finite_weights(gain * pending)
-            node = nir.Scale((gain * pending).astype(np.float32))
-            set_types(node, value.shape, value.shape)
-            names.append(self.add(preferred, node, sources))
-        return names[0], Value(value.shape, tuple(Term(name, value.channels) for name in names))
+        """As `Carriers.by_place`."""
+        return self._carriers.by_place(preferred, value, gain)
 
     def unweighted(
         self, preferred: str, value: Value, shape: Shape, make: Callable[[Shape], nir.NIRNode], spread: int = 1

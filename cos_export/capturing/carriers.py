@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import nir
 import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.capturing.folding import DoubleArray, apply_gain
 from cos_export.capturing.grouping import Grouping, grouping_of
 from cos_export.capturing.spike_counts import SpikeCounts
-from cos_export.capturing.synapse import Synapse, carrier, check_finite, pays_depthwise
+from cos_export.capturing.synapse import Synapse, carrier, check_finite, check_finite_weights, pays_depthwise, set_types
 from cos_export.capturing.unfinished_graph import UnfinishedGraph
 from cos_export.capturing.values import Term, Value, ratio, vector
 from cos_export.network.graph import Shape
@@ -117,6 +118,23 @@ class Carriers:
             names.append(self._graph.add(preferred, synapse, [term.source]))
         index = tuple(np.argsort(grouping.order).tolist())
         return tuple(names), Value(value.shape, tuple(Term(name, value.channels, 1.0, index) for name in names))
+
+    def by_place(self, preferred: str, value: Value, gain: DoubleArray) -> tuple[str, Value]:
+        """Adds what multiplies each place of each channel by its entry of `gain`, of the shape of `value`: `nir.Scale`.
+
+        Raises:
+            Unsupported: A factor is not a finite float32 number.
+        """
+        if any(term.index is not None for term in value.terms):
+            value = Value(value.shape, tuple(Term(name, value.channels) for name in self.unit_sources(value)))
+        names = []
+        for sources, term in self.parts(value):
+            pending = vector(term.scale, value.channels).reshape(-1, *[1] * (len(value.shape) - 1))
+            check_finite_weights(gain * pending)
+            node = nir.Scale((gain * pending).astype(np.float32))
+            set_types(node, value.shape, value.shape)
+            names.append(self._graph.add(preferred, node, sources))
+        return names[0], Value(value.shape, tuple(Term(name, value.channels) for name in names))
 
     def _copied(self, term: Term) -> Term:
         """A term of a synapse as one of a copy of it that has taken the pending scale into its weights.
