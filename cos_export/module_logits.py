@@ -92,13 +92,23 @@ def module_logits(
         shape = tuple(images.shape[1:])
         failure = f"{type(model).__name__} fails on images of shape {shape}"
         with user_code(failure), eval_mode(model), torch.no_grad(), full_precision():
-            parts = []
+            whole: Tensor | None = None
+            parts: list[Tensor] = []
             for start in range(0, len(images), batch_size):
                 progress("running the module", start, len(images))
                 # The copy is not to be left out: `.to` gives back the very tensor where there is nothing to move.
                 batch = torch.as_tensor(images[start : start + batch_size]).to(device, copy=True)
-                parts.append(one_tensor(model(batch)).cpu())
+                rows = one_tensor(model(batch)).cpu()
+                if start == 0 and rows.shape[:1] == batch.shape[:1]:
+                    # Small results that are kept one by one leave no room for the next batch where this one has been.
+                    whole = rows.new_empty(len(images), *rows.shape[1:])
+                if whole is None:
+                    parts.append(rows)
+                elif rows.shape == (len(batch), *whole.shape[1:]):
+                    whole[start : start + len(batch)] = rows
+                else:
+                    raise InputError(f"{failure}: from batch to batch it returns another shape, {tuple(rows.shape)}.")
         progress("running the module", len(images), len(images))
-        return torch.cat(parts)
+        return torch.cat(parts) if whole is None else whole
     finally:
         model.cpu()

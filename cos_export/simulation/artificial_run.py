@@ -53,12 +53,16 @@ def ann_logits(
     array, program = held_images(network, images), Program(network, resolve_device(device))
     batch_size = samples_at_once(network, 1, whole_number("batch_size", batch_size, 1, MOST_BATCH), program.device)
     with torch.no_grad(), full_precision():
-        parts = []
+        whole: Tensor | None = None
         for start in range(0, len(array), batch_size):
             progress("running the artificial network", start, len(array))
             batch = torch.from_numpy(array[start : start + batch_size]).to(program.device)
-            parts.append(program.propagate(batch, rule)[0])
+            rows = program.propagate(batch, rule)[0]
+            if whole is None:
+                # Small results that are kept one by one leave no room for the next batch where this one has been.
+                whole = rows.new_empty(len(array), *rows.shape[1:])
+            whole[start : start + len(rows)] = rows
         progress("running the artificial network", len(array), len(array))
-        logits = torch.cat(parts) * program.readout_scale
+        logits = (torch.empty(0) if whole is None else whole) * program.readout_scale
         check_finite("The logits of the artificial network", logits)
     return logits.cpu().numpy()
