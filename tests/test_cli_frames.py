@@ -13,6 +13,7 @@ from foreign_files import labels_of, write_small
 from nir_interpreter import interpret
 
 from cos_export.bundle import load
+from targets.c import CTarget
 
 SAMPLES, STEPS = 24, 4
 
@@ -46,6 +47,11 @@ def test_a_bundle_of_frames_in_integers(folder: Path) -> None:
     code, document = command("convert-and-export", folder, folder / "model.nir", *options, "--out", folder / "out")
     assert (code, document["parity"]["passed"], document["input_encoding"]) == (0, True, "frames")
     assert load(folder / "out").golden.images.shape == (6, 3, 1, 8, 8)
+    if CTarget().available().ready:
+        code, document = command("verify", folder, folder / "out", "--targets", "c")
+        assert (code, document["targets"]["c"]["mismatches"]) == (0, 0)
+        assert run("code", folder / "out", "--language", "c", "--out", folder / "c").returncode == 0
+        assert "#define OUT_FRAMES 3u" in (folder / "c" / "out.h").read_text()
     code, document = command("run", folder, folder / "out")
     assert (code, list(document["accuracy"])) == (0, ["1", "2", "3"])
     done = run("run", folder / "out", "--data", "digits")

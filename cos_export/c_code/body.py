@@ -47,6 +47,16 @@ class Body:
         return self.network.schedule == "layerwise"
 
     @property
+    def frames(self) -> bool:
+        """Whether there is one input for each step, in place of one that is held."""
+        return self.network.input_encoding == "frames"
+
+    @property
+    def input_name(self) -> str:
+        """What the code calls the input of a run."""
+        return "frames" if self.frames else "image"
+
+    @property
     def most_taps(self) -> int:
         """Of any window along one axis."""
         return self._most_taps

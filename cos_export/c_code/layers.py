@@ -29,7 +29,7 @@ class Layer:
         number: Its place in the order in which layers run.
         storage: How its sums and spikes lie.
         spec: Its neurons, or None of the readout.
-        from_input: What adds the current of the input, the same at every step.
+        from_input: What adds the current of the input: the same at every step, or that of a step's frame.
         from_layers: What adds that of the spikes.
         constant: The current of the biases at every step, (pixels or 1, channels or 1).
     """
@@ -116,7 +116,7 @@ def memory_of(network: SpikingNetwork, layers: list[Layer], steps: int) -> Memor
             last[source] = max(last[source], layer.number)
     for layer in layers:
         at = layer.number
-        for key in _sums_of(layer, window):
+        for key in _sums_of(layer, window, network.input_encoding == "frames"):
             words.append(Claim((layer.name, *key), layer.storage.size, at, at))
         words += [
             Claim((layer.name, "sums", step.sums.name), step.sums.storage.size, at, at)
@@ -129,10 +129,10 @@ def memory_of(network: SpikingNetwork, layers: list[Layer], steps: int) -> Memor
     return Memory(*placed(words), *placed(spikes))
 
 
-def _sums_of(layer: Layer, window: bool) -> list[tuple[str, ...]]:
-    """What a layer keeps of its own size: potentials, which the readout does not have, and what the input adds."""
+def _sums_of(layer: Layer, window: bool, frames: bool) -> list[tuple[str, ...]]:
+    """What a layer keeps of its own size: potentials, which the readout has not, and what a held input adds."""
     own: list[tuple[str, ...]] = [] if layer.spec is None else [("potentials",)]
-    held = bool(layer.from_input) and (layer.spec is None or not window)
+    held = bool(layer.from_input) and not frames and (layer.spec is None or not window)
     return [*own, ("current",)] if held else own
 
 

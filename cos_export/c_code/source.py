@@ -105,11 +105,15 @@ def c_source(network: SpikingNetwork, steps: int, prefix: str, title: str | None
 
 
 def quantised_images(network: SpikingNetwork, images: FloatArray) -> NDArray[np.integer]:
-    """Images as the C code takes them: (samples, numbers) of int8 or uint8, a pixel's channels side by side."""
+    """Images or frames as the C code takes them: (samples, numbers) of int8 or uint8, a pixel's channels side by side.
+
+    Frames (samples, T, ...) follow each other.
+    """
     quantisation = network.quantisation
     integers = quantise_input(torch.from_numpy(np.ascontiguousarray(images)), quantisation).numpy()
     signed = quantisation is not None and quantisation.input_minimum < 0
-    arranged = channels_last(network.input_shape).arranged(integers.astype(np.int8 if signed else np.uint8), 1)
+    axes = images.ndim - len(network.input_shape)
+    arranged = channels_last(network.input_shape).arranged(integers.astype(np.int8 if signed else np.uint8), axes)
     return np.asarray(arranged.reshape(len(images), -1))
 
 
@@ -132,10 +136,6 @@ def _check(network: SpikingNetwork, steps: int) -> Quantisation:
         raise InputError(
             "C code is written of a network of integers, and this one is of float32. Export it with --numerics int8 "
             "(cos_export.quantise) first."
-        )
-    if network.input_encoding == "frames":
-        raise NetworkError(
-            "The network takes frames, one input for each step, and the C code holds one input for all steps."
         )
     if network.rho:
         raise NetworkError(
@@ -185,7 +185,8 @@ def _context(
     """What the templates show."""
     classes, inputs = math.prod(network.output_shape), math.prod(network.input_shape)
     words, spikes = max(1, memory.word_count), max(4, -(-memory.byte_count // 4) * 4)
-    shown = [(comment, name, lines, any("image" in line for line in lines)) for comment, name, lines in body.functions]
+    reads = re.compile(rf"\b{body.input_name}\b")
+    shown = [(comment, name, lines, any(map(reads.search, lines))) for comment, name, lines in body.functions]
     names = network.class_names
     return {
         "network": network,
@@ -197,6 +198,8 @@ def _context(
         "steps": steps,
         "classes": classes,
         "inputs": inputs,
+        "frames": body.frames,
+        "image": body.input_name,
         "decides": len(network.output_shape) == 1,
         "class_names": None if names is None else [readable(name) for name in names],
         "layer_names": [readable(name) for name in network.layers],

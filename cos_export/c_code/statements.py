@@ -50,14 +50,13 @@ class _Statements:
 
     def _step_by_step(self, spec: NeuronSpec) -> Iterator[str]:
         layer, body = self._layer, self._body
-        if layer.from_input:
-            yield from self._current_of_input()
+        yield from self._current_of_input()
         yield from self._table_call("fill", "_potentials", layer.rows(spec.v_init), "potentials")
         yield f"for (uint32_t step = 0u; step < {body.steps}u; ++step) {{"
         yield f"    uint8_t *const spikes = {self._spikes(layer.name, layer.storage)};"
         inner = [
             *self._all(layer.from_layers, "potentials", "spikes"),
-            *self._held("potentials"),
+            *self._input_of_step("potentials"),
             *self._table_call("plus", "_constants", layer.constant, "potentials"),
             *self._bias_of_step(spec),
             self._fire(spec),
@@ -70,9 +69,12 @@ class _Statements:
         yield f"    TRACE({layer.number}u, step, spikes, {layer.storage.spike_bytes}u)"
         yield "}"
 
-    def _held(self, sums: str) -> Iterator[str]:
-        """Adds the current of the input in the steps in which it is held."""
+    def _input_of_step(self, sums: str) -> Iterator[str]:
+        """Adds the current of the step's frame, or that of an input in the steps in which it is held."""
         if not self._layer.from_input:
+            return
+        if self._body.frames:
+            yield from self._all(self._layer.from_input, sums, "inputs")
             return
         shown = self._body.network.input_steps
         call = self._body.call("plus_current", f"{self._layer.storage.size}u", "current", sums)
@@ -87,7 +89,7 @@ class _Statements:
             flat = np.broadcast_to(table.reshape(-1, *[1] * (len(spec.shape) - 1)), spec.shape)
             window = window + np.asarray(layer.storage.arranged(flat))
         start = rows_of(np.asarray(window + layer.rows(spec.v_init)))
-        if layer.from_input:
+        if layer.from_input and not body.frames:
             yield self._cleared("potentials", layer.storage.size)
             yield from self._all(layer.from_input, "potentials", "inputs")
             if body.steps > 1:
@@ -95,6 +97,10 @@ class _Statements:
             yield from self._table_call("plus", "_potentials", start, "potentials")
         else:
             yield from self._table_call("fill", "_potentials", start, "potentials")
+        if layer.from_input and body.frames:
+            yield f"for (uint32_t step = 0u; step < {body.steps}u; ++step) {{"
+            yield from (f"    {line}" for line in self._all(layer.from_input, "potentials", "inputs"))
+            yield "}"
         yield from self._all(layer.from_layers, "potentials", "counts")
         kind, threshold = self._threshold()
         yield body.call(f"fire_in_window_{kind}", self._pixels, threshold, "potentials", "counts")
@@ -107,8 +113,7 @@ class _Statements:
     def readout(self) -> Iterator[str]:
         """What reaches the Output, added up over the steps."""
         layer, body = self._layer, self._body
-        if layer.from_input:
-            yield from self._current_of_input()
+        yield from self._current_of_input()
         yield f"for (uint32_t step = 0u; step < {body.steps}u; ++step) {{"
         yield "    int32_t *const sums = state->sums[step];"
         yield "    if (step == 0u) {"
@@ -118,13 +123,16 @@ class _Statements:
         yield "    }"
         inner = [
             *self._all(layer.from_layers, "sums", "reached" if body.window else "spikes"),
-            *self._held("sums"),
+            *self._input_of_step("sums"),
             *self._table_call("plus", "_constants", layer.constant, "sums"),
         ]
         yield from (f"    {line}" for line in inner)
         yield "}"
 
     def _current_of_input(self) -> Iterator[str]:
+        """The current of an input that is held, once for all steps."""
+        if not self._layer.from_input or self._body.frames:
+            return
         yield f"int32_t *const current = {self._word('current')};"
         yield self._cleared("current", self._layer.storage.size)
         yield from self._all(self._layer.from_input, "current", "inputs")
@@ -230,7 +238,8 @@ class _Statements:
             small = self._largest[wire.name] <= np.iinfo(np.int16).max
             return "small_sums" if small else "sums", self._word("sums", wire.name)
         if leaf == "inputs":
-            return leaf, "image"
+            name, size = self._body.input_name, math.prod(self._body.network.input_shape)
+            return leaf, f"{name} + step * {size}u" if self._body.frames else name
         if leaf == "spikes":
             return leaf, self._spikes(wire.name, wire.storage)
         return leaf, self._counts(wire.name) + (", step" if leaf == "reached" else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from cos_export.c_code import CSource, c_source, quantised_images
 from cos_export.datasets import in_memory
 from cos_export.drafts import temporary_folder
 from cos_export.errors import InputError, TargetError, UnavailableError
-from cos_export.network import FloatArray, SampleStates, SpikingNetwork, check_images, check_steps
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork, are_frames, check_inputs, check_steps
 from cos_export.network.workload import multiply_accumulates
 from cos_export.progress import Progress, silent
 from cos_export.simulation import mean_readout
@@ -98,8 +98,10 @@ class CTarget:
             TargetError: The compiler or the program failed, or was not done by the deadline.
         """
         steps = check_steps(steps, network)
+        array = check_inputs(network, images, steps)
+        if are_frames(network, array):
+            network = replace(network, input_encoding="frames")
         compiler, source = find(), c_source(network, steps, _NAME)
-        array = check_images(network, images)
         allowed = self.deadline or _plenty(network, len(array), steps, source)
         left = seconds_left(allowed)
         with temporary_folder("c") as folder:

@@ -1,11 +1,15 @@
-/* Runs images from one file and writes what comes of them to another: of each image the spikes of all layers, if the
+/* Runs images, or frames of all steps, from one file and writes what comes of them to another: of each image the spikes of all layers, if the
  * network was compiled to tell of them, and the sums of the readout. */
 #include "network.h"
 
 #include <stdio.h>
 
+#ifndef NETWORK_FRAMES
+#define NETWORK_FRAMES 1u
+#endif
+
 static network_state state;
-static network_input image[NETWORK_INPUTS];
+static network_input image[NETWORK_FRAMES * NETWORK_INPUTS];
 static FILE *results;
 
 #ifdef NETWORK_TRACE
