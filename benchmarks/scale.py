@@ -13,27 +13,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from out_files import write_out
+from provenance import machine, versions
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cos_export import zoo
 from cos_export.qcfs import QCFS
-from cos_export.version import __version__
 
 Row = dict[str, Any]
 NETWORKS = ("resnet34-imagenet", "vgg16-imagenet")
 SCHEDULES = ("synchronous", "layerwise")
-PACKAGES = ("torch", "onnxruntime", "onnx", "numpy")
 IMAGES, STEPS, GOLDEN = 64, 4, 2
 CONVERT, VERIFY = "convert-and-export", "verify"
 FIRED = 0.99
@@ -124,8 +122,8 @@ def markdown(document: Row) -> str:
     for row in document["rows"]:
         if "stages" in row:
             lines += ["", *_stages(row)]
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-    lines += ["", f"{document['machine']}; {versions}.", f"`{document['command']}`"]
+    told = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    lines += ["", f"{document['machine']}; {told}.", f"`{document['command']}`"]
     return "\n".join(lines) + "\n"
 
 
@@ -165,9 +163,8 @@ def main() -> None:
     path = given.out.with_suffix(".json")
     document: Row = json.loads(path.read_text()) if path.exists() else {"rows": []}
     document |= {
-        "machine": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.machine()}",
-        "versions": {"cos-export": __version__, "python": platform.python_version()}
-        | {name: metadata.version(name) for name in PACKAGES},
+        "machine": machine(),
+        "versions": versions("onnxruntime", "onnx", "numpy"),
         "command": "python benchmarks/scale.py --out docs/measured/scale",
     }
     with tempfile.TemporaryDirectory() as temporary:
@@ -181,9 +178,7 @@ def main() -> None:
                 document["rows"] = sorted(
                     others + rows, key=lambda row: (row["golden"], row["network"], row["schedule"], row["command"])
                 )
-                given.out.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(document, indent=2) + "\n")
-                given.out.with_suffix(".md").write_text(markdown(document))
+                write_out(given.out, document, markdown(document))
     print(markdown(document))
 
 
