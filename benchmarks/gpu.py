@@ -34,6 +34,9 @@ from cos_export.device import resolve_device
 SECTIONS = {"tests": 0.3, "speed": 0.25, "calibration": 0.5, "training": 0.8, "onnxruntime": 1.0}
 """The sections in order, each with its share of the time that is left then."""
 
+NO_TIME = "had no time left"
+"""What is said of a section that the others left too little of."""
+
 GRACE = 15.0
 """Seconds that a section has to end by itself after its time."""
 
@@ -97,8 +100,10 @@ def run_section(name: str, settings: Settings, seconds: float, folder: Path) -> 
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    lines = results.read_text().splitlines() if results.exists() else []
-    return {"ended": ended, "seconds": round(time.monotonic() - begun, 1), "rows": [json.loads(line) for line in lines]}
+    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    if ended == "done" and not rows:
+        ended = NO_TIME
+    return {"ended": ended, "seconds": round(time.monotonic() - begun, 1), "rows": rows}
 
 
 def markdown(document: dict[str, Any]) -> str:
@@ -167,7 +172,7 @@ def main() -> None:
         left = 60 * given.minutes - (time.monotonic() - begun) - GRACE
         share = left * SECTIONS[name]
         if share < 1:
-            document["sections"][name] = {"ended": "had no time left", "seconds": 0.0, "rows": []}
+            document["sections"][name] = {"ended": NO_TIME, "seconds": 0.0, "rows": []}
         else:
             document["sections"][name] = run_section(name, settings, share, given.keep)
         given.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")

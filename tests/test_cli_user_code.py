@@ -62,7 +62,7 @@ TRAIN = ("--data", "data.npz", "--epochs", "1", "--batch-size", "8", "--out", "n
             "a batch of (8, 1, 2, 2) in training: KeyError",
             "raise KeyError",
         ),
-        (("train", "failing:never", *TRAIN, "--swap-activations", "--levels", "2"), "no nn.ReLU module", ""),
+        (("train", "failing:never", *TRAIN, "--swap-activations", "--levels", "2"), "has no ReLU to swap", ""),
     ],
 )
 def test_one_error_with_its_line(folder, arguments, message, line):

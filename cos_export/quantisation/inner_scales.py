@@ -25,8 +25,8 @@ from cos_export.quantisation.splitting import parts_allowed, widest_scale
 
 __all__ = ["Demand", "base_channels", "demands", "inner_scale"]
 
-_COUNTS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 40, 51, 64, 80, 101, 127, 160, 212, 300])
-"""What the largest weight of a channel may become; what its bits do not hold is clipped."""
+_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 40, 51, 64, 80, 101, 160, 212, 300)
+"""What the largest weight of a channel may become, beside the largest that its bits hold; what is more is clipped."""
 
 _CREST = 3.0
 """How many times the root of their mean square the largest of a channel's weights is, about."""
@@ -122,10 +122,11 @@ def inner_scale(
     behind a reader, whose largest weights share `counts` u, n' = (counts u)^(1/k) each, it minimises
 
         mean over samples and places of (W_int x u - W x + b_int u - b)^2
-            + sum over readers of k variance(W x) crest^2 / 12 max(1 / n'^2, n'^2 / 127^4)
+            + sum over readers of k variance(W x) crest^2 / 12 max(1 / n'^2, n'^2 / M^4)
 
     the error that is made before the wire, as it is over the images, and that behind it, as it is to be expected: n' is
-    at most 127, and if it would have to be more, then what else the neurons hear has to be counted as much coarser.
+    at most M, the largest that the bits hold, and if it would have to be more, then what else reaches the neurons has
+    to be counted as much coarser.
 
     Args:
         nodes: Weighted nodes whose outputs are added, by name.
@@ -152,7 +153,8 @@ def inner_scale(
     values = wire.double().reshape(len(wire), channels, -1)
     spread = np.asarray(values.transpose(0, 1).flatten(1).var(1, unbiased=False).cpu().numpy())
     floor = np.maximum(finest, np.finfo(np.float32).tiny)
-    counts = np.unique(2 * np.ceil(_COUNTS / 2)) if rounding.even_weights else _COUNTS
+    counts = np.unique([*_COUNTS, rounding.largest_weight])
+    counts = np.unique(2 * np.ceil(counts / 2)) if rounding.even_weights else counts
     best, least = np.zeros(channels), np.full(channels, np.inf)
     for count in counts:
         scale = rounding.scale(np.where(largest > 0, largest, 1.0) / count, None, floor)
