@@ -50,7 +50,8 @@ def read_onnx(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise InputError(f"{path} takes {hidden!r} from another file, which is refused: it is not an initializer.")
     for tensor in _tensors(model, 0, str(path)):
         size = math.prod(max(side, 0) for side in tensor.dims)
-        if min(tensor.dims, default=0) < 0 or size > MAX_ONNX_TENSOR:
+        # What lies apart is held against the size of its file.
+        if min(tensor.dims, default=0) < 0 or (size > MAX_ONNX_TENSOR and not _is_apart(tensor)):
             name = tensor.name[:80] or "a constant"
             raise InputError(f"{path} claims {size:,} numbers for {name!r}, more than the graph of a bundle holds.")
     if apart:
@@ -72,14 +73,22 @@ def _check_arrays(path: Path, tensors: list[onnx.TensorProto]) -> None:
                 f"{path} takes {name[:80]!r} from another file, which is refused: arrays lie in {file.name} or nowhere."
             )
     size = check_plain_file(file, links=False)
+    places: dict[str, tuple[int, int]] = {}
+    for tensor in tensors:
+        known, name = entries[tensor.name], tensor.name[:80]
+        offset, length = (_whole(known.get(key, ""), path, name) for key in ("offset", "length"))
+        if length != _claimed_bytes(tensor, path) or offset + length > size:
+            raise InputError(f"{path} says that {name!r} has {length:,} bytes in {file.name}, which it has not.")
+        places[tensor.name] = offset, length
+    # Many arrays of the same bytes would be far more in memory than on disk.
+    if (claimed := sum(length for _, length in places.values())) > size:
+        raise InputError(f"{path} says that arrays of {claimed:,} bytes lie in {file.name}, which has {size:,}.")
     with open_plain(file, links=False) as opened:
-        for tensor in tensors:
-            known, name = entries[tensor.name], tensor.name[:80]
-            offset, length = (_whole(known.get(key, ""), path, name) for key in ("offset", "length"))
-            if length != _claimed_bytes(tensor, path) or offset + length > size:
-                raise InputError(f"{path} says that {name!r} has {length:,} bytes in {file.name}, which it has not.")
-            if _digest(opened, offset, length) != known.get("checksum"):
-                raise InputError(f"{file} does not hold {name!r} as {path.name} was written for it. Write both again.")
+        for name, (offset, length) in places.items():
+            if _digest(opened, offset, length) != entries[name].get("checksum"):
+                raise InputError(
+                    f"{file} does not hold {name[:80]!r} as {path.name} was written for it. Write both again."
+                )
 
 
 def _digest(file: BinaryIO, offset: int, length: int) -> str:

@@ -49,6 +49,29 @@ def test_a_bundle_lists_it_and_runs_from_it_wherever_it_is_moved(written: Path, 
     np.testing.assert_array_equal(trace.logits, simulate(network(), images, 3).logits)
 
 
+def test_it_is_as_large_as_its_file_and_no_graph_could_hold(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = max(
+        int(np.prod(tensor.dims))
+        for tensor in onnx.load(written / "model.onnx", load_external_data=False).graph.initializer
+        if tensor.external_data
+    )
+    monkeypatch.setattr("cos_export.reading.onnx_model.MAX_ONNX_TENSOR", largest - 1)
+    assert verify(load(written), targets=[OnnxRuntimeTarget(threads=1)]).passed
+
+
+def test_arrays_do_not_share_bytes(written: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(written, tmp_path / "bundle"))
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    first = next(tensor for tensor in model.graph.initializer if tensor.external_data)
+    for number in range(50):
+        other = model.graph.initializer.add()
+        other.CopyFrom(first)
+        other.name = f"copy {number}"
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"arrays of [\d,]+ bytes lie in model\.onnx\.data, which has"):
+        read_onnx(folder / "model.onnx")
+
+
 def test_any_reader_of_onnx_finds_it(written: Path) -> None:
     images = build.images(network(), 3, 2)
     session = onnxruntime.InferenceSession(written / "model.onnx", providers=["CPUExecutionProvider"])
