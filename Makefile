@@ -10,6 +10,9 @@ BIN    := $(VENV)/bin
 # The version that the project is tested with. Where pip knows a CPU build under that version it is taken.
 TORCH  ?= torch==2.13.0
 
+# Each process that a test starts would compile the package anew.
+test coverage: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test coverage lint docs environment lava clients clean
 .DELETE_ON_ERROR:
 

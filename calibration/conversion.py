@@ -111,19 +111,34 @@ def convert(
     choices: Choices,
     *,
     resume: str | Path | None = None,
+    deployed_only: bool = False,
     progress: Progress = silent,
 ) -> Conversion:
     """Captures a module, calibrates it and measures what came of it; arguments and errors are those of `prepare`.
 
     Started by `torchrun` in several processes, each takes its share of the images and all return the same.
+
+    Args:
+        source: What is converted.
+        parts: Its images.
+        choices: Of the user.
+        resume: The file for the state of the calibration.
+        deployed_only: Measure what is deployed after all its T steps, and neither other readouts nor the network before
+            its calibration: for whoever has compared them.
+        progress: Told as it goes on.
     """
     where = local_device(resolve_device(choices.device))
     with process_group(where):
-        return _convert(source, parts, replace(choices, device=str(where)), resume, progress)
+        return _convert(source, parts, replace(choices, device=str(where)), resume, deployed_only, progress)
 
 
 def _convert(
-    source: Source, parts: DataParts, choices: Choices, resume: str | Path | None, progress: Progress
+    source: Source,
+    parts: DataParts,
+    choices: Choices,
+    resume: str | Path | None,
+    deployed_only: bool,
+    progress: Progress,
 ) -> Conversion:
     prepared = prepare(source, parts, choices, resume=resume, progress=progress)
     logits = partial(shared_ann_logits, device=choices.device, progress=progress)
@@ -141,7 +156,9 @@ def _convert(
     )
     ann = float((decisions(prepared.logits) == evaluation.truth).mean())
     predictions = decisions(logits(prepared.captured, evaluation.images))
-    measured = partial(_rows, chosen=chosen, evaluation=evaluation, choices=choices, progress=progress)
+    measured = partial(
+        _rows, chosen=chosen, evaluation=evaluation, choices=choices, deployed_only=deployed_only, progress=progress
+    )
     share = float((predictions == evaluation.truth).mean())
     integers = None
     if chosen.float32 is not None and parts.calibration is not None:
@@ -175,13 +192,17 @@ def _rows(
     chosen: Candidate,
     evaluation: Dataset,
     choices: Choices,
+    deployed_only: bool,
     progress: Progress,
 ) -> tuple[AccuracyRow, ...]:
     """The accuracies of the network before its calibration and, if that changed it, of the method."""
     at = [t for t in readouts(choices.steps) if evaluation.frames is None or t <= evaluation.frames]
+    if deployed_only:
+        at = [choices.steps]
     measure = partial(measure_accuracy, dataset=evaluation, at=at, device=choices.device, progress=progress)
-    rows = [measure(start)]
-    if calibrated is not start or chosen.per_sample is not None:
+    changed = calibrated is not start or chosen.per_sample is not None
+    rows = [] if changed and deployed_only else [measure(start)]
+    if changed:
         rows.append(measure(calibrated, calibration=chosen.per_sample))
     return tuple(rows)
 

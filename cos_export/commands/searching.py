@@ -148,6 +148,8 @@ def search(options: SearchOptions) -> int:
             resume=resume_file(destination),
             metrics={"search": told},
             opset=options.opset,
+            # Methods and steps were compared on the images held out.
+            deployed_only=True,
             progress=progress,
         )
     if written is None:

@@ -74,6 +74,7 @@ def convert_and_write(
     resume: Path,
     metrics: Mapping[str, Any] | None = None,
     opset: int = LEAST_OPSET,
+    deployed_only: bool = False,
     progress: Progress,
 ) -> Written | None:
     """Converts, calibrates, measures and writes a network, and runs it on targets.
@@ -91,6 +92,7 @@ def convert_and_write(
         resume: The file for the state of the calibration.
         metrics: More for the manifest.
         opset: Of the ONNX files.
+        deployed_only: As for `calibration.conversion.convert`.
         progress: Told as it goes on.
     """
     from calibration.conversion import convert
@@ -98,7 +100,7 @@ def convert_and_write(
     from cos_export.exporting import export_and_verify
     from cos_export.processes import is_main, local_device
 
-    done = convert(model.source, parts, choices, resume=resume, progress=progress)
+    done = convert(model.source, parts, choices, resume=resume, deployed_only=deployed_only, progress=progress)
     if not is_main():
         return None
     shown = parts.evaluation.first(min(golden, len(parts.evaluation)))

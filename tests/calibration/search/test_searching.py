@@ -197,7 +197,9 @@ def test_the_images_to_measure_on_decide_nothing(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         actual.append(json.loads(done.stdout))
     assert actual[0]["search"] == actual[1]["search"]
-    accuracies = [one["metrics"]["methods"][-1]["accuracy"]["2"] for one in actual]
+    # What is deployed is measured, and nothing that was compared on the images held out once more.
+    assert [list(row["accuracy"]) for one in actual for row in one["metrics"]["methods"]] == [["1"], ["1"]]
+    accuracies = [one["metrics"]["methods"][-1]["accuracy"]["1"] for one in actual]
     assert accuracies[0] > 0.9 and accuracies[1] < 0.5
     assert actual[0]["search"]["held_out_samples"] == 100 and actual[0]["metrics"]["samples"] == 240
 
