@@ -89,6 +89,9 @@ def mean_spikes(
     """
     total = torch.zeros_like(neuron.v_init, dtype=torch.float64)
     for batch in currents:
-        total += fired(batch + added, neuron, steps, schedule).sum((0, 1), dtype=torch.float64)
+        if schedule == "layerwise":
+            total += integrate_then_fire(batch + added, steps, neuron).counts.sum(0, dtype=torch.float64)
+        else:
+            total += fired(batch + added, neuron, steps, schedule).sum((0, 1), dtype=torch.float64)
     summed([total])
     return total / (samples * steps)

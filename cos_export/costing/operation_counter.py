@@ -17,10 +17,14 @@ from cos_export.network.order import successors
 from cos_export.network.wiring import is_wiring, picks_entries
 from cos_export.processes import summed
 from cos_export.simulation.input_train import input_train
+from cos_export.simulation.layerwise import WindowRun
 from cos_export.simulation.neuron import Run
 from cos_export.simulation.program import Program
 
 __all__ = ["OperationCounter", "feeding_neurons"]
+
+_CACHED = 1 << 17
+"""Numbers in an array that a processor's cache holds beside another."""
 
 Steps = NDArray[np.float64]
 """One number for each step, or one alone for what is computed once."""
@@ -85,32 +89,44 @@ class OperationCounter:
         self._part: dict[str, Tensor] = {}
         self._program: Program | None = None
 
-    def observe(self, name: str, run: Run) -> None:
-        """Takes the run of a layer, as an `Observer` does."""
-        self.add(name, run.spikes)
+    def observe(self, name: str, run: Run | WindowRun) -> None:
+        """Takes the run of a layer, as an `Observer` does; of one in a window no train is made to be counted."""
+        if not isinstance(run, WindowRun):
+            self.add(name, run.spikes)
+            return
+        self._count(name, _fired_by(run.counts, self.steps))
+        if self._graded:
+            self._part[name] = run.spikes.float()
+        elif self._activity:
+            self._part[name] = (run.counts > 0).float().unsqueeze(0)
+        self._end_part(name, len(run.counts), run.counts.device)
 
     def add(self, name: str, spikes: Tensor) -> None:
         """Takes the spikes of a layer, (at least `steps`, batch, ...) of 0 and 1."""
         spikes = spikes[: self.steps]
-        fired = _over_samples(spikes)
-        self.spikes[name] += fired.sum(1)
-        for node, met in self._met[name].items():
-            self.operations[node] += fired @ met
+        self._count(name, _over_samples(spikes))
         if self._graded:
             self._part[name] = spikes.float()
         elif self._activity:
             self._part[name] = _active(spikes[: self._activity])
-        if name == self.network.layers[-1]:
-            self._end_part(spikes)
+        self._end_part(name, spikes.shape[1], spikes.device)
 
-    def _end_part(self, spikes: Tensor) -> None:
-        """Counts what meets numbers that are not spikes, once all layers have told."""
-        batch = slice(self.samples, self.samples + spikes.shape[1])
+    def _count(self, name: str, fired: Steps) -> None:
+        """Counts what meets the spikes of a layer, (steps, places) of how many samples fired there."""
+        self.spikes[name] += fired.sum(1)
+        for node, met in self._met[name].items():
+            self.operations[node] += fired @ met
+
+    def _end_part(self, name: str, samples: int, device: torch.device) -> None:
+        """Counts what meets numbers that are not spikes, once the last layer has told."""
+        if name != self.network.layers[-1]:
+            return
+        batch = slice(self.samples, self.samples + samples)
         self.samples = batch.stop
         trains, self._part = self._part, {}
         constant = [name for name in self.operations if self._kinds[name] == "constant"]
-        program = self._program = self._program or Program(self.network, spikes.device)
-        given = torch.from_numpy(self._images[batch]).to(spikes.device)
+        program = self._program = self._program or Program(self.network, device)
+        given = torch.from_numpy(self._images[batch]).to(device)
         shown = input_train(self.network, given, self.steps)
         # An artificial network takes one input: of frames their mean.
         images = shown[: self._activity or None].mean(0, keepdim=True) if self._frames else given.unsqueeze(0)
@@ -165,6 +181,24 @@ def _active(spikes: Tensor) -> Tensor:
     for spike in spikes[1:]:
         torch.maximum(active, spike, out=active)
     return active.unsqueeze(0)
+
+
+def _fired_by(counts: Tensor, steps: int) -> Steps:
+    """How many samples have fired k = 1..steps times at least, of counts (batch, channels, ...): (steps, places).
+
+    These are the spikes of step k of a window, laid out as in `_over_samples`.
+    """
+    numbers = counts.movedim(1, -1).flatten(1)
+    fired = numbers.new_empty(steps, numbers.shape[1])
+    size = _CACHED // len(numbers) + 1 if counts.device.type == "cpu" else numbers.shape[1]
+    for start in range(0, numbers.shape[1], size):
+        places = slice(start, start + size)
+        part = numbers[:, places]
+        reached = torch.empty_like(part)
+        for k in range(steps):
+            torch.ge(part, k + 1, out=reached)
+            torch.sum(reached, 0, dtype=torch.float32, out=fired[k, places])
+    return fired.double().cpu().numpy()
 
 
 def _over_samples(values: Tensor) -> NDArray[np.float64]:

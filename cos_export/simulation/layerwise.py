@@ -7,6 +7,7 @@ number of spikes n of each neuron.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,10 +15,18 @@ from torch import Tensor
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.simulation.input_train import input_train
-from cos_export.simulation.neuron import NeuronTensors, Run
+from cos_export.simulation.neuron import NeuronTensors
 from cos_export.simulation.program import Program
 
-__all__ = ["LayerwiseProgram", "check_layerwise", "integrate_then_fire", "spike_counts", "spike_train", "window_charge"]
+__all__ = [
+    "LayerwiseProgram",
+    "WindowRun",
+    "check_layerwise",
+    "integrate_then_fire",
+    "spike_counts",
+    "spike_train",
+    "window_charge",
+]
 
 
 def check_layerwise(network: SpikingNetwork) -> None:
@@ -46,14 +55,19 @@ def spike_counts(charged: Tensor, neuron: NeuronTensors, steps: int) -> Tensor:
         steps: T.
     """
     ratio = charged / neuron.threshold
-    whole = torch.ceil(ratio).sub_(1.0) if neuron.strict else torch.floor(ratio)
+    whole = ratio.ceil_().sub_(1.0) if neuron.strict else ratio.floor_()
     return whole.clamp_(0.0, float(steps))
 
 
 def spike_train(counts: Tensor, steps: int) -> Tensor:
     """The spikes of a window, s(k) = 1 if n >= k else 0 for k = 1..T: (steps, batch, ...) from (batch, ...)."""
+    return _fired(counts, steps).to(counts.dtype)
+
+
+def _fired(counts: Tensor, steps: int) -> Tensor:
+    """`spike_train` as booleans."""
     number = torch.arange(1, steps + 1, device=counts.device, dtype=counts.dtype)
-    return (counts.unsqueeze(0) >= number.reshape(-1, *[1] * counts.ndim)).to(counts.dtype)
+    return counts.unsqueeze(0) >= number.reshape(-1, *[1] * counts.ndim)
 
 
 def window_charge(total: Tensor, neuron: NeuronTensors, steps: int) -> Tensor:
@@ -64,15 +78,64 @@ def window_charge(total: Tensor, neuron: NeuronTensors, steps: int) -> Tensor:
         neuron: The layer.
         steps: T.
     """
+    return total + _start(neuron, steps, total.ndim)
+
+
+def _start(neuron: NeuronTensors, steps: int, axes: int) -> Tensor:
+    """What a layer has before any current: v_init + sum over the window of beta(t)."""
     start = neuron.v_init
-    if neuron.bias is not None:
-        # Summed in float64, so that every executor has the same float32 number.
-        bias = neuron.bias[:steps].double().sum(0).to(start.dtype)
-        start = start + bias.reshape(-1, *[1] * (total.ndim - 2))
-    return total + start
+    if neuron.bias is None:
+        return start
+    # Summed in float64, so that every executor has the same float32 number.
+    bias = neuron.bias[:steps].double().sum(0).to(start.dtype)
+    return start + bias.reshape(-1, *[1] * (axes - 2))
 
 
-def integrate_then_fire(currents: Tensor, steps: int, neuron: NeuronTensors) -> Run:
+@dataclass(frozen=True)
+class WindowRun:
+    """What a layer did in its window: how often each neuron fired, of which the rest follows.
+
+    The train has T times as many numbers, and is made when it is asked for, each time anew.
+
+    Attributes:
+        counts: n, the spikes that left each neuron, (batch, ...) of the current's dtype.
+        charged: M = v_init + sum over the window of I(t) + beta(t), (batch, ...).
+        neuron: The layer.
+        steps: T.
+    """
+
+    counts: Tensor
+    charged: Tensor
+    neuron: NeuronTensors
+    steps: int
+
+    @property
+    def fired(self) -> Tensor:
+        """The spikes as booleans, (steps, batch, ...)."""
+        return _fired(self.counts, self.steps)
+
+    @property
+    def spikes(self) -> Tensor:
+        """The spikes, (steps, batch, ...) of 0 and 1 in the current's dtype."""
+        return spike_train(self.counts, self.steps)
+
+    @property
+    def residual(self) -> Tensor:
+        """M - theta n, the potential that is left, (batch, ...); a silent neuron's too."""
+        return self.charged - self.neuron.threshold * self._reset
+
+    @property
+    def potentials(self) -> Tensor:
+        """What is left after each step of the window, (steps, batch, ...)."""
+        return self.charged - self.neuron.threshold * spike_train(self._reset, self.steps).cumsum(0)
+
+    @property
+    def _reset(self) -> Tensor:
+        """How often each neuron was reset: a silent one as well."""
+        return spike_counts(self.charged, self.neuron, self.steps)
+
+
+def integrate_then_fire(currents: Tensor, steps: int, neuron: NeuronTensors) -> WindowRun:
     """Runs a layer over a train of currents: it integrates all of it, and then fires in a window of as many steps.
 
     Args:
@@ -81,21 +144,16 @@ def integrate_then_fire(currents: Tensor, steps: int, neuron: NeuronTensors) -> 
         neuron: The layer.
     """
     total = currents[:steps].sum(0) if len(currents) > 1 else currents[0] * float(steps)
-    run, _ = _fire_in_window(total, neuron, steps, record_potentials=False)
-    return run
+    return _fire_in_window(total, neuron, steps)
 
 
-def _fire_in_window(total: Tensor, neuron: NeuronTensors, steps: int, *, record_potentials: bool) -> tuple[Run, Tensor]:
-    """What a layer does in its window, and the number of spikes that leave each neuron, (batch, ...)."""
-    charged = window_charge(total, neuron, steps)
+def _fire_in_window(total: Tensor, neuron: NeuronTensors, steps: int) -> WindowRun:
+    """What a layer does in its window; `total`, the sum over it of I(t), is overwritten."""
+    charged = total.add_(_start(neuron, steps, total.ndim))
     counts = spike_counts(charged, neuron, steps)
-    train = spike_train(counts, steps)
-    left = charged - neuron.threshold * train.cumsum(0) if record_potentials else None
-    residual = charged - neuron.threshold * counts
     if neuron.silent is not None:
-        audible = neuron.silent.logical_not().to(counts.dtype)
-        counts, train = counts * audible, train * audible
-    return Run(train, residual, left), counts
+        counts *= neuron.silent.logical_not().to(counts.dtype)
+    return WindowRun(counts, charged, neuron, steps)
 
 
 class LayerwiseProgram:
@@ -128,9 +186,7 @@ class LayerwiseProgram:
         self,
         images: Tensor,
         neurons: Callable[[str, NeuronTensors], NeuronTensors],
-        observe: Callable[[str, Run], None],
-        *,
-        record_potentials: bool = False,
+        observe: Callable[[str, WindowRun], None],
     ) -> Tensor:
         """Runs a batch.
 
@@ -138,7 +194,6 @@ class LayerwiseProgram:
             images: (batch, ...), or frames (batch, steps, ...), of which a layer integrates the sum.
             neurons: From a layer's neurons to those of this run, whose states may have a batch axis.
             observe: Told what each layer fired in its window.
-            record_potentials: Whether the runs that `observe` is told of have potentials.
 
         Returns:
             What reaches the Output in each step of the readout's window, (steps or 1, batch, classes). A layer that
@@ -148,12 +203,11 @@ class LayerwiseProgram:
         trains: dict[str, Tensor] = {}
 
         def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-            neuron = neurons(name, neuron)
-            run, counts = _fire_in_window(currents[0], neuron, self.steps, record_potentials=record_potentials)
+            run = _fire_in_window(currents[0], neurons(name, neuron), self.steps)
             observe(name, run)
             if name in read:
                 trains[name] = run.spikes
-            return counts.unsqueeze(0)
+            return run.counts.unsqueeze(0)
 
         self.summed.propagate(images, rule, self.steps)
         inputs = input_train(self.network, images, self.steps)

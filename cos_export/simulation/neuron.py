@@ -57,6 +57,11 @@ class Run(NamedTuple):
     residual: Tensor
     potentials: Tensor | None
 
+    @property
+    def fired(self) -> Tensor:
+        """The spikes as booleans, (steps, batch, ...)."""
+        return self.spikes.bool()
+
 
 def neuron_tensors(spec: NeuronSpec, device: torch.device, dtype: torch.dtype) -> NeuronTensors:
     """Copies a layer's neurons to `device`; a threshold that is the same everywhere becomes a scalar."""

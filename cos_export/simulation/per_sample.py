@@ -8,14 +8,18 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from cos_export.network import SampleStates, SpikingNetwork
+from cos_export.simulation.layerwise import WindowRun
 from cos_export.simulation.neuron import Run
 from cos_export.simulation.presimulation import PreSimulationRule
 from cos_export.simulation.program import Program
 
 __all__ = ["Observer", "PerSampleCalibration"]
 
-Observer = Callable[[str, Run], None]
-"""Told what each layer fired: (layer, its run). A batch may come in parts, of which each layer tells in order."""
+Observer = Callable[[str, Run | WindowRun], None]
+"""Told what each layer fired: (layer, its run). A batch may come in parts, of which each layer tells in order.
+
+Both kinds of run have `spikes`, `fired`, `residual` and `potentials`.
+"""
 
 
 class PerSampleCalibration(Protocol):

@@ -27,7 +27,7 @@ from cos_export.network import (
 from cos_export.network.workload import samples_at_once
 from cos_export.progress import Progress, silent
 from cos_export.simulation.finite import check_finite
-from cos_export.simulation.layerwise import LayerwiseProgram
+from cos_export.simulation.layerwise import LayerwiseProgram, WindowRun
 from cos_export.simulation.neuron import NeuronTensors, Run, integrate_and_fire, with_states
 from cos_export.simulation.per_sample import Observer, PerSampleCalibration
 from cos_export.simulation.program import Program
@@ -128,15 +128,18 @@ class _Recorder:
         self.spikes: dict[str, list[NDArray[np.bool_]]] = {}
         self.potentials: dict[str, list[FloatArray]] = {}
 
-    def __call__(self, name: str, run: Run) -> None:
+    def __call__(self, name: str, run: Run | WindowRun) -> None:
         if self._observe is not None:
             self._observe(name, run)
-        # A potential that has left the finite numbers does not come back, unless it is reset to a value.
-        check_finite(f"The potentials of layer {name!r}", run.residual)
+        # A potential that has left the finite numbers does not come back, unless it is reset to a value: neither over
+        # the steps nor, with n <= M / theta spikes, over a window.
+        left = run.charged if isinstance(run, WindowRun) else run.residual
+        check_finite(f"The potentials of layer {name!r}", left)
         if self.keep_spikes:
-            self.spikes.setdefault(name, []).append(run.spikes.bool().cpu().numpy())
-        if run.potentials is not None:
-            self.potentials.setdefault(name, []).append(run.potentials.cpu().numpy())
+            self.spikes.setdefault(name, []).append(run.fired.cpu().numpy())
+        potentials = run.potentials if self.keep_potentials else None
+        if potentials is not None:
+            self.potentials.setdefault(name, []).append(potentials.cpu().numpy())
 
 
 def _joined(parts: Mapping[str, Sequence[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
@@ -189,7 +192,6 @@ def _layer_after_layer(program: LayerwiseProgram) -> _Runner:
             images.to(program.device),
             lambda name, neuron: with_states(neuron, name, states, program.device),
             recorder,
-            record_potentials=recorder.keep_potentials,
         )
         return outputs, states
 

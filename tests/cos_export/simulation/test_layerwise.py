@@ -152,3 +152,25 @@ def test_states_of_each_sample_are_used() -> None:
     )
     one, other = simulate(network, images, 3, states=states), simulate(raised, images, 3)
     assert all(np.array_equal(one.spikes[name], other.spikes[name]) for name in network.layers)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_run_that_is_observed_tells_of_the_spikes_that_one_records(seed: int) -> None:
+    """From n = clip(floor(M / theta), 0, T) alone: s(k) = [n >= k], v(k) = M - theta min(k, n), silent or not."""
+    network, steps = layerwise(build.random_network(seed)), 3
+    images = build.images(network, 4, seed)
+    told: dict[str, Any] = {}
+    recorded = simulate(network, images, steps, device="cpu", record_potentials=True)
+    observed = simulate(network, images, steps, device="cpu", record_spikes=False, observe=told.__setitem__)
+    assert not observed.spikes
+    assert observed.logits.tobytes() == recorded.logits.tobytes()
+    for name, spec in network.neurons.items():
+        run, spikes = told[name], recorded.spikes[name]
+        assert np.array_equal(run.counts, spikes.sum(0))
+        assert np.array_equal(run.fired, spikes)
+        assert np.array_equal(run.spikes, spikes.astype(np.float32))
+        ratio = run.charged.numpy() / spec.threshold
+        whole = np.ceil(ratio) - 1 if spec.condition == ">" else np.floor(ratio)
+        left = [run.charged.numpy() - spec.threshold * np.clip(whole, 0, k) for k in range(1, steps + 1)]
+        assert np.array_equal(recorded.potentials[name], np.stack(left))
+        assert np.array_equal(run.residual, left[-1])
