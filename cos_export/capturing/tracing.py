@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from cos_export.capturing.data_access import data_access
 from cos_export.capturing.findings import Finding
@@ -131,17 +130,17 @@ def trace(model: nn.Module, example: Tensor, levels: int | None = None) -> Trace
     try:
         with _quiet(), exits_raise(), torch.no_grad():
             program = export(module, (example,), dynamic_shapes=({0: Dim.AUTO},))
-    except GuardOnDataDependentSymNode as error:
-        return Finding(
-            "",
-            "torch.export",
-            line_of(error),
-            "",
-            "forward reads the value of a tensor, such as a threshold of its own, to choose what it does",
-            "do the same for every input; a threshold belongs into an activation: cos_export.QCFS, nn.Hardtanh(0, b), "
-            "or a module of its own that computes clip(z, 0, threshold), which is recognised",
-        )
     except (Exception, SystemExit) as error:  # noqa: BLE001 - torch.export raises whatever it meets
+        if _depends_on_data(error):
+            return Finding(
+                "",
+                "torch.export",
+                line_of(error),
+                "",
+                "forward reads the value of a tensor, such as a threshold of its own, to choose what it does",
+                "do the same for every input; a threshold belongs into an activation: cos_export.QCFS, "
+                "nn.Hardtanh(0, b), or a module of its own that computes clip(z, 0, threshold), which is recognised",
+            )
         if "fake tensor" in str(error) and (finding := data_access(model, example)) is not None:
             return finding
         return Finding(
@@ -154,6 +153,13 @@ def trace(model: nn.Module, example: Tensor, levels: int | None = None) -> Trace
             "no .item(), no NumPy, no sparse tensors, no TorchScript",
         )
     return _traced(program, module, recognition)
+
+
+def _depends_on_data(error: BaseException) -> bool:
+    # It brings SymPy along, half a second of every command's start: torch.export has imported it, if anything has.
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+    return isinstance(error, GuardOnDataDependentSymNode)
 
 
 @contextmanager

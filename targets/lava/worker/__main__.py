@@ -25,17 +25,14 @@ from guardian import Guardian, name_segments, tie_children
 from job import PROGRESS_FILE, Job, read_job
 from protocol import JobError, fail, report_to, serve, write_result
 
-_BACKENDS = ("batched", "faithful", "netx")
-_MODULES = (
+_CORE = (
     "lava.magma.core.run_conditions",
     "lava.magma.core.run_configs",
     "lava.magma.runtime.runtime",
-    "lava.proc.conv.models",
-    "lava.proc.dense.models",
-    "lava.proc.lif.models",
-    "lava.proc.sparse.models",
 )
-"""What back ends import of Lava when they build a network or run it."""
+_SYNAPSES = ("lava.proc.dense.models", "lava.proc.lif.models", "lava.proc.sparse.models")
+_MODULES = {"batched": _CORE, "faithful": (*_CORE, *_SYNAPSES), "netx": (*_CORE, *_SYNAPSES)}
+"""What each back end imports of Lava when it builds a network or runs it, beside convolutions."""
 
 
 def _versions() -> dict[str, str]:
@@ -45,10 +42,12 @@ def _versions() -> dict[str, str]:
 
 def _import(backend: str) -> Callable[[Job], Any]:
     """Imports Lava and what a back end needs of it, and returns what builds its network."""
-    from compatibility import import_lava, import_netx
+    from compatibility import import_convolution, import_lava, import_netx
 
     import_lava()
-    for module in _MODULES:
+    if backend != "batched":
+        import_convolution()
+    for module in _MODULES[backend]:
         importlib.import_module(module)
     if backend == "netx":
         import_netx()
@@ -57,7 +56,7 @@ def _import(backend: str) -> Callable[[Job], Any]:
 
 
 def _probe() -> None:
-    for backend in _BACKENDS:
+    for backend in _MODULES:
         _import(backend)
     sys.stdout.write(json.dumps(_versions()) + "\n")
 
@@ -70,7 +69,7 @@ def _run(progress: int) -> None:
         Guardian(job.parent, job.deadline, job.segment_prefix).start()
     tie_children()
 
-    if job.backend not in _BACKENDS:
+    if job.backend not in _MODULES:
         raise JobError(f"There is no back end {job.backend!r}.")
     try:
         build = _import(job.backend)

@@ -4,6 +4,9 @@ Two things stand in the way. A dataclass of Lava's compiler has an instance of a
 default, which Python 3.11 refuses unless that other one can be hashed. And Lava's reshaping ports name an
 argument of `numpy.reshape` that numpy 2.4 no longer has.
 
+Lava's convolution takes one function of SciPy's signal processing, which imports all of its statistics to find peaks:
+half of what a worker imports, for what no network needs.
+
 lava-dl's netx asks for PyTorch, of which it needs nothing to load a network of integrate-and-fire neurons.
 """
 
@@ -18,7 +21,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-__all__ = ["import_lava", "import_netx"]
+__all__ = ["import_convolution", "import_lava", "import_netx"]
 
 _BLOCKED_MODULE, _UNHASHABLE = "lava.magma.compiler.var_model", "ByteEncoder"
 
@@ -61,6 +64,30 @@ def import_lava() -> None:
         with _hashable_default():
             importlib.import_module(_BLOCKED_MODULE)
     _positional_reshape()
+
+
+_STATISTICS = "scipy.stats"
+
+
+class _Unused(ModuleType):
+    """Stands for a module while others take names from it that they use in nothing that is called here."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return None
+
+
+def import_convolution() -> None:
+    """Imports Lava's convolution, without SciPy's statistics. `import_lava` must have been called before."""
+    if _STATISTICS in sys.modules:
+        importlib.import_module("lava.proc.conv.models")
+        return
+    sys.modules[_STATISTICS] = _Unused(_STATISTICS)
+    try:
+        importlib.import_module("lava.proc.conv.models")
+    finally:
+        del sys.modules[_STATISTICS]
 
 
 _NEEDS_TORCH = (

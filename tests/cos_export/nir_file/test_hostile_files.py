@@ -22,6 +22,12 @@ WEIGHT = "node/nodes/conv1/weight"
 BIAS = "node/nodes/conv1/bias"
 
 
+@pytest.fixture(autouse=True)
+def own_reading_process(monkeypatch):
+    """As for users, a new process reads each file; other tests share one."""
+    monkeypatch.setattr(hdf5_process, "Hdf5Process", Hdf5Process)
+
+
 @pytest.fixture
 def path(tmp_path):
     write_nir(build.residual(np.random.default_rng(0)), tmp_path / "model.nir")
