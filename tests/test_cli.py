@@ -338,10 +338,15 @@ def test_calibrate_refuses_what_a_method_does_not_have(
 
 def test_train_writes_weights_that_convert(tmp_path: Path) -> None:
     out = tmp_path / "weights.safetensors"
-    done = run("train", "digits", "--out", out, "--epochs", "1", "--json")
+    done = run("train", "digits", "--out", out, "--epochs", "1", "--flip", "--shift", "2", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert len(document["history"]) == 1 and document["recipe"]["epochs"] == 1
+    assert len(document["history"]) == 1
+    assert {key: document["recipe"][key] for key in ("epochs", "flip", "shift")} == {
+        "epochs": 1,
+        "flip": True,
+        "shift": 2,
+    }
     converted = run(
         *("convert-and-export", "digits", "--weights", out, "--data", "digits", "--steps", "1", "--method", "half"),
         *("--golden", "4", "--out", tmp_path / "out", "--json"),

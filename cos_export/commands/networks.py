@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from cos_export.bounds import LARGEST_SEED, MAX_STEPS, MOST_BATCH, MOST_EXTRA_STEPS, MOST_PIXELS, MOST_ROUNDS
+from cos_export.bounds import (
+    LARGEST_SEED,
+    MAX_STEPS,
+    MOST_BATCH,
+    MOST_EXTRA_STEPS,
+    MOST_PIXELS,
+    MOST_ROUNDS,
+    MOST_SHIFT,
+)
 from cos_export.commands.network_options import NetworkOptions, OneRule
 from cos_export.errors import InputError
 from cos_export.terminal.option_fields import taking
@@ -114,6 +122,12 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, max=LARGEST_SEED, help="Of weights, order and augmentation.")
     ] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Mirror half of the training images left to right.")
+    ] = None,
+    shift: Annotated[
+        int | None, typer.Option(min=0, max=MOST_SHIFT, help="Move training images by up to so many pixels.")
+    ] = None,
     schedule: Annotated[str | None, typer.Option(help="one-cycle or cosine.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, or mixed (bfloat16 where the device has it).")] = None,
     mean: MeanOption = None,
@@ -148,6 +162,8 @@ def train(
             learning_rate=learning_rate,
             batch_size=batch_size,
             seed=seed,
+            flip=flip,
+            shift=shift,
             schedule=schedule,
             precision=precision,
         ),

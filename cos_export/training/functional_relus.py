@@ -40,7 +40,11 @@ FUNCTIONAL_RELUS = "functional_relus"
 """Under which a checkpoint's header says what stands for the calls of ReLU functions."""
 
 _FUNCTIONS = (functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
-_IN_PLACE = (torch.relu_, Tensor.relu_)
+_CLAMPS = (
+    *(torch.clamp, torch.clamp_, torch.clip, torch.clip_, Tensor.clamp, Tensor.clamp_, Tensor.clip, Tensor.clip_),
+    *(torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_),
+)
+"""Given 0 as the least and no greatest value, each is a ReLU."""
 _SITES = "_cos_export_relu_calls"
 """The attribute of a network that says which module stands for each call."""
 
@@ -200,11 +204,16 @@ class _Calls(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
-        if func not in _FUNCTIONS:
+        if not (func in _FUNCTIONS or (func in _CLAMPS and _is_relu(*args, **given))):
             return func(*args, **given)
         number = self.count
         self.count += self._counted()
         return self._watcher(number, args[0] if args else given["input"], lambda: func(*args, **given))
+
+
+def _is_relu(input: Any, min: Any = None, max: Any = None) -> bool:
+    """Whether a clamp with these arguments, named as torch's are, is a ReLU."""
+    return max is None and isinstance(min, int | float) and min == 0
 
 
 def _inputs(model: nn.Module, run: Callable[[], object]) -> list[tuple[str, Tensor, str | None, bool]]:

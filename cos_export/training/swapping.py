@@ -156,7 +156,7 @@ def _check_whole(calls: Sequence[ReluCall]) -> None:
     if within is not None and any(call.path for call in calls):
         raise InputError(
             f"{within.within!r} is an activation with a bound or steps of its own, which is recognised as a whole, and "
-            f"calls a ReLU function that is none to swap. Write z.clamp(min=0) there.\n  in {within.line}"
+            f"calls a ReLU function that is none to swap. Write z.clamp(0, math.inf) there.\n  in {within.line}"
         )
 
 

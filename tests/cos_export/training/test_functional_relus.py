@@ -49,8 +49,8 @@ class Net(nn.Module):
         x = torch.relu(self.first(x))
         x = self.act(self.block(self.block(x))).flatten(1)
         x = self.hidden[0](x).relu_()
-        for layer in self.hidden[1:]:
-            x = layer(x).relu()
+        x = self.hidden[1](x).clamp(min=0)
+        x = self.hidden[2](x).relu()
         return self.readout(functional.dropout(x, 0.5, self.training))
 
 
@@ -110,6 +110,29 @@ def test_few_levels_are_those_of_each_call(net):
         for layer, act in zip(net.hidden, (net.relu_1, net.relu_2, net.relu_3), strict=True):
             x = act(layer(x))
         assert torch.equal(net(torch.from_numpy(IMAGES)), net.readout(x))
+
+
+@pytest.mark.parametrize(
+    ("clamp", "swapped"),
+    [
+        (lambda x: torch.clamp(x, 0), 1),
+        (lambda x: torch.clip(x, 0.0, None), 1),
+        (lambda x: x.clamp_(min=0), 1),
+        (lambda x: torch.clamp_min(x, 0), 1),
+        (lambda x: x.clamp_min_(min=0.0), 1),
+        (lambda x: x.clamp(min=0, max=6), 0),
+        (lambda x: x.clamp(max=0), 0),
+        (lambda x: x.clamp(min=0.5), 0),
+        (lambda x: torch.clamp(x, min=torch.zeros(1)), 0),
+    ],
+)
+def test_a_clamp_at_0_is_a_relu_and_no_other_is(clamp, swapped):
+    class Clamped(nn.Sequential):
+        def forward(self, x):
+            return torch.relu(1 + clamp(10 * super().forward(x)))
+
+    torch.manual_seed(0)
+    assert len(swap_activations(Clamped(nn.Flatten(), nn.Linear(36, 8)), IMAGES)) == 1 + swapped
 
 
 def test_thresholds_are_trained_and_dropout_knows_its_mode(net):
