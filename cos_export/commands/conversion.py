@@ -92,7 +92,6 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
     from cos_export.device import resolve_device
     from cos_export.progress import one_piece
     from cos_export.terminal.progress_bars import progress_bars
-    from cos_export.zoo.model_source import load_model
 
     # Everything that can be refused is refused before the first second of work.
     resume = resume_file(check_destination(options.out))
@@ -100,13 +99,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
     check_method(choices)
     with progress_bars() as progress:
         with one_piece(progress, "reading the network"):
-            loaded = load_model(
-                options.model,
-                options.weights,
-                levels=choices.levels,
-                classes=options.classes,
-                conventions=options.conventions,
-            )
+            loaded = options.loaded()
         choices = choices_for(loaded.source, choices)
         check_method(choices)
         with one_piece(progress, "reading the data"):

@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # what is slow to import is imported by the command that need
     from calibration import Method
     from calibration.choices import Choices
     from cos_export.nir_file.conventions import Conventions
+    from cos_export.zoo.model_source import Model
 
 __all__ = ["NETWORK", "BundleOptions", "NetworkOptions", "OneRule"]
 
@@ -85,6 +86,18 @@ class NetworkOptions:
             "std": numbers("--std", self.std),
             "size": height_and_width(self.size),
         }
+
+    def loaded(self) -> Model:
+        """The network that they name.
+
+        Raises:
+            InputError: There is none, or its weights do not fit; and all else that `load_model` raises.
+        """
+        from cos_export.zoo.model_source import load_model
+
+        return load_model(
+            self.model, self.weights, levels=self.levels, classes=self.classes, conventions=self.conventions
+        )
 
     def choices(
         self, method: Method, steps: int, thresholds: str, device: str, samples: int | None = None, **others: Any

@@ -66,11 +66,11 @@ def open_network(options: NetworkOptions, choices: Choices | None, *, progress: 
     from cos_export.bundle.data import dataset_for
     from cos_export.datasets import Normalisation
     from cos_export.progress import one_piece
-    from cos_export.zoo.model_source import check_conventions, load_model
+    from cos_export.zoo.model_source import check_conventions
 
-    model, about, conventions = options.model, options.about_images, options.conventions
+    model, about = options.model, options.about_images
     if Path(model).is_dir():
-        check_conventions(model, conventions)
+        check_conventions(model, options.conventions)
         bundle = load(model)
         recorded = method_of(bundle)
         channels = Normalisation.of(about["mean"], about["std"])
@@ -78,7 +78,7 @@ def open_network(options: NetworkOptions, choices: Choices | None, *, progress: 
         return Opened(bundle.network, images, recorded.per_sample, recorded.notes)
     if choices is None:
         raise InputError("Say for how many steps, as --steps 4: a bundle knows its own T, and a model does not.")
-    loaded = load_model(model, options.weights, levels=choices.levels, classes=options.classes, conventions=conventions)
+    loaded = options.loaded()
     choices = choices_for(loaded.source, choices)
     with one_piece(progress, "reading the data"):
         parts = data_parts(loaded.source, options.data, choices, **about)

@@ -73,7 +73,7 @@ def search(options: SearchOptions) -> int:
     from cos_export.storage import resolved
     from cos_export.terminal.progress_bars import progress_bars
     from cos_export.terminal.search_table import deployed_line, search_lines, search_table
-    from cos_export.zoo.model_source import is_nir, load_model
+    from cos_export.zoo.model_source import is_nir
     from targets.verification import resolve
 
     # Everything that can be refused is refused before the first second of work.
@@ -88,13 +88,7 @@ def search(options: SearchOptions) -> int:
     rule = DEFAULT_THRESHOLDS[0] if options.thresholds is None else options.thresholds
     choices = options.bundle_choices(Auto(), 1, rule, options.device)
     check_method(choices)
-    loaded = load_model(
-        options.model,
-        options.weights,
-        levels=options.levels,
-        classes=options.classes,
-        conventions=options.conventions,
-    )
+    loaded = options.loaded()
     choices = replace(choices_for(loaded.source, choices), method=Auto(), thresholds=DEFAULT_THRESHOLDS[0])
     # What a file says of its potentials is a deployment as well; a module says nothing.
     cheap = (*([Unchanged.name] if is_nir(options.model) else []), *DEFAULT_METHODS)
