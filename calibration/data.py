@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from cos_export.bounds import MOST_BATCH
-from cos_export.datasets import ImageArray, Images, StoredImages, some_of
+from cos_export.datasets import DeviceImages, ImageArray, Images, StoredImages, some_of
 from cos_export.datasets.samples import split_sample, stack
+from cos_export.device import to_device
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, any_inputs, are_frames, held_images
 from cos_export.processes import process_count, rank
@@ -26,15 +27,15 @@ __all__ = ["Batch", "CalibrationData", "calibration_data"]
 
 
 class Batch(NamedTuple):
-    """Some of the images, on the CPU.
+    """Some of the images.
 
     Attributes:
         images: (samples, ...).
-        numbers: Which of the data's images they are, (samples,).
+        numbers: Which of the data's images they are, (samples,), where the images are.
     """
 
     images: Tensor
-    numbers: NDArray[np.int64]
+    numbers: Tensor
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,22 @@ class CalibrationData:
         starts = range(0, len(self), self.batch_size)[rank() :: process_count()]
         for start in starts:
             chosen = np.arange(start, min(start + self.batch_size, len(self)))
-            yield Batch(self.take(chosen), chosen)
+            yield Batch(self.take(chosen), torch.from_numpy(chosen))
 
-    def shuffled(self, size: int, seed: int, first: int = 0, *, flip: bool = False, shift: int = 0) -> Iterator[Batch]:
+    def shuffled(
+        self,
+        size: int,
+        seed: int,
+        first: int = 0,
+        *,
+        flip: bool = False,
+        shift: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[Batch]:
         """Batches of `size` images for ever, each pass in a new order; fewer if there are fewer images.
 
-        Of n processes the k-th gets the images k, k + n, ... of each batch, which may be none.
+        Of n processes the k-th gets the images k, k + n, ... of each batch, which may be none. Pixels that fit lie on
+        the device as bytes meanwhile (`DeviceImages`), and images are mirrored and moved there.
 
         Args:
             size: Images in a batch.
@@ -81,19 +92,29 @@ class CalibrationData:
             first: How many batches to leave out: those that an interrupted calibration has seen.
             flip: Whether half of the images (channels, height, width) are mirrored left to right, others in each pass.
             shift: By how many pixels they are moved along each axis at most, anew in each pass; zeros come in.
+            device: Where the batches are wanted.
         """
         size = min(size, len(self))
         per_pass = len(self) // size
+        array = self.images if isinstance(self.images, np.ndarray | StoredImages) else None
+        there = None if array is None else DeviceImages(array, device)
         for number in count(first // per_pass):
             random = np.random.default_rng((seed, number))
             order = random.permutation(len(self))
             turned = torch.from_numpy(random.random(len(self)) < 0.5)
             corner = torch.from_numpy(random.integers(0, 2 * shift + 1, (2, len(self))))
+            # What is drawn for a pass goes to the device at once, and no update waits for it.
+            order_there = torch.from_numpy(order).to(device)
+            turned, corner = turned[order].to(device), corner[:, order].to(device)
             for start in range(first % per_pass if number == first // per_pass else 0, per_pass):
-                chosen = order[start * size : (start + 1) * size][rank() :: process_count()]
-                images = self.take(chosen)
-                images = mirrored(images, turned[chosen]) if flip else images
-                yield Batch(moved(images, corner[:, chosen], shift) if shift else images, chosen)
+                part = slice(start * size + rank(), (start + 1) * size, process_count())
+                if there is not None:
+                    images = there.take(order_there[part], order[part])
+                else:
+                    images = to_device(self.take(order[part]), device)
+                images = mirrored(images, turned[part]) if flip else images
+                images = moved(images, corner[:, part], shift) if shift else images
+                yield Batch(images, order_there[part])
 
     def split(self, first: int) -> tuple[CalibrationData, CalibrationData]:
         """The first images, and the others."""

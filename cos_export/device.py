@@ -9,7 +9,7 @@ import torch
 
 from cos_export.errors import InputError, UnavailableError
 
-__all__ = ["full_precision", "mixed_precision", "mixed_precision_type", "plain_sums", "resolve_device"]
+__all__ = ["full_precision", "mixed_precision", "mixed_precision_type", "plain_sums", "resolve_device", "to_device"]
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
@@ -33,6 +33,12 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     if not torch.cuda.is_available() or (device.index or 0) >= count:
         raise UnavailableError(f"{name!r} is not on this machine, which has {count} CUDA devices. Use --device cpu.")
     return torch.device("cuda", device.index or 0)
+
+
+def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor of the host's on a device, for which the host does not wait; on the CPU the same one."""
+    where = torch.device(device)
+    return tensor.pin_memory().to(where, non_blocking=True) if where.type == "cuda" else tensor.to(where)
 
 
 def mixed_precision_type(device: torch.device) -> torch.dtype | None:

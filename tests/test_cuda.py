@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,12 @@ from narrowing import of_type
 from torch import nn
 
 from calibration import COS, SRP, Static, calibrate
+from calibration.tuning.parameters import Tuned
+from calibration.tuning.repeated_update import WARM, RepeatedUpdate
 from cos_export.bundle import Bundle
 from cos_export.capturing import capture
-from cos_export.datasets import load_dataset
+from cos_export.datasets import Dataset, DeviceImages, Normalisation, load_dataset
+from cos_export.errors import Notice
 from cos_export.exporting import export
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.network.schedule import SCHEDULES, Schedule
@@ -125,6 +129,48 @@ def test_tuning_brings_what_it_brings_on_the_cpu(
     assert np.abs(actual - expected).mean() < 0.05 * np.abs(expected).mean()
     for name, spec in there.neurons.items():
         np.testing.assert_allclose(again.neurons[name].v_init, spec.v_init, atol=0.05 * float(spec.threshold.max()))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("tune", [("potential",), ("potential", "threshold", "weight")], ids=len)
+def test_updates_that_are_replayed_are_those_launched_one_by_one(
+    network: SpikingNetwork,
+    images: FloatArray,
+    schedule: Schedule,
+    tune: tuple[Tuned, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = Static(tune, updates=40, samples=32, rounds=2, flip=True, shift=1, learning_rate=0.02)
+    replays: list[int] = []
+    original = RepeatedUpdate.__call__
+
+    def counted(self: RepeatedUpdate, *inputs: torch.Tensor) -> None:
+        original(self, *inputs)
+        replays.append(self._replay is not None)
+
+    monkeypatch.setattr(RepeatedUpdate, "__call__", counted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)  # That it could not be recorded.
+        replayed = calibrate(network, images, method, T, device=DEVICE, schedule=schedule)
+    if DEVICE.startswith("cuda"):
+        assert sum(replays) == 40 - WARM
+    monkeypatch.setattr(Static, "_recorder", lambda *_: None)
+    plain = calibrate(network, images, method, T, device=DEVICE, schedule=schedule)
+    for name, spec in plain.neurons.items():
+        scale = float(spec.threshold.max())
+        np.testing.assert_allclose(replayed.neurons[name].v_init, spec.v_init, atol=1e-3 * scale, err_msg=name)
+
+
+def test_pixels_become_the_same_numbers_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cos_export.datasets.byte_images.AS_BYTES", 0)
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 3, 8, 8), np.uint8)
+    images = (
+        Dataset(pixels, None, "pixels", "").normalised(Normalisation.of([0.49, 0.48, 0.45], [0.25, 0.24, 0.26])).images
+    )
+    order = np.random.default_rng(1).permutation(300)[:64]
+    there = DeviceImages(images, DEVICE).take(torch.from_numpy(order).to(DEVICE), order)
+    assert there.device.type == torch.device(DEVICE).type
+    np.testing.assert_array_equal(there.cpu(), images[order])
 
 
 def test_training(images: FloatArray) -> None:

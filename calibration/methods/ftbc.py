@@ -60,11 +60,11 @@ class FTBC(StaticMethod):
         biases = {name: _start(neuron, steps, device) for name, neuron in program.neurons.items()}
         for name, value in kept.items():
             biases[name].copy_(value)
-        batches = data.shuffled(self.samples, self.seed, first=first)
+        batches = data.shuffled(self.samples, self.seed, first, device=device)
         for done in range(first, self.batches):
             run.progress(STAGE, done, self.batches)
             checkpoint.save(STAGE, done, biases)
-            _correct(program, next(batches).images.to(device), biases, self.alpha, min(self.samples, len(data)))
+            _correct(program, next(batches).images, biases, self.alpha, min(self.samples, len(data)))
         run.progress(STAGE, self.batches, self.batches)
         return network.with_neurons(
             {name: replace(spec, bias=_array(biases[name])) for name, spec in network.neurons.items()}

@@ -6,26 +6,28 @@ import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from calibration.data import Batch, CalibrationData
+from calibration.data import CalibrationData
 from calibration.methods.ftbc import FTBC
 from calibration.methods.mean_matching import MeanMatching
 from calibration.methods.method import CalibrationRun, NetworkReference, StaticMethod, option
+from calibration.tuning.flat import FlatParameters
 from calibration.tuning.parameters import Tuned, Tuning
+from calibration.tuning.repeated_update import CudaGraphs, Recorder, RepeatedUpdate
 from calibration.tuning.surrogate import check_compiler
 from calibration.tuning.teacher import teacher_logits, teacher_table
+from calibration.tuning.update import TuningUpdate, summed_divergence
 from calibration.tuning.warm_start import warm_start
 from cos_export.bounds import LARGEST_SEED, MOST_BATCH, MOST_ROUNDS, MOST_SHIFT
-from cos_export.decisions import class_logits
 from cos_export.device import mixed_precision, mixed_precision_type
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
-from cos_export.processes import summed
+from cos_export.processes import process_count, summed
 from cos_export.progress import Progress
 from cos_export.simulation.program import Program
 
@@ -132,22 +134,20 @@ class Static(StaticMethod):
             network = self._start(network, replace(run, data=fitted))
         program = Program(network, device, window=steps if network.schedule == "layerwise" else 1)
         tuning = Tuning(program, self.tune, steps, compiled=self.compiled)
-        optimizer = self._optimizer(tuning, kept)
-        averages = tuning.averages()
-        for key, value in _part(kept, "average/").items():
-            averages[key].copy_(value)
-        known = self._known_outputs(teacher, fitted, progress)
-        batches = fitted.shuffled(self.samples, self.seed, first=done, flip=self.flip, shift=self.shift)
-        for update in range(done, self.updates):
-            progress("tuning", update, self.updates)
-            checkpoint.save(STAGE, update, _state(network, tuning, optimizer, averages))
-            for group in optimizer.param_groups:
-                group["lr"] = group["top"] * 0.5 * (1.0 + math.cos(math.pi * update / self.updates))
-            self._differentiate(teacher, next(batches), tuning, min(self.samples, len(fitted)), known)
-            optimizer.step()
-            _average(averages, tuning, update)
+        flat = FlatParameters(tuning.parameters, self.learning_rate)
+        flat.load(kept)
+        batches = fitted.shuffled(self.samples, self.seed, done, flip=self.flip, shift=self.shift, device=device)
+        update = RepeatedUpdate(
+            self._update(teacher, tuning, flat, fitted, progress), flat.tensors, self._recorder(device)
+        )
+        moves = _moves(self.updates).to(device)
+        for number in range(done, self.updates):
+            progress("tuning", number, self.updates)
+            checkpoint.save(STAGE, number, _started(network) | flat.state())
+            batch = next(batches)
+            update(batch.images, batch.numbers, moves[number])
         progress("tuning", self.updates, self.updates)
-        tuning.put(averages)
+        tuning.put(flat.averages())
         before = self._divergence(teacher, Tuning(program, (), steps), held_out, progress)
         after = self._divergence(teacher, tuning, held_out, progress)
         return tuning.applied() if after < before else network
@@ -175,25 +175,24 @@ class Static(StaticMethod):
         if "weight" in self.tune and network.quantisation is not None:
             raise InputError("Weights are tuned before a network is quantised: tune those of the float32 network.")
 
-    def _optimizer(self, tuning: Tuning, kept: Mapping[str, Tensor]) -> torch.optim.Adam:
-        """Adam over the parameters, both where an interrupted calibration has left them."""
-        groups = []
-        for parameter in tuning.parameters.values():
-            top = self.learning_rate * parameter.rate
-            groups.append({"params": [parameter.values], "lr": top, "top": top})
-        # Fused, all parameters are moved in one pass over each, without a copy in between.
-        optimizer = torch.optim.Adam(groups, fused=True)
-        for key, parameter in tuning.parameters.items():
-            held = _part(kept, f"adam/{key}/")
-            if held:
-                parameter.values.data.copy_(kept[f"parameter/{key}"])
-                optimizer.state[parameter.values] = {
-                    name: value.to(parameter.values.device)
-                    if name == "step"
-                    else torch.empty_like(parameter.values).copy_(value)
-                    for name, value in held.items()
-                }
-        return optimizer
+    def _update(
+        self, teacher: Program, tuning: Tuning, flat: FlatParameters, fitted: CalibrationData, progress: Progress
+    ) -> TuningUpdate:
+        return TuningUpdate(
+            teacher,
+            tuning,
+            flat,
+            samples=min(self.samples, len(fitted)),
+            known=self._known_outputs(teacher, fitted, progress),
+            both_sides=self.both_sides,
+            precision=partial(self._precision, teacher.device),
+        )
+
+    def _recorder(self, device: torch.device) -> Recorder | None:
+        """What records updates: on a GPU, where all that an update does is known to be recordable."""
+        # What processes exchange is sent by other threads, and what torch.compile makes may choose its own kernels.
+        alone = process_count() == 1 and not self.compiled
+        return CudaGraphs(device) if device.type == "cuda" and alone else None
 
     def _known_outputs(self, teacher: Program, fitted: CalibrationData, progress: Progress) -> Tensor | None:
         """The teacher's outputs for all images, (samples, classes), if updates see them again as they are."""
@@ -210,25 +209,6 @@ class Static(StaticMethod):
         # Without a scaled loss, small gradients vanish in float16.
         return mixed_precision(device, None if dtype == torch.float16 else dtype)
 
-    def _differentiate(
-        self, teacher: Program, batch: Batch, tuning: Tuning, samples: int, known: Tensor | None
-    ) -> None:
-        """Puts the gradient of the loss, its mean over the `samples` of all processes, into each parameter's grad."""
-        images = batch.images.to(teacher.device)
-        tensors = [parameter.values for parameter in tuning.parameters.values()]
-        for tensor in tensors:
-            tensor.grad = torch.zeros_like(tensor)
-        if len(images):
-            with torch.enable_grad():
-                with self._precision(images.device):
-                    if known is None:
-                        expected = teacher_logits(teacher, images, both_sides=self.both_sides)
-                    else:
-                        expected = known[torch.from_numpy(batch.numbers).to(images.device)]
-                    loss = self._summed_loss(expected, tuning, images) / samples
-                loss.backward()  # type: ignore[no-untyped-call]
-        summed([tensor.grad for tensor in tensors if tensor.grad is not None])
-
     def _divergence(self, teacher: Program, tuning: Tuning, data: CalibrationData, progress: Progress) -> float:
         """The mean of the loss over images."""
         total = torch.zeros((), dtype=torch.float64, device=teacher.device)
@@ -237,17 +217,10 @@ class Static(StaticMethod):
                 progress("measuring what the tuning has brought", number * data.batch_size, len(data))
                 images = images.to(teacher.device)
                 expected = teacher_logits(teacher, images, both_sides=self.both_sides)
-                total += self._summed_loss(expected, tuning, images).double()
+                total += summed_divergence(expected, tuning, images).double()
         progress("measuring what the tuning has brought", len(data), len(data))
         summed([total])
         return float(total) / len(data)
-
-    def _summed_loss(self, expected: Tensor, tuning: Tuning, images: Tensor) -> Tensor:
-        program = tuning.program()
-        # Over a window what reaches the Output is a sum over the steps already.
-        mean = program.propagate(images, tuning.train).float().mean(0) / program.window
-        logits = class_logits(program.readout_scale * mean)
-        return functional.kl_div(logits.log_softmax(dim=1), expected, reduction="sum", log_target=True)
 
 
 def _parts(data: CalibrationData) -> tuple[CalibrationData, CalibrationData]:
@@ -256,25 +229,19 @@ def _parts(data: CalibrationData) -> tuple[CalibrationData, CalibrationData]:
     return (data, data) if held_out == 0 else data.split(len(data) - held_out)
 
 
-def _average(averages: Mapping[str, Tensor], tuning: Tuning, update: int) -> None:
-    """Moves the running average to the parameters after the update with this number, 0, 1, ..."""
-    share = max(1.0 - AVERAGED, 9.0 / (update + 10.0))
-    with torch.no_grad():
-        tuned = [parameter.values for parameter in tuning.parameters.values()]
-        torch._foreach_lerp_([averages[key] for key in tuning.parameters], tuned, share)
+def _moves(updates: int) -> Tensor:
+    """For each update what rates are multiplied by, and how far the averages follow: (updates, 2), float64."""
+    cosine = [0.5 * (1.0 + math.cos(math.pi * number / updates)) for number in range(updates)]
+    shares = [max(1.0 - AVERAGED, 9.0 / (number + 10.0)) for number in range(updates)]
+    return torch.tensor([cosine, shares], dtype=torch.float64).T.contiguous()
 
 
-def _state(
-    network: SpikingNetwork, tuning: Tuning, optimizer: torch.optim.Adam, averages: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """All that `Static.calibrate` needs to go on: what it started from, the parameters and Adam's moments."""
+def _started(network: SpikingNetwork) -> dict[str, Tensor]:
+    """What a tuning started from, as its state holds it."""
     state = {f"start/v_init/{name}": torch.from_numpy(spec.v_init) for name, spec in network.neurons.items()}
     for name, spec in network.neurons.items():
         if spec.bias is not None:
             state[f"start/bias/{name}"] = torch.from_numpy(spec.bias)
-    for key, parameter in tuning.parameters.items():
-        state[f"parameter/{key}"], state[f"average/{key}"] = parameter.values, averages[key]
-        state |= {f"adam/{key}/{name}": value for name, value in optimizer.state[parameter.values].items()}
     return state
 
 

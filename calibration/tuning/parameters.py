@@ -82,10 +82,6 @@ class Tuning:
         for parameter in self.parameters.values():
             parameter.values.requires_grad_(True)
 
-    def averages(self) -> dict[str, Tensor]:
-        """A copy of the parameters, to be averaged over the updates."""
-        return {key: parameter.values.detach().clone() for key, parameter in self.parameters.items()}
-
     def put(self, values: Mapping[str, Tensor]) -> None:
         """Sets the parameters to other values."""
         with torch.no_grad():

@@ -51,7 +51,7 @@ def teacher_table(program: Program, data: CalibrationData, progress: Progress, *
     for batch in data.in_order():
         progress(stage, int(batch.numbers[0]), len(data))
         outputs = teacher_logits(program, batch.images.to(program.device), both_sides=both_sides)
-        table[torch.from_numpy(batch.numbers).to(program.device)] = outputs
+        table[batch.numbers.to(program.device)] = outputs
     summed([table])
     progress(stage, len(data), len(data))
     return table

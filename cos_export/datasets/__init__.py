@@ -11,6 +11,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from cos_export.datasets.archive import read_archive
 from cos_export.datasets.dataset import Dataset
+from cos_export.datasets.device_images import DeviceImages
 from cos_export.datasets.digits import read_digits
 from cos_export.datasets.folder import read_folder
 from cos_export.datasets.from_torch import from_torch
@@ -24,6 +25,7 @@ from cos_export.user_factory import from_factory
 
 __all__ = [
     "Dataset",
+    "DeviceImages",
     "ImageArray",
     "Images",
     "Normalisation",

@@ -8,8 +8,8 @@ import numpy as np
 
 from cos_export.datasets.dataset import Dataset
 from cos_export.datasets.labels import class_numbers
-from cos_export.datasets.pixels import FRAME_AXES, pixel_values
-from cos_export.datasets.stored import StoredImages, fits_in_memory
+from cos_export.datasets.pixels import FRAME_AXES
+from cos_export.datasets.stored import StoredImages, bytes_or_values, fits_in_memory
 from cos_export.errors import InputError
 from cos_export.reading.npz import NpzReader, open_npz
 
@@ -54,9 +54,9 @@ def read_archive(path: Path) -> Dataset:
         events = images if isinstance(images, StoredImages) else images.astype(np.float32)
         return Dataset(events, numbers, path.name, "numbers of events as stored")
     how = "pixels 0..255 divided by 255" if header.dtype == np.uint8 else "taken as stored"
-    if isinstance(images, StoredImages):
-        return Dataset(images, numbers, path.name, how)
-    return Dataset(pixel_values(images, f"{name!r} in {path}"), numbers, path.name, how)
+    if not isinstance(images, StoredImages):
+        images = bytes_or_values(images, f"{name!r} in {path}")
+    return Dataset(images, numbers, path.name, how)
 
 
 def _stored(path: Path, archive: NpzReader, name: str) -> StoredImages | None:

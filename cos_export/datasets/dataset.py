@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cos_export.datasets.labels import class_numbers
 from cos_export.datasets.normalisation import Normalisation, agree
-from cos_export.datasets.pixels import FRAME_AXES, PixelArray, is_raw, pixel_values
-from cos_export.datasets.stored import ImageArray, StoredImages, mean_over_frames, some_of
+from cos_export.datasets.pixels import FRAME_AXES, PixelArray, is_raw
+from cos_export.datasets.stored import ImageArray, StoredImages, bytes_or_values, mean_over_frames, some_of
 from cos_export.errors import InputError, Notice
 from cos_export.whole_number import whole_number
 
@@ -25,7 +25,8 @@ class Dataset:
     Attributes:
         images: float32 (samples, channels, height, width), (samples, channels, length) or (samples, features); or
             frames (samples, T, channels, height, width), one input for each step. uint8 is divided by 255 when given.
-            Of more than 1 GiB, `StoredImages`: what is indexed is read then.
+            Of more than 1 GiB, `StoredImages`: what is indexed is read then. So too of uint8 that would take more than
+            64 MiB as float32: the pixels stay bytes, in memory, and what is indexed becomes float32.
         labels: int64 (samples,), class numbers from 0, or None if they are not known.
         name: What it is called in reports.
         normalisation: How the stored pixels became `images`, in words.
@@ -44,7 +45,7 @@ class Dataset:
         if is_raw(self.images) and self.applied is not None:
             raise InputError(f"The images of {self.name} are uint8, and cannot have been normalised.")
         if not isinstance(self.images, StoredImages):
-            object.__setattr__(self, "images", pixel_values(self.images, f"The images of {self.name}"))
+            object.__setattr__(self, "images", bytes_or_values(self.images, f"The images of {self.name}"))
         if self.labels is None:
             return
         known = None if self.class_names is None else len(self.class_names)
@@ -137,7 +138,7 @@ class Dataset:
 
         if isinstance(self.images, StoredImages):
             apply(self.images[:1])  # What does not fit is refused at once.
-            return self.images.changed(apply)
+            return self.images.changed(apply, by_pixel=True)
         return apply(self.images)
 
     def first(self, count: int | None) -> Dataset:

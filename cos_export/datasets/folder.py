@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.datasets.dataset import Dataset
-from cos_export.datasets.stored import StoredImages, kept_in_memory
+from cos_export.datasets.stored import StoredImages, bytes_or_values, fits_in_memory
 from cos_export.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
     order = np.lexsort((labels, turns))
     labels = labels[order]
     reader = _FolderReader(classes, files, labels, turns[order], size)
-    images = kept_in_memory(StoredImages(reader, f"The images of {folder.name}"))
+    what = f"The images of {folder.name}"
+    fits = fits_in_memory(reader.shape)
+    images = bytes_or_values(reader.read(range(len(labels))), what) if fits else StoredImages(reader, what)
     resized = "" if size is None else f"resized to {size[0]} x {size[1]}, "
     how = f"{resized}pixels 0..255 divided by 255"
     return Dataset(images, labels, folder.name, how, tuple(entry.name for entry in classes))

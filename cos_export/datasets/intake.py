@@ -13,9 +13,9 @@ from torch.utils.data import Dataset as TorchDataset
 from cos_export.datasets.dataset import Dataset
 from cos_export.datasets.from_torch import from_torch
 from cos_export.datasets.normalisation import Normalisation
-from cos_export.datasets.pixels import is_raw, pixel_values
+from cos_export.datasets.pixels import is_raw
 from cos_export.datasets.samples import samples, split_sample, stack
-from cos_export.datasets.stored import ImageArray, StoredImages
+from cos_export.datasets.stored import ImageArray, StoredImages, bytes_or_values
 from cos_export.errors import InputError
 
 __all__ = ["Images", "image_array", "labelled"]
@@ -40,7 +40,7 @@ def image_array(images: Images, normalisation: Normalisation | None = None, what
 
     Returns:
         An array that may share the memory of `images` where that is float32; of a `Dataset` that is larger than memory,
-        what reads it (`StoredImages`).
+        what reads it (`StoredImages`), and of uint8 that would take more than 64 MiB what makes float32 of a part.
 
     Raises:
         InputError: They are of another type or form, there are none, one is unlike the others or holds a value that is
@@ -51,10 +51,15 @@ def image_array(images: Images, normalisation: Normalisation | None = None, what
     if isinstance(images, Dataset):
         return images.normalised(normalisation).images
     given = _together(images, what)
-    values = pixel_values(given, what)
+    values = bytes_or_values(given, what)
     if values.ndim < 1 or len(values) == 0:
         raise InputError("There are no images.")
-    return normalisation.apply(values, what) if normalisation is not None and is_raw(given) else values
+    if normalisation is None or not is_raw(given):
+        return values
+    if isinstance(values, StoredImages):
+        normalisation.apply(values[:1], what)  # What does not fit is refused at once.
+        return values.changed(lambda images: normalisation.apply(images, what), by_pixel=True)
+    return normalisation.apply(values, what)
 
 
 def labelled(data: Dataset | TorchDataset[Any] | DataLoader[Any]) -> Dataset:

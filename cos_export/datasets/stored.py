@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from cos_export.datasets.byte_images import AS_BYTES, ByteReader, Pixels, plain_bytes
 from cos_export.datasets.pixels import PixelArray, pixel_values
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ImageArray",
     "Reader",
     "StoredImages",
+    "bytes_or_values",
     "fits_in_memory",
     "in_memory",
     "kept_in_memory",
@@ -45,7 +47,8 @@ class Reader(Protocol):
 class StoredImages:
     """An array of images, float32 (samples, ...), each of which is read whenever it is indexed, and then forgotten.
 
-    It is indexed by a slice or by an array of numbers, along the first axis, and gives an array in memory.
+    They are read from files or a data set of the user's, or are pixels in memory that stay one byte each. It is indexed
+    by a slice or by an array of numbers, along the first axis, and gives an array in memory.
 
     Args:
         reader: Where they are.
@@ -53,6 +56,7 @@ class StoredImages:
         numbers: Which of the reader's images these are.
         changes: What is made of them, one after the other, as a normalisation.
         shape: Of one image after that.
+        by_pixel: Whether the changes give each pixel of a channel what its own value alone says.
     """
 
     def __init__(
@@ -62,8 +66,9 @@ class StoredImages:
         numbers: range | None = None,
         changes: tuple[Callable[[PixelArray], PixelArray], ...] = (),
         shape: tuple[int, ...] | None = None,
+        by_pixel: bool = True,
     ) -> None:
-        self._reader, self._name, self._changes = reader, name, changes
+        self._reader, self._name, self._changes, self._by_pixel = reader, name, changes, by_pixel
         self._numbers = range(reader.shape[0]) if numbers is None else numbers
         self.shape = (len(self._numbers), *(reader.shape[1:] if shape is None else shape))
 
@@ -84,26 +89,52 @@ class StoredImages:
         chosen = self._numbers[which] if isinstance(which, slice) else [self._numbers[int(i)] for i in which]
         if len(chosen) == 0:
             return np.empty((0, *self.shape[1:]), np.float32)
-        images = pixel_values(self._reader.read(chosen), self._name)
+        return self._as_changed(pixel_values(self._reader.read(chosen), self._name))
+
+    def _as_changed(self, images: PixelArray) -> PixelArray:
         for change in self._changes:
             images = change(images)
         return images
 
-    def part(self, which: slice) -> PixelArray | StoredImages:
-        """Some of them: in memory, if they fit there."""
-        return kept_in_memory(
-            StoredImages(self._reader, self._name, self._numbers[which], self._changes, self.shape[1:])
-        )
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """All of them, for numpy."""
+        return np.asarray(self[:], dtype)
 
-    def changed(self, change: Callable[[PixelArray], PixelArray], shape: tuple[int, ...] | None = None) -> StoredImages:
+    def pixels(self) -> Pixels | None:
+        """The images as bytes, and what each of the 256 values is in each channel; None of what does not lie so."""
+        if not isinstance(self._reader, ByteReader) or not self._by_pixel:
+            return None
+        chosen, axes = self._numbers, self.ndim - 2
+        ramp = np.arange(256, dtype=np.uint8).reshape(256, 1, *[1] * axes)
+        every = np.broadcast_to(ramp, (256, self.shape[1], *[1] * axes))
+        values = self._as_changed(pixel_values(every, self._name)).reshape(256, self.shape[1])
+        return Pixels(self._reader.pixels[chosen.start : chosen.stop : chosen.step], np.ascontiguousarray(values.T))
+
+    def part(self, which: slice) -> PixelArray | StoredImages:
+        """Some of them: in memory, if they fit there; bytes as bytes, if they are many."""
+        some = StoredImages(
+            self._reader, self._name, self._numbers[which], self._changes, self.shape[1:], self._by_pixel
+        )
+        many = isinstance(self._reader, ByteReader) and 4 * math.prod(some.shape) > AS_BYTES
+        return some if many else kept_in_memory(some)
+
+    def changed(
+        self,
+        change: Callable[[PixelArray], PixelArray],
+        shape: tuple[int, ...] | None = None,
+        *,
+        by_pixel: bool = False,
+    ) -> StoredImages:
         """The images with a change of each, made whenever they are read.
 
         Args:
             change: From (samples, ...) to as many samples.
             shape: Of one image after it, if that is another.
+            by_pixel: Whether it makes of each pixel of a channel what its value alone says, as a normalisation does.
         """
-        after = self.shape[1:] if shape is None else shape
-        return StoredImages(self._reader, self._name, self._numbers, (*self._changes, change), after)
+        after, changes = self.shape[1:] if shape is None else shape, (*self._changes, change)
+        each = self._by_pixel and by_pixel
+        return StoredImages(self._reader, self._name, self._numbers, changes, after, each)
 
 
 ImageArray = PixelArray | StoredImages
@@ -119,6 +150,20 @@ def some_of(images: ImageArray, which: slice) -> ImageArray:
 def fits_in_memory(shape: tuple[int, ...]) -> bool:
     """Whether float32 images of that shape, (samples, ...), take no more than `IN_MEMORY`."""
     return 4 * math.prod(shape) <= IN_MEMORY
+
+
+def bytes_or_values(images: Any, what: str = "The images") -> ImageArray:
+    """Images as `pixel_values` has them; many of uint8 stay bytes until they are indexed.
+
+    Args:
+        images: As for `pixel_values`; pixels that stay bytes share the memory of these.
+        what: What an error calls them.
+
+    Raises:
+        InputError: As `pixel_values`.
+    """
+    pixels = plain_bytes(images)
+    return pixel_values(images, what) if pixels is None else StoredImages(ByteReader(pixels), what)
 
 
 def kept_in_memory(images: StoredImages) -> ImageArray:

@@ -181,7 +181,8 @@ class Program:
         tensors = {id(getattr(node, field)): tensor for field, tensor in arrays.items()}
         if known.bias is not None and self.window > 1:
             bias = getattr(node, known.bias)
-            tensors[id(bias)] = tensors.get(id(bias), self._move(bias)) * float(self.window)
+            constant = tensors[id(bias)] if id(bias) in tensors else self._move(bias)
+            tensors[id(bias)] = constant * float(self.window)
         return synapse(node, lambda array: tensors[id(array)] if id(array) in tensors else self._move(array))
 
     def _send_images(self, images: Tensor) -> Tensor:

@@ -46,13 +46,16 @@ def _even(padding: tuple[tuple[int, int], ...]) -> Shape | None:
 def is_multiple(weight: Tensor, bias: Tensor, geometry: Convolution) -> bool:
     """Whether a convolution is its input times one number, as that on a residual's identity path is.
 
-    A product leaves out the other channels' zeros, changes no bit, and takes half the time.
+    A product leaves out the other channels' zeros, changes no bit, and takes half the time. Where a gradient goes to
+    the weights it must reach all of them, so they are not looked at, and a convolution it is.
 
     Args:
         weight: (out, in, ...) of the convolution.
         bias: (out,).
         geometry: How it slides.
     """
+    if weight.requires_grad or bias.requires_grad:
+        return False
     plain = all(n == 1 for n in (*geometry.kernel, *geometry.stride, geometry.groups))
     if not plain or len(weight) != weight.shape[1] or any(p for pair in geometry.padding for p in pair):
         return False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,11 +16,11 @@ __all__ = ["Augmentation", "augment", "draw", "mirrored", "moved"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How the images of a batch are changed.
+    """How the images of a batch, or of each of several batches, are changed.
 
     Attributes:
-        turned: (samples,), which are mirrored, or None.
-        corner: (2, samples), as for `moved`, or None.
+        turned: (samples,) or (batches, samples), which are mirrored, or None.
+        corner: (2, samples) or (batches, 2, samples), as for `moved`, or None.
         shift: As for `moved`.
     """
 
@@ -28,20 +29,31 @@ class Augmentation:
     shift: int
 
     def of(self, part: slice) -> Augmentation:
-        """That of some of the images."""
-        return Augmentation(
-            None if self.turned is None else self.turned[part],
-            None if self.corner is None else self.corner[:, part],
-            self.shift,
-        )
+        """That of some of the images of each batch."""
+        return self._made(lambda drawn: drawn[..., part])
+
+    def at(self, batch: int) -> Augmentation:
+        """That of one of several batches."""
+        return self._made(lambda drawn: drawn[batch])
+
+    def to(self, device: torch.device) -> Augmentation:
+        """The same, on a device."""
+        return self._made(lambda drawn: drawn.to(device))
+
+    def _made(self, change: Callable[[Tensor], Tensor]) -> Augmentation:
+        turned, corner = (None if drawn is None else change(drawn) for drawn in (self.turned, self.corner))
+        return replace(self, turned=turned, corner=corner)
 
 
-def draw(samples: int, recipe: Recipe, generator: torch.Generator) -> Augmentation:
-    """Draws from `generator` (CPU) how a batch of so many images is shifted and mirrored."""
-    turned = torch.rand(samples, generator=generator) < 0.5 if recipe.flip else None
-    shift = recipe.shift
-    corner = torch.randint(0, 2 * shift + 1, (2, samples), generator=generator) if shift else None
-    return Augmentation(turned, corner, shift)
+def draw(batches: int, recipe: Recipe, generator: torch.Generator) -> Augmentation:
+    """Draws from `generator` (CPU), one batch after the other, how so many batches of the recipe's size are changed."""
+    turned, corner, samples, shift = [], [], recipe.batch_size, recipe.shift
+    for _ in range(batches):
+        if recipe.flip:
+            turned.append(torch.rand(samples, generator=generator) < 0.5)
+        if shift:
+            corner.append(torch.randint(0, 2 * shift + 1, (2, samples), generator=generator))
+    return Augmentation(torch.stack(turned) if turned else None, torch.stack(corner) if corner else None, shift)
 
 
 def augment(images: Tensor, how: Augmentation) -> Tensor:

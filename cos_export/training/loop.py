@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from cos_export.datasets import Dataset, ImageArray, StoredImages, labelled
+from cos_export.datasets import Dataset, DeviceImages, labelled
 from cos_export.device import mixed_precision, mixed_precision_type, resolve_device
 from cos_export.errors import InputError
 from cos_export.processes import is_main, local_device, process_count, process_group, same_everywhere, share, summed
@@ -91,7 +91,7 @@ def _train(
         raise InputError(f"The processes do not have the same samples of {dataset.name}. Give all of them the same.")
     if kept is not None and not kept.absolute().parent.is_dir():
         raise InputError(f"{kept} cannot be written: there is no folder {kept.parent}.")
-    images = _Shown(dataset.images, where)
+    images = DeviceImages(dataset.images, where, whole=True)
     labels = torch.from_numpy(dataset.truth).to(where)
     autocast = mixed_precision_type(where) if recipe.precision == "mixed" else None
     # The global generators drive dropout; they are put back afterwards.
@@ -153,25 +153,10 @@ def _trainee(model: nn.Module, recipe: Recipe, autocast: torch.dtype | None) -> 
     return Trainee(model, _optimizer(model, recipe), scaler, generator)
 
 
-class _Shown:
-    """The images to train on: on the device, or read batch by batch where they do not fit in memory."""
-
-    def __init__(self, images: ImageArray, device: torch.device) -> None:
-        self._stored = images if isinstance(images, StoredImages) else None
-        held = images[:0] if isinstance(images, StoredImages) else images
-        self._held, self._device = torch.from_numpy(np.ascontiguousarray(held)).to(device), device
-
-    def batch(self, numbers: Tensor) -> Tensor:
-        """The images with these numbers, on the device."""
-        if self._stored is None:
-            return self._held[numbers]
-        return torch.from_numpy(self._stored[numbers.cpu().numpy()]).to(self._device)
-
-
 def _epoch(
     trainee: Trainee,
     dataset: Dataset,
-    images: _Shown,
+    images: DeviceImages,
     labels: Tensor,
     recipe: Recipe,
     autocast: torch.dtype | None,
@@ -183,17 +168,18 @@ def _epoch(
     stage = _stage(trainee.history, recipe.epochs)
     own = share(recipe.batch_size)
     part = (own.stop - own.start) / recipe.batch_size
-    order = torch.randperm(len(labels), generator=trainee.generator).to(labels.device)
+    order = torch.randperm(len(labels), generator=trainee.generator)
     batches = order[: per_epoch * recipe.batch_size].reshape(per_epoch, recipe.batch_size)
+    drawn = draw(per_epoch, recipe, trainee.generator).of(own).to(labels.device)
     loss_sum, correct = torch.zeros(2, device=labels.device)
-    for step, batch in enumerate(batches):
+    on_device = batches.to(labels.device)
+    for step in range(per_epoch):
         progress(stage, step, per_epoch)
         rate = learning_rate(recipe, done * per_epoch + step, recipe.epochs * per_epoch)
         for group in trainee.optimizer.param_groups:
             group["lr"] = rate
-        how = draw(recipe.batch_size, recipe, trainee.generator).of(own)
-        chosen = batch[own]
-        shown = augment(images.batch(chosen), how)
+        chosen = on_device[step, own]
+        shown = augment(images.take(chosen, batches[step, own].numpy()), drawn.at(step))
         shown = shown.contiguous(memory_format=torch.channels_last) if shown.ndim == 4 else shown
         with whole_batch(own, recipe.batch_size, labels.device):
             with mixed_precision(labels.device, autocast):

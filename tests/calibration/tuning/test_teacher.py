@@ -11,7 +11,6 @@ from small_networks import two_layers
 
 from calibration import calibrate
 from calibration.data import calibration_data
-from calibration.methods import static
 from calibration.methods.static import Static
 from calibration.tuning.teacher import teacher_logits, teacher_table
 from cos_export.network import SpikingNetwork
@@ -94,8 +93,8 @@ def test_the_teacher_is_asked_once_where_images_come_again_as_they_are(
         answered.append(len(images))
         return teacher_logits(program, images, both_sides=both_sides)
 
-    monkeypatch.setattr(static, "teacher_logits", counted)
-    monkeypatch.setattr("calibration.tuning.teacher.teacher_logits", counted)
+    for module in ("methods.static", "tuning.update", "tuning.teacher"):
+        monkeypatch.setattr(f"calibration.{module}.teacher_logits", counted)
     settings: dict[str, Any] = {"updates": 6, "samples": 8, "precision": "float32"}
     method = Static(**settings | options)
     # Of 24 images 4 are held out, which are looked at before and after.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from narrowing import present
+from replayed_operations import Operations
 from safetensors import safe_open
 from torch import nn
 
@@ -46,6 +47,17 @@ def model():
     return nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), QCFS(4, 2.0), nn.Dropout(0.1), nn.Flatten(), nn.Linear(144, 2)
     )
+
+
+def test_only_the_end_of_an_epoch_waits_for_a_device(data):
+    """A host would wait where it reads a number of a tensor: as often in epochs of many steps as of few."""
+    waits = []
+    for batch_size in (48, 8):
+        model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), QCFS(4), nn.Flatten(), nn.Linear(32, 2))
+        with Operations() as operations:
+            train(model, data, replace(RECIPE, epochs=1, batch_size=batch_size, flip=True), device="cpu")
+        waits.append(operations.waits())
+    assert sorted(waits[0]) == sorted(waits[1]) and "_local_scalar_dense" in waits[0]
 
 
 def test_it_learns_and_reports(data):
@@ -107,7 +119,9 @@ def test_recipes_that_make_no_sense(change):
 
 def test_augmentation_moves_whole_images():
     images = torch.arange(1.0, 1 + 4 * 2 * 5 * 5).reshape(4, 2, 5, 5)
-    moved = augment(images, draw(len(images), replace(RECIPE, shift=2), torch.Generator().manual_seed(3)))
+    moved = augment(
+        images, draw(1, replace(RECIPE, shift=2, batch_size=len(images)), torch.Generator().manual_seed(3)).at(0)
+    )
     assert moved.shape == images.shape
     padded = nn.functional.pad(images, [2] * 4)
     for sample in range(4):
@@ -117,7 +131,10 @@ def test_augmentation_moves_whole_images():
 
 def test_augmentation_mirrors_some_images():
     images = torch.rand(32, 1, 3, 3)
-    seen = augment(images, draw(len(images), replace(RECIPE, shift=0, flip=True), torch.Generator().manual_seed(0)))
+    seen = augment(
+        images,
+        draw(1, replace(RECIPE, shift=0, flip=True, batch_size=len(images)), torch.Generator().manual_seed(0)).at(0),
+    )
     mirrored = [torch.equal(a, b.flip(2)) and not torch.equal(a, b) for a, b in zip(seen, images, strict=True)]
     assert 0 < sum(mirrored) < 32
     assert all(m or torch.equal(a, b) for m, a, b in zip(mirrored, seen, images, strict=True))
