@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from cos_export.bounds import MOST_BATCH
-from cos_export.datasets import DeviceImages, ImageArray, Images, StoredImages, some_of
+from cos_export.datasets import ImageArray, Images, StoredImages, some_of
 from cos_export.datasets.samples import split_sample, stack
 from cos_export.device import to_device
+from cos_export.device_images import DeviceImages
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork, any_inputs, are_frames, held_images
 from cos_export.processes import process_count, rank

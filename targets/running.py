@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cos_export.bundle import Bundle
 from cos_export.bundle.target import PreSimulating, Target
-from cos_export.datasets import ImageArray, StoredImages, some_of
+from cos_export.datasets import ImageArray, StoredImages, kept_in_memory, some_of
 from cos_export.processes import gathered, share
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
@@ -52,6 +52,7 @@ def classify(
         UnavailableError: The target or the device is not there.
         TargetError: The target failed while it ran.
     """
+    images = kept_in_memory(images) if isinstance(images, StoredImages) else images
     if isinstance(images, StoredImages):
         return _in_parts(target, bundle, images, calibration, device, progress)
     if calibration is None or (isinstance(target, PreSimulating) and target.presimulates(bundle)):

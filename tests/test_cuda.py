@@ -24,7 +24,8 @@ from calibration.tuning.parameters import Tuned
 from calibration.tuning.repeated_update import WARM, RepeatedUpdate
 from cos_export.bundle import Bundle
 from cos_export.capturing import capture
-from cos_export.datasets import Dataset, DeviceImages, Normalisation, load_dataset
+from cos_export.datasets import Dataset, Normalisation, load_dataset
+from cos_export.device_images import DeviceImages
 from cos_export.errors import Notice
 from cos_export.exporting import export
 from cos_export.network import FloatArray, SpikingNetwork

@@ -11,21 +11,19 @@ from torch.utils.data import Dataset as TorchDataset
 
 from cos_export.datasets.archive import read_archive
 from cos_export.datasets.dataset import Dataset
-from cos_export.datasets.device_images import DeviceImages
 from cos_export.datasets.digits import read_digits
 from cos_export.datasets.folder import read_folder
 from cos_export.datasets.from_torch import from_torch
 from cos_export.datasets.intake import Images, image_array, labelled
 from cos_export.datasets.labels import class_numbers
 from cos_export.datasets.normalisation import Normalisation, agree
-from cos_export.datasets.stored import ImageArray, StoredImages, in_memory, mean_over_frames, some_of
+from cos_export.datasets.stored import ImageArray, StoredImages, in_memory, kept_in_memory, mean_over_frames, some_of
 from cos_export.errors import InputError
 from cos_export.user_code import user_code
 from cos_export.user_factory import from_factory
 
 __all__ = [
     "Dataset",
-    "DeviceImages",
     "ImageArray",
     "Images",
     "Normalisation",
@@ -38,6 +36,7 @@ __all__ = [
     "image_array",
     "in_memory",
     "is_named",
+    "kept_in_memory",
     "labelled",
     "load_dataset",
     "mean_over_frames",

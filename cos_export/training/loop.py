@@ -13,8 +13,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from cos_export.datasets import Dataset, DeviceImages, labelled
+from cos_export.datasets import Dataset, labelled
 from cos_export.device import mixed_precision, mixed_precision_type, resolve_device
+from cos_export.device_images import DeviceImages
 from cos_export.errors import InputError
 from cos_export.processes import is_main, local_device, process_count, process_group, same_everywhere, share, summed
 from cos_export.progress import Progress, silent

@@ -9,7 +9,8 @@ from torch import nn
 
 from calibration import FTBC, Static, StaticMethod, calibrate
 from calibration.data import CalibrationData, calibration_data
-from cos_export.datasets import Dataset, DeviceImages, Normalisation, byte_images, stored
+from cos_export.datasets import Dataset, Normalisation, byte_images, stored
+from cos_export.device_images import DeviceImages
 from cos_export.training import Recipe, train
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (48, 2, 5, 5), np.uint8)

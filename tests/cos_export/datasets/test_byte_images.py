@@ -10,18 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
+from cos_export import device_images
 from cos_export.datasets import (
     Dataset,
-    DeviceImages,
     Normalisation,
     StoredImages,
     byte_images,
-    device_images,
     image_array,
     load_dataset,
     stored,
 )
 from cos_export.datasets.byte_images import Pixels
+from cos_export.device_images import DeviceImages
 from cos_export.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 3, 4, 5), np.uint8)

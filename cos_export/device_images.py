@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cos_export.datasets import ImageArray, StoredImages
 from cos_export.datasets.byte_images import Pixels
-from cos_export.datasets.stored import ImageArray, StoredImages
 from cos_export.device import to_device
 
 __all__ = ["ON_DEVICE", "DeviceImages"]
