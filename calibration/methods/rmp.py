@@ -20,7 +20,7 @@ from cos_export.bounds import MOST_EXTRA_STEPS
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_thresholds
-from cos_export.network.wiring import is_wiring
+from cos_export.network.wiring import is_wiring, turns_sign
 from cos_export.numerics import FLOAT32
 from cos_export.processes import highest
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
@@ -78,7 +78,7 @@ class RMP(StaticMethod):
         for name, spec in network.neurons.items():
             if spec.reset != "subtract":
                 raise InputError(f"RMP needs the soft reset, and layer {name!r} is reset to a value.")
-        if any(is_wiring(node) for node in network.graph.nodes.values()):
+        if any(is_wiring(node) and not turns_sign(node) for node in network.graph.nodes.values()):
             raise InputError(
                 "RMP raises the threshold of each layer on its own, and what a max pooling gives is a sum of layers "
                 "whose spikes must weigh alike. Use half, mean-matching, bias, ftbc or static."

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from cos_export.capturing.folding import DoubleArray, apply_gain
 from cos_export.capturing.grouping import Grouping, grouping_of
 from cos_export.capturing.spike_counts import SpikeCounts
-from cos_export.capturing.synapse import Synapse, carrier, check_finite, check_finite_weights, pays_depthwise, set_types
+from cos_export.capturing.synapse import (
+    Synapse,
+    carrier,
+    check_finite,
+    check_finite_weights,
+    pays_depthwise,
+    set_types,
+)
 from cos_export.capturing.unfinished_graph import UnfinishedGraph
 from cos_export.capturing.values import Term, Value, ratio, vector
 from cos_export.network.graph import Shape
@@ -34,6 +41,7 @@ class Carriers:
         self._counts = counts
         self._carriers: dict[tuple[Term, tuple[str, ...]], str] = {}
         self._copies: dict[Term, str] = {}
+        self._currents: dict[tuple[Term, ...], tuple[list[str], NDArray[np.int64]]] = {}
 
     def parts(self, value: Value) -> list[tuple[list[str], Term]]:
         """The wires that make up `value`, those together that one synapse can take: (sources, what to do to them).
@@ -72,7 +80,22 @@ class Carriers:
         return names
 
     def on_one_wire(self, value: Value) -> tuple[list[str], NDArray[np.int64]]:
-        """Nodes whose sum is `value` with its channels in another order, and where in that each channel is."""
+        """Nodes whose sum is `value` with its channels in another order, and where in that each channel is.
+
+        Of a current that neurons take already, the negative is that current through a synapse of -1 for each channel
+        where that has fewer weights than copies of the synapses that it comes from.
+        """
+        opposite = self._currents.get(value.times(-1.0).terms)
+        if opposite is not None:
+            names, places = opposite
+            mirror = carrier(Term("", value.channels, -1.0), value.shape)
+            if mirror.weight.size < sum(self._weights_of_copy(term) for term in value.terms):
+                return [self._graph.add(f"{names[0]}_negated", mirror, names)], places
+        names, places = self._together(value)
+        self._currents.setdefault(value.terms, (names, places))
+        return names, places
+
+    def _together(self, value: Value) -> tuple[list[str], NDArray[np.int64]]:
         places = _common_places(value)
         if places is None and pays_depthwise(value.shape) and any(term.index is not None for term in value.terms):
             grouping = grouping_of(value)
@@ -152,6 +175,10 @@ class Carriers:
             check_finite(copy)
             self._copies[term] = self._graph.add(f"{term.source}_scaled", copy, self._graph.sources_of(term.source))
         return Term(self._copies[term], term.width)
+
+    def _weights_of_copy(self, term: Term) -> int:
+        original = self._graph.synapse(term.source)
+        return 0 if original is None or term.index is not None else original.weight.size
 
     def _carried(self, term: Term, shape: Shape, sources: Sequence[str] = ()) -> str:
         """The synapse that carries what is pending where nothing else can, such as a residual's identity path.

@@ -19,8 +19,9 @@ from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.network.graph import convolution, with_attributes
 from cos_export.network.node_facts import facts
 from cos_export.network.order import successors
+from cos_export.network.wiring import turns_sign
 
-__all__ = ["with_current_bias", "with_thresholds"]
+__all__ = ["mirrors_of", "scaled", "with_current_bias", "with_thresholds"]
 
 DoubleArray = NDArray[np.float64]
 Nodes = dict[str, nir.NIRNode]
@@ -32,7 +33,8 @@ def with_current_bias(network: SpikingNetwork, biases: Mapping[str, ArrayLike]) 
 
     The current is folded into the bias of one synapse that feeds the layer and nothing else, so that no run takes a
     step or an operation more. A `nir.Linear` becomes a `nir.Affine`. Behind a Flatten the synapse before it is taken
-    where the current is the same over each of that synapse's channels.
+    where the current is the same over each of that synapse's channels. What hands the negative of that current on to
+    other neurons gets b as well, so that b - (I + b) is what it gave before.
 
     Args:
         network: It stays as it is.
@@ -51,10 +53,21 @@ def with_current_bias(network: SpikingNetwork, biases: Mapping[str, ArrayLike]) 
             if share is not None:
                 name, amount = share
                 nodes[name] = _with_bias(nodes[name], amount)
+                for other in mirrors_of(network, feeds, name):
+                    nodes[other] = _with_bias(nodes[other], amount)
                 break
         else:
             raise NetworkError(f"No synapse can take the bias of layer {layer!r}: {'; '.join(reasons)}.")
     return network.with_nodes(nodes)
+
+
+def mirrors_of(network: SpikingNetwork, feeds: Feeds, name: str) -> list[str]:
+    """The readers of a synapse that take it alone and hand its negative on."""
+    return [
+        reader
+        for reader in feeds[name]
+        if turns_sign(network.graph.nodes[reader]) and network.predecessors[reader] == (name,)
+    ]
 
 
 def with_thresholds(network: SpikingNetwork, thresholds: Mapping[str, ArrayLike]) -> SpikingNetwork:
@@ -121,7 +134,7 @@ def _synapse_behind(
     """The synapse that can give `current` to `reader`, and its share by output channel; or None, and why not."""
     node = network.graph.nodes[name]
     said = f"{name!r} ({type(node).__name__})"
-    if feeds[name] != (reader,):
+    if set(feeds[name]) - set(mirrors_of(network, feeds, name)) != {reader} or feeds[name].count(reader) > 1:
         reasons.append(f"{said} feeds other nodes, or the same one twice")
         return None
     if facts(node).kind == "rearrangement":
@@ -170,7 +183,7 @@ def _scale_readers(
         elif facts(node).kind == "pooling":
             gain = np.broadcast_to(_channel_gain(gain)[:, None, None], network.shapes[name])
         else:
-            nodes[name] = _scaled(node, gain)
+            nodes[name] = scaled(node, gain)
             return
     except NetworkError as error:
         raise NetworkError(f"Node {said} reads {source!r}, and {error}") from None
@@ -190,13 +203,13 @@ def _channel_gain(gain: DoubleArray) -> DoubleArray:
 
 
 @singledispatch
-def _scaled(node: nir.NIRNode, gain: DoubleArray) -> nir.NIRNode:
+def scaled(node: nir.NIRNode, gain: DoubleArray) -> nir.NIRNode:
     """The synapse that makes of x what `node` makes of gain * x."""
     raise NetworkError("it has no weights that could be scaled.")
 
 
-@_scaled.register(nir.Conv1d)
-@_scaled.register(nir.Conv2d)
+@scaled.register(nir.Conv1d)
+@scaled.register(nir.Conv2d)
 def _(node: nir.Conv1d | nir.Conv2d, gain: DoubleArray) -> nir.NIRNode:
     weight, groups = np.asarray(node.weight), convolution(node).groups
     # Output channel o reads the input channels of its group: (outputs, inputs of a group).
@@ -204,13 +217,13 @@ def _(node: nir.Conv1d | nir.Conv2d, gain: DoubleArray) -> nir.NIRNode:
     return with_attributes(node, weight=_product(weight, factors.reshape(*factors.shape, *[1] * (weight.ndim - 2))))
 
 
-@_scaled.register(nir.Affine)
-@_scaled.register(nir.Linear)
+@scaled.register(nir.Affine)
+@scaled.register(nir.Linear)
 def _(node: nir.Affine | nir.Linear, gain: DoubleArray) -> nir.NIRNode:
     return with_attributes(node, weight=_product(node.weight, gain[None, :]))
 
 
-@_scaled.register
+@scaled.register
 def _(node: nir.Scale, gain: DoubleArray) -> nir.NIRNode:
     return with_attributes(node, scale=_product(node.scale, gain))
 

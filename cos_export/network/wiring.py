@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cos_export.network.graph import convolution
 
-__all__ = ["is_wiring", "picks_entries"]
+__all__ = ["is_wiring", "picks_entries", "turns_sign"]
 
 
 def picks_entries(node: nir.NIRNode) -> bool:
@@ -40,6 +40,23 @@ def is_wiring(node: nir.NIRNode) -> bool:
     return bool(
         np.isin(kernels, (-1, 0, 1)).all() and (kernels == 1).sum(1).max() <= 1 and (kernels == -1).sum(1).max() <= 1
     )
+
+
+def turns_sign(node: nir.NIRNode) -> bool:
+    """Whether each output is the input of its own channel and place multiplied by -1, up to a bias.
+
+    It stands between a current and neurons that take its negative, those of an activation's lower side.
+    """
+    if not isinstance(node, nir.Conv1d | nir.Conv2d | nir.Affine):
+        return False
+    weight = np.asarray(node.weight)
+    if not isinstance(node, nir.Affine):
+        window = convolution(node)
+        if weight[0, 0].size != 1 or any(step != 1 for step in window.stride) or np.any(window.padding):
+            return False
+        if weight.shape[1] == 1 and window.groups == len(weight):
+            return bool((weight == -1).all())
+    return weight.shape[0] == weight.shape[1] and bool((weight.reshape(weight.shape[:2]) == -np.eye(len(weight))).all())
 
 
 def _kernels(node: nir.NIRNode) -> NDArray[Any]:

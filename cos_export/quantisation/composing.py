@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import convolution, with_attributes
+from cos_export.network.wiring import turns_sign
 
 __all__ = ["with_composed_stems"]
 
@@ -25,8 +26,8 @@ def with_composed_stems(network: SpikingNetwork) -> SpikingNetwork:
 
         M (W x + b) + c = (M W) x + (M b + c)        with the strides of both multiplied
 
-    at the border as well. It is left where the one would have more than `_MOST_WEIGHTS` times the weights of the two.
-    What nobody takes any more is left out.
+    at the border as well. It is left where the one would have more than `_MOST_WEIGHTS` times the weights of the two,
+    and where it turns the sign, for integers are as fine with it as without. What nobody takes any more is left out.
     """
     while True:
         pair = next(filter(None, (_pair(network, name) for name in network.order)), None)
@@ -46,7 +47,7 @@ def _pair(network: SpikingNetwork, name: str) -> tuple[str, str] | None:
     """What a 1x1 convolution takes from, and its name, if the two may be one."""
     nodes, sources = network.graph.nodes, network.predecessors[name]
     second = nodes[name]
-    if not isinstance(second, nir.Conv1d | nir.Conv2d) or len(sources) != 1:
+    if not isinstance(second, nir.Conv1d | nir.Conv2d) or len(sources) != 1 or turns_sign(second):
         return None
     first = nodes[sources[0]]
     if type(first) is not type(second) or network.predecessors[sources[0]] != (network.input_name,):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.network.node_facts import facts
+from cos_export.network.wiring import turns_sign
 from cos_export.quantisation.counting import Scales
 from cos_export.quantisation.fitting import fitted_synapse
 from cos_export.quantisation.groups import Group, free_name
@@ -100,11 +101,16 @@ class IntegerNodes:
             threshold = channel_thresholds(self.before.neurons[group.layers[0]].threshold, single=not by_channel)
             by_channel = by_channel and threshold is not None
         by_channel = self.per_channel and by_channel and not one
-        for name in group.readers:
+        for name in [*group.readers, *self._mirrored(group)]:
             finest = np.maximum(finest, self.finest[name] if by_channel else self.finest[name].max())
         return best_scale(
             nodes, self.input_scales, inputs, threshold, self.rounding, per_channel=by_channel, finest=finest
         )
+
+    def _mirrored(self, group: Group) -> list[str]:
+        """What takes the current of a group's layer with the sign turned: for its sake the scale is coarse enough."""
+        turned = [name for name in group.readers if turns_sign(self.before.graph.nodes[name])]
+        return [name for name in self.before.order if set(turned) & set(self.before.predecessors[name])]
 
     def _inner_scale(self, number: int, inputs: Mapping[str, Tensor]) -> Scales:
         group = self.ordered[number]

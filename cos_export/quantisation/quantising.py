@@ -27,6 +27,7 @@ from cos_export.quantisation.groups import fold_averages, groups, in_order, with
 from cos_export.quantisation.headroom import finest_scales
 from cos_export.quantisation.integer_nodes import IntegerNodes
 from cos_export.quantisation.intervals import Interval, input_interval
+from cos_export.quantisation.mirroring import with_copies_of_mirrored
 from cos_export.quantisation.ranges import check_ranges
 from cos_export.quantisation.resolution import coarse_layers
 from cos_export.quantisation.scales import Rounding, arrivals
@@ -110,6 +111,8 @@ def quantise(
     array = held_images(network, images)
     rounding = Rounding(power_of_two, even_weights, weight_bits)
     coding = _input_coding(image_array(images, network.normalisation), rounding)
+    if per_channel or power_of_two or even_weights:
+        network = with_copies_of_mirrored(network)
     prepared = with_separate_readers(with_carriers(fold_averages(network)), coding.input_scale, rounding.largest_weight)
     # Spread over all, for images may come sorted by class.
     chosen = array[np.arange(0, len(array), max(1, len(array) // samples))[:samples]]

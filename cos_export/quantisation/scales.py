@@ -18,6 +18,7 @@ from cos_export.network.node_facts import bias_of, facts, weight_field
 from cos_export.network.wires import Wires
 from cos_export.numerics import WEIGHT_BITS, signed_range
 from cos_export.quantisation.counting import Scales, expanded, largest_weights, weights_by_input
+from cos_export.quantisation.mirroring import multiples
 from cos_export.quantisation.splitting import SMALLEST_FRACTION, parts_allowed, widest_scale
 from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import neuron_tensors
@@ -188,22 +189,18 @@ def best_scale(
     if not per_channel:
         finest = np.max(finest)
     parts = parts_allowed(nodes, input_scales)
-    widest = widest_scale(
-        {
-            name: largest_weights(node, input_scales[name], per_channel=per_channel) / rounding.largest_weight
-            for name, node in nodes.items()
-        },
-        parts,
-    )
+    largest = {name: largest_weights(node, input_scales[name], per_channel=per_channel) for name, node in nodes.items()}
+    widest = widest_scale({name: weights / rounding.largest_weight for name, weights in largest.items()}, parts)
     floor = 1.0 if threshold is None else threshold / _WITHOUT_WEIGHTS
     widest = np.maximum(np.where(widest > 0, widest, floor), finest)
     best: Scales = np.broadcast_to(widest, channels)
     least = np.full(channels, np.inf)
     tried: set[bytes] = set()
-    for fractions in [_OCTAVES] if rounding.power_of_two else [_FRACTIONS, _FINE_FRACTIONS]:
-        around = best
-        for fraction in fractions:
-            scale = rounding.scale(around * fraction, threshold, finest)
+    integral = multiples(largest, nodes, rounding.largest_weight)
+    for fractions in [_OCTAVES] if rounding.power_of_two else [_FRACTIONS, _FINE_FRACTIONS, None]:
+        candidates = integral if fractions is None else [best * fraction for fraction in fractions]
+        for candidate in candidates:
+            scale = rounding.scale(candidate, threshold, finest)
             if scale.tobytes() in tried:
                 continue
             tried.add(scale.tobytes())

@@ -1,5 +1,7 @@
 """Activations of straight pieces: each network computes what the module does, with neurons that are silent at 0."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,10 @@ from calibration.thresholds import relu_thresholds
 from cos_export.capturing import capture, check_model, inspect_module
 from cos_export.capturing.options import check_options
 from cos_export.capturing.preparing import traced_module
+from cos_export.network.reparametrisation import with_current_bias
+from cos_export.network.unit_thresholds import with_unit_thresholds
 from cos_export.quantisation import quantise
+from cos_export.quantisation.current_errors import current_errors
 from cos_export.simulation import ann_logits, simulate
 
 
@@ -155,11 +160,101 @@ def test_integers():
     assert np.abs(actual - expected).max() < 0.05 * np.abs(expected).max()
 
 
-def test_a_second_population_reads_spikes_through_a_copy_of_its_synapses():
-    network = prove_relu(Net(nn.LeakyReLU(0.1)), (2, 5, 5))
+def two_sided():
+    torch.manual_seed(0)
+    return prove_relu(Net(nn.LeakyReLU(0.1)), (2, 5, 5))
+
+
+def test_a_second_population_takes_the_negative_of_the_first_ones_current():
+    network = two_sided()
+    assert network.predecessors["act"] == ("one",)
+    assert network.predecessors["act_1"] == ("one_negated",)
+    assert network.predecessors["one_negated"] == ("one",)
+    negated = network.graph.nodes["one_negated"]
+    np.testing.assert_array_equal(negated.weight[:, :, 0, 0], -np.eye(4))
+    assert not negated.bias.any()
+
+
+def test_a_second_population_reads_spikes_through_a_copy_of_its_synapses_where_that_is_smaller():
+    class Narrow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.act, self.fc = nn.Conv2d(2, 8, 1), nn.LeakyReLU(0.1), nn.Linear(200, 3)
+
+        def forward(self, x):
+            return self.fc(self.act(self.one(x)).flatten(1))
+
+    network = prove_relu(Narrow(), (2, 5, 5))
     assert network.predecessors["act_1"] == ("one_scaled",)
     assert network.predecessors["one_scaled"] == network.predecessors["one"]
     np.testing.assert_array_equal(network.graph.nodes["one_scaled"].weight, -network.graph.nodes["one"].weight)
+
+
+def test_a_residual_of_two_sides_takes_the_sum_once():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.act = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.PReLU()
+            self.fc = nn.Linear(100, 3)
+
+        def forward(self, x):
+            x = self.act(self.one(x))
+            return self.fc(self.act(x + self.two(x)).flatten(1))
+
+    network = prove_relu(Residual(), (2, 5, 5))
+    upper, lower = network.layers[-2:]
+    (negated,) = network.predecessors[lower]
+    assert network.predecessors[negated] == network.predecessors[upper]
+    assert len(network.predecessors[upper]) > 1
+
+
+def currents_of_one(network, images):
+    """What the two populations of the first activation take, in float64."""
+    convolved = F.conv2d(
+        torch.from_numpy(images).double(),
+        torch.from_numpy(network.graph.nodes["one"].weight).double(),
+        torch.from_numpy(network.graph.nodes["one"].bias).double(),
+        padding=1,
+    ).numpy()
+    node = network.graph.nodes["one_negated"]
+    mixed = np.einsum("oc,bchw->bohw", node.weight[:, :, 0, 0].astype(np.float64), convolved)
+    return convolved, mixed + node.bias[:, None, None]
+
+
+def test_a_bias_of_one_population_leaves_the_other_alone():
+    network, images = two_sided(), np.random.default_rng(0).random((3, 2, 5, 5), np.float32) - np.float32(0.5)
+    bias = np.array([0.5, -0.25, 0.0, 1.0], np.float32)
+    before = currents_of_one(network, images)
+    for layer, added in (("act", (bias, 0 * bias)), ("act_1", (0 * bias, bias))):
+        after = currents_of_one(with_current_bias(network, {layer: bias}), images)
+        for old, new, expected in zip(before, after, added, strict=True):
+            np.testing.assert_allclose(new - old, np.broadcast_to(expected[:, None, None], old.shape), atol=1e-6)
+
+
+def test_thresholds_of_1_leave_both_populations_their_spikes():
+    network, images = two_sided(), np.random.default_rng(0).random((3, 2, 5, 5), np.float32) - np.float32(0.5)
+    # Powers of two, so that a division changes no bit.
+    network = network.with_neurons(
+        {
+            name: replace(spec, threshold=np.full_like(spec.threshold, 2.0**exponent), v_init=0 * spec.v_init)
+            for exponent, (name, spec) in enumerate(network.neurons.items(), -3)
+        }
+    )
+    expected, actual = simulate(network, images, 4), simulate(with_unit_thresholds(network), images, 4)
+    assert any(expected.spikes[name].any() for name in ("act", "act_1"))
+    for name in network.layers:
+        np.testing.assert_array_equal(actual.spikes[name], expected.spikes[name])
+
+
+@pytest.mark.parametrize("options", [{}, {"per_channel": True}, {"power_of_two": True}, {"even_weights": True}])
+def test_integers_hardly_change_the_current_of_either_population(options):
+    network, images = two_sided(), np.random.default_rng(0).random((16, 2, 5, 5), np.float32) - np.float32(0.5)
+    integers = quantise(network, images, steps=4, device="cpu", **options)
+    errors = current_errors(network, integers, images, 4, torch.device("cpu"))
+    assert max(errors[name] for name in network.layers) < 0.03
+    # Where scales are not free to be alike, a copy of the synapse takes the input in place of its current.
+    (negated,) = integers.predecessors["act_1"]
+    assert integers.predecessors[negated] == (("input",) if options else ("one",))
 
 
 def test_integers_of_a_residual():
