@@ -1,9 +1,9 @@
-"""Processor seconds of one update of `static`, and of another checkout of this project in the same run.
+"""Processor seconds of one update of `static`, and of other checkouts of this project in the same run.
 
-    OMP_NUM_THREADS=1 python benchmarks/update_speed.py resnet20 --against ../earlier --out docs/measured/update_speed
+    OMP_NUM_THREADS=1 python benchmarks/update_speed.py resnet20 --against 0fae825=../earlier --out docs/measured/update_speed
 
-Both checkouts take turns, each round in a process of its own; figures are medians over the rounds of the median over
-the updates. Images are random ones, which change no time.
+The checkouts take turns, each in a process of its own; figures are medians over the rounds of the median over the
+updates, and of the ratios of each round. Images are random ones of uint8, which change no time.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from typing import Any
 import numpy as np
 import torch
 from out_files import write_out
-from provenance import machine
-
-from cos_export.network.schedule import Schedule, check_schedule
+from provenance import command, machine, versions
 
 CASES = (("layerwise", 1), ("layerwise", 4), ("synchronous", 1), ("synchronous", 4))
 WARM = 3
 """Updates before the first that counts."""
 
 
-def seconds(model: str, schedule: Schedule, steps: int, batch: int, updates: int) -> float:
+def seconds(model: str, schedule: str, steps: int, batch: int, updates: int) -> float:
     """The median processor time of an update, in this process with the checkout that Python finds first."""
     from calibration import Static, calibrate
     from cos_export import zoo
     from cos_export.capturing import capture
     from cos_export.zoo.model_source import build_model
 
-    images = np.random.default_rng(0).random((8 * batch, *zoo.entry(model).input_shape), np.float32)
-    network = replace(capture(build_model(model).eval(), images[:1]), schedule=schedule)
+    images = np.random.default_rng(0).integers(0, 256, (64 * batch, *zoo.entry(model).input_shape), np.uint8)
+    module = build_model(model).eval()
+    # A checkout of before has its own types.
+    network = replace(capture(module, images[:1].astype(np.float32) / 255), schedule=schedule)  # type: ignore[arg-type]
     moments: list[float] = []
 
     def watch(stage: str, done: int, total: int) -> None:
@@ -53,54 +53,78 @@ def seconds(model: str, schedule: Schedule, steps: int, batch: int, updates: int
 def measured_in(checkout: Path, given: argparse.Namespace, schedule: str, steps: int) -> float:
     """`seconds` in a process of its own with the code of `checkout`."""
     shown = [given.model, str(steps), schedule, str(given.batch), str(given.updates)]
-    environment = os.environ | {"PYTHONPATH": str(checkout.resolve())}
     done = subprocess.run(
-        [sys.executable, "-P", __file__, "--child", *shown], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-P", __file__, "--child", *shown],
+        env=os.environ | {"PYTHONPATH": search_path(checkout)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    if done.returncode:
+        raise SystemExit(f"{checkout} cannot be measured: {done.stderr.strip()[-800:]}")
     return float(done.stdout.splitlines()[-1])
+
+
+def search_path(checkout: Path) -> str:
+    """Where Python looks for modules: first in the checkout, and for those of this benchmark beside it."""
+    return os.pathsep.join(map(str, (checkout.resolve(), Path(__file__).resolve().parent)))
 
 
 def main() -> None:
     """Measures and writes .json and .md."""
     if sys.argv[1:2] == ["--child"]:
         model, shown_steps, shown_schedule, batch, updates = sys.argv[2:]
-        print(seconds(model, check_schedule(shown_schedule), int(shown_steps), int(batch), int(updates)))
+        print(seconds(model, shown_schedule, int(shown_steps), int(batch), int(updates)))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--against", type=Path, required=True, help="another checkout, measured in turn with this one")
+    parser.add_argument("--against", nargs="+", required=True, metavar="LABEL=FOLDER", help="other checkouts")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--updates", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    here = Path(__file__).resolve().parents[1]
+    pairs = [one.partition("=") for one in given.against]
+    checkouts = {label: Path(folder) for label, _, folder in pairs} | {"now": Path(__file__).resolve().parents[1]}
     rows: list[dict[str, Any]] = []
     for schedule, steps in CASES:
-        taken: dict[str, list[float]] = {"before": [], "now": []}
-        for _ in range(given.rounds):
-            for name, checkout in (("before", given.against), ("now", here)):
-                taken[name].append(measured_in(checkout, given, schedule, steps))
-        rows.append({"schedule": schedule, "steps": steps} | {k: statistics.median(v) for k, v in taken.items()})
+        rounds = [
+            {label: measured_in(folder, given, schedule, steps) for label, folder in checkouts.items()}
+            for _ in range(given.rounds)
+        ]
+        taken = {label: statistics.median(one[label] for one in rounds) for label in checkouts}
+        faster = {label: statistics.median(one[label] / one["now"] for one in rounds) for label in checkouts}
+        rows.append({"schedule": schedule, "steps": steps, "seconds": taken, "times as fast": faster})
     document = {
         "model": given.model,
         "batch": given.batch,
         "rounds": given.rounds,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "updates": given.updates,
         "machine": machine(),
+        "versions": versions(),
+        "command": command(),
         "rows": rows,
     }
+    before = [label for label in checkouts if label != "now"]
+    columns = ["schedule", "T", *checkouts, *(f"times as fast as {label}" for label in before)]
     lines = [
-        f"{given.model}, an update of `static` on {given.batch} images, seconds of processor time "
-        f"({document['threads']} thread, torch {torch.__version__}).",
+        f"{given.model}, one update of `static` on {given.batch} images of uint8 (potentials, thresholds and weights; "
+        "mirrored, moved, both sides), seconds of processor time. Other columns than `now` are commits of before.",
         "",
-        "| schedule | T | before | now | times as fast |",
-        "| --- | --- | --- | --- | --- |",
+        f"| {' | '.join(columns)} |",
+        "| --- " * len(columns) + "|",
     ]
     for row in rows:
-        ratio = row["before"] / row["now"]
-        lines.append(f"| {row['schedule']} | {row['steps']} | {row['before']:.3f} | {row['now']:.3f} | {ratio:.2f} |")
+        shown = [f"{row['seconds'][label]:.3f}" for label in checkouts]
+        shown += [f"{row['times as fast'][label]:.2f}" for label in before]
+        lines.append(f"| {row['schedule']} | {row['steps']} | {' | '.join(shown)} |")
+    lines += [
+        "",
+        f"* Medians of {given.rounds} rounds in turn of the median of {given.updates - 1 - WARM} updates, and of the "
+        "ratios of each round.",
+        f"* {machine()}; torch {torch.__version__}.",
+        f"* `OMP_NUM_THREADS={torch.get_num_threads()} {command()}`",
+    ]
     write_out(given.out, document, "\n".join(lines) + "\n")
     print(given.out.with_suffix(".md").read_text())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -21,3 +22,12 @@ def test_it_can_be_imported(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for added in set(sys.modules) - before:
         if Path(getattr(sys.modules[added], "__file__", None) or "").parent == BENCHMARKS:
             monkeypatch.delitem(sys.modules, added)
+
+
+def test_a_checkout_is_measured_with_its_own_code_by_the_modules_beside_the_benchmark(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("update_speed")
+    assert module.search_path(tmp_path).split(os.pathsep) == [str(tmp_path.resolve()), str(BENCHMARKS.resolve())]
+    assert module.seconds("digits", "layerwise", 1, 4, 6) > 0
