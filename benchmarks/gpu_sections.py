@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,16 +141,11 @@ def calibration(settings: Settings, clock: Clock) -> Iterator[Row]:
         network, test = prepared(name, settings)
         network = replace(network, schedule=schedule)
         images = load_dataset(settings.data, "train").images
-        moments: list[float] = []
-
-        def watch(stage: str, done: int, total: int, moments: list[float] = moments) -> None:
-            if stage == "tuning":
-                moments.append(time.monotonic())
-
         augmented = len(network.input_shape) == 3 and settings.data != "digits"
         method = Static(TUNED, 8, 64, rounds=1, flip=augmented, shift=4 * augmented, both_sides=augmented)
-        calibrate(network, images[:2000], method, t, device=settings.device, progress=watch)
-        each = statistics.median(np.diff(moments)[2:])
+        each, plain = (
+            update_seconds(network, images[:2000], way(method), t, settings) for way in (as_it_is, one_by_one)
+        )
         updates = max(8, min(20_000, int(0.6 * share / each)))
         calibrated = calibrate(network, images, replace(method, updates=updates, rounds=10), t, device=settings.device)
         write_nir(calibrated, Path(settings.keep) / f"{name}-static-{schedule}-{t}.nir")
@@ -161,9 +156,46 @@ def calibration(settings: Settings, clock: Clock) -> Iterator[Row]:
             "T": t,
             "updates": updates,
             "updates/s": 1 / each,
+            "launched one by one, updates/s": 1 / plain,
             "half (%)": 100 * shares[0],
             "static (%)": 100 * shares[1],
         }
+
+
+@dataclass(frozen=True)
+class OneByOne(Static):
+    """`static` that never records an update to replay it."""
+
+    def _recorder(self, device: torch.device) -> None:
+        return None
+
+
+def as_it_is(method: Static) -> Static:
+    """On a GPU it replays its updates."""
+    return method
+
+
+def one_by_one(method: Static) -> Static:
+    """The same calibration, each kernel launched by the host."""
+    return OneByOne(**{entry.name: getattr(method, entry.name) for entry in fields(method)})
+
+
+def update_seconds(
+    network: SpikingNetwork, images: np.ndarray, method: Static, steps: int, settings: Settings
+) -> float:
+    """The mean time of an update once all is set up, of so many that the device was waited for at both ends alone."""
+    on_cuda = settings.device.startswith("cuda")
+    first, last = (10, 60) if on_cuda else (3, 8)
+    moments: list[float] = []
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if stage == "tuning" and done in (first, last):
+            if on_cuda:
+                torch.cuda.synchronize(settings.device)
+            moments.append(time.monotonic())
+
+    calibrate(network, images, replace(method, updates=last), steps, device=settings.device, progress=watch)
+    return (moments[1] - moments[0]) / (last - first)
 
 
 def training(settings: Settings, clock: Clock) -> Iterator[Row]:

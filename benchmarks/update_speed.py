@@ -1,6 +1,7 @@
 """Processor seconds of one update of `static`, and of other checkouts of this project in the same run.
 
-    OMP_NUM_THREADS=1 python benchmarks/update_speed.py resnet20 --against 0fae825=../earlier --out docs/measured/update_speed
+    OMP_NUM_THREADS=1 python benchmarks/update_speed.py resnet20 --against 0fae825=../earlier \
+        --out docs/measured/update_speed
 
 The checkouts take turns, each in a process of its own; figures are medians over the rounds of the median over the
 updates, and of the ratios of each round. Images are random ones of uint8, which change no time.

@@ -30,4 +30,3 @@ def test_a_checkout_is_measured_with_its_own_code_by_the_modules_beside_the_benc
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     module = importlib.import_module("update_speed")
     assert module.search_path(tmp_path).split(os.pathsep) == [str(tmp_path.resolve()), str(BENCHMARKS.resolve())]
-    assert module.seconds("digits", "layerwise", 1, 4, 6) > 0

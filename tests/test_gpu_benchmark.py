@@ -36,6 +36,8 @@ def test_every_section_ends_with_figures_or_a_reason(tmp_path: Path) -> None:
     for section in document["sections"].values():
         assert section["rows"] or section["ended"] != "done"
     assert all(row["images/s"] > 0 for row in document["sections"]["speed"]["rows"])
+    for row in document["sections"]["calibration"]["rows"]:
+        assert row["updates/s"] > 0 and row["launched one by one, updates/s"] > 0
     # The table of a GPU stays absent until a GPU has made it.
     assert not out.with_suffix(".md").exists()
 
