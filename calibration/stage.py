@@ -25,7 +25,7 @@ from cos_export.network import (
 )
 from cos_export.network.schedule import Schedule, check_schedule
 from cos_export.network.workload import samples_at_once
-from cos_export.processes import is_main, local_device, process_count, process_group
+from cos_export.processes import failing_together, is_main, local_device, process_count, process_group
 from cos_export.progress import Progress, silent
 from cos_export.simulation.fixed_point import round_to_half_integers
 from cos_export.whole_number import whole_number
@@ -99,7 +99,8 @@ def calibrate(
         run = CalibrationRun(data, steps, where, progress if is_main() else silent, checkpoint)
         calibrated = checkpoint.result(network)
         if calibrated is None:
-            calibrated = chosen.calibrate(network, run)
+            with failing_together():
+                calibrated = chosen.calibrate(network, run)
             checkpoint.finish(network, calibrated)
     return replace(
         round_to_half_integers(calibrated),

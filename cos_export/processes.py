@@ -22,11 +22,12 @@ import torch.distributed.nn.functional
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from cos_export.errors import LostProcessError, UnavailableError
+from cos_export.errors import LostProcessError, NetworkError, UnavailableError
 from cos_export.launcher import launched_processes, local_number, number_of_process
 
 __all__ = [
     "differing",
+    "failing_together",
     "first_failure",
     "gathered",
     "highest",
@@ -51,8 +52,14 @@ _PATIENCE = timedelta(minutes=10)
 _WORK = timedelta(hours=1)
 """How long one waits for the others to do their shares. One that has died is noticed at once, and not by that."""
 
+_FAILURE = "failure"
+"""Under which key of its group's store a process says what it has found, before it leaves the group."""
+
 _store: Any = None
 """Where the processes meet, once this one has come there."""
+
+_group: tuple[torch.device, Any] | None = None
+"""The device of the group that this process has joined, and what the group keeps in the store."""
 
 
 def process_count() -> int:
@@ -154,6 +161,38 @@ def first_failure(message: str | None) -> str | None:
     return bytes(text.tolist()).decode()
 
 
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """What one process alone finds wrong with a network ends the block of all of them, with the same error.
+
+    That process leaves the group in the middle of the block, which those notice that wait for it; then all join a new
+    one and are in step again. Every process must enter it, and leaves it when all have done so.
+
+    On GPUs of several processes those that wait in a sum on the GPU notice it only when NCCL does.
+
+    Raises:
+        NetworkError: In every process, if one raises it in its block; of several that one which was first.
+        LostProcessError: One of them has ended.
+    """
+    if not _joined() or _group is None:
+        yield
+        return
+    device, kept = _group
+    try:
+        yield
+        summed([torch.zeros(1)])
+        return
+    except NetworkError as error:
+        said = kept.compare_set(_FAILURE, "", str(error))
+    except LostProcessError:
+        if not kept.check([_FAILURE]):
+            raise
+        said = kept.get(_FAILURE)
+    dist.destroy_process_group()
+    _join(device, _PATIENCE)
+    raise NetworkError(said.decode())
+
+
 def differing(tensors: Mapping[str, Tensor]) -> list[str]:
     """The names of those that are not the same bytes in all processes. Every process must call it, with equal names."""
     names = sorted(tensors)
@@ -204,9 +243,21 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
     if launched_processes() <= 1 or _joined():
         yield
         return
+    hook = sys.excepthook
+    _join(device, patience)
+    try:
+        yield
+    finally:
+        if _joined():
+            dist.destroy_process_group()
+        sys.excepthook = hook  # Each group puts the rank before every line once more.
+
+
+def _join(device: torch.device, patience: timedelta) -> None:
+    """Joins the next group; see `process_group`."""
+    global _group
     # What is counted lies in the host's memory on a machine with GPUs, too.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    hook = sys.excepthook
     try:
         # Under a name of its own. A process that is quick to join a second group would find the addresses of the
         # first one, which another process has left already, and wait for it for ever.
@@ -218,11 +269,7 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
         raise UnavailableError(
             f"The {launched_processes()} processes could not find each other ({backend}): {error}"
         ) from error
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-        sys.excepthook = hook  # Each group puts the rank before every line once more.
+    _group = (device, own)
 
 
 def meeting_place(patience: timedelta = _PATIENCE) -> Any:

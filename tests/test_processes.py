@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,15 +24,17 @@ from small_networks import two_layers
 from torch import Tensor, nn
 
 import cli
-from calibration import COS, SRP
+from calibration import COS, SRP, MeanMatching, calibrate
 from calibration.choices import Auto, Choices
 from calibration.data_parts import DataParts
+from calibration.methods.method import CalibrationRun
 from calibration.search import deployments, search
 from cos_export.accuracy import measure_accuracy
 from cos_export.datasets import Dataset, load_dataset
 from cos_export.errors import InputError, NetworkError
 from cos_export.exporting import export
 from cos_export.launcher import number_of_process
+from cos_export.network import SpikingNetwork
 from cos_export.processes import first_failure, gathered, process_group, rank, same_everywhere, share
 from cos_export.qcfs import QCFS
 from cos_export.training import Recipe, train
@@ -166,6 +168,16 @@ def command(*arguments: str) -> tuple[int, str]:
     return ended.value.code, printed.getvalue()
 
 
+@dataclass(frozen=True)
+class Alone(MeanMatching):
+    """A method that the second process cannot go on with, while the first waits for it to sum up a round."""
+
+    def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
+        if rank():
+            raise NetworkError("The second process alone has found this.")
+        return super().calibrate(network, run)
+
+
 def primitives() -> dict[str, Any]:
     """What is made of two processes that do not have the same."""
     with process_group(torch.device("cpu")):
@@ -176,6 +188,8 @@ def primitives() -> dict[str, Any]:
             images = noise(128)
             in_memory(images.images)[100] = 3e38
             measure_accuracy(two_layers(seed=3), images, (2,), device="cpu")
+        with pytest.raises(NetworkError, match="The second process alone"):
+            calibrate(two_layers(seed=3), noise(128).images, Alone(), 1, device="cpu")
         return {
             "share": [own.start, own.stop],
             "gathered": gathered(mine, own, 5).tolist(),
