@@ -1,10 +1,8 @@
-"""Lets every test import this tree, and what tests share in `tests/helpers`; and one process read all NIR files."""
+"""Lets every test import this tree, and what tests share in `tests/helpers`; and does once what takes long."""
 
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
@@ -16,13 +14,18 @@ sys.path.append(str(_TESTS / "helpers"))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_reading_process() -> Iterator[None]:
-    """All NIR files are read by one process, as if it read several in turn: a start for each takes 0.2 s.
+def shared_work() -> Iterator[None]:
+    """`test_hostile_files` reads each file as commands do."""
+    from shared_work import charts_drawn_once, one_reading_process
 
-    `test_hostile_files` has each of its files read by a process of its own, as commands do.
-    """
-    from cos_export.reading import hdf5_process
+    with one_reading_process(), charts_drawn_once():
+        yield
 
-    with hdf5_process.Hdf5Process() as process:
-        with mock.patch.object(hdf5_process, "Hdf5Process", lambda: nullcontext(process)):
-            yield
+
+@pytest.fixture
+def every_chart() -> Iterator[None]:
+    """For tests that compare pages: each of their charts is drawn."""
+    from shared_work import every_chart_drawn
+
+    with every_chart_drawn():
+        yield

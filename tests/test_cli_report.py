@@ -49,6 +49,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in folder.iterdir()}
 
 
+@pytest.mark.usefixtures("every_chart")
 @pytest.mark.parametrize("targets", [(), ("pytorch", "onnxruntime")])
 def test_the_page_of_the_export_comes_out_again_beside_the_bundle(tmp_path: Path, targets: tuple[str, ...]) -> None:
     bundle = exported(tmp_path / "out", *targets)
@@ -107,6 +108,7 @@ def test_a_failed_parity_is_written_with_its_place_and_exits_1(tmp_path: Path) -
     assert len(result["violations"]) > 0 and text.count("<li>") == len(result["violations"])
 
 
+@pytest.mark.usefixtures("every_chart")
 def test_the_export_that_failed_says_so_when_the_page_is_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

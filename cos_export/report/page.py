@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from cos_export.atomic_file import atomic_write, check_derived_destination, check_file_destination
 from cos_export.bundle import Bundle
@@ -36,11 +37,6 @@ def render_report(document: Mapping[str, Any]) -> str:
     Args:
         document: What it is to say (`report_document`).
     """
-    environment = Environment(
-        loader=PackageLoader("cos_export.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["share"] = _share
-    environment.filters["count"] = _count
     metrics = document["metrics"]
     measured = bool(metrics.get("methods"))
     rows = excerpt(metrics["methods"], _MOST_METHODS) if measured else []
@@ -49,7 +45,7 @@ def render_report(document: Mapping[str, Any]) -> str:
     drawn = [{**row, "accuracy": {t: row["accuracy"][t] for t in columns}} for row in lines]
     beside = metrics.get("float32", {}).get("methods", [None])[-1] if measured else None
     potentials, rates = document["initial_potentials"], document["firing_rates"]
-    return environment.get_template("report.html.jinja").render(
+    return _template().render(
         document=document,
         metrics=metrics,
         measured=measured,
@@ -63,6 +59,17 @@ def render_report(document: Mapping[str, Any]) -> str:
         potential_chart=potential_chart({**potentials, "counts": _few_layers(potentials["counts"])}),
         firing_rate_chart=firing_rate_chart(_few_layers(rates)),
     )
+
+
+@cache
+def _template() -> Template:
+    """Compiled once: that takes longer than to fill it in."""
+    environment = Environment(
+        loader=PackageLoader("cos_export.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["share"] = _share
+    environment.filters["count"] = _count
+    return environment.get_template("report.html.jinja")
 
 
 _MARK = b"<title>cos-export report</title>"

@@ -100,6 +100,7 @@ def test_a_record_of_another_machine_may_differ_by_rounding(tmp_path: Path) -> N
     assert result.passed and result.record_faults == ()
 
 
+@pytest.mark.usefixtures("every_chart")
 def test_labels_change_neither_the_parity_nor_the_report(tmp_path: Path) -> None:
     """They tell how many answers were right, and of the spikes nothing."""
     results = []

@@ -25,7 +25,7 @@ def test_a_name_is_shown_letter_for_letter_and_is_not_a_formula(name: str, tmp_p
     save_offset_picture(tmp_path / "a.png", {"rho": 4, "samples": 1, "steps": 4, "psi": [-1, 0, 1], "layers": layers})
     part = {"clipping": 0.1, "levels": 0.2, "timing": 0.3, "cross": -0.1, "total": 0.5, "cause": "timing"}
     effect = {"unclipped": 0.0, "alone": 0.1, "repaired": 1e-6}
-    errors = {f"{name}{k}" * (1 + k): {"local": part, "own": part, "divergence": effect} for k in range(30)}
+    errors = {f"{name}{k}" * (1 + k): {"local": part, "own": part, "divergence": effect} for k in (0, 1, 29)}
     networks = {"spiking": {"divergence": 0.2, "accuracy": None}}
     about = {"method": name, "schedule": "layerwise", "steps": 4, "samples": 9, "worst": f"{name}0"}
     picture = save_analysis_picture(tmp_path / "b.png", {**about, "networks": networks, "layers": errors})

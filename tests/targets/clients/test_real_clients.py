@@ -88,24 +88,25 @@ import numpy as np
 import torch
 from cos_export.clients import CLIENTS, load
 from cos_export.errors import NetworkError
-outcomes = {}
-for client in CLIENTS:
-    for place in sorted(Path(sys.argv[1]).glob("*.npz")):
-        key = f"{client}/{place.stem}"
-        recorded = np.load(place)
-        try:
-            network = load(place.with_suffix(".nir"), client)
-        except NetworkError as error:
-            outcomes[key] = str(error)
-            continue
-        for half in (slice(0, 4), slice(4, 6)):  # batches of different sizes, each from its own start
-            with torch.no_grad():
-                logits = network(torch.from_numpy(recorded["images"][half])).numpy()
-            differ = int((logits != recorded["logits"][:, half]).sum())
-            for name, spikes in network.spikes.items():
-                differ += int((spikes.numpy() != recorded[name][:, half]).sum())
-            outcomes[key] = differ + (outcomes.get(key) or 0)
-print(json.dumps(outcomes))
+from shared_work import one_reading_process
+
+def outcome(place, client):
+    recorded, differ = np.load(place), 0
+    try:
+        network = load(place.with_suffix(".nir"), client)
+    except NetworkError as error:
+        return str(error)
+    for half in (slice(0, 4), slice(4, 6)):  # batches of different sizes, each from its own start
+        with torch.no_grad():
+            logits = network(torch.from_numpy(recorded["images"][half])).numpy()
+        differ += int((logits != recorded["logits"][:, half]).sum())
+        for name, spikes in network.spikes.items():
+            differ += int((spikes.numpy() != recorded[name][:, half]).sum())
+    return differ
+
+with one_reading_process():
+    places = sorted(Path(sys.argv[1]).glob("*.npz"))
+    print(json.dumps({f"{client}/{place.stem}": outcome(place, client) for client in CLIENTS for place in places}))
 """
 
 
@@ -120,9 +121,10 @@ def outcomes(clients_environment: WorkerEnvironment, tmp_path_factory: pytest.Te
         assert all(spikes.any() and not spikes.all() for spikes in trace.spikes.values())
         write_nir(network, folder / f"{name}.nir")
         np.savez(folder / f"{name}.npz", images=images, logits=trace.logits, **trace.spikes)  # type: ignore[arg-type]
+    root = Path(__file__).parents[3]
     done = subprocess.run(
         [clients_environment.python, "-B", "-c", _PROGRAM, folder],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, root / "tests" / "helpers")))},
         check=True,
         capture_output=True,
     )

@@ -22,7 +22,7 @@ from random_networks import IF, affine, images, sequential
 from cos_export.errors import TargetError, UnavailableError
 from cos_export.network import SpikingNetwork
 from targets.lava import LAVA, LavaTarget, run_network
-from targets.workers import supervisor
+from targets.workers import process_group, supervisor
 from targets.workers.environment import WorkerEnvironment
 from targets.workers.job import PROTOCOL, Job
 from targets.workers.process_group import members
@@ -181,7 +181,8 @@ def test_a_process_that_is_stopped_is_noticed_before_any_deadline(
     choose: Callable[[int], int],
 ) -> None:
     assert supervisor._STOPPED_SECONDS <= 20.0
-    monkeypatch.setattr(supervisor, "_STOPPED_SECONDS", 3.0)
+    monkeypatch.setattr(supervisor, "_STOPPED_SECONDS", 0.6)
+    monkeypatch.setattr(process_group, "_LOOK", 0.2)
     stopped: list[tuple[int, float]] = []
 
     def stop(group: int) -> None:
