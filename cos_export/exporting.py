@@ -194,11 +194,14 @@ def export_and_verify(
             network, images, reference, calibration, device=device, activity=True, progress=progress
         )
         manifest["costs"] = costs_of(counted).to_dict()
+        answers = decisions(reference.logits[-1])
+        # The report and the targets read it from golden.npz: it is not held twice.
+        del reference
         if refused:
             manifest["refused_by_nir"] = refused
             warnings.warn(type_check_note(refused), TypeCheckNotice, stacklevel=2)
         if classes is not None:
-            manifest["golden_correct"] = int((decisions(reference.logits[-1]) == classes).sum())
+            manifest["golden_correct"] = int((answers == classes).sum())
         if network.quantisation is not None and limits is not None:
             manifest["quantisation"] = asdict(network.quantisation) | {"layers": [layer.to_dict() for layer in limits]}
         draft = Bundle(staging, manifest)

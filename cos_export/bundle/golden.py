@@ -120,10 +120,10 @@ def read_golden(path: Path, network: SpikingNetwork) -> Golden:
     if not 0 <= rho <= MAX_STEPS:
         raise BundleError(f"'rho' in {path} is {rho}, and must be from 0 to {MAX_STEPS}.")
     groups: dict[str, dict[str, NDArray]] = {"spikes": {}, "v_init": {}, "silent": {}}  # type: ignore[type-arg]
-    for key, value in arrays.items():
+    for key in tuple(arrays):
         kind, _, name = key.partition("/")
         if kind in groups:
-            groups[kind][name] = value
+            groups[kind][name] = arrays.pop(key)
     states = None
     if groups["v_init"] or groups["silent"]:
         states = SampleStates(v_init=groups["v_init"], silent=_unpack_all(groups["silent"], network))
@@ -168,7 +168,8 @@ def _pack(mask: NDArray[np.bool_], leading: int) -> NDArray[np.uint8]:
 
 
 def _unpack_all(packed: dict[str, NDArray[np.uint8]], network: SpikingNetwork) -> dict[str, NDArray[np.bool_]]:
-    return {name: unpacked(value, network.neurons[name].shape) for name, value in packed.items()}
+    """The booleans by layer; what was packed is let go of layer by layer."""
+    return {name: unpacked(packed.pop(name), network.neurons[name].shape) for name in tuple(packed)}
 
 
 def unpacked(packed: NDArray[np.uint8], shape: Shape) -> NDArray[np.bool_]:

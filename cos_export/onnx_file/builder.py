@@ -138,13 +138,7 @@ class GraphBuilder:
                 "in memory. Write it with cos_export.write_onnx, which puts them into a file beside it."
             )
         outside = {} if beside is None else external_tensors(self.arrays, beside)
-        initializers = [
-            outside[key] if key in outside else numpy_helper.from_array(value, key)
-            for key, value in self.arrays.items()
-        ]
-        graph = helper.make_graph(
-            self._nodes, name, self._inputs, self._outputs, initializers, about, value_info=self._values
-        )
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, [], about, value_info=self._values)
         versions = [helper.make_opsetid("", self.opset)]
         model = helper.make_model(
             graph,
@@ -155,6 +149,10 @@ class GraphBuilder:
             ir_version=helper.find_min_ir_version_for(versions),
         )
         helper.set_model_props(model, dict(metadata))
+        # Last, for each message that takes another one in copies its arrays.
+        for key, value in self.arrays.items():
+            initializer = model.graph.initializer.add()
+            initializer.CopyFrom(outside[key] if key in outside else numpy_helper.from_array(value, key))
         if model.ByteSize() > MAX_BYTES:
             raise NetworkError(f"The ONNX graph takes more than {MAX_BYTES / 2**30:.1f} GiB: unroll fewer steps.")
         return model

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,27 +98,24 @@ def simulate(
     extra = 0 if calibration is None else calibration.presimulated_steps
     batch_size = samples_at_once(network, max(steps, extra), batch_size, where)
     run = _runner(network, steps, calibration, where)
-    traces = []
+    recorder, traces = _Recorder(record_spikes, record_potentials, observe), []
     with torch.no_grad(), full_precision():
         for start in range(0, len(array), batch_size):
             progress(f"simulating {steps} steps", start, len(array))
             batch = slice(start, min(start + batch_size, len(array)))
             tensor = torch.from_numpy(array[batch])
-            recorder = _Recorder(record_spikes, record_potentials, observe)
             outputs, initial = run(tensor, None if states is None else states.part(batch), recorder)
             logits = mean_readout(outputs, steps, network.quantisation)
             check_finite("The logits", logits)
             traces.append(
                 Trace(
                     logits=logits.cpu().numpy(),
-                    spikes=_joined(recorder.spikes),
-                    potentials=_joined(recorder.potentials),
                     rho=0 if calibration is None else calibration.rho,
                     states=initial if record_states else None,
                 )
             )
     progress(f"simulating {steps} steps", len(array), len(array))
-    return concatenate(traces)
+    return replace(concatenate(traces), spikes=_joined(recorder.spikes), potentials=_joined(recorder.potentials))
 
 
 class _Recorder:
@@ -142,8 +140,13 @@ class _Recorder:
             self.potentials.setdefault(name, []).append(potentials.cpu().numpy())
 
 
-def _joined(parts: Mapping[str, Sequence[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays, 1) for name, arrays in parts.items()}
+def _joined(parts: dict[str, list[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """The parts of each layer as one array; they are let go of layer by layer, for they may take most of the memory."""
+    joined = {}
+    for name in tuple(parts):
+        arrays = parts.pop(name)
+        joined[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, 1)
+    return joined
 
 
 _Runner = Callable[[Tensor, SampleStates | None, _Recorder], tuple[Tensor, SampleStates | None]]
