@@ -6,7 +6,7 @@ length would otherwise show up as a traceback deep in PyTorch, or not at all.
 
 from __future__ import annotations
 
-from functools import singledispatch
+from functools import lru_cache, singledispatch
 from typing import Any
 
 import nir
@@ -56,11 +56,23 @@ def whole_numbers(field: str, value: Any, count: int, least: int) -> tuple[int, 
     if array.dtype.kind not in "iuf" or array.ndim > 1 or array.size not in (1, count):
         words = "a whole number" if count == 1 else f"{count} whole numbers, or one for all"
         raise NetworkError(f"{field} must be {words}, and is {_shown(value)}.")
-    numbers = [number.item() for number in array.reshape(-1)]
+    numbers = _whole(array.dtype.str, array.tobytes(), least)
+    if numbers is None:
+        raise NetworkError(f"{field} must be whole and at least {least}, and is {_shown(value)}.")
+    return numbers if len(numbers) == count else numbers * count
+
+
+@lru_cache(maxsize=4096)
+def _whole(kind: str, held: bytes, least: int) -> tuple[int, ...] | None:
+    """The numbers of an array, or None if one is not whole or out of range.
+
+    Kept, for a network is asked for the geometry of its nodes, which are much alike, thousands of times.
+    """
+    numbers = np.frombuffer(held, kind).tolist()
     # A comparison with nan is false.
     if not all(least <= number <= _LARGEST_WHOLE and number == int(number) for number in numbers):
-        raise NetworkError(f"{field} must be whole and at least {least}, and is {_shown(value)}.")
-    return tuple(int(number) for number in (numbers if len(numbers) == count else numbers * count))
+        return None
+    return tuple(int(number) for number in numbers)
 
 
 def whole_number(field: str, value: Any, least: int) -> int:

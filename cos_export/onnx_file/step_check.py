@@ -30,7 +30,10 @@ from cos_export.simulation.trace import Trace
 __all__ = ["StepCheck", "check_step"]
 
 SAMPLES = 3
-"""Recorded samples that are run."""
+"""Recorded samples that are run at most."""
+
+LOOPED_WORK = 3e10
+"""Multiplications of all steps above which fewer samples are run, and one at least: half a minute of two cores."""
 
 EVALUATED_WORK = 3e8
 """Multiplications that the evaluator may do: a few seconds of it, for it is written in Python."""
@@ -75,7 +78,7 @@ def check_step(
         NetworkError: ONNX or ONNX Runtime refuses the file.
         ParityError: It fires what its currents do not explain, or in integers anything else than the record.
     """
-    images = images[:SAMPLES]
+    images = images[: _samples(network, interface)]
     part = slice(0, len(images))
     states = None if reference.states is None else reference.states.part(part)
     loop = _looped(network, path, interface, images, states)
@@ -96,6 +99,11 @@ def check_step(
         )
     _evaluate(network, path, interface, loop.evaluated)
     return StepCheck(sum(array.size for array in trace.spikes.values()), differing, len(loop.evaluated))
+
+
+def _samples(network: SpikingNetwork, interface: StepInterface) -> int:
+    """How many are run. Under the layer-wise schedule T + (T - 1) D steps compute all D layers each."""
+    return int(np.clip(LOOPED_WORK // (multiply_accumulates(network) * interface.steps), 1, SAMPLES))
 
 
 @dataclass(frozen=True)
