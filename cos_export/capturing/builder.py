@@ -14,6 +14,7 @@ from cos_export.capturing.findings import Unsupported
 from cos_export.capturing.folding import DoubleArray, apply_gain, channel_weight, wired_weight
 from cos_export.capturing.grouping import grouping_of
 from cos_export.capturing.options import SMALLEST_THRESHOLD
+from cos_export.capturing.populations import split_by_readers
 from cos_export.capturing.spike_counts import SpikeCount, SpikeCounts
 from cos_export.capturing.synapse import (
     LARGEST_DENSE,
@@ -99,6 +100,7 @@ class Builder:
                 weight=wired_weight(synapse.weight, term, synapse.groups),
                 bias=bias,
                 input_shape=(term.width, *value.spatial),
+                reads=term.reads,
             )
             check_finite(part)
             names.append(self.add(preferred, part, sources))
@@ -283,7 +285,9 @@ class Builder:
             )
         if len(shape) > 1:
             output = self.flattened("flatten", output)
-        graph = self._graph.finish(output.shape, self._carriers.unit_sources(output))
+        self._graph.close(output.shape, self._carriers.unit_sources(output))
+        self.unbounded |= split_by_readers(self._graph, self._neurons, self.unbounded)
+        graph = self._graph.finished()
         return SpikingNetwork(
             graph,
             self._neurons,

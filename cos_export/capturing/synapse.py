@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import nir
@@ -42,6 +42,8 @@ class Synapse:
         padding: One number per spatial axis, or "same" where a side gets one more than the other.
         dilation: Spacing of the kernel.
         groups: Of channels.
+        reads: The input channels that it is wired to, in ascending order, where it has weights of 0 for the others;
+            None for all.
     """
 
     weight: DoubleArray
@@ -52,6 +54,7 @@ class Synapse:
     padding: Shape | Literal["same"] = ()
     dilation: Shape = ()
     groups: int = 1
+    reads: tuple[int, ...] | None = None
 
     def node(self) -> nir.NIRNode:
         """The NIR node, its weights rounded to float32."""
@@ -78,7 +81,7 @@ def carrier(term: Term, shape: Shape) -> Synapse:
     if term.index is None and pays_depthwise(shape):
         return depthwise(shape, np.array(vector(term.scale, term.channels)), np.zeros(shape[0]))
     weight = wired_weight(channel_weight(np.ones(shape[0]), shape), term, 1)
-    return pointwise(shape, weight, np.zeros(shape[0]), in_channels=term.width)
+    return replace(pointwise(shape, weight, np.zeros(shape[0]), in_channels=term.width), reads=term.reads)
 
 
 def depthwise(shape: Shape, gain: DoubleArray, offset: DoubleArray) -> Synapse:

@@ -45,10 +45,34 @@ class UnfinishedGraph:
         """The nodes that it takes the sum of."""
         return [source for source, target in self._edges if target == name]
 
-    def finish(self, output_shape: Shape, sources: Sequence[str]) -> nir.NIRGraph:
-        """The graph that ends in the sum of what `sources` send, its weights rounded to float32."""
+    def readers_of(self, name: str) -> list[str]:
+        """The nodes that take what it sends."""
+        return [target for source, target in self._edges if source == name]
+
+    def replaced(self, name: str, parts: Sequence[tuple[nir.NIRNode | Synapse, Sequence[str]]]) -> list[str]:
+        """Puts nodes in the place of one, the first of which keeps its name.
+
+        Args:
+            name: Whose readers take what they all send.
+            parts: Each with the nodes that it takes the sum of.
+
+        Returns:
+            Their names.
+        """
+        readers = self.readers_of(name)
+        self._edges = [edge for edge in self._edges if name not in edge]
+        del self._nodes[name]
+        names = [self.add(name, node, sources) for node, sources in parts]
+        self._edges += [(part, reader) for reader in readers for part in names]
+        return names
+
+    def close(self, output_shape: Shape, sources: Sequence[str]) -> None:
+        """Ends the graph in the sum of what `sources` send."""
         self._nodes[OUTPUT] = nir.Output({"output": np.array(output_shape)})
         self._edges += [(source, OUTPUT) for source in sources]
+
+    def finished(self) -> nir.NIRGraph:
+        """The graph, its weights rounded to float32."""
         nodes = {name: node.node() if isinstance(node, Synapse) else node for name, node in self._nodes.items()}
         return nir.NIRGraph(nodes, self._edges, metadata={}, type_check=False)
 

@@ -69,6 +69,14 @@ class Term:
         """`index`, spelled out: (channels,)."""
         return np.arange(self.width) if self.index is None else np.asarray(self.index, np.int64)
 
+    @property
+    def reads(self) -> tuple[int, ...] | None:
+        """The source's channels that are in it, in ascending order, or None for all."""
+        if self.index is None:
+            return None
+        used = tuple(sorted({pick for pick in self.index if pick >= 0}))
+        return None if len(used) == self.width else used
+
     def times(self, factor: float) -> Term:
         """The term multiplied by a number."""
         scale = self.scale
