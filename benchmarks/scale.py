@@ -3,7 +3,8 @@
     python benchmarks/scale.py --out docs/measured/scale
 
 Weights are random and batch norms have seen the data, which are 64 random images of 3 x 224 x 224; no accuracy means
-anything. Each command has a process of its own, from its first import to its end. Memory is the most that the process
+anything. Each command has a process of its own, from its first import to its end. One network under one schedule is
+measured by `--networks resnet34-imagenet --schedules layerwise`, and what is missing in the tables by `--resume`. Memory is the most that the process
 had resident, and "together" the most that it and its children had at once, where what they share counts in each.
 Processor seconds are those of all threads, and of children.
 """
@@ -88,6 +89,16 @@ def measured(name: str, schedule: str, golden: int, folder: Path, given: argpars
     return rows
 
 
+def is_measured(rows: list[Row], part: tuple[str, str, int]) -> bool:
+    """Whether both commands of a network, schedule and number of golden inputs have ended well."""
+    ended = {row["command"] for row in rows if _part(row) == part and row["exit_code"] == 0}
+    return ended == {CONVERT, VERIFY}
+
+
+def _part(row: Row) -> tuple[str, str, int]:
+    return row["network"], row["schedule"], row["golden"]
+
+
 def recorded(command: list[str], folder: Path, given: argparse.Namespace) -> Row:
     """What a command has cost."""
     record, log = folder / "record.json", folder / "log"
@@ -157,6 +168,7 @@ def main() -> None:
     parser.add_argument("--golden", type=int, default=GOLDEN)
     parser.add_argument("--most", type=float, default=14.0, help="GiB at which a command is stopped")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds after which it is")
+    parser.add_argument("--resume", action="store_true", help="only what no earlier run has measured to its end")
     parser.add_argument("--folder", type=Path, help="for weights, images and bundles, to be kept")
     parser.add_argument("--out", type=Path, required=True, help="written with .json and .md")
     given = parser.parse_args()
@@ -172,9 +184,11 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in given.networks:
             for schedule in given.schedules:
-                rows = measured(name, schedule, given.golden, folder, given)
                 own = (name, schedule, given.golden)
-                others = [row for row in document["rows"] if (row["network"], row["schedule"], row["golden"]) != own]
+                if given.resume and is_measured(document["rows"], own):
+                    continue
+                rows = measured(name, schedule, given.golden, folder, given)
+                others = [row for row in document["rows"] if _part(row) != own]
                 document["rows"] = sorted(
                     others + rows, key=lambda row: (row["golden"], row["network"], row["schedule"], row["command"])
                 )

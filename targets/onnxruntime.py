@@ -11,6 +11,7 @@ from cos_export.bundle import Bundle
 from cos_export.bundle.target import Availability
 from cos_export.errors import BundleError, InputError, TargetError, UnavailableError
 from cos_export.network import FloatArray, SampleStates, check_steps
+from cos_export.network.workload import samples_at_once
 from cos_export.onnx_file import without_spikes
 from cos_export.onnx_file.description import PRESIMULATED, presimulated_steps
 from cos_export.onnx_file.outputs import trace_of
@@ -49,7 +50,7 @@ class OnnxRuntimeTarget:
         providers: Execution providers in order of preference, by default the CPU's. One that cannot be used
             is an error: nothing falls back to another.
         threads: Threads within an operator, by default as many as there are cores.
-        batch_size: Samples computed at once.
+        batch_size: Samples computed at once, on a CPU fewer where layers are large (`samples_at_once`).
         deadline: Seconds that a run may take; by default plenty for each batch that is computed at once.
 
     Raises:
@@ -141,11 +142,13 @@ class OnnxRuntimeTarget:
         overridable = {entry.name: tuple(entry.shape[1:]) for entry in session.get_overridable_initializers()}
         feeds = {"images": array, **state_feeds(bundle.network, needed, overridable, states, len(array))}
         rho = _presimulated(session) if states is None else 0
-        plenty = plenty_of_seconds(bundle.network, min(self.batch_size, len(array)), known + rho)
+        on_cpu = self.providers == ("CPUExecutionProvider",)
+        size = samples_at_once(bundle.network, known, self.batch_size) if on_cpu else self.batch_size
+        plenty = plenty_of_seconds(bundle.network, min(size, len(array)), known + rho)
         traces = []
-        for start in range(0, len(array), self.batch_size):
+        for start in range(0, len(array), size):
             progress("running in ONNX Runtime", start, len(array))
-            part = {name: value[start : start + self.batch_size] for name, value in feeds.items()}
+            part = {name: value[start : start + size] for name, value in feeds.items()}
             try:
                 values = run_session(session, outputs, part, plenty if self.deadline is None else max(left(), 0.0))
             except TimeoutError as error:
@@ -158,7 +161,7 @@ class OnnxRuntimeTarget:
                 raise TargetError(f"ONNX Runtime failed: {error}") from error
             found = dict(zip(outputs, values, strict=True))
             trace = trace_of(bundle.network, found, per_sample=bool(rho))
-            own = trace.states if states is None else states.part(slice(start, start + self.batch_size))
+            own = trace.states if states is None else states.part(slice(start, start + size))
             spikes = {name: value[:steps] for name, value in trace.spikes.items()}
             traces.append(Trace(logits=trace.logits[:steps], spikes=spikes, rho=rho, states=own))
         progress("running in ONNX Runtime", len(array), len(array))

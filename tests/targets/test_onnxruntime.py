@@ -64,6 +64,17 @@ def test_it_agrees_with_the_reference(bundle, network, batch_size):
     assert actual.total_steps == 4
 
 
+def test_large_layers_are_run_with_fewer_samples_at_once(per_sample, network, monkeypatch):
+    monkeypatch.setattr("cos_export.network.workload._HELD", 2 * 4 * 4 * 6 * 5)
+    images, reports = build.images(network, 5), []
+    v_init = {name: build.dyadic(np.random.default_rng(1), 5, 4, 6, 5) for name in network.layers}
+    states = SampleStates(v_init=v_init, silent={})
+    target = OnnxRuntimeTarget(threads=1)
+    actual = target.run(per_sample, images, 4, states=states, progress=lambda *args: reports.append(args[1]))
+    assert len(reports) > 3
+    _assert_same(actual, simulate(network, images, 4, states=states))
+
+
 def test_fewer_steps_are_cut(bundle, network):
     images = build.images(network, 3)
     _assert_same(OnnxRuntimeTarget(threads=1).run(bundle, images, 2), simulate(network, images, 2))
