@@ -16,7 +16,13 @@ from cos_export.onnx_file import without_spikes
 from cos_export.onnx_file.description import PRESIMULATED, presimulated_steps
 from cos_export.onnx_file.outputs import trace_of
 from cos_export.onnx_file.pruning import with_states_given
-from cos_export.onnx_file.session import ARRAYS_FOLDER, open_session, plenty_of_seconds, run_session
+from cos_export.onnx_file.session import (
+    ARRAYS_FOLDER,
+    constants_are_cheap,
+    open_session,
+    plenty_of_seconds,
+    run_session,
+)
 from cos_export.progress import Progress, silent
 from cos_export.reading.onnx_model import read_onnx
 from cos_export.simulation.trace import Trace, concatenate
@@ -201,7 +207,12 @@ class OnnxRuntimeTarget:
         if given:
             model = with_states_given(model)
         try:
-            session = open_session(model if record_spikes else without_spikes(model), options, providers, seconds)
+            if not record_spikes:
+                model = without_spikes(model)
+            source, cheap = model.SerializeToString(), constants_are_cheap(model.graph)
+            # As large as the network, of which ONNX Runtime makes copies of its own.
+            del model
+            session = open_session(source, options, providers, seconds, cheap=cheap)
         except TimeoutError as error:
             allowed = seconds if self.deadline is None else self.deadline
             raise TargetError(

@@ -12,7 +12,13 @@ import onnxruntime
 from cos_export.errors import NetworkError, ParityError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.onnx_file.outputs import trace_of
-from cos_export.onnx_file.session import ARRAYS_FOLDER, open_session, plenty_of_seconds, run_session
+from cos_export.onnx_file.session import (
+    ARRAYS_FOLDER,
+    constants_are_cheap,
+    open_session,
+    plenty_of_seconds,
+    run_session,
+)
 from cos_export.parity.local import LocalResult, check_local
 from cos_export.parity.states import FEW, compared_states
 from cos_export.simulation import PerSampleCalibration, simulate
@@ -131,7 +137,7 @@ def _run(
             outputs += [entry.name for entry in model.graph.output if entry.name not in outputs]
         seconds = plenty_of_seconds(network, len(images), steps + extra)
         options.add_session_config_entry(ARRAYS_FOLDER, str(path.parent))
-        session = open_session(model, options, ["CPUExecutionProvider"], seconds, path=path)
+        session = open_session(path, options, ["CPUExecutionProvider"], seconds, cheap=constants_are_cheap(model.graph))
         values = run_session(session, outputs, {"images": images}, seconds)
     except Exception as error:
         # ONNX Runtime's errors have no other common base.

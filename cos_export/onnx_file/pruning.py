@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import onnx
+from google.protobuf.message import Message
 from onnx import helper
 
 __all__ = ["LOGITS", "with_states_given", "without_spikes"]
@@ -63,17 +64,29 @@ def _needed(
             needed.add(value)
             if value in makers:
                 waiting.extend(makers[value].input)
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
+    graph = model.graph
     kept = {
         "initializer": [entry for entry in graph.initializer if entry.name in needed and entry.name not in given],
         "input": [entry for entry in graph.input if entry.name in needed],
         "output": [entry for entry in graph.output if entry.name in outputs],
         "node": [node for node in graph.node if any(value in makers and value in needed for value in node.output)],
     }
+    # Arrays are as large as the network, and are copied once.
+    result = onnx.ModelProto()
+    _copy(model, result, leaving_out=("graph",))
+    _copy(graph, result.graph, leaving_out=kept)
     for field, entries in kept.items():
-        del getattr(graph, field)[:]
-        getattr(graph, field).extend(entries)
-    graph.input.extend(given[name] for name in given if name in needed)
+        getattr(result.graph, field).extend(entries)
+    result.graph.input.extend(given[name] for name in given if name in needed)
     return result
+
+
+def _copy(source: Message, target: Message, *, leaving_out: Collection[str]) -> None:
+    """Takes over the fields of a message that are set, but for some."""
+    for field, value in source.ListFields():
+        if field.name in leaving_out:
+            continue
+        if isinstance(value, (str, bytes, int, float)):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).MergeFrom(value)

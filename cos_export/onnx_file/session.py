@@ -13,7 +13,7 @@ import onnxruntime
 from cos_export.network import SpikingNetwork
 from cos_export.network.workload import multiply_accumulates
 
-__all__ = ["ARRAYS_FOLDER", "open_session", "plenty_of_seconds", "run_session"]
+__all__ = ["ARRAYS_FOLDER", "constants_are_cheap", "open_session", "plenty_of_seconds", "run_session"]
 
 _Result = TypeVar("_Result")
 
@@ -41,12 +41,7 @@ def plenty_of_seconds(network: SpikingNetwork, samples: int, steps: int) -> floa
 
 
 def open_session(
-    model: onnx.ModelProto,
-    options: onnxruntime.SessionOptions,
-    providers: Sequence[Any],
-    seconds: float,
-    *,
-    path: Path | None = None,
+    source: bytes | Path, options: onnxruntime.SessionOptions, providers: Sequence[Any], seconds: float, *, cheap: bool
 ) -> onnxruntime.InferenceSession:
     """A session of a graph, which may hold constants that take hours to compute.
 
@@ -55,11 +50,11 @@ def open_session(
     the run, which can be ended.
 
     Args:
-        model: The graph.
+        source: The graph: its bytes, or a file of our own, which is then not copied in memory.
         options: Of the session.
         providers: Execution providers, with their options or without.
         seconds: The time it may take.
-        path: A file of our own that holds the very graph: it is opened in place of a copy in memory.
+        cheap: What `constants_are_cheap` says of it. It is asked before, for the model need not be held meanwhile.
 
     Raises:
         TimeoutError: It took longer.
@@ -69,13 +64,13 @@ def open_session(
     def stop() -> None:
         options.set_load_cancellation_flag(True)
 
-    if not _constants_are_cheap(model.graph):
+    if not cheap:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = model.SerializeToString() if path is None else str(path)
-    return _in_time(lambda: onnxruntime.InferenceSession(source, options, providers=providers), stop, seconds)
+    graph = source if isinstance(source, bytes) else str(source)
+    return _in_time(lambda: onnxruntime.InferenceSession(graph, options, providers=providers), stop, seconds)
 
 
-def _constants_are_cheap(graph: onnx.GraphProto) -> bool:
+def constants_are_cheap(graph: onnx.GraphProto) -> bool:
     """Whether what no input changes is computed by operations that take a pass over their numbers."""
     given = {entry.name for entry in graph.initializer}
     varying = {entry.name for entry in graph.input} - given
