@@ -3,13 +3,14 @@
     OMP_NUM_THREADS=1 python benchmarks/update_speed.py resnet20 --against 0fae825=../earlier \
         --out docs/measured/update_speed
 
-The checkouts take turns, each in a process of its own; figures are medians over the rounds of the median over the
+The checkouts take turns, each in a process of its own for all cases; figures are medians over the rounds of the median over the
 updates, and of the ratios of each round. Images are random ones of uint8, which change no time.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -36,7 +37,7 @@ def seconds(model: str, schedule: str, steps: int, batch: int, updates: int) -> 
     from cos_export.capturing import capture
     from cos_export.zoo.model_source import build_model
 
-    images = np.random.default_rng(0).integers(0, 256, (64 * batch, *zoo.entry(model).input_shape), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (8 * batch, *zoo.entry(model).input_shape), np.uint8)
     module = build_model(model).eval()
     # A checkout of before has its own types.
     network = replace(capture(module, images[:1].astype(np.float32) / 255), schedule=schedule)  # type: ignore[arg-type]
@@ -51,9 +52,9 @@ def seconds(model: str, schedule: str, steps: int, batch: int, updates: int) -> 
     return float(statistics.median(np.diff(moments)[WARM:]))
 
 
-def measured_in(checkout: Path, given: argparse.Namespace, schedule: str, steps: int) -> float:
-    """`seconds` in a process of its own with the code of `checkout`."""
-    shown = [given.model, str(steps), schedule, str(given.batch), str(given.updates)]
+def measured_in(checkout: Path, given: argparse.Namespace) -> list[float]:
+    """`seconds` of each case, in a process of its own with the code of `checkout`."""
+    shown = [given.model, str(given.batch), str(given.updates)]
     done = subprocess.run(
         [sys.executable, "-P", __file__, "--child", *shown],
         env=os.environ | {"PYTHONPATH": search_path(checkout)},
@@ -63,7 +64,7 @@ def measured_in(checkout: Path, given: argparse.Namespace, schedule: str, steps:
     )
     if done.returncode:
         raise SystemExit(f"{checkout} cannot be measured: {done.stderr.strip()[-800:]}")
-    return float(done.stdout.splitlines()[-1])
+    return [float(one) for one in json.loads(done.stdout.splitlines()[-1])]
 
 
 def search_path(checkout: Path) -> str:
@@ -74,8 +75,8 @@ def search_path(checkout: Path) -> str:
 def main() -> None:
     """Measures and writes .json and .md."""
     if sys.argv[1:2] == ["--child"]:
-        model, shown_steps, shown_schedule, batch, updates = sys.argv[2:]
-        print(seconds(model, shown_schedule, int(shown_steps), int(batch), int(updates)))
+        model, batch, updates = sys.argv[2:]
+        print(json.dumps([seconds(model, schedule, steps, int(batch), int(updates)) for schedule, steps in CASES]))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -88,11 +89,11 @@ def main() -> None:
     pairs = [one.partition("=") for one in given.against]
     checkouts = {label: Path(folder) for label, _, folder in pairs} | {"now": Path(__file__).resolve().parents[1]}
     rows: list[dict[str, Any]] = []
-    for schedule, steps in CASES:
-        rounds = [
-            {label: measured_in(folder, given, schedule, steps) for label, folder in checkouts.items()}
-            for _ in range(given.rounds)
-        ]
+    all_rounds = [
+        {label: measured_in(folder, given) for label, folder in checkouts.items()} for _ in range(given.rounds)
+    ]
+    for number, (schedule, steps) in enumerate(CASES):
+        rounds = [{label: one[label][number] for label in checkouts} for one in all_rounds]
         taken = {label: statistics.median(one[label] for one in rounds) for label in checkouts}
         faster = {label: statistics.median(one[label] / one["now"] for one in rounds) for label in checkouts}
         rows.append({"schedule": schedule, "steps": steps, "seconds": taken, "times as fast": faster})
