@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/update_speed.py resnet20 --against 0fae825=../earlier \
         --out docs/measured/update_speed
 
-The checkouts take turns, each in a process of its own for all cases; figures are medians over the rounds of the median over the
-updates, and of the ratios of each round. Images are random ones of uint8, which change no time.
+The checkouts take turns, each in a process of its own for all cases; figures are medians over the rounds of the median
+over the updates, and of the ratios of each round. Images are random ones of uint8, which change no time.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def measured_in(checkout: Path, given: argparse.Namespace) -> list[float]:
     )
     if done.returncode:
         raise SystemExit(f"{checkout} cannot be measured: {done.stderr.strip()[-800:]}")
+    print(checkout.name, done.stdout.splitlines()[-1], flush=True)
     return [float(one) for one in json.loads(done.stdout.splitlines()[-1])]
 
 
