@@ -8,18 +8,17 @@ import torch
 from torch import Tensor
 
 from calibration.data import CalibrationData
+from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import Schedule
 from cos_export.processes import summed
-from cos_export.simulation.layerwise import integrate_then_fire
+from cos_export.simulation.layerwise import fire_in_window, integrate_then_fire
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import NeuronRule, Program
 
-__all__ = ["fired", "firing", "mean_outputs", "mean_spikes"]
+__all__ = ["fired", "mean_outputs", "mean_rates", "mean_spikes"]
 
 
-def fired(
-    currents: Tensor, neuron: NeuronTensors, steps: int, schedule: Schedule, *, overwrite: bool = False
-) -> Tensor:
+def fired(currents: Tensor, neuron: NeuronTensors, steps: int, schedule: Schedule) -> Tensor:
     """The spikes of one layer, (steps, batch, ...), by the schedule of its network.
 
     Args:
@@ -27,20 +26,10 @@ def fired(
         neuron: The layer.
         steps: T.
         schedule: When layers fire.
-        overwrite: Whether the spikes may take the place of the currents.
     """
     if schedule == "layerwise":
         return integrate_then_fire(currents, steps, neuron).spikes
-    return integrate_and_fire(currents, steps, neuron, overwrite=overwrite).spikes
-
-
-def firing(steps: int, schedule: Schedule = "synchronous") -> NeuronRule:
-    """The rule by which each layer fires for `steps` steps."""
-
-    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        return fired(currents, neuron, steps, schedule, overwrite=True)
-
-    return rule
+    return integrate_and_fire(currents, steps, neuron).spikes
 
 
 def mean_outputs(program: Program, data: CalibrationData, rule: NeuronRule) -> dict[str, Tensor]:
@@ -52,7 +41,7 @@ def mean_outputs(program: Program, data: CalibrationData, rule: NeuronRule) -> d
     Args:
         program: The network on a device.
         data: The images.
-        rule: The outputs of each layer, such as `clipped_activation` or `firing(steps)`.
+        rule: The outputs of each layer, such as `clipped_activation`.
     """
     sums: dict[str, Tensor] = {}
 
@@ -66,6 +55,31 @@ def mean_outputs(program: Program, data: CalibrationData, rule: NeuronRule) -> d
         program.propagate(images.to(program.device), observe)
     summed([*sums.values()])
     return {name: total / len(data) for name, total in sums.items()}
+
+
+def mean_rates(
+    network: SpikingNetwork, data: CalibrationData, steps: int, device: torch.device | str
+) -> dict[str, Tensor]:
+    """The mean over the calibration images of each layer's spikes, in float64.
+
+    At each step, (steps, ...); under the layer-wise schedule over all steps of the window, (1, ...), from the number of
+    spikes in it, for which one pass of each synapse does.
+
+    Args:
+        network: What fires.
+        data: The images.
+        steps: T.
+        device: Where.
+    """
+    window = steps if network.schedule == "layerwise" else 1
+
+    def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
+        if network.schedule == "layerwise":
+            return fire_in_window(currents[0], neuron, steps).counts.unsqueeze(0)
+        return integrate_and_fire(currents, steps, neuron, overwrite=True).spikes
+
+    means = mean_outputs(Program(network, device, window=window), data, rule)
+    return {name: mean / window for name, mean in means.items()}
 
 
 def mean_spikes(

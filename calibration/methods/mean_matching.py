@@ -17,7 +17,7 @@ from torch import Tensor
 from calibration.checkpoint import potentials, with_potentials
 from calibration.layer_by_layer import CalibratedLayer, Currents, layer_by_layer
 from calibration.methods.method import CalibrationRun, StaticMethod, option
-from calibration.statistics import fired, firing, mean_outputs, mean_spikes
+from calibration.statistics import fired, mean_outputs, mean_rates, mean_spikes
 from cos_export.bounds import MOST_ROUNDS
 from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import Schedule
@@ -133,8 +133,8 @@ class MeanMatching(StaticMethod):
 
 def _errors(network: SpikingNetwork, expected: Mapping[str, Tensor], run: CalibrationRun) -> dict[str, Tensor]:
     """(E[a_ann] - E[a_snn]) / theta of each neuron, (...) in float64, by layer."""
-    actual = mean_outputs(Program(network, run.device), run.data, firing(run.steps, network.schedule))
-    return {name: (expected[name] - spikes).mean(0) for name, spikes in actual.items()}
+    actual = mean_rates(network, run.data, run.steps, run.device)
+    return {name: (expected[name] - rate).mean(0) for name, rate in actual.items()}
 
 
 def _mean_square(errors: Mapping[str, Tensor]) -> float:

@@ -22,6 +22,7 @@ __all__ = [
     "LayerwiseProgram",
     "WindowRun",
     "check_layerwise",
+    "fire_in_window",
     "integrate_then_fire",
     "spike_counts",
     "spike_train",
@@ -144,11 +145,17 @@ def integrate_then_fire(currents: Tensor, steps: int, neuron: NeuronTensors) -> 
         neuron: The layer.
     """
     total = currents[:steps].sum(0) if len(currents) > 1 else currents[0] * float(steps)
-    return _fire_in_window(total, neuron, steps)
+    return fire_in_window(total, neuron, steps)
 
 
-def _fire_in_window(total: Tensor, neuron: NeuronTensors, steps: int) -> WindowRun:
-    """What a layer does in its window; `total`, the sum over it of I(t), is overwritten."""
+def fire_in_window(total: Tensor, neuron: NeuronTensors, steps: int) -> WindowRun:
+    """What a layer does in its window.
+
+    Args:
+        total: The sum over it of I(t), (batch, ...), which is overwritten.
+        neuron: The layer.
+        steps: T.
+    """
     charged = total.add_(_start(neuron, steps, total.ndim))
     counts = spike_counts(charged, neuron, steps)
     if neuron.silent is not None:
@@ -203,7 +210,7 @@ class LayerwiseProgram:
         trains: dict[str, Tensor] = {}
 
         def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-            run = _fire_in_window(currents[0], neurons(name, neuron), self.steps)
+            run = fire_in_window(currents[0], neurons(name, neuron), self.steps)
             observe(name, run)
             if name in read:
                 trains[name] = run.spikes
