@@ -4,9 +4,9 @@
 
 Weights are random and batch norms have seen the data, which are 64 random images of 3 x 224 x 224; no accuracy means
 anything. Each command has a process of its own, from its first import to its end. One network under one schedule is
-measured by `--networks resnet34-imagenet --schedules layerwise`, and what is missing in the tables by `--resume`. Memory is the most that the process
-had resident, and "together" the most that it and its children had at once, where what they share counts in each.
-Processor seconds are those of all threads, and of children.
+measured by `--networks resnet34-imagenet --schedules layerwise`, and what is missing in the tables by `--resume`.
+Memory is the most that the process had resident, and "together" the most that it and its children had at once, where
+what they share counts in each. Processor seconds are those of all threads, and of children.
 """
 
 from __future__ import annotations
