@@ -33,7 +33,7 @@ SAMPLES = 3
 """Recorded samples that are run at most."""
 
 LOOPED_WORK = 3e10
-"""Multiplications of all steps above which fewer samples are run, and one at least: half a minute of two cores."""
+"""Multiplications of all steps above which fewer samples are run, and one at least."""
 
 EVALUATED_WORK = 3e8
 """Multiplications that the evaluator may do: a few seconds of it, for it is written in Python."""
