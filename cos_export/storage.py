@@ -6,11 +6,14 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cos_export.errors import CosExportError, InputError, StorageError
 
-__all__ = ["existing_ancestor", "exit_code", "flush", "resolved", "storage_error"]
+__all__ = ["existing_ancestor", "exit_code", "flush", "resolved", "storage_error", "temporary_room"]
 
 _ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _USERS = {
@@ -38,6 +41,22 @@ def storage_error(path: str | os.PathLike[str], error: OSError) -> CosExportErro
     if error.errno in _USERS:
         return InputError(f"{path} cannot be written: {error.strerror}. Name another place.")
     return StorageError(f"{path} cannot be written: {error.strerror or error}.{_room(Path(path), error)}")
+
+
+@contextmanager
+def temporary_room(called: str) -> Iterator[None]:
+    """Says of an OSError in the block that the temporary folder cannot hold what is called so, and what to do.
+
+    Raises:
+        StorageError: In its place.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{tempfile.tempdir or 'The temporary folder'} cannot hold {called}: {error}. Name a folder on a larger "
+            "disk in the environment variable TMPDIR."
+        ) from error
 
 
 def exit_code(error: OSError) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from cos_export.onnx_file.session import (
 )
 from cos_export.progress import Progress, silent
 from cos_export.reading.onnx_model import read_onnx
-from cos_export.simulation.trace import Trace, concatenate
+from cos_export.simulation.trace import Recording, Trace
 from cos_export.whole_number import whole_number
 from targets.deadline import check_deadline, seconds_left
 from targets.state_feeds import graph_images, state_feeds
@@ -151,7 +152,7 @@ class OnnxRuntimeTarget:
         on_cpu = self.providers == ("CPUExecutionProvider",)
         size = samples_at_once(bundle.network, known, self.batch_size) if on_cpu else self.batch_size
         plenty = plenty_of_seconds(bundle.network, min(size, len(array)), known + rho)
-        traces = []
+        recording = Recording(bundle.network, len(array), steps, spikes=record_spikes, states=rho > 0)
         for start in range(0, len(array), size):
             progress("running in ONNX Runtime", start, len(array))
             part = {name: value[start : start + size] for name, value in feeds.items()}
@@ -167,11 +168,11 @@ class OnnxRuntimeTarget:
                 raise TargetError(f"ONNX Runtime failed: {error}") from error
             found = dict(zip(outputs, values, strict=True))
             trace = trace_of(bundle.network, found, per_sample=bool(rho))
-            own = trace.states if states is None else states.part(slice(start, start + size))
             spikes = {name: value[:steps] for name, value in trace.spikes.items()}
-            traces.append(Trace(logits=trace.logits[:steps], spikes=spikes, rho=rho, states=own))
+            recording.add(Trace(logits=trace.logits[:steps], spikes=spikes, rho=rho, states=trace.states))
         progress("running in ONNX Runtime", len(array), len(array))
-        return concatenate(traces)
+        trace = recording.trace()
+        return trace if states is None else replace(trace, states=states)
 
     def _session(self, path: Path, record_spikes: bool, given: bool, seconds: float) -> onnxruntime.InferenceSession:
         available = self.available()

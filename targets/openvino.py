@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from cos_export.onnx_file.pruning import with_states_given
 from cos_export.onnx_file.session import plenty_of_seconds
 from cos_export.progress import Progress, silent
 from cos_export.reading.onnx_model import read_onnx
-from cos_export.simulation.trace import Trace, concatenate
+from cos_export.simulation.trace import Recording, Trace
 from cos_export.whole_number import whole_number
 from targets.deadline import check_deadline, seconds_left
 from targets.state_feeds import graph_images, state_feeds
@@ -105,7 +106,7 @@ class OpenVinoTarget:
                 f"Export it again with --steps {steps}."
             )
         plenty = plenty_of_seconds(bundle.network, min(self.batch_size, len(array)), known)
-        traces = []
+        recording = Recording(bundle.network, len(array), steps, spikes=record_spikes, states=rho > 0)
         for start in range(0, len(array), self.batch_size):
             progress("running in OpenVINO", start, len(array))
             part = {name: value[start : start + self.batch_size] for name, value in feeds.items()}
@@ -125,11 +126,11 @@ class OpenVinoTarget:
                 name: value.astype(bool) for name, value in found.items() if name.startswith(("spikes/", "silent/"))
             }
             trace = trace_of(bundle.network, found | masks, per_sample=rho > 0)
-            own = trace.states if states is None else states.part(slice(start, start + self.batch_size))
             spikes = {name: value[:steps] for name, value in trace.spikes.items()}
-            traces.append(Trace(logits=trace.logits[:steps], spikes=spikes, rho=rho, states=own))
+            recording.add(Trace(logits=trace.logits[:steps], spikes=spikes, rho=rho, states=trace.states))
         progress("running in OpenVINO", len(array), len(array))
-        return concatenate(traces)
+        trace = recording.trace()
+        return trace if states is None else replace(trace, states=states)
 
     def presimulates(self, bundle: Bundle) -> bool:
         """Whether the bundle's graph sets each sample's states by itself.

@@ -14,7 +14,7 @@ from cos_export.datasets import ImageArray, StoredImages, kept_in_memory, some_o
 from cos_export.processes import gathered, share
 from cos_export.progress import Progress, silent
 from cos_export.simulation import PerSampleCalibration, simulate
-from cos_export.simulation.trace import Trace, concatenate
+from cos_export.simulation.trace import Recording, Trace
 
 __all__ = ["classify", "shared_classify"]
 
@@ -57,16 +57,17 @@ def classify(
         return _in_parts(target, bundle, images, calibration, device, progress)
     if calibration is None or (isinstance(target, PreSimulating) and target.presimulates(bundle)):
         return target.run(bundle, images, bundle.steps, record_spikes=False, progress=progress)
-    traces = []
+    recording = Recording(bundle.network, len(images), bundle.steps, spikes=False)
     for start in range(0, len(images), CHUNK):
         progress("classifying", start, len(images))
         part = images[start : start + CHUNK]
         found = simulate(
             bundle.network, part, bundle.steps, calibration=calibration, device=device, record_spikes=False
         )
-        traces.append(target.run(bundle, part, bundle.steps, states=found.states, record_spikes=False))
+        trace = target.run(bundle, part, bundle.steps, states=found.states, record_spikes=False)
+        recording.add(replace(trace, states=None))
     progress("classifying", len(images), len(images))
-    return replace(concatenate([replace(trace, states=None) for trace in traces]), rho=calibration.rho)
+    return replace(recording.trace(), rho=calibration.rho)
 
 
 def _in_parts(
@@ -78,12 +79,14 @@ def _in_parts(
     progress: Progress,
 ) -> Trace:
     """As `classify`, of images that do not fit in memory: `CHUNK` at a time."""
-    traces = []
+    recording = Recording(bundle.network, len(images), bundle.steps, spikes=False)
     for start in range(0, len(images), CHUNK):
         progress("reading and classifying", start, len(images))
-        traces.append(classify(target, bundle, images[start : start + CHUNK], calibration=calibration, device=device))
+        part = images[start : start + CHUNK]
+        trace = classify(target, bundle, part, calibration=calibration, device=device)
+        recording.add(replace(trace, states=None))
     progress("reading and classifying", len(images), len(images))
-    return replace(concatenate([replace(trace, states=None) for trace in traces]), rho=traces[0].rho)
+    return recording.trace()
 
 
 def shared_classify(

@@ -76,7 +76,8 @@ def verify(
         bundle: A bundle or its folder.
         targets: Targets or their names, or one of them.
         images: To run in place of the golden inputs, as for `cos_export.simulate`. The reference runs them first, and
-            its spikes, and those of a target, are held in memory: a byte each, T x neurons x samples.
+            its spikes, and those of a target, take a byte each, T x neurons x samples: beyond 512 MiB in a temporary
+            file where TMPDIR says.
         samples: Which of the golden inputs to run, by their numbers from 0, in place of all.
         deadline: Seconds that a run may take on each that is given by its name; by default plenty.
         progress: Told as the runs go on.

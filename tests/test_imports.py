@@ -51,6 +51,7 @@ LOWER = {
         "cos_export.device",
         "cos_export.progress",
         "cos_export.datasets",
+        "cos_export.storage",
         "cos_export.whole_number",
     },
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from cos_export.atomic_file import atomic_write
 from cos_export.datasets.labels import class_numbers
 from cos_export.decisions import class_count
 from cos_export.errors import BundleError, InputError
-from cos_export.network import FloatArray, SampleStates, SpikingNetwork
+from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.network.graph import Shape
 from cos_export.reading.limits import MAX_STEPS
 from cos_export.reading.npz import NpzReader, open_npz
-from cos_export.simulation.trace import Trace
+from cos_export.simulation.trace import Recording, Trace
 from cos_export.whole_number import whole_number
 
 __all__ = ["Golden", "read_golden", "unpacked", "write_arrays", "write_golden"]
@@ -67,22 +67,31 @@ def write_golden(path: Path, golden: Golden) -> None:
         InputError: There is no such folder, or it may not be written.
         StorageError: The disk is full, or failed.
     """
-    arrays: dict[str, NDArray] = {  # type: ignore[type-arg]
-        "images": golden.images,
-        "logits": golden.trace.logits,
-        "rho": np.asarray(golden.trace.rho),
-    }
+    write_arrays(path, _arrays_of(golden))
+
+
+def _arrays_of(golden: Golden) -> Iterator[tuple[str, NDArray[Any]]]:
+    """What the file holds, by name; of one layer after the other, for all of them are not to be in memory at once."""
+    yield "images", golden.images
+    yield "logits", golden.trace.logits
+    yield "rho", np.asarray(golden.trace.rho)
     if golden.labels is not None:
-        arrays["labels"] = golden.labels
-    arrays |= {f"spikes/{name}": _pack(value, 2) for name, value in golden.trace.spikes.items()}
+        yield "labels", golden.labels
+    for name, spikes in golden.trace.spikes.items():
+        yield f"spikes/{name}", _pack(spikes, 2)
     if golden.trace.states is not None:
-        arrays |= {f"v_init/{name}": value for name, value in golden.trace.states.v_init.items()}
-        arrays |= {f"silent/{name}": _pack(value, 1) for name, value in golden.trace.states.silent.items()}
-    write_arrays(path, arrays)
+        for name, potentials in golden.trace.states.v_init.items():
+            yield f"v_init/{name}", potentials
+        for name, mask in golden.trace.states.silent.items():
+            yield f"silent/{name}", _pack(mask, 1)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Writes arrays by name as a compressed .npz.
+def write_arrays(path: Path, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
+    """Writes arrays as a compressed .npz.
+
+    Args:
+        path: The file.
+        arrays: Each with its name.
 
     Raises:
         InputError: There is no such folder, or it may not be written.
@@ -90,7 +99,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """
     # As numpy.savez_compressed does, but for zlib's level: 6, its default, takes three times as long for 4 % less.
     with atomic_write(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, array in arrays.items():
+        for name, array in arrays:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
@@ -103,32 +112,39 @@ def read_golden(path: Path, network: SpikingNetwork) -> Golden:
 
     Raises:
         BundleError: The file is missing, damaged, or of another network.
+        StorageError: The run does not fit in memory, and the temporary folder cannot hold it.
     """
     try:
         with open_npz(path, links=False) as archive:
             _check_headers(path, archive, network)
-            arrays = {name: archive.read(name) for name in archive.names}
+            steps, samples = archive.header("logits").shape[:2]
+            states = any(name.startswith(("v_init/", "silent/")) for name in archive.names)
+            recording = Recording(network, samples, steps, states=states)
+            arrays: dict[str, NDArray[Any]] = {}
+            for name in archive.names:
+                kind, _, layer = name.partition("/")
+                array = archive.read(name)
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise BundleError(f"{name!r} in {path} holds values that are not finite numbers (nan or inf).")
+                if kind == "v_init":
+                    recording.v_init.add(layer, array)
+                elif layer:
+                    axis, shape = int(kind == "spikes"), network.neurons[layer].shape
+                    parts = recording.spikes if axis else recording.silent
+                    for block in parts.blocks(math.prod(shape) * (steps if axis else 1)):
+                        parts.add(layer, unpacked(array[:, block] if axis else array[block], shape))
+                else:
+                    arrays[name] = array
         labels = arrays.get("labels")
         if labels is not None:
             class_numbers(labels, len(arrays["images"]), class_count(network.output_shape[-1]), f"'labels' in {path}")
     except InputError as error:
         raise BundleError(str(error)) from error
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise BundleError(f"{name!r} in {path} holds values that are not finite numbers (nan or inf).")
     rho = int(arrays["rho"])
     if not 0 <= rho <= MAX_STEPS:
         raise BundleError(f"'rho' in {path} is {rho}, and must be from 0 to {MAX_STEPS}.")
-    groups: dict[str, dict[str, NDArray]] = {"spikes": {}, "v_init": {}, "silent": {}}  # type: ignore[type-arg]
-    for key in tuple(arrays):
-        kind, _, name = key.partition("/")
-        if kind in groups:
-            groups[kind][name] = arrays.pop(key)
-    states = None
-    if groups["v_init"] or groups["silent"]:
-        states = SampleStates(v_init=groups["v_init"], silent=_unpack_all(groups["silent"], network))
-    trace = Trace(arrays["logits"], _unpack_all(groups["spikes"], network), {}, rho, states)
-    return Golden(arrays["images"], trace, labels)
+    recording.add(Trace(arrays["logits"], rho=rho))
+    return Golden(arrays["images"], recording.trace(), labels)
 
 
 def _check_headers(path: Path, archive: NpzReader, network: SpikingNetwork) -> None:
@@ -165,11 +181,6 @@ def _check_headers(path: Path, archive: NpzReader, network: SpikingNetwork) -> N
 
 def _pack(mask: NDArray[np.bool_], leading: int) -> NDArray[np.uint8]:
     return np.packbits(mask.reshape(*mask.shape[:leading], -1), axis=-1)
-
-
-def _unpack_all(packed: dict[str, NDArray[np.uint8]], network: SpikingNetwork) -> dict[str, NDArray[np.bool_]]:
-    """The booleans by layer; what was packed is let go of layer by layer."""
-    return {name: unpacked(packed.pop(name), network.neurons[name].shape) for name in tuple(packed)}
 
 
 def unpacked(packed: NDArray[np.uint8], shape: Shape) -> NDArray[np.bool_]:

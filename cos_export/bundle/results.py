@@ -18,7 +18,7 @@ from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.reading.npz import ArrayHeader, NpzReader, open_npz
 from cos_export.simulation.fixed_point import quantise_input
-from cos_export.simulation.trace import Trace
+from cos_export.simulation.trace import Recording, Trace
 from cos_export.whole_number import whole_number
 
 __all__ = ["golden_samples", "read_results", "write_inputs"]
@@ -77,7 +77,7 @@ def write_inputs(bundle: Bundle, path: str | os.PathLike[str], samples: int | No
     if golden.trace.states is not None:
         arrays |= {f"v_init/{name}": value for name, value in golden.trace.states.v_init.items()}
         arrays |= {f"silent/{name}": value for name, value in golden.trace.states.silent.items()}
-    write_arrays(Path(path), arrays)
+    write_arrays(Path(path), arrays.items())
     return tuple(arrays)
 
 
@@ -131,12 +131,12 @@ def read_results(path: str | os.PathLike[str], network: SpikingNetwork, steps: i
         headers = {name: archive.header(name) for name in archive.names}
         keys = _keys(path, network, headers)
         _check_logits(path, headers["logits"], (steps, samples, *network.output_shape))
-        spikes = {
-            layer: _spikes(path, archive, key, (steps, samples, *network.neurons[layer].shape))
-            for layer, key in keys.items()
-        }
-        logits = np.asarray(archive.read("logits"), np.float32)
-    return Trace(logits, spikes)
+        recording = Recording(network, samples, steps)
+        for layer, key in keys.items():
+            spikes = _spikes(path, archive, key, (steps, samples, *network.neurons[layer].shape))
+            recording.spikes.add(layer, spikes)
+        recording.add(Trace(np.asarray(archive.read("logits"), np.float32)))
+    return recording.trace()
 
 
 def _keys(path: str | os.PathLike[str], network: SpikingNetwork, headers: Mapping[str, ArrayHeader]) -> dict[str, str]:

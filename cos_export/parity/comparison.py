@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from cos_export.decisions import decisions
 from cos_export.errors import ParityError
 from cos_export.network import FloatArray, SpikingNetwork
 from cos_export.parity.margin import margin_at
+from cos_export.simulation.sample_parts import blocks
 from cos_export.simulation.trace import Trace
 
 __all__ = ["Comparison", "Divergence", "LayerComparison", "check_numbers", "compare"]
@@ -107,8 +107,9 @@ def compare(network: SpikingNetwork, images: FloatArray, reference: Trace, trace
         expected, actual = reference.spikes.get(name), trace.spikes.get(name)
         if expected is None or actual is None or expected.shape != actual.shape:
             raise ParityError(f"The two runs do not both hold the spikes of layer {name!r} in one shape.")
-        mismatches = _counts(map(np.not_equal, expected, actual))
-        layers[name] = LayerComparison(int(expected[0].size), mismatches, _counts(expected))
+        mismatches = _differing(expected, actual)
+        fired = np.array([np.count_nonzero(step) for step in expected], np.int64)
+        layers[name] = LayerComparison(int(expected[0].size), mismatches, fired)
         if mismatches.any():
             earliest = (int(np.flatnonzero(mismatches)[0]), rank)
             first = earliest if first is None else min(first, earliest)
@@ -141,16 +142,24 @@ def _decisions_changed(expected: FloatArray, actual: FloatArray) -> int:
     return int((undecided | (decisions(expected) != decisions(actual))).sum())
 
 
-def _counts(steps: Iterable[NDArray[np.bool_]]) -> NDArray[np.int64]:
-    return np.array([np.count_nonzero(step) for step in steps], np.int64)
+def _differing(expected: NDArray[np.bool_], actual: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many spikes differ, by step."""
+    parts = list(blocks(expected.shape[1], int(np.prod(expected.shape[2:]))))
+    counts = [
+        sum(np.count_nonzero(np.not_equal(one[part], other[part])) for part in parts)
+        for one, other in zip(expected, actual, strict=True)
+    ]
+    return np.array(counts, np.int64)
 
 
 def _divergence(
     network: SpikingNetwork, images: FloatArray, reference: Trace, trace: Trace, t: int, rank: int
 ) -> Divergence:
     name = network.layers[rank]
-    differs = np.not_equal(reference.spikes[name][t], trace.spikes[name][t])
-    sample, *neuron = (int(i) for i in np.unravel_index(int(differs.argmax()), differs.shape))
+    expected, actual = reference.spikes[name][t], trace.spikes[name][t]
+    sample = next(number for number in range(len(expected)) if np.not_equal(expected[number], actual[number]).any())
+    differs = np.not_equal(expected[sample], actual[sample])
+    neuron = [int(i) for i in np.unravel_index(int(differs.argmax()), differs.shape)]
     fired = bool(trace.spikes[name][(t, sample, *neuron)])
     margin, bound = margin_at(network, images, reference, name, t + 1, sample, tuple(neuron))
     return Divergence(name, t + 1, sample, tuple(neuron), fired, margin, bound)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cos_export.network import SampleStates, SpikingNetwork
+from cos_export.simulation.sample_parts import blocks
 
 __all__ = ["FEW", "compared_states"]
 
@@ -41,11 +42,17 @@ def compared_states(
                 continue
             if name not in states or name not in reference:
                 return total, f"the {kind} of {name!r} are missing, or nobody sets them."
-            differs = np.not_equal(states[name], reference[name])
-            if network.quantisation is None and kind == "initial potentials":
-                differs = np.abs(states[name] - reference[name]) > _SAME * network.neurons[name].threshold
-            total += int(differs.sum())
-            worst = max(worst, (float(differs.mean()), name, kind))
+            rounded = network.quantisation is None and kind == "initial potentials"
+            one, other, differing = states[name], reference[name], 0
+            if one.shape != other.shape:
+                return total, f"the {kind} of {name!r} have shape {one.shape}, and {other.shape} was expected."
+            for part in blocks(len(one), one[0].nbytes):
+                differs = np.not_equal(one[part], other[part])
+                if rounded:
+                    differs = np.abs(one[part] - other[part]) > _SAME * network.neurons[name].threshold
+                differing += int(differs.sum())
+            total += differing
+            worst = max(worst, (differing / one.size, name, kind))
     share, name, kind = worst
     if share <= (0.0 if network.quantisation is not None else _FLIPPED) or (
         network.quantisation is None and total <= few

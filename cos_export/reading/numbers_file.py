@@ -6,14 +6,14 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cos_export.errors import InputError, StorageError
+from cos_export.errors import InputError
+from cos_export.storage import temporary_room
 
 __all__ = ["NumbersFile", "Spool"]
 
@@ -70,7 +70,7 @@ class Spool:
 
     def __init__(self, name: str) -> None:
         self._name, self._digest = name, hashlib.blake2b(digest_size=16)
-        with self._told():
+        with temporary_room(self._name):
             self._file: Any = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as what reads it
 
     def add(self, part: bytes) -> None:
@@ -80,21 +80,11 @@ class Spool:
             StorageError: The temporary folder cannot hold them.
         """
         self._digest.update(part)
-        with self._told():
+        with temporary_room(self._name):
             self._file.write(part)
 
     def numbers(self, shape: tuple[int, ...], dtype: np.dtype[Any], given: np.dtype[Any] | None = None) -> NumbersFile:
         """What was written, as an array of that shape and type; `given` as of `NumbersFile`."""
-        with self._told():
+        with temporary_room(self._name):
             self._file.flush()
         return NumbersFile(self._file, 0, shape, dtype, self._name, self._digest.hexdigest(), given)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StorageError(
-                f"{tempfile.gettempdir()} cannot hold {self._name}: {error}. Name a folder on a larger disk in the "
-                "environment variable TMPDIR."
-            ) from error

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cos_export.bounds import MOST_BATCH
@@ -16,7 +13,6 @@ from cos_export.datasets import Images
 from cos_export.device import full_precision, resolve_device
 from cos_export.errors import InputError
 from cos_export.network import (
-    FloatArray,
     SampleStates,
     SpikingNetwork,
     are_frames,
@@ -33,7 +29,7 @@ from cos_export.simulation.neuron import NeuronTensors, Run, integrate_and_fire,
 from cos_export.simulation.per_sample import Observer, PerSampleCalibration
 from cos_export.simulation.program import Program
 from cos_export.simulation.readout import mean_readout
-from cos_export.simulation.trace import Trace, concatenate
+from cos_export.simulation.trace import Recording, Trace
 from cos_export.whole_number import whole_number
 
 __all__ = ["simulate"]
@@ -79,6 +75,7 @@ def simulate(
     Raises:
         InputError: The images, steps or states do not fit the network.
         NetworkError: A sum is beyond what float32 holds; the message names the layer.
+        StorageError: What is recorded does not fit in memory, and the temporary folder cannot hold it.
         UnavailableError: The device is not there.
     """
     check_network(network)
@@ -98,7 +95,15 @@ def simulate(
     extra = 0 if calibration is None else calibration.presimulated_steps
     batch_size = samples_at_once(network, max(steps, extra), batch_size, where)
     run = _runner(network, steps, calibration, where)
-    recorder, traces = _Recorder(record_spikes, record_potentials, observe), []
+    recording = Recording(
+        network,
+        len(array),
+        steps,
+        spikes=record_spikes,
+        potentials=record_potentials,
+        states=record_states and calibration is not None,
+    )
+    recorder = _Recorder(recording, record_spikes, record_potentials, observe)
     with torch.no_grad(), full_precision():
         for start in range(0, len(array), batch_size):
             progress(f"simulating {steps} steps", start, len(array))
@@ -107,24 +112,24 @@ def simulate(
             outputs, initial = run(tensor, None if states is None else states.part(batch), recorder)
             logits = mean_readout(outputs, steps, network.quantisation)
             check_finite("The logits", logits)
-            traces.append(
+            recording.add(
                 Trace(
                     logits=logits.cpu().numpy(),
                     rho=0 if calibration is None else calibration.rho,
-                    states=initial if record_states else None,
+                    states=initial if record_states and states is None else None,
                 )
             )
     progress(f"simulating {steps} steps", len(array), len(array))
-    return replace(concatenate(traces), spikes=_joined(recorder.spikes), potentials=_joined(recorder.potentials))
+    trace = recording.trace()
+    return replace(trace, states=states) if record_states and states is not None else trace
 
 
 class _Recorder:
     """Keeps what the observer is asked to keep, on the host."""
 
-    def __init__(self, spikes: bool, potentials: bool, observe: Observer | None = None) -> None:
-        self.keep_spikes, self.keep_potentials, self._observe = spikes, potentials, observe
-        self.spikes: dict[str, list[NDArray[np.bool_]]] = {}
-        self.potentials: dict[str, list[FloatArray]] = {}
+    def __init__(self, recording: Recording, spikes: bool, potentials: bool, observe: Observer | None) -> None:
+        self._recording, self._observe = recording, observe
+        self.keep_spikes, self.keep_potentials = spikes, potentials
 
     def __call__(self, name: str, run: Run | WindowRun) -> None:
         if self._observe is not None:
@@ -134,19 +139,10 @@ class _Recorder:
         left = run.charged if isinstance(run, WindowRun) else run.residual
         check_finite(f"The potentials of layer {name!r}", left)
         if self.keep_spikes:
-            self.spikes.setdefault(name, []).append(run.fired.cpu().numpy())
+            self._recording.spikes.add(name, run.fired.cpu().numpy())
         potentials = run.potentials if self.keep_potentials else None
         if potentials is not None:
-            self.potentials.setdefault(name, []).append(potentials.cpu().numpy())
-
-
-def _joined(parts: dict[str, list[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """The parts of each layer as one array; they are let go of layer by layer, for they may take most of the memory."""
-    joined = {}
-    for name in tuple(parts):
-        arrays = parts.pop(name)
-        joined[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, 1)
-    return joined
+            self._recording.potentials.add(name, potentials.cpu().numpy())
 
 
 _Runner = Callable[[Tensor, SampleStates | None, _Recorder], tuple[Tensor, SampleStates | None]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from cos_export.network.workload import multiply_accumulates
 from cos_export.progress import Progress, silent
 from cos_export.simulation import mean_readout
 from cos_export.simulation.layerwise import spike_train
-from cos_export.simulation.trace import Trace
+from cos_export.simulation.trace import Recording, Trace
 from targets.c.compiler import find
 from targets.c.process import finished
 from targets.deadline import check_deadline, seconds_left
@@ -125,7 +126,7 @@ class CTarget:
             done = finished(command, "The C program", left(), allowed=allowed, observe=observe)
             if done.returncode != 0:
                 raise TargetError(f"The C program ended with {done.returncode}: {done.said.strip()[:2000]}")
-            return _trace(source, np.fromfile(results, record), len(array))
+            return _trace(source, results, record, len(array))
 
 
 def _plenty(network: SpikingNetwork, samples: int, steps: int, source: CSource) -> float:
@@ -145,20 +146,25 @@ def _record(source: CSource, record_spikes: bool) -> np.dtype[np.void]:
     return np.dtype([*fields, ("sums", np.int32, (steps, int(np.prod(network.output_shape))))])
 
 
-def _trace(source: CSource, records: NDArray[np.void], samples: int) -> Trace:
+def _trace(source: CSource, results: Path, record: np.dtype[np.void], samples: int) -> Trace:
     """The run as every target returns it."""
-    if len(records) != samples:
-        raise TargetError(f"The C program wrote results of {len(records)} samples in place of {samples}.")
+    written = results.stat().st_size // record.itemsize
+    if written != samples:
+        raise TargetError(f"The C program wrote results of {written} samples in place of {samples}.")
+    records: NDArray[np.void] = np.memmap(results, record, "r", shape=(samples,))
     network, steps = source.network, source.steps
     totals = np.moveaxis(records["sums"], 0, 1).astype(np.int64)
     each = torch.from_numpy(np.diff(totals, axis=0, prepend=0).astype(np.float32))
     logits = mean_readout(each, steps, network.quantisation).numpy()
-    spikes = {}
+    recording = Recording(network, samples, steps, spikes=len(records.dtype.names or ()) > 1)
     for field, name in zip([*(records.dtype.names or ())][:-1], network.layers, strict=False):
         storage, shape = source.storages[name], network.neurons[name].shape
-        if network.schedule == "layerwise":
-            counts = torch.from_numpy(storage.restored(records[field][:, 0], shape).astype(np.float32))
-            spikes[name] = spike_train(counts, steps).numpy().astype(np.bool_)
-        else:
-            spikes[name] = storage.unpacked(np.moveaxis(records[field], 0, 1), shape)
-    return Trace(logits.reshape(steps, samples, *network.output_shape), spikes)
+        for block in recording.spikes.blocks(steps * math.prod(shape)):
+            if network.schedule == "layerwise":
+                counts = torch.from_numpy(storage.restored(records[field][block, 0], shape).astype(np.float32))
+                spikes = spike_train(counts, steps).numpy().astype(np.bool_)
+            else:
+                spikes = storage.unpacked(np.moveaxis(records[field][block], 0, 1), shape)
+            recording.spikes.add(name, spikes)
+    recording.add(Trace(logits.reshape(steps, samples, *network.output_shape)))
+    return recording.trace()

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cos_export.bundle.golden import unpacked
 from cos_export.errors import InputError, TargetError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.reading.json_file import read_json
 from cos_export.reading.npz import read_header
 from cos_export.reading.plain_file import open_plain
 from cos_export.simulation import mean_readout
-from cos_export.simulation.trace import Trace
+from cos_export.simulation.trace import Recording, Trace
 from targets.workers.job import PROTOCOL, Job
 
 __all__ = ["Result", "read_result", "read_trace"]
@@ -77,18 +78,17 @@ def read_trace(
     """
     outputs: FloatArray = _load(job, "outputs.npy", (steps, job.samples, *network.output_shape), np.float32)
     logits = mean_readout(torch.from_numpy(outputs), steps, network.quantisation).numpy()
-    spikes: dict[str, NDArray[np.bool_]] = {}
+    recording = Recording(network, job.samples, steps, spikes=record_spikes)
     if record_spikes:
         for index, name in enumerate(network.order):
             if name in network.neurons:
-                spikes[name] = _unpack(job, index, steps, network.neurons[name].shape)
-    return Trace(logits=logits, spikes=spikes, states=states)
-
-
-def _unpack(job: Job, index: int, steps: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    count = int(np.prod(shape))
-    packed = _load(job, f"spikes_{index}.npy", (steps, job.samples, -(-count // 8)), np.uint8)
-    return np.unpackbits(packed, axis=-1, count=count).view(np.bool_).reshape(steps, job.samples, *shape)
+                shape = network.neurons[name].shape
+                count = math.prod(shape)
+                packed = _load(job, f"spikes_{index}.npy", (steps, job.samples, -(-count // 8)), np.uint8)
+                for block in recording.spikes.blocks(steps * count):
+                    recording.spikes.add(name, unpacked(packed[:, block], shape))
+    recording.add(Trace(logits))
+    return replace(recording.trace(), states=states)
 
 
 def _load(job: Job, file_name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
