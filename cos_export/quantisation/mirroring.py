@@ -24,7 +24,7 @@ from cos_export.quantisation.groups import free_name, has_own_scale
 
 __all__ = ["multiples", "with_copies_of_mirrored"]
 
-_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 127)
+_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 """Which weights are tried for a synapse of one magnitude."""
 
 
@@ -42,7 +42,7 @@ def multiples(largest: Mapping[str, Scales], nodes: Mapping[str, nir.NIRNode], m
     weight = np.abs(np.asarray(getattr(node, weight_field(node))))
     if len(np.unique(weight[weight > 0])) != 1:
         return []
-    return [largest[name] / count for count in _COUNTS if count <= most]
+    return [largest[name] / count for count in (*_COUNTS, most) if count <= most]
 
 
 def with_copies_of_mirrored(network: SpikingNetwork) -> SpikingNetwork:

@@ -140,8 +140,8 @@ def _receive(process: subprocess.Popen[bytes], path: Path, group: str, most: int
     header = json.loads(_message(process, b"H", _LARGEST_HEADER))
     entries = [(tuple(path), tuple(shape), dtype, tuple(text)) for path, shape, dtype, text in header["entries"]]
     sizes = [math.prod(shape) * np.dtype(dtype).itemsize for _, shape, dtype, _ in entries if dtype is not None]
-    if sum(sizes) > most:
-        raise RefusedContentError("its arrays are larger than was said")
+    if sum(sizes) > most:  # The process refuses that itself: this answer is none of its.
+        raise EOFError
     arrays: list[Any] = []
     for size in sizes:
         array = bytearray()

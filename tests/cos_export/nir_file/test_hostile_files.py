@@ -292,3 +292,14 @@ def test_a_process_that_does_not_answer(path, tmp_path, monkeypatch, program, me
                 process.read(path, "node")
         monkeypatch.undo()
         assert process.read(path, "node")["type"] == "NIRGraph"
+
+
+def test_empty_arrays_leave_nothing_that_the_next_file_is_read_with(path, tmp_path):
+    with h5py.File(tmp_path / "empty.h5", "w") as file:
+        file["node/first"], file["node/none"], file["node/last"] = np.arange(3), np.zeros((0, 4)), 7
+    with Hdf5Process() as process:
+        tree = process.read(tmp_path / "empty.h5", "node")
+        assert tree["first"].tolist() == [0, 1, 2] and tree["none"].shape == (0, 4) and tree["last"] == 7
+        expected = read_tree(path, "node")
+        actual = process.read(path, "node")
+    assert sorted(actual) == sorted(expected) and actual["type"] == "NIRGraph"
