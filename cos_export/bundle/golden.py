@@ -123,12 +123,15 @@ def read_golden(path: Path, network: SpikingNetwork) -> Golden:
             arrays: dict[str, NDArray[Any]] = {}
             for name in archive.names:
                 kind, _, layer = name.partition("/")
-                array = archive.read(name)
-                if array.dtype.kind == "f" and not np.isfinite(array).all():
-                    raise BundleError(f"{name!r} in {path} holds values that are not finite numbers (nan or inf).")
                 if kind == "v_init":
-                    recording.v_init.add(layer, array)
-                elif layer:
+                    sample_bytes = 4 * math.prod(network.neurons[layer].shape)
+                    for part in _parts_of(archive, name, list(recording.v_init.blocks(sample_bytes))):
+                        _check_finite(path, name, part)
+                        recording.v_init.add(layer, part)
+                    continue
+                array = archive.read(name)
+                _check_finite(path, name, array)
+                if layer:
                     axis, shape = int(kind == "spikes"), network.neurons[layer].shape
                     parts = recording.spikes if axis else recording.silent
                     for block in parts.blocks(math.prod(shape) * (steps if axis else 1)):
@@ -145,6 +148,21 @@ def read_golden(path: Path, network: SpikingNetwork) -> Golden:
         raise BundleError(f"'rho' in {path} is {rho}, and must be from 0 to {MAX_STEPS}.")
     recording.add(Trace(arrays["logits"], rho=rho))
     return Golden(arrays["images"], recording.trace(), labels)
+
+
+def _parts_of(archive: NpzReader, name: str, blocks: Sequence[slice]) -> Iterator[NDArray[Any]]:
+    """Consecutive samples of an array (samples, ...) of an archive; of several parts one is in memory at once."""
+    if len(blocks) == 1 or archive.header(name).fortran_order:
+        whole = archive.read(name)
+        yield from (whole[block] for block in blocks)
+        return
+    stored = archive.stored(name)
+    yield from (stored.read(range(block.start, block.stop)) for block in blocks)
+
+
+def _check_finite(path: Path, name: str, array: NDArray[Any]) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise BundleError(f"{name!r} in {path} holds values that are not finite numbers (nan or inf).")
 
 
 def _check_headers(path: Path, archive: NpzReader, network: SpikingNetwork) -> None:

@@ -13,6 +13,8 @@ from small_networks import two_layers
 
 from calibration import COS, SRP
 from cos_export.bundle import Bundle, load
+from cos_export.bundle.golden import Golden, read_golden, write_golden
+from cos_export.errors import BundleError
 from cos_export.exporting import export_and_verify
 from cos_export.network import SampleStates
 from cos_export.simulation import PerSampleCalibration, sample_parts, simulate
@@ -75,6 +77,25 @@ def test_it_is_what_it_is_in_memory(
     assert actual[0]["targets"]["onnxruntime"]["passed"] and not actual[0]["targets"]["flipping"]["passed"]
     assert on_disk(trace.spikes["first"]) and (trace.states is None or on_disk(trace.states.v_init["first"]))
     assert list(temporary.iterdir()) == []
+
+
+def test_states_in_either_order_of_the_axes_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = two_layers(seed=2)
+    trace = simulate(network, IMAGES, 3, calibration=COS(rho=4), device="cpu")
+    write_golden(tmp_path / "golden.npz", Golden(IMAGES, trace))
+    arrays = dict(np.load(tmp_path / "golden.npz"))
+    arrays["v_init/first"] = np.asfortranarray(arrays["v_init/first"])
+    np.savez(tmp_path / "golden.npz", **arrays)
+    monkeypatch.setattr(sample_parts, "IN_MEMORY", 0)
+    monkeypatch.setattr(sample_parts, "_AT_ONCE", 200)
+    states = read_golden(tmp_path / "golden.npz", network).trace.states
+    assert states is not None and trace.states is not None
+    for name, expected in trace.states.v_init.items():
+        np.testing.assert_array_equal(states.v_init[name], expected)
+    arrays["v_init/second"][6, 2] = np.nan
+    np.savez(tmp_path / "golden.npz", **arrays)
+    with pytest.raises(BundleError, match=r"'v_init/second'.*not finite"):
+        read_golden(tmp_path / "golden.npz", network)
 
 
 def test_potentials_and_states_are_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
