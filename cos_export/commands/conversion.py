@@ -86,7 +86,6 @@ def calibrate(options: CalibrateOptions, method: Method) -> int:
 
 def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Target]) -> int:
     from calibration.choices import check_method
-    from calibration.data_parts import data_parts
     from calibration.sources import choices_for
     from cos_export.bundle import check_destination
     from cos_export.device import resolve_device
@@ -102,14 +101,7 @@ def _convert(options: ConversionOptions, choices: Choices, run_on: Sequence[Targ
             loaded = options.loaded()
         choices = choices_for(loaded.source, choices)
         check_method(choices)
-        with one_piece(progress, "reading the data"):
-            parts = data_parts(
-                loaded.source,
-                options.data,
-                choices,
-                calibration=options.calibration_data,
-                **options.about_images,
-            )
+        parts = options.parts(loaded.source, choices, progress=progress)
         written = convert_and_write(
             loaded,
             parts,

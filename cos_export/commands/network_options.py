@@ -46,7 +46,10 @@ from cos_export.terminal.options import (
 if TYPE_CHECKING:  # what is slow to import is imported by the command that needs it
     from calibration import Method
     from calibration.choices import Choices
+    from calibration.data_parts import DataParts
+    from calibration.sources import Source
     from cos_export.nir_file.conventions import Conventions
+    from cos_export.progress import Progress
     from cos_export.zoo.model_source import Model
 
 __all__ = ["NETWORK", "BundleOptions", "NetworkOptions", "OneRule"]
@@ -151,6 +154,21 @@ class BundleOptions(NetworkOptions):
     nir_compat: NirCompatOption = in_panel(FILES, None)
     unit_thresholds: UnitThresholdsOption = in_panel(FILES, False)
     dense_kernels: DenseKernelsOption = in_panel(FILES, False)
+
+    def parts(self, source: Source, choices: Choices, *, held_out: int | None = None, progress: Progress) -> DataParts:
+        """The images that they name; see `calibration.data_parts.data_parts`."""
+        from calibration.data_parts import data_parts
+        from cos_export.progress import one_piece
+
+        with one_piece(progress, "reading the data"):
+            return data_parts(
+                source,
+                self.data,
+                choices,
+                calibration=self.calibration_data,
+                held_out=held_out,
+                **self.about_images,
+            )
 
     def bundle_choices(self, method: Method, steps: int, thresholds: str, device: str, **others: Any) -> Choices:
         """What a conversion is to know that writes a bundle; arguments as for `choices`."""

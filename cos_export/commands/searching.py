@@ -58,7 +58,6 @@ def search(options: SearchOptions) -> int:
     Example: cos-export search digits --data digits --max-drop 0.5 --minimise operations --out out/cheapest
     """
     from calibration.choices import Auto, check_method
-    from calibration.data_parts import data_parts
     from calibration.methods.unchanged import Unchanged
     from calibration.search import DEFAULT_METHODS, DEFAULT_THRESHOLDS, deployments, outcome
     from calibration.search import search as measured_by_search
@@ -68,7 +67,6 @@ def search(options: SearchOptions) -> int:
     from cos_export.device import resolve_device
     from cos_export.network.schedule import check_schedule
     from cos_export.processes import is_main
-    from cos_export.progress import one_piece
     from cos_export.report.search_picture import save_search_picture
     from cos_export.storage import resolved
     from cos_export.terminal.progress_bars import progress_bars
@@ -103,15 +101,7 @@ def search(options: SearchOptions) -> int:
     for one in candidates:
         choices_for(loaded.source, replace(choices, method=one.method))
     with progress_bars() as progress:
-        with one_piece(progress, "reading the data"):
-            parts = data_parts(
-                loaded.source,
-                options.data,
-                choices,
-                calibration=options.calibration_data,
-                held_out=options.held_out,
-                **options.about_images,
-            )
+        parts = options.parts(loaded.source, choices, held_out=options.held_out, progress=progress)
         measured, ann = measured_by_search(loaded.source, parts, choices, candidates, state=state, progress=progress)
     samples_held_out = 0 if parts.held_out is None else len(parts.held_out)
     result = outcome(measured, options.minimise.value, options.max_drop, ann, samples_held_out, refused)

@@ -21,7 +21,7 @@ from cos_export.network.node_facts import facts
 from cos_export.network.order import successors
 from cos_export.network.wiring import turns_sign
 
-__all__ = ["mirrors_of", "scaled", "with_current_bias", "with_thresholds"]
+__all__ = ["feeds_alone", "mirrors_of", "scaled", "with_bias", "with_current_bias", "with_thresholds"]
 
 DoubleArray = NDArray[np.float64]
 Nodes = dict[str, nir.NIRNode]
@@ -52,9 +52,9 @@ def with_current_bias(network: SpikingNetwork, biases: Mapping[str, ArrayLike]) 
             share = _synapse_behind(network, feeds, source, layer, current, reasons)
             if share is not None:
                 name, amount = share
-                nodes[name] = _with_bias(nodes[name], amount)
+                nodes[name] = with_bias(nodes[name], amount)
                 for other in mirrors_of(network, feeds, name):
-                    nodes[other] = _with_bias(nodes[other], amount)
+                    nodes[other] = with_bias(nodes[other], amount)
                 break
         else:
             raise NetworkError(f"No synapse can take the bias of layer {layer!r}: {'; '.join(reasons)}.")
@@ -68,6 +68,11 @@ def mirrors_of(network: SpikingNetwork, feeds: Feeds, name: str) -> list[str]:
         for reader in feeds[name]
         if turns_sign(network.graph.nodes[reader]) and network.predecessors[reader] == (name,)
     ]
+
+
+def feeds_alone(network: SpikingNetwork, feeds: Feeds, name: str, reader: str) -> bool:
+    """Whether a node feeds `reader`, once, and no other but what hands its negative on."""
+    return feeds[name].count(reader) == 1 and set(feeds[name]) - set(mirrors_of(network, feeds, name)) == {reader}
 
 
 def with_thresholds(network: SpikingNetwork, thresholds: Mapping[str, ArrayLike]) -> SpikingNetwork:
@@ -134,7 +139,7 @@ def _synapse_behind(
     """The synapse that can give `current` to `reader`, and its share by output channel; or None, and why not."""
     node = network.graph.nodes[name]
     said = f"{name!r} ({type(node).__name__})"
-    if set(feeds[name]) - set(mirrors_of(network, feeds, name)) != {reader} or feeds[name].count(reader) > 1:
+    if not feeds_alone(network, feeds, name, reader):
         reasons.append(f"{said} feeds other nodes, or the same one twice")
         return None
     if facts(node).kind == "rearrangement":
@@ -152,7 +157,8 @@ def _synapse_behind(
     return name, rows[:, 0]
 
 
-def _with_bias(node: nir.NIRNode, amount: DoubleArray) -> nir.NIRNode:
+def with_bias(node: nir.NIRNode, amount: DoubleArray) -> nir.NIRNode:
+    """A synapse that gives so much more; a `nir.Linear`, which has no bias, becomes a `nir.Affine`."""
     if facts(node).bias is None:
         return nir.Affine(node.weight, amount.astype(np.float32), metadata=node.metadata)
     return with_attributes(node, bias=(np.asarray(node.bias, np.float64) + amount).astype(np.float32))

@@ -14,7 +14,7 @@ from cos_export.network.graph import with_attributes
 from cos_export.network.neuron_spec import FloatArray, NeuronSpec
 from cos_export.network.node_facts import facts
 from cos_export.network.order import successors
-from cos_export.network.reparametrisation import mirrors_of, scaled
+from cos_export.network.reparametrisation import feeds_alone, mirrors_of, scaled
 from cos_export.network.spiking_network import SpikingNetwork
 
 __all__ = ["with_unit_thresholds"]
@@ -89,12 +89,11 @@ def _divide_behind(
             f"Node {said} feeds {reader!r} with no weight between, so that its threshold cannot become 1. Put a "
             "synapse on the way (a 1x1 convolution)."
         )
-    mirrors = mirrors_of(network, feeds, name)
-    if set(feeds[name]) - set(mirrors) != {reader} or feeds[name].count(reader) > 1:
+    if not feeds_alone(network, feeds, name, reader):
         raise NetworkError(f"Node {said} feeds others beside {reader!r}, whose threshold cannot become 1 alone.")
     if kind == "synapse":
         nodes[name] = _divided(node, theta, said)
-        for other in mirrors:
+        for other in mirrors_of(network, feeds, name):
             nodes[other] = scaled(nodes[other], theta)
         return
     for source in dict.fromkeys(network.predecessors[name]):

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import nir
 import numpy as np
-from numpy.typing import NDArray
 
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import with_attributes
 from cos_export.network.node_facts import facts, weight_field
+from cos_export.network.reparametrisation import with_bias
 from cos_export.network.wiring import turns_sign
 from cos_export.quantisation.counting import Scales
 from cos_export.quantisation.groups import free_name, has_own_scale
@@ -46,27 +45,38 @@ def multiples(largest: Mapping[str, Scales], nodes: Mapping[str, nir.NIRNode], m
 
 
 def with_copies_of_mirrored(network: SpikingNetwork) -> SpikingNetwork:
-    """The same network, in which what turns the sign of what synapses give is copies of them with the sign turned."""
+    """The same network, in which what turns the sign of what synapses give is copies of them with the sign turned.
+
+    Its bias becomes that of the first copy that can have one; where none can, it stays.
+    """
     nodes, edges = dict(network.graph.nodes), [(str(a), str(b)) for a, b in network.graph.edges]
     for name in network.order:
         sources = network.predecessors[name]
         if not turns_sign(nodes[name]) or not all(has_own_scale(network.graph.nodes[source]) for source in sources):
             continue
+        bias = np.asarray(getattr(nodes[name], "bias", 0.0), np.float64)
+        copies = [_negative(network.graph.nodes[source]) for source in sources]
+        if bias.any():
+            number = next((i for i, node in enumerate(copies) if _takes_bias(node)), None)
+            if number is None:
+                continue
+            copies[number] = with_bias(copies[number], bias)
         targets = [b for a, b in edges if a == name]
         edges = [edge for edge in edges if name not in edge]
-        bias = np.asarray(getattr(nodes.pop(name), "bias", 0.0))
-        for source in sources:
+        del nodes[name]
+        for source, node in zip(sources, copies, strict=True):
             copy = free_name(nodes, name)
-            nodes[copy], bias = _negative(network.graph.nodes[source], bias), 0 * bias
+            nodes[copy] = node
             edges += [(before, copy) for before in network.predecessors[source]]
             edges += [(copy, target) for target in targets]
     return replace(network, graph=nir.NIRGraph(nodes, edges, metadata=network.graph.metadata, type_check=False))
 
 
-def _negative(node: nir.NIRNode, bias: NDArray[Any]) -> nir.NIRNode:
-    """`bias` minus what `node` gives."""
-    known = facts(node)
-    values = {weight_field(node): -np.asarray(getattr(node, weight_field(node)))}
-    if known.bias is not None:
-        values[known.bias] = bias - np.asarray(getattr(node, known.bias))
-    return with_attributes(node, **values)
+def _negative(node: nir.NIRNode) -> nir.NIRNode:
+    """The negative of what `node` gives."""
+    fields = [weight_field(node), *([bias] if (bias := facts(node).bias) is not None else [])]
+    return with_attributes(node, **{field: -np.asarray(getattr(node, field)) for field in fields})
+
+
+def _takes_bias(node: nir.NIRNode) -> bool:
+    return facts(node).bias is not None or isinstance(node, nir.Linear)

@@ -211,9 +211,9 @@ class _Calls(TorchFunctionMode):
         return self._watcher(number, args[0] if args else given["input"], lambda: func(*args, **given))
 
 
-def _is_relu(input: Any, min: Any = None, max: Any = None) -> bool:
+def _is_relu(input: Any, min: Any = None, max: Any = None, *, out: Any = None) -> bool:
     """Whether a clamp with these arguments, named as torch's are, is a ReLU."""
-    return max is None and isinstance(min, int | float) and min == 0
+    return max is None and out is None and isinstance(min, int | float) and min == 0
 
 
 def _inputs(model: nn.Module, run: Callable[[], object]) -> list[tuple[str, Tensor, str | None, bool]]:

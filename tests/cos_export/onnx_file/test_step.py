@@ -26,7 +26,8 @@ import cos_export as ce
 from cos_export.errors import BundleError, ParityError
 from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import Schedule
-from cos_export.onnx_file import build_step_model, step, write_step
+from cos_export.network.workload import multiply_accumulates
+from cos_export.onnx_file import build_step_model, step, step_check, write_step
 from cos_export.onnx_file.step_interface import step_interface
 from cos_export.simulation import simulate
 from targets.onnxruntime import OnnxRuntimeTarget
@@ -249,6 +250,20 @@ def test_a_step_that_computes_something_else_is_stopped(
     with pytest.raises(ParityError, match="step graph"):
         write_step(network, tmp_path / "a.onnx", 3, images, simulate(network, images, 3, device="cpu"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("products", "samples"), [(0.0, 1), (2.5, 2), (1e9, 3)])
+def test_of_much_work_fewer_samples_are_checked(
+    products: float, samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as `LOOPED_WORK` allows, one at least and three at most."""
+    network = two_layers(seed=1)
+    images = build.images(network, 4)
+    reference = simulate(network, images, 2, device="cpu")
+    monkeypatch.setattr(step_check, "LOOPED_WORK", products * multiply_accumulates(network) * 2)
+    interface = write_step(network, tmp_path / "step.onnx", 2, images, reference)
+    checked = step_check.check_step(network, tmp_path / "step.onnx", interface, images, reference)
+    assert checked.spike_slots == samples * sum(spikes[:, 0].size for spikes in reference.spikes.values())
 
 
 def test_bundles_of_before_have_no_step_and_those_of_today_must(tmp_path: Path) -> None:

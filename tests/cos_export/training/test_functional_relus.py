@@ -124,6 +124,7 @@ def test_few_levels_are_those_of_each_call(net):
         (lambda x: x.clamp(max=0), 0),
         (lambda x: x.clamp(min=0.5), 0),
         (lambda x: torch.clamp(x, min=torch.zeros(1)), 0),
+        (lambda x: torch.clamp(x.detach(), 0, out=torch.empty(0)), 0),
     ],
 )
 def test_a_clamp_at_0_is_a_relu_and_no_other_is(clamp, swapped):
