@@ -3,7 +3,9 @@
 All images pass a layer before the next one is looked at, as the methods of the literature that calibrate one layer
 after the other have it. The output of a layer is kept until its last reader has taken it, one bit for each neuron, step
 and image, so each layer is computed from the one before it and never from the start: the cost is linear in the depth.
-What is kept on the host are the trains of the layers that are still to be read, one or two of them in most networks:
+Of a program whose wires carry the sum over a window it is the number of spikes in it, in binary digits, and a synapse
+is passed once for all steps.
+What is kept on the host are the outputs of the layers that are still to be read, one or two of them in most networks:
 in memory up to a budget, and beyond it in files of a temporary folder. On the device there is one batch.
 """
 
@@ -32,7 +34,8 @@ class CalibratedLayer(NamedTuple):
     """What a layer does once it is calibrated.
 
     Attributes:
-        fire: From its currents to its spikes, (steps, batch, ...) of 0 and 1.
+        fire: From its currents, which it leaves as they are, to what it sends: its spikes, (steps, batch, ...) of 0
+            and 1, or how many there are in the program's window, (1, batch, ...).
         amplitude: What its spike weighs, in units of what the network's weights were made for: () or (...).
     """
 
@@ -50,7 +53,7 @@ def layer_by_layer(
     """Lets `calibrate_layer` calibrate each layer on the outputs of the calibrated layers before it.
 
     Args:
-        program: The network on a device.
+        program: The network on a device. A window of T steps is for layers that add up all T before they fire.
         data: The images; with several processes each walks through its share of them.
         calibrate_layer: Called with each layer in order, its neurons and its currents over all images.
         memory: Bytes of spikes that this process holds in memory; the others lie in a temporary folder meanwhile.
@@ -61,22 +64,21 @@ def layer_by_layer(
     network = program.network
     sources = {name: _sources(network, name) for name in network.layers}
     last_reader = {source: name for name in network.layers for source in sources[name]}
-    trains: dict[str, _Trains] = {}
+    outputs: dict[str, _Outputs] = {}
     with SpikeStore(memory) as store:
         for name in network.layers:
-            currents = partial(_currents, program, data, name, trains)
+            currents = partial(_currents, program, data, name, outputs)
             calibrated = calibrate_layer(name, program.neurons[name], currents)
             if name in last_reader:
-                trains[name] = _Trains(
-                    [store.keep(calibrated.fire(batch)) for batch in currents()], calibrated.amplitude
-                )
+                kept = [store.keep(calibrated.fire(batch), most=program.window) for batch in currents()]
+                outputs[name] = _Outputs(kept, calibrated.amplitude)
             for source in sources[name]:
-                if last_reader[source] == name and source in trains:
-                    for kept in trains.pop(source).batches:
-                        store.drop(kept)
+                if last_reader[source] == name and source in outputs:
+                    for batch in outputs.pop(source).batches:
+                        store.drop(batch)
 
 
-class _Trains(NamedTuple):
+class _Outputs(NamedTuple):
     """The output of a layer for every batch."""
 
     batches: list[Kept]
@@ -92,21 +94,21 @@ def _sources(network: SpikingNetwork, name: str) -> set[str]:
     return sources
 
 
-def _currents(program: Program, data: CalibrationData, name: str, trains: Mapping[str, _Trains]) -> Iterator[Tensor]:
+def _currents(program: Program, data: CalibrationData, name: str, outputs: Mapping[str, _Outputs]) -> Iterator[Tensor]:
     sources = _sources(program.network, name)
-    lengths = [len(trains[source].batches) for source in sources if source in trains]
+    lengths = [len(outputs[source].batches) for source in sources if source in outputs]
     # Images are read again only by a layer that sees them.
     reads = program.network.input_name in sources
     images: Iterator[Tensor | None] = data.ordered() if reads else repeat(None, lengths[0])
     for number, batch in enumerate(images):
-        yield program.currents(name, partial(_source_output, program, trains, number, batch))
+        yield program.currents(name, partial(_source_output, program, outputs, number, batch))
 
 
 def _source_output(
-    program: Program, trains: Mapping[str, _Trains], number: int, images: Tensor | None, source: str
+    program: Program, outputs: Mapping[str, _Outputs], number: int, images: Tensor | None, source: str
 ) -> Tensor:
-    if source not in trains and images is not None:
+    if source not in outputs and images is not None:
         return channels_last(images.to(program.device, program.dtype)).unsqueeze(0)
-    kept = trains[source]
-    spikes = kept.batches[number].read().to(program.device, program.dtype)
-    return channels_last(spikes if kept.amplitude is None else spikes * kept.amplitude)
+    kept = outputs[source]
+    counts = kept.batches[number].read().to(program.device, program.dtype)
+    return channels_last(counts if kept.amplitude is None else counts * kept.amplitude)

@@ -1,4 +1,4 @@
-"""Spike trains on the host, one bit for each spike: in memory up to a budget, and beyond it in files."""
+"""Spikes on the host, as few bits as there can be: in memory up to a budget, and beyond it in files."""
 
 from __future__ import annotations
 
@@ -25,20 +25,29 @@ take 0.8 GB, and a layer and the one before it are held at once. What is larger 
 
 
 class Kept(NamedTuple):
-    """Spikes in a store.
+    """Spikes in a store, or how many there were.
 
     Attributes:
-        bits: Eight spikes to a byte, in C order; or the .npy file that holds them.
-        shape: Of the spikes.
+        bits: Eight digits to a byte: the lowest binary digit of every number, in C order, then the next one of every
+            number; or the .npy file that holds them.
+        shape: Of the numbers.
+        digits: How many binary digits a number has.
     """
 
     bits: NDArray[np.uint8] | Path
     shape: torch.Size
+    digits: int
 
     def read(self) -> Tensor:
-        """The spikes, as uint8 of 0 and 1 on the CPU."""
+        """The numbers, as uint8 if they have up to eight digits and as int32 if more, on the CPU."""
         bits = np.load(self.bits, allow_pickle=False) if isinstance(self.bits, Path) else self.bits
-        return torch.from_numpy(np.unpackbits(bits, count=self.shape.numel()).reshape(self.shape))
+        planes = np.unpackbits(bits, count=self.digits * self.shape.numel()).reshape(self.digits, *self.shape)
+        if self.digits == 1:
+            return torch.from_numpy(planes[0])
+        total = np.zeros(self.shape, np.uint8 if self.digits <= 8 else np.int32)
+        for digit, plane in enumerate(planes):
+            total |= np.left_shift(plane, digit, dtype=total.dtype)
+        return torch.from_numpy(total)
 
 
 class SpikeStore:
@@ -65,20 +74,23 @@ class SpikeStore:
     ) -> None:
         self._stack.close()
 
-    def keep(self, spikes: Tensor) -> Kept:
-        """Takes spikes in.
+    def keep(self, counts: Tensor, most: int = 1) -> Kept:
+        """Takes spikes in, or how many there were.
 
         Args:
-            spikes: Of any shape, 0 and 1.
+            counts: Of any shape, whole numbers from 0 to `most`.
+            most: What none exceeds: 1 for spikes.
 
         Raises:
             StorageError: They do not fit in memory, and the temporary folder cannot hold them.
         """
-        bits = np.packbits(spikes.bool().cpu().numpy())
+        digits = most.bit_length()
+        whole = counts.to(torch.uint8 if digits <= 8 else torch.int32)
+        bits = np.packbits(torch.stack([(whole >> digit) & 1 for digit in range(digits)]).bool().cpu().numpy())
         if bits.nbytes > self._free:
-            return Kept(self._written(bits), spikes.shape)
+            return Kept(self._written(bits), counts.shape, digits)
         self._free -= bits.nbytes
-        return Kept(bits, spikes.shape)
+        return Kept(bits, counts.shape, digits)
 
     def drop(self, kept: Kept) -> None:
         """Gives back the memory or the file of spikes that nobody will read again."""

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from calibration.data import CalibrationData
 from cos_export.network import SpikingNetwork
-from cos_export.network.schedule import Schedule
+from cos_export.network.schedule import Schedule, summed_steps
 from cos_export.processes import summed
-from cos_export.simulation.layerwise import fire_in_window, integrate_then_fire
+from cos_export.simulation.layerwise import fire_in_window
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import NeuronRule, Program
 
@@ -19,17 +19,21 @@ __all__ = ["fired", "mean_outputs", "mean_rates", "mean_spikes"]
 
 
 def fired(currents: Tensor, neuron: NeuronTensors, steps: int, schedule: Schedule) -> Tensor:
-    """The spikes of one layer, (steps, batch, ...), by the schedule of its network.
+    """What one layer sends, by the schedule of its network.
 
     Args:
-        currents: I, (steps or 1, batch, ...).
+        currents: I, (steps or 1, batch, ...); under the layer-wise schedule their sum over the window, (1, batch, ...).
+            They are overwritten.
         neuron: The layer.
         steps: T.
         schedule: When layers fire.
+
+    Returns:
+        Its spikes, (steps, batch, ...); under the layer-wise schedule how many there are, (1, batch, ...).
     """
     if schedule == "layerwise":
-        return integrate_then_fire(currents, steps, neuron).spikes
-    return integrate_and_fire(currents, steps, neuron).spikes
+        return fire_in_window(currents[0], neuron, steps).counts.unsqueeze(0)
+    return integrate_and_fire(currents, steps, neuron, overwrite=True).spikes
 
 
 def mean_outputs(program: Program, data: CalibrationData, rule: NeuronRule) -> dict[str, Tensor]:
@@ -71,12 +75,10 @@ def mean_rates(
         steps: T.
         device: Where.
     """
-    window = steps if network.schedule == "layerwise" else 1
+    window = summed_steps(network.schedule, steps)
 
     def rule(name: str, neuron: NeuronTensors, currents: Tensor) -> Tensor:
-        if network.schedule == "layerwise":
-            return fire_in_window(currents[0], neuron, steps).counts.unsqueeze(0)
-        return integrate_and_fire(currents, steps, neuron, overwrite=True).spikes
+        return fired(currents, neuron, steps, network.schedule)
 
     means = mean_outputs(Program(network, device, window=window), data, rule)
     return {name: mean / window for name, mean in means.items()}
@@ -94,18 +96,15 @@ def mean_spikes(
     """The mean of one layer's spikes over the images of all processes and the steps: (...) in float64.
 
     Args:
-        currents: What arrives at it, a batch (steps or 1, batch, ...) at a time.
+        currents: What arrives at it, a batch at a time, as `fired` takes it.
         neuron: The layer.
         steps: T.
         samples: The images of all processes.
         schedule: When layers fire.
-        added: A current beside that, the same for all images.
+        added: What arrives beside that, the same for all images.
     """
     total = torch.zeros_like(neuron.v_init, dtype=torch.float64)
     for batch in currents:
-        if schedule == "layerwise":
-            total += integrate_then_fire(batch + added, steps, neuron).counts.sum(0, dtype=torch.float64)
-        else:
-            total += fired(batch + added, neuron, steps, schedule).sum((0, 1), dtype=torch.float64)
+        total += fired(batch + added, neuron, steps, schedule).sum((0, 1), dtype=torch.float64)
     summed([total])
     return total / (samples * steps)

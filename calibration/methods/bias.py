@@ -18,6 +18,7 @@ from calibration.statistics import fired, mean_outputs, mean_spikes
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
 from cos_export.network.reparametrisation import with_current_bias
+from cos_export.network.schedule import summed_steps
 from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import NeuronTensors
 from cos_export.simulation.program import Program
@@ -60,8 +61,9 @@ class BiasCorrection(StaticMethod):
         # What cannot take a bias is refused before the work, and not after it.
         with_current_bias(network, dict.fromkeys(network.layers, 0.0))
         data, steps, device, checkpoint = run.data, run.steps, run.device, run.checkpoint
-        program = Program(network, device)
-        expected = {name: mean[0] for name, mean in mean_outputs(program, data, clipped_activation).items()}
+        rates = mean_outputs(Program(network, device), data, clipped_activation)
+        expected = {name: mean[0] for name, mean in rates.items()}
+        window = summed_steps(network.schedule, steps)
         _, kept = checkpoint.load(STAGE) or (0, {})
         biases = {key.removeprefix("bias/"): value.to(device) for key, value in kept.items() if key[:5] == "bias/"}
         starts = {key.removeprefix("v_init/"): value.to(device) for key, value in kept.items() if key[:7] == "v_init/"}
@@ -74,16 +76,16 @@ class BiasCorrection(StaticMethod):
                 biases[name] = _channel_means(neuron.threshold * error).to(neuron.v_init.dtype)
                 starts[name] = neuron.v_init
                 if self.potential:
-                    added = _as_current(biases[name], neuron)
+                    added = window * _as_current(biases[name], neuron)
                     error = expected[name] - mean_spikes(
                         currents(), neuron, steps, len(data), network.schedule, added=added
                     )
                     starts[name] = (neuron.v_init + steps * neuron.threshold * error).to(neuron.v_init.dtype)
-            added = _as_current(biases[name], neuron)
+            added = window * _as_current(biases[name], neuron)
             moved = replace(neuron, v_init=starts[name])
-            return CalibratedLayer(lambda batch: fired(batch + added, moved, steps, program.network.schedule))
+            return CalibratedLayer(lambda batch: fired(batch + added, moved, steps, network.schedule))
 
-        layer_by_layer(program, data, calibrate_layer)
+        layer_by_layer(Program(network, device, window=window), data, calibrate_layer)
         run.progress(STAGE, len(network.layers), len(network.layers))
         network = with_current_bias(network, {name: value.cpu().numpy() for name, value in biases.items()})
         return network.with_neurons(

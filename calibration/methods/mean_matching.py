@@ -20,7 +20,7 @@ from calibration.methods.method import CalibrationRun, StaticMethod, option
 from calibration.statistics import fired, mean_outputs, mean_rates, mean_spikes
 from cos_export.bounds import MOST_ROUNDS
 from cos_export.network import SpikingNetwork
-from cos_export.network.schedule import Schedule
+from cos_export.network.schedule import Schedule, summed_steps
 from cos_export.simulation.activations import clipped_activation
 from cos_export.simulation.neuron import NeuronTensors
 from cos_export.simulation.program import Program
@@ -63,8 +63,8 @@ class MeanMatching(StaticMethod):
 
     def calibrate(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
         """Sets v_init; see `StaticMethod.calibrate`."""
-        program = Program(network, run.device)
-        expected = {name: mean[0] for name, mean in mean_outputs(program, run.data, clipped_activation).items()}
+        rates = mean_outputs(Program(network, run.device), run.data, clipped_activation)
+        expected = {name: mean[0] for name, mean in rates.items()}
         _, kept = run.checkpoint.load(LAYER_STAGE) or (0, {})
         if kept:
             before = float(kept[_START_ERROR])
@@ -72,7 +72,7 @@ class MeanMatching(StaticMethod):
             matched, before, after = self._all_at_once(network, expected, run)
             if after <= before:
                 return matched
-        matched = self._layer_by_layer(program, expected, run, before)
+        matched = self._layer_by_layer(network, expected, run, before)
         after = _mean_square(_errors(matched, expected, run))
         return matched if after <= before else network
 
@@ -97,9 +97,10 @@ class MeanMatching(StaticMethod):
         return network, before, _mean_square(_errors(network, expected, run))
 
     def _layer_by_layer(
-        self, program: Program, expected: Mapping[str, Tensor], run: CalibrationRun, before: float
+        self, network: SpikingNetwork, expected: Mapping[str, Tensor], run: CalibrationRun, before: float
     ) -> SpikingNetwork:
-        network, steps = program.network, run.steps
+        steps = run.steps
+        program = Program(network, run.device, window=summed_steps(network.schedule, steps))
         _, kept = run.checkpoint.load(LAYER_STAGE) or (0, {})
         starts = {name: value.to(program.device) for name, value in kept.items() if name != _START_ERROR}
 
@@ -109,7 +110,7 @@ class MeanMatching(StaticMethod):
                 run.checkpoint.save(LAYER_STAGE, len(starts), _state(starts, before))
                 starts[name] = self._matched(neuron, expected[name], currents, run, network.schedule)
             moved = replace(neuron, v_init=starts[name])
-            return CalibratedLayer(lambda batch: fired(batch, moved, steps, network.schedule))
+            return CalibratedLayer(lambda batch: fired(batch.clone(), moved, steps, network.schedule))
 
         layer_by_layer(program, run.data, calibrate_layer)
         run.progress(LAYER_STAGE, len(network.layers), len(network.layers))

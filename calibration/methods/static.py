@@ -27,6 +27,7 @@ from cos_export.bounds import LARGEST_SEED, MOST_BATCH, MOST_ROUNDS, MOST_SHIFT
 from cos_export.device import mixed_precision, mixed_precision_type
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
+from cos_export.network.schedule import summed_steps
 from cos_export.processes import process_count, summed
 from cos_export.progress import Progress
 from cos_export.simulation.program import Program
@@ -132,7 +133,7 @@ class Static(StaticMethod):
             network = _restarted(network, _part(kept, "start/"))
         else:
             network = self._start(network, replace(run, data=fitted))
-        program = Program(network, device, window=steps if network.schedule == "layerwise" else 1)
+        program = Program(network, device, window=summed_steps(network.schedule, steps))
         tuning = Tuning(program, self.tune, steps, compiled=self.compiled)
         flat = FlatParameters(tuning.parameters, self.learning_rate)
         flat.load(kept)

@@ -8,6 +8,7 @@ import numpy as np
 
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.network.node_facts import facts
+from cos_export.network.schedule import summed_steps
 from cos_export.network.wires import Wires
 from cos_export.quantisation.intervals import Bound, Interval, carried, completed
 from cos_export.quantisation.ranges import LARGEST_POTENTIAL, LARGEST_SUM
@@ -31,7 +32,7 @@ def finest_scales(network: SpikingNetwork, images: Interval, steps: int) -> Mapp
         images: What its Input sends.
         steps: T.
     """
-    window = steps if network.schedule == "layerwise" else 1
+    window = summed_steps(network.schedule, steps)
     wires: Wires[Interval] = Wires(network)
     needed: dict[str, Bound] = {}
     for name, parts in wires.walk():

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.network.node_facts import bias_of, facts, weight_field
+from cos_export.network.schedule import summed_steps
 from cos_export.network.wires import Wires
 from cos_export.numerics import signed_range
 from cos_export.quantisation.integrality import check_integers
@@ -105,7 +106,7 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
     check_integers(network)
     if network.input_steps is not None:
         return _ranges_by_step(network, quantisation, steps, LARGEST_START if per_sample else 0.0)
-    window = steps if network.schedule == "layerwise" else 1
+    window = summed_steps(network.schedule, steps)
     wires: Wires[Interval] = Wires(network)
     ranges: list[LayerRange] = []
     for name, parts in wires.walk():

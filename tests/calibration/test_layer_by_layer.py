@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ import calibration.layer_by_layer as layerwise
 from calibration.data import calibration_data
 from calibration.layer_by_layer import CalibratedLayer, Currents, layer_by_layer
 from calibration.spike_store import MEMORY, SpikeStore
+from calibration.statistics import fired
 from cos_export.network import SpikingNetwork
+from cos_export.simulation.layerwise import LayerwiseProgram, window_charge
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import Program
 
@@ -68,6 +71,36 @@ def test_each_layer_gets_what_a_walk_of_the_whole_network_gives_it(
     for name, batches in actual.items():
         assert [batch.shape[1] for batch in batches] == [4, 4, 2]
         assert torch.equal(torch.cat(batches, 1), expected[name]), "dyadic weights leave nothing to rounding"
+
+
+@pytest.mark.parametrize("make", CASES)
+def test_under_a_window_each_layer_gets_the_sum_that_a_run_of_the_whole_network_gives_it(
+    make: Callable[[], SpikingNetwork],
+) -> None:
+    network = make()
+    soft = {name: replace(spec, reset="subtract") for name, spec in network.neurons.items()}
+    network = replace(network.with_neurons(soft), schedule="layerwise")
+    images = random_networks.images(network, 10)
+    expected: dict[str, Tensor] = {}
+    LayerwiseProgram(network, STEPS).run(
+        torch.from_numpy(images),
+        lambda name, neuron: neuron,
+        lambda name, run: expected.update({name: run.charged}),
+    )
+    actual: dict[str, list[Tensor]] = {}
+
+    def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> CalibratedLayer:
+        actual[name] = list(currents())
+        return CalibratedLayer(lambda batch: fired(batch.clone(), neuron, STEPS, "layerwise"))
+
+    data = calibration_data(network, images, batch_size=4)
+    program = Program(network, window=STEPS)
+    layer_by_layer(program, data, calibrate_layer, memory=0)
+    assert list(actual) == list(network.layers)
+    for name, batches in actual.items():
+        assert [batch.shape[:2] for batch in batches] == [(1, 4), (1, 4), (1, 2)]
+        charged = window_charge(torch.cat(batches, 1)[0], program.neurons[name], STEPS)
+        assert torch.equal(charged, expected[name]), "dyadic weights leave nothing to rounding"
 
 
 def test_trains_are_dropped_when_their_last_reader_has_read_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,20 @@ def test_spikes_are_kept_in_bits() -> None:
         assert torch.equal(kept.read().float(), spikes())
 
 
+@pytest.mark.parametrize(
+    ("most", "nbytes"), [(1, 34), (3, 68), (4, 102), (7, 102), (255, 270), (256, 304), (1000, 338)]
+)
+@pytest.mark.parametrize("memory", [0, 2**20])
+def test_numbers_of_spikes_take_as_many_bits_as_the_largest(most: int, nbytes: int, memory: int) -> None:
+    counts = torch.randint(0, most + 1, (5, 2, 27), generator=torch.Generator().manual_seed(1))
+    counts[0, 0, :2] = torch.tensor([0, most])
+    with SpikeStore(memory) as store:
+        kept = store.keep(counts.float(), most)
+        bits = np.load(kept.bits) if isinstance(kept.bits, Path) else kept.bits
+        assert bits.nbytes == nbytes and isinstance(kept.bits, Path) == (memory == 0)
+        assert torch.equal(kept.read().long(), counts)
+
+
 def test_memory_is_taken_and_given_back(tmp_path: Path) -> None:
     with SpikeStore(2 * 34) as store:
         kept = [store.keep(spikes(seed)) for seed in range(3)]

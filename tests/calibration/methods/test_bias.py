@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nir
@@ -8,19 +9,30 @@ import pytest
 import random_networks
 from interrupted_calibration import whole_and_resumed
 from small_networks import two_layers
-from two_layer_reference import Doubles, dyadic_images, fired, first_currents, held, second_currents
+from two_layer_reference import Doubles, dyadic_images, first_currents, held, second_currents
+from two_layer_reference import fired as fired_at_once
 
 from calibration import BiasCorrection, calibrate
 from cos_export.errors import InputError, NetworkError
 from cos_export.network import NeuronSpec, SpikingNetwork
+from cos_export.network.schedule import SCHEDULES, Schedule
 from cos_export.simulation import simulate
 
 IMAGES = dyadic_images(10)
 THETAS = (1.0, 0.75)
 
 
-def of_layer(currents: Doubles, activation: Doubles, theta: float, potential: bool) -> tuple[Doubles, Doubles, Doubles]:
+def fired_in_window(currents: Doubles, theta: float, v_init: Doubles | float) -> Doubles:
+    """Spikes of a layer that adds up all currents before it fires: its first ones, as many as go into the sum."""
+    counts = np.clip(np.floor((currents.sum(0) + v_init) / theta), 0, len(currents))
+    return np.stack([counts > step for step in range(len(currents))]).astype(np.float64)
+
+
+def of_layer(
+    currents: Doubles, activation: Doubles, theta: float, potential: bool, schedule: Schedule
+) -> tuple[Doubles, Doubles, Doubles]:
     """b (channels,), v_init (...) and the calibrated layer's spikes, by the two lines of the method."""
+    fired = fired_in_window if schedule == "layerwise" else fired_at_once
     steps, channels = len(currents), currents.shape[2]
     bias = np.zeros(channels)
     spikes = fired(currents, theta, theta / 2)
@@ -43,14 +55,15 @@ def of_layer(currents: Doubles, activation: Doubles, theta: float, potential: bo
 
 @pytest.mark.parametrize("potential", [True, False])
 @pytest.mark.parametrize(("steps", "batch_size"), [(1, 64), (3, 4)])
-def test_layer_by_layer_from_its_definition(steps: int, batch_size: int, potential: bool) -> None:
-    network = two_layers(seed=6)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_layer_by_layer_from_its_definition(steps: int, batch_size: int, potential: bool, schedule: Schedule) -> None:
+    network = replace(two_layers(seed=6), schedule=schedule)
     actual = calibrate(network, IMAGES, BiasCorrection(potential), steps, batch_size=batch_size)
     first = first_currents(network, IMAGES)
     ann = np.clip(first / THETAS[0], 0, 1), np.zeros(0)
     second_ann = np.clip(second_currents(network, ann[0]) / THETAS[1], 0, 1)
-    b1, v1, spikes = of_layer(held(first, steps), ann[0], THETAS[0], potential)
-    b2, v2, _ = of_layer(second_currents(network, spikes), second_ann, THETAS[1], potential)
+    b1, v1, spikes = of_layer(held(first, steps), ann[0], THETAS[0], potential, schedule)
+    b2, v2, _ = of_layer(second_currents(network, spikes), second_ann, THETAS[1], potential, schedule)
     before, after = network.graph.nodes, actual.graph.nodes
     for node, layer, bias, v_init in (("conv", "first", b1, v1), ("dense", "second", b2, v2)):
         np.testing.assert_allclose(after[node].bias, before[node].bias + bias, rtol=1e-6, atol=1e-6)
