@@ -16,7 +16,8 @@ from cos_export.bundle.folder import Bundle
 from cos_export.bundle.golden import unpacked, write_arrays
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
-from cos_export.reading.npz import ArrayHeader, NpzReader, open_npz
+from cos_export.reading.npy_header import ArrayHeader
+from cos_export.reading.npz import NpzReader, open_npz
 from cos_export.simulation.fixed_point import quantise_input
 from cos_export.simulation.trace import Recording, Trace
 from cos_export.whole_number import whole_number

@@ -7,17 +7,10 @@ deflated, and hold plain booleans, integers or floats; what they inflate to is b
 from __future__ import annotations
 
 import hashlib
-import io
-import math
 import os
-import struct
-import tokenize
-import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -25,51 +18,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cos_export.errors import InputError
-from cos_export.reading.limits import MAX_DIMENSIONS, MAX_HEADER, MAX_INFLATED, MAX_SWOLLEN
+from cos_export.reading.npy_header import ArrayHeader, read_header
 from cos_export.reading.numbers_file import NumbersFile, Spool
 from cos_export.reading.plain_file import open_plain
+from cos_export.reading.zip_archive import CHUNK, DAMAGE, check_inflated, zip_directory
 
-__all__ = ["ArrayHeader", "NpzReader", "check_inflated", "open_npz", "read_header", "read_member", "zip_directory"]
-
-_CHUNK = 2**20
-"""Bytes that are read at once; also the most that the directory of an archive may have, for it is read in one."""
-
-_DAMAGE = (
-    OSError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    OverflowError,
-    MemoryError,
-    LookupError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What zipfile raises for a damaged archive."""
-
-
-@dataclass(frozen=True)
-class ArrayHeader:
-    """What an array says of itself.
-
-    Attributes:
-        shape: Its shape.
-        dtype: Of booleans, integers or floats, in whichever byte order.
-        fortran_order: Whether the first axis is contiguous.
-        start: Where in the member its numbers begin.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran_order: bool
-    start: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its numbers."""
-        return math.prod(self.shape) * self.dtype.itemsize
+__all__ = ["NpzReader", "open_npz"]
 
 
 class NpzReader:
@@ -122,10 +76,10 @@ class NpzReader:
             raise InputError(f"{where} takes {header.nbytes:,} bytes, more than this machine has.") from error
         with self._opened(name) as file:
             file.read(header.start)
-            for start in range(0, header.nbytes, _CHUNK):
-                part = file.read(min(_CHUNK, header.nbytes - start))
+            for start in range(0, header.nbytes, CHUNK):
+                part = file.read(min(CHUNK, header.nbytes - start))
                 numbers[start : start + len(part)] = np.frombuffer(part, np.uint8)
-                if len(part) != min(_CHUNK, header.nbytes - start):
+                if len(part) != min(CHUNK, header.nbytes - start):
                     raise InputError(f"{where} is cut short.")
             file.read(1)  # The end of a member is where its checksum is compared.
         if header.dtype.kind == "b" and bool((numbers > 1).any()):
@@ -152,7 +106,7 @@ class NpzReader:
         check_inflated(self._path, self._inflated, self._size)
         with self._opened(name) as file:
             file.read(header.start)
-            parts = iter(lambda: file.read(_CHUNK), b"")
+            parts = iter(lambda: file.read(CHUNK), b"")
             if member.compress_type != zipfile.ZIP_STORED:
                 spool = Spool(where)
                 for part in parts:
@@ -176,7 +130,7 @@ class NpzReader:
         try:
             with self._archive.open(self._members[name]) as file:
                 yield cast(BinaryIO, file)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise InputError(f"{self._where(name)} is damaged: {error}.") from error
 
 
@@ -201,77 +155,6 @@ def open_npz(path: str | os.PathLike[str], *, links: bool = True) -> Iterator[Np
             yield NpzReader(str(path), archive, file)
 
 
-@contextmanager
-def zip_directory(file: BinaryIO, path: str, what: str) -> Iterator[zipfile.ZipFile]:
-    """A zip archive whose directory has been read, which takes no more than `_CHUNK` bytes of it.
-
-    Args:
-        file: The archive.
-        path: What to call it in messages.
-        what: What it should be, in words.
-
-    Raises:
-        InputError: It is not an archive.
-    """
-    try:
-        archive = zipfile.ZipFile(cast(BinaryIO, _Frugal(file)))
-    except _DAMAGE as error:
-        raise InputError(f"{path} is not {what}: {error}.") from error
-    with archive:
-        yield archive
-
-
-def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int, path: str) -> bytes:
-    """What a member of an archive holds.
-
-    Args:
-        archive: Of `zip_directory`.
-        member: One of its members.
-        most: Bytes that it may hold.
-        path: What to call the archive in messages.
-
-    Raises:
-        InputError: It holds more, or is damaged.
-    """
-    name = repr(member.filename[:80])
-    if member.file_size > most:
-        raise InputError(f"{name} in {path} has {member.file_size:,} bytes, and {most:,} are read at most.")
-    try:
-        with archive.open(member) as file:
-            return b"".join(iter(lambda: file.read(_CHUNK), b""))
-    except _DAMAGE as error:
-        raise InputError(f"{name} in {path} cannot be read: {error}.") from error
-
-
-def check_inflated(path: str, inflated: int, size: int) -> None:
-    """Refuses an archive of `size` bytes whose content takes `inflated`.
-
-    Raises:
-        InputError: That is more than `MAX_INFLATED`, and more than `MAX_SWOLLEN` times its size.
-    """
-    if inflated > max(MAX_INFLATED, MAX_SWOLLEN * size):
-        raise InputError(
-            f"{path} has {size:,} bytes and would inflate to {inflated:,}, which real data do not. Save what it holds "
-            "without compression if it is genuine."
-        )
-
-
-class _Frugal:
-    """A file that gives no more than `_CHUNK` bytes at once, as no honest archive asks for."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
-
-    def read(self, size: int = -1) -> bytes:
-        if size > _CHUNK:
-            raise ValueError(f"its directory or a part of it claims {size:,} bytes")
-        return self._file.read(_CHUNK if size < 0 else size)
-
-    def close(self) -> None:
-        """The file belongs to whoever opened it."""
-
-
 def _check_member(where: str, member: zipfile.ZipInfo) -> None:
     if member.flag_bits & 0x1:
         raise InputError(f"{where} is encrypted. Save it without a password.")
@@ -279,54 +162,3 @@ def _check_member(where: str, member: zipfile.ZipInfo) -> None:
         raise InputError(f"{where} is compressed in a way that numpy does not write. Save it with numpy.savez.")
     if member.compress_type == zipfile.ZIP_STORED and member.compress_size != member.file_size:
         raise InputError(f"{where} is damaged: it is stored with two sizes.")
-
-
-def read_header(file: BinaryIO, where: str) -> ArrayHeader:
-    """The header of a .npy, after which the file stands at its numbers.
-
-    Args:
-        file: At its start.
-        where: What to call it in messages.
-
-    Raises:
-        InputError: It is not an array of plain numbers.
-    """
-    start = file.read(len(npy.MAGIC_PREFIX) + 2)
-    if len(start) < len(npy.MAGIC_PREFIX) + 2 or not start.startswith(npy.MAGIC_PREFIX):
-        raise InputError(f"{where} is not an array of numpy.")
-    version = (start[-2], start[-1])
-    if version not in ((1, 0), (2, 0)):
-        raise InputError(
-            f"{where} has version {version} of numpy's format. Arrays of plain numbers have (1, 0) or (2, 0)."
-        )
-    field = file.read(2 if version == (1, 0) else 4)
-    length = int.from_bytes(field, "little")
-    if length > MAX_HEADER:
-        raise InputError(f"{where} has a header of {length:,} bytes, and those of plain numbers have about 128.")
-    content = io.BytesIO(field + file.read(length))
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    try:
-        # numpy and Python warn of odd spellings, which do not concern the user.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            shape, fortran_order, dtype = read(content, max_header_size=MAX_HEADER)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError, LookupError) as error:
-        raise InputError(f"{where} has a damaged header: {error}.") from error
-    except tokenize.TokenError as error:
-        raise InputError(f"{where} has a damaged header: {error.args[0]}.") from error
-    _check_dtype(where, dtype)
-    if len(shape) > MAX_DIMENSIONS or any(type(side) is not int or not 0 <= side < 2**62 for side in shape):
-        raise InputError(f"{where} has the shape {str(shape)[:200]}, which no array has.")
-    return ArrayHeader(shape, dtype, bool(fortran_order), len(start) + len(field) + length)
-
-
-def _check_dtype(where: str, dtype: np.dtype[Any]) -> None:
-    if dtype.hasobject:
-        raise InputError(
-            f"{where} cannot be read: an array of Python objects is refused (allow_pickle=False). Store numbers."
-        )
-    if dtype.kind not in "biuf" or dtype.itemsize > 8 or dtype.subdtype is not None:
-        hint = " If it is bfloat16, which numpy cannot store, save it as float32." if dtype == np.dtype("V2") else ""
-        raise InputError(
-            f"{where} is of type {str(dtype)[:80]}, and must hold plain booleans, integers or floats.{hint}"
-        )

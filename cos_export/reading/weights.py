@@ -16,9 +16,9 @@ from torch import Tensor
 from cos_export.errors import InputError
 from cos_export.reading.json_file import parse_json
 from cos_export.reading.limits import MAX_TENSOR_HEADER
-from cos_export.reading.npz import read_member, zip_directory
 from cos_export.reading.pickled import MOST_INSTRUCTION_BYTES, check_pickle, check_pickles
 from cos_export.reading.plain_file import check_plain_file, open_plain
+from cos_export.reading.zip_archive import read_member, zip_directory
 
 __all__ = ["check_tensor", "read_safetensors", "read_safetensors_note", "read_torch"]
 

@@ -15,7 +15,7 @@ from cos_export.bundle.golden import unpacked
 from cos_export.errors import InputError, TargetError
 from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.reading.json_file import read_json
-from cos_export.reading.npz import read_header
+from cos_export.reading.npy_header import read_header
 from cos_export.reading.plain_file import open_plain
 from cos_export.simulation import mean_readout
 from cos_export.simulation.trace import Recording, Trace
