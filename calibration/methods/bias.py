@@ -40,7 +40,8 @@ class BiasCorrection(StaticMethod):
 
     b is added to the bias of the synapse before the layer (`cos_export.network.reparametrisation.with_current_bias`):
     nothing is new at inference. Published is the first line for all layers and then the second for all; here a layer
-    gets both before the next one is looked at. Each layer's current is computed three times, whatever the depth.
+    gets both before the next one is looked at. Each layer's current is computed once where it fits in memory, and else
+    three times, whatever the depth.
     """
 
     potential: bool = option(True, "Calibrate the potentials too.")

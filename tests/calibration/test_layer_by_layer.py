@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,27 @@ def test_under_a_window_each_layer_gets_the_sum_that_a_run_of_the_whole_network_
         assert [batch.shape[:2] for batch in batches] == [(1, 4), (1, 4), (1, 2)]
         charged = window_charge(torch.cat(batches, 1)[0], program.neurons[name], STEPS)
         assert torch.equal(charged, expected[name]), "dyadic weights leave nothing to rounding"
+
+
+@pytest.mark.parametrize(("most", "walks"), [(layerwise.CURRENTS, 1), (10, 2)])
+def test_currents_that_fit_are_computed_once(most: int, walks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_networks.residual(np.random.default_rng(0))
+    images = random_networks.images(network, 10)
+    expected = walked(network, images)
+    computed: Counter[str] = Counter()
+    original = Program.currents
+
+    def counting(program: Program, name: str, outputs: Callable[[str], Tensor]) -> Tensor:
+        computed[name] += 1
+        return original(program, name, outputs)
+
+    monkeypatch.setattr(layerwise, "CURRENTS", most)
+    monkeypatch.setattr(Program, "currents", counting)
+    actual = walked(network, images)
+    for name, batches in actual.items():
+        assert all(torch.equal(a, b) for a, b in zip(batches, expected[name], strict=True))
+    last = network.layers[-1]
+    assert computed[last] == 3 * walks, "three batches; nobody reads what the last layer sends"
 
 
 def test_trains_are_dropped_when_their_last_reader_has_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
