@@ -24,14 +24,14 @@ def main(folder: str = "out/example") -> None:
 
     calibrated = ce.calibrate(network, train.images, method="mean-matching", steps=2)
     for label, candidate in (("theta / 2", network), ("calibrated", calibrated)):
-        shares = ce.simulate(candidate, test.images, steps=2, record_spikes=False).accuracy(test.labels)
+        shares = ce.simulate(candidate, test.images, steps=2, record_spikes=False).accuracy(test.truth)
         print(f"{label}: " + ", ".join(f"{100 * share:.1f} % at T = {t}" for t, share in enumerate(shares, 1)))
 
     per_sample = ce.simulate(network, test.images, steps=2, calibration=ce.COS(rho=4), record_spikes=False)
-    share = per_sample.accuracy(test.labels)[-1]
+    share = per_sample.accuracy(test.truth)[-1]
     print(f"COS, rho = 4: {100 * share:.1f} % in {per_sample.total_steps} steps per input")
 
-    bundle = ce.export(calibrated, folder, golden=test.images[:32], labels=test.labels[:32])
+    bundle = ce.export(calibrated, folder, golden=test.images[:32], labels=test.truth[:32])
     result = ce.verify(bundle, targets=["onnxruntime"])
     parity = result["onnxruntime"]
     print(f"{parity.comparison.compared:,} spikes compared, {parity.mismatches} differ")
