@@ -23,7 +23,7 @@ from cos_export.processes import is_main, same_everywhere
 from cos_export.reading.state import read_state_file, state_digest
 from cos_export.storage import storage_error
 
-__all__ = ["Checkpoint", "potentials", "with_potentials"]
+__all__ = ["Checkpoint"]
 
 _FORMAT = "cos-export-calibration/1"
 _FINISHED = "finished"
@@ -91,18 +91,6 @@ class Checkpoint:
         with atomic_write(self.path) as draft:
             draft.write_bytes(save(copies, metadata={"state": json.dumps(about, sort_keys=True)}))
         self._written = time.monotonic()
-
-
-def potentials(network: SpikingNetwork) -> dict[str, Tensor]:
-    """The initial potentials of every layer, as a checkpoint holds them."""
-    return {name: torch.from_numpy(spec.v_init) for name, spec in network.neurons.items()}
-
-
-def with_potentials(network: SpikingNetwork, kept: Mapping[str, Tensor]) -> SpikingNetwork:
-    """The network with the initial potentials that a checkpoint held: those of `potentials`, or none."""
-    return network.with_neurons(
-        {name: replace(network.neurons[name], v_init=value.numpy()) for name, value in kept.items()}
-    )
 
 
 def _changes(before: SpikingNetwork, result: SpikingNetwork) -> dict[str, Tensor]:

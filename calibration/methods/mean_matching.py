@@ -1,7 +1,7 @@
 """Mean matching: a static initial potential that makes each neuron's mean rate that of the activation it stands for.
 
 Li et al., "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural Networks Calibration", ICML 2021:
-its calibration of the initial potential, repeated until the layers agree with each other.
+its calibration of the initial potential, layer by layer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.checkpoint import potentials, with_potentials
 from calibration.layer_by_layer import CalibratedLayer, Currents, layer_by_layer
 from calibration.methods.method import CalibrationRun, StaticMethod, option
 from calibration.statistics import fired, mean_outputs, mean_rates, mean_spikes
@@ -27,36 +26,35 @@ from cos_export.simulation.program import Program
 
 __all__ = ["MeanMatching"]
 
-STAGE = "mean matching"
-LAYER_STAGE = "mean matching, layer by layer"
+STAGE = "matching mean rates"
 
-_START_ERROR = "error of the start"
-"""What a checkpoint calls it, beside the potentials of each layer."""
+_START, _ERROR, _NETWORK = "v_init/", "error/", "error of the start"
+"""What a checkpoint calls the potentials of a layer, the error that they leave, and that of the network before."""
 
 
 @dataclass(frozen=True)
 class MeanMatching(StaticMethod):
     """Static calibration by the mean over the calibration data.
 
-    Every round runs the spiking network once over the data and shifts all layers at once:
+    Each layer is calibrated before the next one is looked at, on the spikes of the calibrated layers before it, from
+    the potential that was given. Every round shifts its neurons by what their mean rate lacks,
 
         v_init += T (E[a_ann] - E[a_snn])      a_ann: the layer's activation, a_snn = theta * spikes / T
 
-    A layer's error is in part that of the layers before it, which are shifted in the same round: what both correct is
-    corrected twice. So in a deep network the error grows from layer to layer before it falls, and where currents are
-    not spread evenly between the levels, as in many ReLU networks, it does not fall. If after the last round
+    A neuron keeps a shift only if it brings it closer; otherwise its next shift is half as large. If all layers were
+    shifted at once, what is the error of the layers before would be corrected twice, by them and by the layer, and in
+    deep networks the error would grow from round to round.
 
-        error = mean over layers of mean over neurons of (E[a_ann] - E[a_snn])^2 / theta^2
+    If in the end the error of the whole network,
 
-    exceeds that of the network as it was given, all rounds are discarded and each layer is calibrated before the next
-    one is looked at, on the spikes of the calibrated layers before it, from the potential that was given. There a
-    neuron keeps a shift only if it brings it closer; otherwise its next shift is half as large. If that ends with a
-    larger error as well, the network is returned as it was given.
+        mean over layers of mean over neurons of (E[a_ann] - E[a_snn])^2 / theta^2
+
+    exceeds that of the network as it was given, that one is returned.
 
     v_init is one value per neuron, in the unit of theta, for the T that was calibrated for. Labels are not needed.
     """
 
-    rounds: int = option(10, "How often all layers are shifted.", minimum=1, maximum=MOST_ROUNDS)
+    rounds: int = option(10, "How often each layer is shifted.", minimum=1, maximum=MOST_ROUNDS)
     name: ClassVar[str] = "mean-matching"
     needs_data: ClassVar[bool] = True
     depends_on_steps: ClassVar[bool] = True
@@ -65,61 +63,38 @@ class MeanMatching(StaticMethod):
         """Sets v_init; see `StaticMethod.calibrate`."""
         rates = mean_outputs(Program(network, run.device), run.data, clipped_activation)
         expected = {name: mean[0] for name, mean in rates.items()}
-        _, kept = run.checkpoint.load(LAYER_STAGE) or (0, {})
-        if kept:
-            before = float(kept[_START_ERROR])
-        else:
-            matched, before, after = self._all_at_once(network, expected, run)
-            if after <= before:
-                return matched
-        matched = self._layer_by_layer(network, expected, run, before)
-        after = _mean_square(_errors(matched, expected, run))
-        return matched if after <= before else network
-
-    def _all_at_once(
-        self, network: SpikingNetwork, expected: Mapping[str, Tensor], run: CalibrationRun
-    ) -> tuple[SpikingNetwork, float, float]:
-        """The network after all rounds, and the error before and after them."""
-        first, kept = run.checkpoint.load(STAGE) or (0, {})
-        network = with_potentials(network, {name: v for name, v in kept.items() if name != _START_ERROR})
-        before = float(kept[_START_ERROR]) if kept else np.inf
-        for done in range(first, self.rounds):
-            run.progress(STAGE, done, self.rounds)
-            run.checkpoint.save(STAGE, done, _state(potentials(network), before))
-            errors = _errors(network, expected, run)
-            before = _mean_square(errors) if done == 0 else before
-            shifted = {}
-            for name, spec in network.neurons.items():
-                change = run.steps * spec.threshold * errors[name].cpu().numpy()
-                shifted[name] = replace(spec, v_init=(spec.v_init + change).astype(np.float32))
-            network = network.with_neurons(shifted)
-        run.progress(STAGE, self.rounds, self.rounds)
-        return network, before, _mean_square(_errors(network, expected, run))
-
-    def _layer_by_layer(
-        self, network: SpikingNetwork, expected: Mapping[str, Tensor], run: CalibrationRun, before: float
-    ) -> SpikingNetwork:
-        steps = run.steps
-        program = Program(network, run.device, window=summed_steps(network.schedule, steps))
-        _, kept = run.checkpoint.load(LAYER_STAGE) or (0, {})
-        starts = {name: value.to(program.device) for name, value in kept.items() if name != _START_ERROR}
+        done, kept = run.checkpoint.load(STAGE) or (0, {})
+        state = dict(kept) if kept else {_NETWORK: _error_of(network, expected, run)}
 
         def calibrate_layer(name: str, neuron: NeuronTensors, currents: Currents) -> CalibratedLayer:
-            run.progress(LAYER_STAGE, network.layers.index(name), len(network.layers))
-            if name not in starts:
-                run.checkpoint.save(LAYER_STAGE, len(starts), _state(starts, before))
-                starts[name] = self._matched(neuron, expected[name], currents, run, network.schedule)
-            moved = replace(neuron, v_init=starts[name])
-            return CalibratedLayer(lambda batch: fired(batch.clone(), moved, steps, network.schedule))
+            number = network.layers.index(name)
+            run.progress(STAGE, max(number, done), len(network.layers))
+            if number >= done:
+                run.checkpoint.save(STAGE, number, state)
+                state[_START + name], state[_ERROR + name] = self._matched(
+                    neuron, expected[name], currents, run, network.schedule
+                )
+            moved = replace(neuron, v_init=state[_START + name].to(run.device))
+            return CalibratedLayer(lambda batch: fired(batch.clone(), moved, run.steps, network.schedule))
 
+        program = Program(network, run.device, window=summed_steps(network.schedule, run.steps))
         layer_by_layer(program, run.data, calibrate_layer)
-        run.progress(LAYER_STAGE, len(network.layers), len(network.layers))
-        return with_potentials(network, {name: value.cpu() for name, value in starts.items()})
+        run.progress(STAGE, len(network.layers), len(network.layers))
+        after = np.mean([float(state[_ERROR + name]) for name in network.layers])
+        if after > float(state[_NETWORK]):
+            return network
+        starts = {name: np.ascontiguousarray(state[_START + name].cpu().numpy()) for name in network.layers}
+        return network.with_neurons(
+            {name: replace(spec, v_init=starts[name]) for name, spec in network.neurons.items()}
+        )
 
     def _matched(
         self, neuron: NeuronTensors, expected: Tensor, currents: Currents, run: CalibrationRun, schedule: Schedule
-    ) -> Tensor:
-        """The potentials of one layer: the closest of those that the rounds come to, for each neuron."""
+    ) -> tuple[Tensor, Tensor]:
+        """The potentials of one layer, the closest of those that the rounds come to for each neuron; and their error.
+
+        The error is the mean over the neurons of (E[a_ann] - E[a_snn])^2 / theta^2, () in float64.
+        """
         steps, samples, best = run.steps, len(run.data), neuron.v_init
         error = expected - mean_spikes(currents(), neuron, steps, samples, schedule)
         share = torch.ones_like(error)
@@ -129,18 +104,10 @@ class MeanMatching(StaticMethod):
             closer = remaining.abs() < error.abs()
             best, error = torch.where(closer, tried, best), torch.where(closer, remaining, error)
             share = torch.where(closer, share, share / 2)
-        return best.contiguous()
+        return best.contiguous(), error.square().mean()
 
 
-def _errors(network: SpikingNetwork, expected: Mapping[str, Tensor], run: CalibrationRun) -> dict[str, Tensor]:
-    """(E[a_ann] - E[a_snn]) / theta of each neuron, (...) in float64, by layer."""
-    actual = mean_rates(network, run.data, run.steps, run.device)
-    return {name: (expected[name] - rate).mean(0) for name, rate in actual.items()}
-
-
-def _mean_square(errors: Mapping[str, Tensor]) -> float:
-    return float(np.mean([float(error.square().mean()) for error in errors.values()]))
-
-
-def _state(starts: Mapping[str, Tensor], before: float) -> dict[str, Tensor]:
-    return {**starts, _START_ERROR: torch.tensor(before, dtype=torch.float64)}
+def _error_of(network: SpikingNetwork, expected: Mapping[str, Tensor], run: CalibrationRun) -> Tensor:
+    """The error of the whole network, () in float64."""
+    rates = mean_rates(network, run.data, run.steps, run.device)
+    return torch.stack([(expected[name] - rate).mean(0).square().mean() for name, rate in rates.items()]).mean()

@@ -37,7 +37,7 @@ __all__ = ["Static"]
 STAGE = "tuning"
 
 STARTED_ON = 1000
-"""Images at most that the mean matching before looks at: it reads all of them in every round."""
+"""Images at most that the mean matching before looks at: it goes through all of them in every round."""
 
 AVERAGED = 0.99
 """How much of the running average of the parameters an update leaves."""

@@ -54,9 +54,9 @@ def assert_same(first: SpikingNetwork, second: SpikingNetwork) -> None:
 @pytest.mark.parametrize(
     ("method", "stage", "done"),
     [
-        (MeanMatching(rounds=4), "mean matching", 1),
-        (MeanMatching(rounds=4), "mean matching", 3),
-        (TUNED, "mean matching", 2),
+        (MeanMatching(rounds=4), "matching mean rates", 1),
+        (MeanMatching(rounds=4), "matching mean rates", 2),
+        (TUNED, "matching mean rates", 2),
         (TUNED, "tuning", 1),
         (EVERYTHING, "correcting the bias of each step", 4),
         (EVERYTHING, "tuning", 7),

@@ -1,4 +1,4 @@
-"""Mean matching where all layers at once diverge: never worse than its start, by rates that are counted here."""
+"""Mean matching in a deep network: never worse than its start, by rates that are counted here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from two_layer_reference import Doubles
 
 from calibration import MeanMatching, calibrate
 from calibration.checkpoint import Checkpoint
-from calibration.methods.mean_matching import LAYER_STAGE
+from calibration.methods.mean_matching import STAGE
 from calibration.thresholds import relu_thresholds
 from cos_export.capturing import capture
 from cos_export.network import SpikingNetwork
@@ -73,7 +73,7 @@ def potentials(network: SpikingNetwork) -> dict[str, Doubles]:
 
 
 def test_all_layers_at_once_end_worse_than_they_started(network: SpikingNetwork) -> None:
-    """Why there is another way: the published shift, repeated ten times without looking."""
+    """Why layers come one after the other: the shift of all of them, repeated ten times without looking."""
     starts = potentials(network)
     before = mean_square(rate_errors(network, starts))
     for _ in range(10):
@@ -112,14 +112,14 @@ def test_a_start_that_nothing_betters_is_returned(network: SpikingNetwork) -> No
     assert errors[1] <= errors[0]
 
 
-def test_layer_by_layer_goes_on_after_a_kill(network: SpikingNetwork, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+def test_it_goes_on_after_a_kill(network: SpikingNetwork, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(Checkpoint.__init__, "__defaults__", (None, None, 0.0))
     kept, calls = tmp_path / "state.safetensors", {"network": network, "images": IMAGES, "steps": STEPS}
     method = MeanMatching(3)
     whole = calibrate(**calls, method=method)  # type: ignore[arg-type]
 
     def killing(stage: str, done: int, total: int) -> None:
-        if (stage, done) == (LAYER_STAGE, 5):
+        if (stage, done) == (STAGE, 5):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -131,5 +131,5 @@ def test_layer_by_layer_goes_on_after_a_kill(network: SpikingNetwork, tmp_path: 
         resume=kept,
         progress=lambda stage, done, total: seen.append(stage),
     )
-    assert set(seen) == {LAYER_STAGE} and kept.exists(), "the result stays until its bundle is in place"
+    assert set(seen) == {STAGE} and kept.exists(), "the result stays until its bundle is in place"
     assert all(np.array_equal(whole.neurons[name].v_init, again.neurons[name].v_init) for name in network.layers)
