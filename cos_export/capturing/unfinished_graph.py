@@ -11,6 +11,7 @@ import numpy as np
 
 from cos_export.capturing.synapse import Synapse
 from cos_export.network.graph import Shape
+from cos_export.network.order import leading_to
 
 __all__ = ["UnfinishedGraph"]
 
@@ -67,9 +68,17 @@ class UnfinishedGraph:
         return names
 
     def close(self, output_shape: Shape, sources: Sequence[str]) -> None:
-        """Ends the graph in the sum of what `sources` send."""
+        """Ends the graph in the sum of what `sources` send.
+
+        What leads neither there nor to neurons goes, such as a synapse of which all readers have taken a copy: it would
+        be computed, counted and rounded for nothing.
+        """
         self._nodes[OUTPUT] = nir.Output({"output": np.array(output_shape)})
         self._edges += [(source, OUTPUT) for source in sources]
+        neurons = [name for name, node in self._nodes.items() if isinstance(node, nir.IF)]
+        read = leading_to([INPUT, OUTPUT, *neurons], self._edges)
+        self._nodes = {name: node for name, node in self._nodes.items() if name in read}
+        self._edges = [edge for edge in self._edges if edge[1] in read]
 
     def finished(self) -> nir.NIRGraph:
         """The graph, its weights rounded to float32."""

@@ -10,7 +10,7 @@ import nir
 
 from cos_export.errors import NetworkError
 
-__all__ = ["predecessors", "successors", "topological_order"]
+__all__ = ["leading_to", "predecessors", "successors", "topological_order"]
 
 
 def predecessors(graph: nir.NIRGraph) -> dict[str, tuple[str, ...]]:
@@ -27,6 +27,21 @@ def successors(graph: nir.NIRGraph) -> dict[str, tuple[str, ...]]:
     for source, target in graph.edges:
         targets[source].append(target)
     return {name: tuple(targets[name]) for name in graph.nodes}
+
+
+def leading_to(ends: Iterable[str], edges: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """The nodes from which a way leads to one of `ends`, those themselves among them."""
+    sources: dict[str, list[str]] = defaultdict(list)
+    for source, target in edges:
+        sources[target].append(source)
+    waiting = list(ends)
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += sources[name]
+    return frozenset(found)
 
 
 def topological_order(graph: nir.NIRGraph) -> tuple[str, ...]:

@@ -18,10 +18,11 @@ from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.network.graph import Pooling, Shape, with_attributes
 from cos_export.network.node_facts import facts, weight_field
-from cos_export.network.order import successors
+from cos_export.network.order import leading_to, successors
 from cos_export.network.wiring import picks_entries
 
 __all__ = ["Group", "fold_averages", "free_name", "groups", "has_own_scale", "in_order", "with_carriers"]
+__all__ += ["without_dead_ends"]
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,14 @@ def _identity(shape: Shape) -> nir.NIRNode:
         return nir.Conv1d(shape[1], one[:, :, None], 1, 0, 1, 1, none)
     # A dense matrix of features would be large, and almost empty.
     return nir.Scale(np.ones(shape, np.float32))
+
+
+def without_dead_ends(network: SpikingNetwork) -> SpikingNetwork:
+    """The same network without what leads neither to a layer nor to the Output: nothing says how fine it has to be."""
+    graph = network.graph
+    read = leading_to([network.input_name, network.output_name, *network.layers], graph.edges)
+    nodes = {name: node for name, node in graph.nodes.items() if name in read}
+    return _rebuilt(network, nodes, [edge for edge in graph.edges if edge[1] in read])
 
 
 def fold_averages(network: SpikingNetwork) -> SpikingNetwork:

@@ -175,6 +175,10 @@ def inner_scale(
 
 
 def _expected(reader: Demand, scale: Scales, largest: int) -> Scales:
-    """The error behind a wire that is to be expected, squared, relative to the variance of each channel."""
+    """The error behind a wire that is to be expected, squared, relative to the variance of each channel.
+
+    Where all weights behind a channel are 0 there is none.
+    """
     share = reader.behind(scale)
-    return np.asarray(reader.depth * _CREST**2 / 12 * np.maximum(1 / share**2, share**2 / float(largest) ** 4))
+    found = np.maximum(1 / np.where(reader.counts > 0, share, 1.0) ** 2, share**2 / float(largest) ** 4)
+    return np.asarray(reader.depth * _CREST**2 / 12 * np.where(reader.counts > 0, found, 0.0))

@@ -23,7 +23,7 @@ from cos_export.numerics import INPUT_BITS, WEIGHT_BITS, input_ranges
 from cos_export.progress import Progress, silent
 from cos_export.quantisation.counting import Scales
 from cos_export.quantisation.current_errors import JUDGED, current_errors
-from cos_export.quantisation.groups import fold_averages, groups, in_order, with_carriers
+from cos_export.quantisation.groups import fold_averages, groups, in_order, with_carriers, without_dead_ends
 from cos_export.quantisation.headroom import finest_scales
 from cos_export.quantisation.integer_nodes import IntegerNodes
 from cos_export.quantisation.intervals import Interval, input_interval
@@ -107,7 +107,7 @@ def quantise(
         raise InputError("The network is one of integers already.")
     samples = whole_number("samples", samples, 1, MOST_SAMPLES)
     steps = None if steps is None else whole_number("steps", steps, 1, MAX_STEPS)
-    network = with_normalisation_of(network, images)
+    network = with_normalisation_of(without_dead_ends(network), images)
     array = held_images(network, images)
     rounding = Rounding(power_of_two, even_weights, weight_bits)
     coding = _input_coding(image_array(images, network.normalisation), rounding)

@@ -243,6 +243,18 @@ class Block(nn.Module):
         return self.act2(out)
 
 
+@pytest.mark.parametrize(
+    ("forward", "synapses"),
+    [(lambda m, z: m.a(-z), 1), (lambda m, z: m.a(2 * z) + m.a2(3 * z), 2), (lambda m, z: m.a(z / 2 + m.a2(-z)), 2)],
+)
+def test_a_synapse_of_which_all_readers_take_copies_is_left_out(forward, synapses):
+    layers = {"conv": nn.Conv2d(4, 4, 3), "a": QCFS(4), "a2": QCFS(4)}
+    network = prove(Net(lambda m, x: forward(m, m.conv(x)), **layers))
+    read = {source for source, _ in network.graph.edges}
+    assert read == set(network.order) - {network.output_name}
+    assert sum(network.predecessors[name] == ("act",) for name in network.order) == synapses
+
+
 def test_residual_blocks_by_identity_and_by_projection():
     network = prove(Net(lambda m, x: m.b2(m.b1(x)), b1=Block(4, 4), b2=Block(4, 6, 2)))
     identity = network.graph.nodes["act_scaled"]
