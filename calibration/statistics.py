@@ -12,7 +12,7 @@ from cos_export.network import SpikingNetwork
 from cos_export.network.schedule import Schedule, summed_steps
 from cos_export.processes import summed
 from cos_export.simulation.layerwise import fire_in_window
-from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
+from cos_export.simulation.neuron import NeuronTensors, count_spikes, integrate_and_fire
 from cos_export.simulation.program import NeuronRule, Program
 
 __all__ = ["fired", "mean_outputs", "mean_rates", "mean_spikes"]
@@ -105,6 +105,10 @@ def mean_spikes(
     """
     total = torch.zeros_like(neuron.v_init, dtype=torch.float64)
     for batch in currents:
-        total += fired(batch + added, neuron, steps, schedule).sum((0, 1), dtype=torch.float64)
+        if schedule == "layerwise":
+            counts = fired(batch + added, neuron, steps, schedule)[0]
+        else:
+            counts = count_spikes(batch, steps, neuron, added=added)
+        total += counts.sum(0, dtype=torch.float64)
     summed([total])
     return total / (samples * steps)

@@ -16,6 +16,7 @@ __all__ = [
     "Run",
     "advance",
     "channels_last",
+    "count_spikes",
     "current_at",
     "integrate_and_fire",
     "neuron_tensors",
@@ -205,3 +206,25 @@ def integrate_and_fire(
         # Filling where a boolean says so takes ten times as long as a product.
         spikes *= neuron.silent.logical_not().to(spikes.dtype)
     return Run(spikes, residual, potentials)
+
+
+def count_spikes(currents: Tensor, steps: int, neuron: NeuronTensors, *, added: Tensor | float = 0.0) -> Tensor:
+    """How often each neuron fires in a run of `integrate_and_fire`, (batch, ...), without its spikes.
+
+    Args:
+        currents: I, (steps, batch, ...), or (1, batch, ...) if it is the same at every step; left as they are.
+        steps: T.
+        neuron: The layer.
+        added: A current beside that, the same for all samples and steps: (...) or one number.
+    """
+    counts = torch.zeros_like(currents[0])
+    for block in sample_blocks(currents):
+        part = [current + added for current in currents[:, block].unbind()]
+        potential = torch.empty_like(part[0]).copy_(neuron.v_init)
+        fired = torch.empty_like(potential)
+        for t in range(steps):
+            advance(potential, current_at(part, t, neuron), neuron, fired)
+            counts[block] += fired
+    if neuron.silent is not None:
+        counts *= neuron.silent.logical_not().to(counts.dtype)
+    return counts

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cos_export.errors import NetworkError
 from cos_export.network import NeuronSpec
-from cos_export.simulation.neuron import integrate_and_fire, neuron_tensors
+from cos_export.simulation.neuron import count_spikes, integrate_and_fire, neuron_tensors
 
 # Multiples of 1/64 are exact in float32 and float64 alike: the two must agree spike for spike, ties included.
 GRID = 64
@@ -62,8 +62,24 @@ def test_hard_reset_strict_comparison_and_bias(
         bias=np.asarray(bias, np.float32).reshape(-1, 1) if bias else None,
     )
     train = torch.tensor(currents).reshape(-1, 1, 1)
-    actual = integrate_and_fire(train, len(currents), neuron_tensors(spec, CPU, torch.float32))
-    assert actual.spikes.flatten().int().tolist() == expected
+    neuron = neuron_tensors(spec, CPU, torch.float32)
+    assert integrate_and_fire(train, len(currents), neuron).spikes.flatten().int().tolist() == expected
+    assert count_spikes(train - 0.25, len(currents), neuron, added=0.25).item() == sum(expected)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_spikes_are_counted_as_they_are_fired(held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cos_export.simulation.neuron._CACHED", 30)
+    generator = np.random.default_rng(0)
+    threshold = generator.uniform(0.5, 1, (3, 2, 2)).astype(np.float32)
+    spec = NeuronSpec(threshold, threshold / np.float32(2), silent=generator.random((3, 2, 2)) < 0.2)
+    neuron = neuron_tensors(spec, CPU, torch.float32)
+    currents = torch.from_numpy(generator.normal(0.3, 0.5, (1 if held else 5, 7, 3, 2, 2)).astype(np.float32))
+    kept = currents.clone()
+    added = torch.tensor([0.1, -0.1, 0.0]).reshape(3, 1, 1)
+    expected = integrate_and_fire(currents + added, 5, neuron).spikes.sum(0)
+    assert torch.equal(count_spikes(currents, 5, neuron, added=added), expected)
+    assert expected.unique().tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] and torch.equal(currents, kept)
 
 
 def test_a_silenced_neuron_goes_on_unheard() -> None:
