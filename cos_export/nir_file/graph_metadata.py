@@ -176,16 +176,21 @@ def read_graph_metadata(metadata: Mapping[str, Any]) -> GraphFacts:
         actual = word(key, metadata) if isinstance(value, str) else number(key, metadata.get(key, value))
         if actual not in (None, value):
             raise NetworkError(f"The graph's metadata says {key} = {actual!r}, and only {value!r} can be run.")
-    lost = [key for key in QUANTISATION_KEYS if key in metadata]
-    if lost and "numerics" not in metadata:
+    of_integers = [key for key in QUANTISATION_KEYS if key in metadata]
+    if of_integers and "numerics" not in metadata:
         raise NetworkError(
-            f"The graph's metadata has {lost[0]}, which networks of integers have, and no numerics. A tool that copied "
-            "the graph has dropped it: use the original file."
+            f"The graph's metadata has {of_integers[0]}, which networks of integers have, and no numerics. A tool that "
+            "copied the graph has dropped it: use the original file."
         )
     numerics = word("numerics", metadata) or FLOAT32
     if numerics not in NUMERICS:
         known = " and ".join(f'"{name}"' for name in NUMERICS)
         raise NetworkError(f"The graph's metadata says numerics = {numerics!r}; known are {known}.")
+    if of_integers and NUMERICS[numerics] is None:
+        raise NetworkError(
+            f"The graph's metadata has {of_integers[0]}, which networks of integers have, and says numerics = "
+            f"{numerics!r}: its weights are integers, or they are not. Use the original file."
+        )
     schedule = word("schedule", metadata) or "synchronous"
     if schedule not in SCHEDULES:
         raise NetworkError(

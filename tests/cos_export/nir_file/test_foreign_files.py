@@ -165,6 +165,10 @@ def test_a_graph_of_integers_that_lost_its_numerics(tmp_path):
         file["node/metadata/readout_scale"] = 0.5
     with pytest.raises(NetworkError, match=r"has readout_scale, .* and no numerics"):
         read_nir(tmp_path / "model.nir")
+    with h5py.File(tmp_path / "model.nir", "r+") as file:
+        file["node/metadata/numerics"] = "float32"
+    with pytest.raises(NetworkError, match=r"has readout_scale, .* and says numerics = 'float32'"):
+        read_nir(tmp_path / "model.nir")
 
 
 # --- check ----------------------------------------------------------------------------------------------------
