@@ -258,7 +258,9 @@ def _counts(
 ) -> dict[str, NDArray[np.int64]]:
     """The histogram of each ReLU, by row."""
     device = observed.device
-    counts = {key: torch.zeros(len(top) * BINS, dtype=torch.int64, device=device) for key, top in tops.items()}
+    # The first of each row counts what is not active.
+    width = BINS + 1
+    counts = {key: torch.zeros(len(top) * width, dtype=torch.int64, device=device) for key, top in tops.items()}
     scale = {
         key: torch.from_numpy(np.divide(BINS, top, out=np.zeros_like(top), where=top > 0)).to(device)[:, None]
         for key, top in tops.items()
@@ -266,12 +268,13 @@ def _counts(
 
     def watch(key: str, activations: Tensor) -> None:
         rows = _rows(activations, len(tops[key]) > 1)
-        bins = (rows.to(torch.float64) * scale[key]).ceil_().sub_(1).clamp_(max=BINS - 1).long()
-        bins += torch.arange(len(rows), device=device)[:, None] * BINS
-        counts[key] += torch.bincount(bins[rows > 0], minlength=len(counts[key]))
+        bins = (rows.clamp(min=0).to(torch.float64) * scale[key]).ceil_().clamp_(max=BINS).long()
+        if len(rows) > 1:
+            bins += torch.arange(len(rows), device=device)[:, None] * width
+        counts[key] += torch.bincount(bins.flatten(), minlength=len(counts[key]))
 
     observed.run(images, watch, batch_size=batch_size, stage="counting activations", progress=progress)
-    return {key: count.cpu().numpy().reshape(-1, BINS) for key, count in counts.items()}
+    return {key: count.cpu().numpy().reshape(-1, width)[:, 1:] for key, count in counts.items()}
 
 
 def _filled(key: str, thresholds: DoubleArray, per_channel: bool, samples: int) -> FloatArray:

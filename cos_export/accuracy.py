@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.costing.counted_run import shared_run
+from cos_export.costing.fan_out import fan_outs
 from cos_export.costing.operations import CountedRun
 from cos_export.costing.timing import readout_latency
 from cos_export.datasets import Dataset
@@ -107,11 +108,11 @@ def measure_accuracy(
         progress: Told of each batch.
     """
     rho = 0 if calibration is None else calibration.rho
-    rows, where = [], local_device(resolve_device(device))
+    rows, where, known = [], local_device(resolve_device(device)), fan_outs(network)
     with process_group(where):
         for steps in at if network.schedule == "layerwise" else [max(at)]:
             right, counted = shared_run(
-                network, dataset, steps, calibration=calibration, device=str(where), progress=progress
+                network, dataset, steps, calibration=calibration, device=str(where), known=known, progress=progress
             )
             rows.append(row_of(right, rho, [steps] if network.schedule == "layerwise" else at, counted))
     return replace(

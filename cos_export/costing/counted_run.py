@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cos_export.costing.fan_out import FanOuts
 from cos_export.costing.operation_counter import OperationCounter
 from cos_export.costing.operations import CountedRun
 from cos_export.datasets import Dataset, ImageArray, Images, some_of
@@ -68,6 +69,7 @@ def shared_run(
     calibration: PerSampleCalibration | None = None,
     device: str = "auto",
     batch_size: int = 64,
+    known: FanOuts | None = None,
     progress: Progress = silent,
 ) -> tuple[NDArray[np.bool_], CountedRun]:
     """Runs a network over a data set, counts what it computes, and shares the images among the processes there are.
@@ -82,6 +84,7 @@ def shared_run(
         calibration: A per-sample method to run with.
         device: Where.
         batch_size: Samples computed at once, as for `simulate`.
+        known: The network's fan-outs, where they have been found before.
         progress: Told of each batch of this process.
 
     Raises:
@@ -93,7 +96,7 @@ def shared_run(
     array, truth = check_inputs(network, dataset, steps), dataset.truth
     own = share(len(array), batch_size)
     mine = some_of(array, own)
-    counters = _Counters(network, mine, steps, calibration)
+    counters = _Counters(network, mine, steps, calibration, known=known)
     right, failure = torch.zeros(len(mine), steps, dtype=torch.uint8), None
     if len(right):
         try:
@@ -120,11 +123,12 @@ class _Counters:
         calibration: PerSampleCalibration | None,
         *,
         activity: bool = False,
+        known: FanOuts | None = None,
     ) -> None:
         other = None if calibration is None else calibration.presimulated(network)
         # Layer by layer each fires for as many steps as the one above is calibrated on.
         fired = steps if calibration is None or other is not None else max(steps, calibration.rho)
-        counter = OperationCounter(network, images, fired, activity=steps if activity else 0)
+        counter = OperationCounter(network, images, fired, activity=steps if activity else 0, known=known)
         before = None
         if other is not None and calibration is not None:
             before = OperationCounter(other, images, calibration.presimulated_steps)

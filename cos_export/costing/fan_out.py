@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import nir
@@ -18,7 +19,7 @@ from cos_export.network.order import successors
 from cos_export.network.wiring import picks_entries
 from cos_export.simulation.synapses import synapse
 
-__all__ = ["WireKind", "fan_out", "hands_spikes_on", "input_kinds", "spike_fan_out"]
+__all__ = ["FanOuts", "WireKind", "fan_out", "fan_outs", "hands_spikes_on", "input_kinds"]
 
 WireKind = Literal["constant", "spikes", "graded"]
 """What arrives at a node: the same numbers at every step, which the Input alone has made; spikes, which may have been
@@ -62,12 +63,28 @@ def fan_out(node: nir.NIRNode, shape: Shape) -> FanOut:
     return _backwards(_counting(node), shape, None)
 
 
-def spike_fan_out(network: SpikingNetwork) -> Mapping[str, Mapping[str, FanOut]]:
-    """By layer and then by synapse or pooling node, how many of its weights or windows one spike of a neuron meets.
+@dataclass(frozen=True)
+class FanOuts:
+    """What numbers and spikes meet in a network, whatever it runs on and for however many steps.
 
-    A spike goes through pooling nodes by itself: what it meets behind them is what every window that it lies in meets.
-    Synapses that a synapse feeds take no spikes, and are not among these.
+    Attributes:
+        nodes: By synapse or pooling node, `fan_out`.
+        spikes: By layer and then by synapse or pooling node, how many of its weights or windows one spike of a neuron
+            meets. A spike goes through pooling nodes by itself: what it meets behind them is what every window that it
+            lies in meets. Synapses that a synapse feeds take no spikes, and are not among these.
     """
+
+    nodes: Mapping[str, FanOut]
+    spikes: Mapping[str, Mapping[str, FanOut]]
+
+
+def fan_outs(network: SpikingNetwork) -> FanOuts:
+    """The fan-outs of all nodes and layers of a network."""
+    nodes = {
+        name: fan_out(network.graph.nodes[name], network.shapes[network.predecessors[name][0]])
+        for name in network.order
+        if facts(network.graph.nodes[name]).kind in ("synapse", "pooling")
+    }
     feeds, kinds = successors(network.graph), input_kinds(network)
     # By node, what one spike that leaves it meets: by synapse or pooling node, an array of the node's output shape.
     met: dict[str, dict[str, FanOut]] = {}
@@ -77,15 +94,14 @@ def spike_fan_out(network: SpikingNetwork) -> Mapping[str, Mapping[str, FanOut]]
             if kinds[target] != "spikes" or target in network.neurons or target == network.output_name:
                 continue
             node, shape = network.graph.nodes[target], network.shapes[name]
-            kind = facts(node).kind
-            if kind in ("synapse", "pooling"):
-                total[target] = total.get(target, 0) + fan_out(node, shape)
+            if target in nodes:
+                total[target] = total.get(target, 0) + nodes[target]
             if hands_spikes_on(node):
                 for behind, array in met[target].items():
                     passed = _backwards(_counting(node), shape, array)
                     total[behind] = total.get(behind, 0) + passed
         met[name] = total
-    return {name: met[name] for name in network.layers}
+    return FanOuts(nodes, {name: met[name] for name in network.layers})
 
 
 def _counting(node: nir.NIRNode) -> nir.NIRNode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cos_export.costing.fan_out import fan_out, input_kinds, spike_fan_out
+from cos_export.costing.fan_out import FanOuts, fan_outs, input_kinds
 from cos_export.datasets import ImageArray
 from cos_export.network import SpikingNetwork, are_frames
 from cos_export.network.node_facts import facts
@@ -19,7 +20,7 @@ from cos_export.processes import summed
 from cos_export.simulation.input_train import input_train
 from cos_export.simulation.layerwise import WindowRun
 from cos_export.simulation.neuron import Run
-from cos_export.simulation.program import Program
+from cos_export.simulation.program import Program, senders
 
 __all__ = ["OperationCounter", "feeding_neurons"]
 
@@ -51,9 +52,18 @@ class OperationCounter:
         steps: How many steps of each layer it is told of.
         activity: Over how many steps to take the mean of what each layer fires, to count what an artificial network
             with these activations computes; 0 not to.
+        known: The network's fan-outs, where they have been found before.
     """
 
-    def __init__(self, network: SpikingNetwork, images: ImageArray, steps: int, *, activity: int = 0) -> None:
+    def __init__(
+        self,
+        network: SpikingNetwork,
+        images: ImageArray,
+        steps: int,
+        *,
+        activity: int = 0,
+        known: FanOuts | None = None,
+    ) -> None:
         self.network, self.steps = network, steps
         self._images, self._activity = images, activity
         self.samples = 0
@@ -62,9 +72,9 @@ class OperationCounter:
         """By synapse or pooling node, of all samples at each step; of what the Input alone feeds once."""
         self.artificial: dict[str, float] = {}
         """By synapse, multiplications of an activation that is not 0, where each is the mean over a layer's spikes."""
+        known = known or fan_outs(network)
         self._met = {
-            name: {node: _in_memory_order(array) for node, array in met.items()}
-            for name, met in spike_fan_out(network).items()
+            name: {node: _in_memory_order(array) for node, array in met.items()} for name, met in known.spikes.items()
         }
         self._frames = are_frames(network, images)
         # What frames feed is another number at every step.
@@ -72,11 +82,7 @@ class OperationCounter:
             name: "graded" if self._frames and kind == "constant" else kind
             for name, kind in input_kinds(network).items()
         }
-        self._fan_out = {
-            name: _in_memory_order(fan_out(network.graph.nodes[name], network.shapes[network.predecessors[name][0]]))
-            for name in network.order
-            if facts(network.graph.nodes[name]).kind in ("synapse", "pooling")
-        }
+        self._fan_out = {name: _in_memory_order(array) for name, array in known.nodes.items()}
         for name in self._fan_out:
             self.operations[name] = np.zeros(1 if self._kinds[name] == "constant" else steps)
         # A maximum compares, and multiplies nothing.
@@ -86,6 +92,8 @@ class OperationCounter:
             if facts(network.graph.nodes[name]).weighted and not is_wiring(network.graph.nodes[name])
         )
         self._graded = tuple(name for name in self._fan_out if self._kinds[name] == "graded")
+        # Of whose trains the numbers are made that these take.
+        self._behind_graded = senders(network, self._graded) & set(network.layers)
         self._part: dict[str, Tensor] = {}
         self._program: Program | None = None
 
@@ -95,7 +103,7 @@ class OperationCounter:
             self.add(name, run.spikes)
             return
         self._count(name, _fired_by(run.counts, self.steps))
-        if self._graded:
+        if name in self._behind_graded:
             self._part[name] = run.spikes.float()
         elif self._activity:
             self._part[name] = (run.counts > 0).float().unsqueeze(0)
@@ -105,7 +113,7 @@ class OperationCounter:
         """Takes the spikes of a layer, (at least `steps`, batch, ...) of 0 and 1."""
         spikes = spikes[: self.steps]
         self._count(name, _over_samples(spikes))
-        if self._graded:
+        if name in self._behind_graded:
             self._part[name] = spikes.float()
         elif self._activity:
             self._part[name] = _active(spikes[: self._activity])
@@ -125,7 +133,7 @@ class OperationCounter:
         self.samples = batch.stop
         trains, self._part = self._part, {}
         constant = [name for name in self.operations if self._kinds[name] == "constant"]
-        program = self._program = self._program or Program(self.network, device)
+        program = self._program = self._program or self._sending_program(device)
         given = torch.from_numpy(self._images[batch]).to(device)
         shown = input_train(self.network, given, self.steps)
         # An artificial network takes one input: of frames their mean.
@@ -139,13 +147,27 @@ class OperationCounter:
             for name, [count] in self._of_values(program, self._multiplying, trains, images):
                 self.artificial[name] = self.artificial.get(name, 0.0) + float(count)
 
+    def _sending_program(self, device: torch.device) -> Program:
+        """The nodes that make the numbers which others take."""
+        taking = [name for name, kind in self._kinds.items() if name in self._fan_out and kind != "spikes"]
+        return Program(
+            self.network, device, nodes=senders(self.network, [*taking, *(self._multiplying if self._activity else ())])
+        )
+
     def _of_values(
         self, program: Program, names: Collection[str], trains: Mapping[str, Tensor], images: Tensor
     ) -> Iterator[tuple[str, Steps]]:
         """The products of what arrives at each node and is not 0, at each step: (steps or 1,)."""
+        feeds = self.network.predecessors
+        waiting = Counter(feeds[name] for name in names)
+        found: dict[tuple[str, ...], Steps] = {}
         for name, arriving in program.arrivals(names, lambda source: trains.get(source, images)):
-            present = torch.ne(arriving, 0, out=torch.empty_like(arriving))
-            yield name, np.asarray(_over_samples(present) @ self._fan_out[name])
+            sources = feeds[name]
+            if sources not in found:
+                found[sources] = _over_samples(torch.ne(arriving, 0, out=torch.empty_like(arriving)))
+            waiting[sources] -= 1
+            present = found[sources] if waiting[sources] else found.pop(sources)
+            yield name, np.asarray(present @ self._fan_out[name])
 
     def sum_over_processes(self) -> None:
         """Adds what the other processes have counted, each on images of its own: whole numbers, so exactly."""

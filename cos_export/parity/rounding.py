@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cos_export.network.node_facts import facts
+from cos_export.network.node_facts import bias_of, facts
 from cos_export.network.windows import over_window
 from cos_export.parity.packed_sums import paired
 from cos_export.simulation.synapses import synapse
@@ -93,6 +93,7 @@ def bounded_synapse(
         multiplies = facts(node).weighted and length > 1
         sums = paired(apply, synapse(node, _absolute)) if multiplies else apply
         return lambda inputs: exact(sums(inputs.value))
+    bias = None if bias_of(node) is None else _absolute(bias_of(node))
     # Few inputs bring an error along, and weights in float64 are twice as large as the network's: made when needed.
     absolute = cache(lambda: synapse(node, _absolute))
     fast = synapse(node, lambda array: torch.as_tensor(np.asarray(array)).to(torch.float32).abs())
@@ -103,7 +104,8 @@ def bounded_synapse(
         arriving = inputs.value.abs() if inputs.error is None else inputs.value.abs() + inputs.error
         error = roundings * fast(arriving.to(torch.float32)).to(torch.float64)
         if inputs.error is not None:
-            error += absolute()(inputs.error) - absolute()(torch.zeros_like(inputs.error[:1]))
+            passed = absolute()(inputs.error)
+            error += passed if bias is None else passed - bias.reshape(-1, *[1] * (passed.ndim - 2))
         return Bounded(apply(inputs.value), error)
 
     return evaluate

@@ -100,7 +100,7 @@ def open_content(file: h5py.File, group: str, most: int) -> Content:
     name = group.encode()
     if name not in list(_members(file.id, ())):
         raise RefusedContentError(f"it has no group {group!r}")
-    opened = _open(file.id, name, (group,))
+    opened = _open(file.id, file.id.links, name, (group,))
     if not isinstance(opened, h5py.h5g.GroupID):
         raise RefusedContentError(f"{group!r} is not a group")
     _walk(opened, (), content)
@@ -115,8 +115,8 @@ def _members(group: Any, path: tuple[str, ...]) -> Iterator[bytes]:
     return iter(group)
 
 
-def _open(group: Any, name: bytes, path: tuple[str, ...]) -> Any:
-    if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+def _open(group: Any, links: Any, name: bytes, path: tuple[str, ...]) -> Any:
+    if links.get_info(name).type != h5py.h5l.TYPE_HARD:
         raise RefusedContentError(f"{_at(path)} is a link to another file or place, which is not followed")
     return h5py.h5o.open(group, name)
 
@@ -129,9 +129,10 @@ def _walk(group: Any, path: tuple[str, ...], content: Content) -> None:
     content.groups.append(path)
     if len(path) > _DEPTH:
         raise RefusedContentError(f"{_at(path)} lies more than {_DEPTH} groups deep")
+    links = group.links
     for raw in _members(group, path):
         here = (*path, _name(raw, path))
-        opened = _open(group, raw, here)
+        opened = _open(group, links, raw, here)
         if len(content.groups) + len(content.entries) > _OBJECTS:
             raise RefusedContentError(f"it has more than {_OBJECTS:,} groups and data sets")
         if isinstance(opened, h5py.h5g.GroupID):
@@ -168,9 +169,10 @@ def _add(dataset: Any, path: tuple[str, ...], content: Content) -> None:
     for number in range(creation.get_nfilters()):
         if creation.get_filter(number)[0] not in _FILTERS:
             raise RefusedContentError(f"{_at(path)} is compressed by a filter other than gzip, szip, shuffle and lzf")
-    if dataset.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+    space = dataset.get_space()
+    if space.get_simple_extent_type() == h5py.h5s.NULL:
         raise RefusedContentError(f"{_at(path)} is empty")
-    shape = tuple(int(n) for n in dataset.shape)
+    shape = tuple(int(n) for n in space.shape)
     count = math.prod(shape)
     try:
         dtype = dataset.dtype
@@ -228,9 +230,13 @@ def _text(data: h5py.Dataset, path: tuple[str, ...], content: Content) -> tuple[
 
 def pieces(data: h5py.Dataset) -> Iterator[NDArray[Any]]:
     """The numbers of a data set in C order and this machine's byte order, a few rows at a time."""
-    dtype = data.dtype.newbyteorder("=")
-    if data.ndim == 0 or data.size == 0:
-        yield np.asarray(data[()], dtype)
+    dtype, shape = data.dtype.newbyteorder("="), data.shape
+    if math.prod(shape) * dtype.itemsize <= _PIECE:
+        # Past h5py's selections, which take longer than most arrays do.
+        whole = np.empty(shape, dtype)
+        if whole.size:
+            data.id.read(h5py.h5s.ALL, h5py.h5s.ALL, whole)
+        yield whole
         return
     step = data.chunks[0] if data.chunks else 1
     rows = step * max(1, _PIECE // max(1, step * data.nbytes // data.shape[0]))

@@ -16,7 +16,7 @@ from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
 from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import NeuronTensors
-from cos_export.simulation.program import Program
+from cos_export.simulation.program import Program, senders
 
 __all__ = [
     "LayerwiseProgram",
@@ -187,7 +187,7 @@ class LayerwiseProgram:
         self.network, self.steps = network, steps
         self.summed = Program(network, device, dtype, window=steps)
         self.device = self.summed.device
-        self._each = Program(network, device, dtype)
+        self._each = Program(network, device, dtype, nodes=senders(network, [network.output_name]))
 
     def run(
         self,

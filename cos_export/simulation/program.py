@@ -25,7 +25,7 @@ from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import NeuronTensors, neuron_tensors
 from cos_export.simulation.synapses import Synapse, synapse
 
-__all__ = ["NeuronRule", "Program"]
+__all__ = ["NeuronRule", "Program", "senders"]
 
 NeuronRule = Callable[[str, NeuronTensors, Tensor], Tensor]
 """(layer, its neurons, currents (steps or 1, batch, ...)) -> what leaves the layer (steps or 1, batch, ...).
@@ -43,6 +43,7 @@ class Program:
         dtype: float32 is the reference; float64 measures its rounding.
         window: How many steps what lies on a wire is the sum of. A constant current, which is that of the input and of
             every bias, counts as often.
+        nodes: Those that are asked for, of which the others' weights are not kept; by default all.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Program:
         dtype: torch.dtype = torch.float32,
         *,
         window: int = 1,
+        nodes: Collection[str] | None = None,
     ) -> None:
         self.network = network
         self.window = window
@@ -62,7 +64,11 @@ class Program:
         self.neurons: Mapping[str, NeuronTensors] = {
             name: neuron_tensors(spec, self.device, dtype) for name, spec in network.neurons.items()
         }
-        self._synapses = {name: self._synapse_of(name, {}) for name in network.order if name not in network.neurons}
+        self._synapses = {
+            name: self._synapse_of(name, {})
+            for name in (network.order if nodes is None else nodes)
+            if name not in network.neurons
+        }
         self._synapses[network.input_name] = self._send_images
         self.readout_scale = network.readout_scale
         edges = Counter(source for name in network.order for source in network.predecessors[name])
@@ -145,11 +151,7 @@ class Program:
         Yields:
             The nodes in topological order, each with what `currents` finds.
         """
-        network = self.network
-        sending: set[str] = set()
-        for name in reversed(network.order):
-            if name in names or (name in sending and name not in self.neurons):
-                sending.update(network.predecessors[name])
+        network, sending = self.network, senders(self.network, names)
         wires: Wires[Tensor | None] = Wires(network)
         for name, parts in wires.walk():
             arriving = None
@@ -203,6 +205,15 @@ class Program:
         """What the Input sends over a window: what is held as often as there are steps, or the sum of the frames."""
         values = quantise_input(images, self.network.quantisation)
         return values * float(self.window) if len(values) == 1 else values.sum(0, keepdim=True)
+
+
+def senders(network: SpikingNetwork, names: Collection[str]) -> set[str]:
+    """The nodes whose outputs make up what arrives at `names`: as far back as the layers, or the Input."""
+    sending: set[str] = set()
+    for name in reversed(network.order):
+        if name in names or (name in sending and name not in network.neurons):
+            sending.update(network.predecessors[name])
+    return sending
 
 
 def _keep_freed_memory() -> None:

@@ -64,6 +64,36 @@ def is_multiple(weight: Tensor, bias: Tensor, geometry: Convolution) -> bool:
     return not bool(bias.any()) and torch.equal(square, square[0, 0] * identity)
 
 
+LARGEST_PICKED = 64
+"""Channels of a wire that a matrix product picks from faster than a convolution does group by group."""
+
+
+def _one_of_each(weight: Tensor, bias: Tensor, geometry: Convolution) -> Synapse | None:
+    """A grouped convolution that sends on each channel as a multiple of one of its input, or None if it does more.
+
+    So does what brings the channels of a join to their places. A sum of one product and of zeros is that product,
+    however it is added up, and small groups are what convolutions are slowest at, in float64 most of all. As for
+    `is_multiple`, a gradient that goes to the weights must reach all of them.
+    """
+    if weight.requires_grad or bias.requires_grad or weight.ndim != 4 or geometry.groups == 1:
+        return None
+    plain = all(n == 1 for n in (*geometry.kernel, *geometry.stride)) and not any(
+        p for pair in geometry.padding for p in pair
+    )
+    rows = weight.flatten(1)
+    if not plain or bool(bias.any()) or int(torch.count_nonzero(rows, 1).max()) > 1:
+        return None
+    groups, (count, size) = geometry.groups, rows.shape
+    if count == groups and size == 1:
+        return partial(torch.mul, rows.reshape(-1, 1, 1).clone())
+    if groups * size > LARGEST_PICKED:
+        return None
+    matrix, outputs = rows.new_zeros(groups, size, count), torch.arange(count, device=rows.device)
+    matrix[outputs * groups // count, :, outputs] = rows
+    matrix = matrix.flatten(0, 1)
+    return lambda values: torch.matmul(values.movedim(1, -1), matrix).movedim(-1, 1)
+
+
 def _pad(values: Tensor, geometry: Convolution) -> Tensor:
     return functional.pad(values, [p for pair in reversed(geometry.padding) for p in pair])
 
@@ -74,6 +104,7 @@ def _(node: nir.Conv1d | nir.Conv2d, move: Callable[[object], Tensor]) -> Synaps
     weight, bias, geometry = move(node.weight), move(node.bias), convolution(node)
     if is_multiple(weight, bias, geometry):
         return partial(torch.mul, weight.flatten()[0].clone())
+    picked = _one_of_each(weight, bias, geometry)
     if weight.ndim == 4:
         weight = weight.contiguous(memory_format=torch.channels_last)
     apply = functional.conv1d if weight.ndim == 3 else functional.conv2d
@@ -87,6 +118,9 @@ def _(node: nir.Conv1d | nir.Conv2d, move: Callable[[object], Tensor]) -> Synaps
         dilation=geometry.dilation,
         groups=geometry.groups,
     )
+    if picked is not None:
+        # The gradient to its input is a sum of several, in the convolution's order.
+        return lambda values: slide(values) if values.requires_grad else picked(values)
     if even is not None:
         return slide
     return lambda values: slide(_pad(values, geometry))

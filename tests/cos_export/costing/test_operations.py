@@ -66,6 +66,29 @@ def joined(rng: np.random.Generator) -> SpikingNetwork:
     return SpikingNetwork(nir.NIRGraph(nodes, edges, type_check=False), specs, num_timesteps=4)
 
 
+def dense(rng: np.random.Generator) -> SpikingNetwork:
+    """A convolution that two layers read, each through a synapse of its own, one of them beside another convolution."""
+    specs = {"if1": neurons(rng, (4, 5, 5)), "if2": neurons(rng, (8, 5, 5)), "if3": neurons(rng, (8, 5, 5))}
+    nodes = {
+        "input": nir.Input(np.array([2, 5, 5])),
+        "conv1": conv2d(rng, 2, 4),
+        "if1": spiking_node(specs["if1"]),
+        "conv2": conv2d(rng, 4, 4),
+        "place2": with_zeros(rng, conv2d(rng, 4, 8, (1, 1), padding=0, groups=4)),
+        "if2": spiking_node(specs["if2"]),
+        "conv3": conv2d(rng, 8, 4),
+        "place3": with_zeros(rng, conv2d(rng, 4, 8, (1, 1), padding=0, groups=2)),
+        "again": conv2d(rng, 4, 8, (1, 1), padding=0, groups=4),
+        "if3": spiking_node(specs["if3"]),
+        "flat": flatten(),
+        "head": affine(rng, 200, 3),
+        "output": nir.Output(np.array([3])),
+    }
+    edges = [*pairwise(["input", "conv1", "if1", "conv2", "place2", "if2", "conv3", "place3", "if3"])]
+    edges += [("conv2", "again"), ("again", "if3"), *pairwise(["if3", "flat", "head", "output"])]
+    return SpikingNetwork(nir.NIRGraph(nodes, edges, type_check=False), specs, num_timesteps=4)
+
+
 def network_of(kind: str) -> SpikingNetwork:
     rng = np.random.default_rng(7)
     scale = nir.Scale(rng.integers(0, 3, (4, 5, 6)).astype(np.float32))
@@ -95,11 +118,13 @@ def network_of(kind: str) -> SpikingNetwork:
         return residual(rng)
     if kind == "joined":
         return joined(rng)
+    if kind == "dense":
+        return dense(rng)
     return sequential(rng, (2, 5, 6), layers[kind])
 
 
 KINDS = ["strides", "dilation", "groups", "even kernel", "pools", "pooled input", "bottleneck", "scale", "one axis"]
-KINDS += ["residual", "joined"]
+KINDS += ["residual", "joined", "dense"]
 
 
 def some_images(network: SpikingNetwork) -> Any:
@@ -155,7 +180,7 @@ def test_operations_of_random_networks_are_those_of_a_count_one_by_one(seed: int
     assert_counted(random_network(seed), 2, batch_size=3)
 
 
-@pytest.mark.parametrize("kind", ["pools", "joined", "bottleneck"])
+@pytest.mark.parametrize("kind", ["pools", "joined", "dense", "bottleneck"])
 def test_the_layerwise_schedule_computes_what_its_counts_ask_for(kind: str) -> None:
     network = replace(network_of(kind), schedule="layerwise")
     assert_counted(network, 3, batch_size=2)
