@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cos_export.errors import ParityError
-from cos_export.network import FloatArray, NeuronSpec, SampleStates, SpikingNetwork
+from cos_export.network import FloatArray, SampleStates, SpikingNetwork
 from cos_export.parity.comparison import check_numbers
 from cos_export.parity.evaluation import Charge, Evaluation, at_step
 from cos_export.parity.margin import evaluation_of
@@ -176,7 +176,7 @@ def _check_chunk(
             logits = torch.from_numpy(trace.logits[:, chunk]).to(torch.float64)
             _check_readout(network, arriving[0], logits, chunk.start, tallies[name], listed)
             continue
-        neurons = evaluation.neurons(name, states, chunk)
+        neurons, bound = evaluation.neurons(name, states, chunk), None
         for charge in evaluation.charges(neurons, arriving, fired[name]):
             seen = fired[name][charge.step - 1, charge.block]
             hidden = None if neurons.silent is None else neurons.silent.expand(fired[name].shape[1:])[charge.block]
@@ -184,7 +184,10 @@ def _check_chunk(
             if name in others:
                 wrong = wrong | others[name][charge.step - 1, charge.block]
             first = chunk.start + charge.block.start
-            _count(name, neurons.spec, charge, wrong, seen, first, tallies[name], listed)
+            if charge.bound is not None and charge.bound is not bound:  # That of a window is one for all its steps.
+                bound = charge.bound
+                tallies[name].see_bound(float((bound / neurons.threshold).max()))
+            _count(name, charge, wrong, seen, first, tallies[name], listed)
 
 
 def _wrong(charge: Charge, seen: Tensor, hidden: Tensor | None) -> Tensor:
@@ -204,7 +207,6 @@ def _wrong(charge: Charge, seen: Tensor, hidden: Tensor | None) -> Tensor:
 
 def _count(
     name: str,
-    spec: NeuronSpec,
     charge: Charge,
     wrong: Tensor,
     seen: Tensor,
@@ -215,8 +217,6 @@ def _count(
     t = charge.step - 1
     if charge.bound is not None:
         tally.near_ties[t] += int(torch.count_nonzero(charge.margin.abs() <= charge.bound))
-        share = charge.bound / torch.as_tensor(spec.threshold)
-        tally.see_bound(float(share.max()))
     if not bool(wrong.any()):
         return
     tally.violations[t] += int(torch.count_nonzero(wrong))
