@@ -267,14 +267,15 @@ def _limits() -> Callable[[int, int], None]:
 
 
 def _answer(path: Path, group: str, limit: Callable[[int, int], None], out: BinaryIO) -> None:
-    limit(1 << 28, 2 + path.stat().st_size // 20_000_000)
+    # A busy machine takes a millisecond for a data set, of which half a megabyte holds a thousand at most.
+    limit(1 << 28, 2 + min(path.stat().st_size // 500_000, _OBJECTS // 1000))
     # Every chunk is read once: caches of a megabyte for each data set would only fill the memory that is granted.
     with h5py.File(path, "r", rdcc_nbytes=0) as file:
         content = open_content(file, group, most_bytes(path))
         entries = [[entry.path, entry.shape, entry.dtype, entry.text] for entry in content.entries]
         _send(out, b"H", json.dumps({"groups": content.groups, "entries": entries}).encode())
         largest = max((data.nbytes for data in content.sets), default=0)
-        limit((1 << 28) + 3 * largest, 2 + content.total // 50_000_000)
+        limit((1 << 28) + 3 * largest, 2 + content.total // 50_000_000 + len(content.sets) // 1000)
         for data in content.sets:
             for piece in pieces(data):
                 # Whoever reads asks for none of an empty array, and would take it for the start of the next answer.
