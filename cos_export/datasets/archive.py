@@ -53,10 +53,11 @@ def read_archive(path: Path) -> Dataset:
     if name == FRAMES and kind in "biu":
         events = images if isinstance(images, StoredImages) else images.astype(np.float32)
         return Dataset(events, numbers, path.name, "numbers of events as stored")
-    how = "pixels 0..255 divided by 255" if header.dtype == np.uint8 else "taken as stored"
+    pixels = header.dtype == np.uint8
+    how = "pixels 0..255 divided by 255" if pixels else "taken as stored"
     if not isinstance(images, StoredImages):
         images = bytes_or_values(images, f"{name!r} in {path}")
-    return Dataset(images, numbers, path.name, how)
+    return Dataset(images, numbers, path.name, how, pixels=pixels)
 
 
 def _stored(path: Path, archive: NpzReader, name: str) -> StoredImages | None:

@@ -32,6 +32,7 @@ class Dataset:
         normalisation: How the stored pixels became `images`, in words.
         class_names: What the classes are called, or None if that is not known.
         applied: The mean and std that `images` were normalised with, or None if they were not.
+        pixels: Whether `images` were uint8, divided by 255.
     """
 
     images: ImageArray
@@ -40,10 +41,12 @@ class Dataset:
     normalisation: str
     class_names: tuple[str, ...] | None = None
     applied: Normalisation | None = None
+    pixels: bool = False
 
     def __post_init__(self) -> None:
         if is_raw(self.images) and self.applied is not None:
             raise InputError(f"The images of {self.name} are uint8, and cannot have been normalised.")
+        object.__setattr__(self, "pixels", self.pixels or is_raw(self.images))
         if not isinstance(self.images, StoredImages):
             object.__setattr__(self, "images", bytes_or_values(self.images, f"The images of {self.name}"))
         if self.labels is None:
@@ -121,6 +124,8 @@ class Dataset:
                 f"{self.name} was normalised ({self.applied.words()}), and the network takes images "
                 f"{normalisation.words()}. Load it without mean and std: the network's own are applied."
             )
+        if self.pixels:
+            normalisation.check_for_pixels(self.name)
         return replace(
             self,
             images=self._applied(normalisation),

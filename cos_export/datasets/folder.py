@@ -80,7 +80,7 @@ def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
     images = bytes_or_values(reader.read(range(len(labels))), what) if fits else StoredImages(reader, what)
     resized = "" if size is None else f"resized to {size[0]} x {size[1]}, "
     how = f"{resized}pixels 0..255 divided by 255"
-    return Dataset(images, labels, folder.name, how, tuple(entry.name for entry in classes))
+    return Dataset(images, labels, folder.name, how, tuple(entry.name for entry in classes), pixels=True)
 
 
 class _FolderReader:

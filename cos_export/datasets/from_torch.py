@@ -67,8 +67,9 @@ def from_torch(dataset: TorchDataset[Any] | DataLoader[Any], name: str) -> Datas
     how = "pixels 0..255 divided by 255" if raw else "taken as the data set gives them"
     # The data set turns uint8 and every float type into float32.
     if not labels:
-        return Dataset(stacked, None, name, how)  # type: ignore[arg-type]
-    return Dataset(stacked, np.array(labels, np.int64), name, how, _class_names(dataset, max(labels)))  # type: ignore[arg-type]
+        return Dataset(stacked, None, name, how, pixels=raw)  # type: ignore[arg-type]
+    names = _class_names(dataset, max(labels))
+    return Dataset(stacked, np.array(labels, np.int64), name, how, names, pixels=raw)  # type: ignore[arg-type]
 
 
 class _Held:

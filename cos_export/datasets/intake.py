@@ -56,6 +56,7 @@ def image_array(images: Images, normalisation: Normalisation | None = None, what
         raise InputError("There are no images.")
     if normalisation is None or not is_raw(given):
         return values
+    normalisation.check_for_pixels(what)
     if isinstance(values, StoredImages):
         normalisation.apply(values[:1], what)  # What does not fit is refused at once.
         return values.changed(lambda images: normalisation.apply(images, what), by_pixel=True)

@@ -74,6 +74,23 @@ class Normalisation:
         shift, scale = (np.array(values, np.float32).reshape(column) for values in (self.mean, self.std))
         return (images - shift) / scale
 
+    def check_for_pixels(self, what: str) -> None:
+        """Refuses a mean that no channel of pixels divided by 255 can have.
+
+        Args:
+            what: What the error calls the images.
+
+        Raises:
+            InputError: It is not from 0 to 1.
+        """
+        beyond = next((value for value in self.mean if not 0 <= value <= 1), None)
+        if beyond is not None:
+            hint = " Divide mean and std by 255, too." if 0 <= beyond <= 255 else ""
+            raise InputError(
+                f"mean has the value {beyond:g}, and the pixels of {what} are divided by 255 first, so that they lie "
+                f"between 0 and 1.{hint}"
+            )
+
     def words(self) -> str:
         """For people."""
         return f"less {_words(self.mean)}, divided by {_words(self.std)}"

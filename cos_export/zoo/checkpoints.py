@@ -51,7 +51,7 @@ def _fill(model: nn.Module, path: Path, held: dict[str, Tensor]) -> tuple[str, .
     """Loads `held` under the names of the model, and says what was done to it."""
     expected = model.state_dict()
     given, notes = matched(held, expected)
-    problems = wrong_values(given)
+    problems = wrong_values(given, expected)
     if problems:
         problems = differences(model, given, expected) + problems
     elif (failure := _load(model, given, expected)) is not None:

@@ -40,15 +40,33 @@ def differences(model: nn.Module, given: Mapping[str, Tensor], expected: Mapping
     return lines
 
 
-def wrong_values(state: Mapping[str, Tensor]) -> list[str]:
-    """A line for each tensor that holds nan or inf, and each threshold that is not positive."""
+def wrong_values(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """A line for each tensor that holds nan or inf, each threshold that is not positive, and integers for floats.
+
+    Args:
+        given: The file's state dict.
+        expected: The network's.
+    """
     lines = []
-    for key, value in state.items():
+    for key, value in given.items():
         if not bool(torch.isfinite(value).all()):
             lines.append(f"not finite: {key} holds nan or inf")
+        elif value.numel() > 1 and _whole(value) and key in expected and not _whole(expected[key]):
+            lines.append(
+                f"integers: {key} is {_type(value)} in the file and {_type(expected[key])} here. Integers of a "
+                "quantised network are not its weights without their scales: save the weights before quantisation"
+            )
         elif key.rpartition(".")[2] == "threshold" and not bool((value > 0).all()):
             lines.append(f"not positive: the threshold {key} is {float(value.min())}")
     return lines
+
+
+def _whole(value: Tensor) -> bool:
+    return not value.is_floating_point() and not value.is_complex()
+
+
+def _type(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _other_classes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:

@@ -5,6 +5,8 @@ import pytest
 from narrowing import in_memory, present
 
 from cos_export.datasets import Dataset, is_named, load_dataset
+from cos_export.datasets.intake import image_array
+from cos_export.datasets.normalisation import Normalisation
 from cos_export.errors import InputError
 
 IMAGES = np.arange(2 * 1 * 2 * 2, dtype=np.uint8).reshape(2, 1, 2, 2)
@@ -147,6 +149,20 @@ def test_normalisation_by_channel_is_done_and_said(tmp_path):
     np.testing.assert_allclose(in_memory(load_dataset(path, mean=0.5).images), in_memory(plain.images) - 0.5)
     halved, whole = (in_memory(load_dataset("digits", std=std).images) for std in (2.0, None))
     np.testing.assert_allclose(halved * 2, whole)
+
+
+@pytest.mark.parametrize("mean", [127, (0.5, -0.1), 1.01])
+def test_a_mean_that_pixels_between_0_and_1_cannot_have(tmp_path, mean):
+    path = archive(tmp_path, images=np.zeros((3, 2, 4, 4), np.uint8))
+    for refused in (
+        lambda: load_dataset(path, mean=mean, std=50),
+        lambda: image_array(np.zeros((3, 2, 4, 4), np.uint8), Normalisation.of(mean)),
+        lambda: Dataset(np.zeros((3, 2, 4, 4), np.uint8), None, "own", "").normalised(Normalisation.of(mean)),
+    ):
+        with pytest.raises(InputError, match="divided by 255 first, so that they lie between 0 and 1"):
+            refused()
+    floats = archive(tmp_path, images=np.full((3, 2, 4, 4), 200, np.float32))
+    assert in_memory(load_dataset(floats, mean=127).images).max() == 73
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,15 @@ def test_every_key_that_does_not_fit_is_named_and_nothing_is_loaded(tmp_path):
     assert torch.equal(model[0].bias, before)
 
 
+def test_integers_of_a_quantised_network_are_not_its_weights(tmp_path):
+    model, path = small(), tmp_path / "w.safetensors"
+    before = model.state_dict()["0.weight"].clone()
+    save_file(model.state_dict() | {"0.weight": torch.ones_like(before, dtype=torch.int8)}, path)
+    with pytest.raises(InputError, match=r"integers: 0\.weight is int8 in the file and float32 here"):
+        zoo.load_weights(model, path)
+    assert torch.equal(model.state_dict()["0.weight"], before)
+
+
 def test_weights_that_are_not_finite(tmp_path):
     model, path = small(), tmp_path / "w.safetensors"
     state = model.state_dict()
