@@ -50,7 +50,8 @@ HELD_OUT = 2000
 class Static(StaticMethod):
     """Static calibration by gradient: the same parameters for all inputs, and no extra step at inference.
 
-    Starts from mean matching, or from FTBC if the bias of each step is tuned, and minimises, without labels,
+    Starts from mean matching, or from FTBC if the bias of each step is tuned under the synchronous schedule, and
+    minimises, without labels,
 
         KL( softmax(logits of the limit) || softmax(mean readout of T steps) )
 
@@ -154,10 +155,7 @@ class Static(StaticMethod):
         return tuning.applied() if after < before else network
 
     def _start(self, network: SpikingNetwork, run: CalibrationRun) -> SpikingNetwork:
-        if network.schedule == "layerwise":
-            # With theta / 2 it is the artificial network of T levels, and means of layers say nothing that is better.
-            return network
-        if "bias" in self.tune:
+        if "bias" in self.tune and network.schedule == "synchronous":
             return FTBC(batches=3 * self.rounds, seed=self.seed).calibrate(network, run)
         first = run.data if len(run.data) <= STARTED_ON else run.data.split(STARTED_ON)[0]
         return MeanMatching(self.rounds).calibrate(network, replace(run, data=first))
