@@ -15,7 +15,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from cos_export.capturing import capture
 from cos_export.costing import costs
 from cos_export.datasets import Dataset, load_dataset
 from cos_export.network import SpikingNetwork
-from cos_export.network.schedule import SCHEDULES
+from cos_export.network.schedule import SCHEDULES, Schedule
 from cos_export.nir_file import read_nir
 from cos_export.report.charts import COLOURS, svg
 from cos_export.terminal.cost_lines import rounded
@@ -45,8 +45,8 @@ SHORT = (2, 3, 4, 6, 8, 12)
 
 METHODS = ("half", "mean-matching", "ftbc", "cos", "srp")
 
-DATA_METHODS = ("mean-matching", "ftbc")
-"""Cheap methods that look at images, calibrated for each T under the synchronous schedule."""
+DATA_METHODS: dict[str, tuple[Schedule, ...]] = {"mean-matching": SCHEDULES[::-1], "ftbc": ("synchronous",)}
+"""Cheap methods that look at images, calibrated for each T under these schedules."""
 
 
 @dataclass(frozen=True)
@@ -83,21 +83,24 @@ def measured(
     """All deployments, method by method."""
     steps = [t for t in STEPS if t <= given.budget]
     for schedule in SCHEDULES if "half" in given.methods else ():
-        label = "half" if schedule == "synchronous" else f"half ({schedule})"
-        yield points(label, measure_accuracy(replace(network, schedule=schedule), test, steps, **options))
+        half = measure_accuracy(replace(network, schedule=schedule), test, steps, **options)
+        yield points(_label("half", schedule), half)
     for path in given.networks:
         kept = read_nir(path)
-        of = "" if kept.schedule == "synchronous" else f" ({kept.schedule})"
         t = int(kept.num_timesteps or 0)
-        yield points(f"{kept.method}{of}", measure_accuracy(kept, test, [t], **options))
-    for name in DATA_METHODS:
-        for t in steps if name in given.methods else ():
-            calibrated = calibrate(network, train.images, name, t, **options)
-            yield points(name, measure_accuracy(calibrated, test, [t], **options))
+        yield points(_label(kept.method, kept.schedule), measure_accuracy(kept, test, [t], **options))
+    for name, schedules in DATA_METHODS.items():
+        for schedule, t in product(schedules, steps) if name in given.methods else ():
+            calibrated = calibrate(network, train.images, name, t, schedule=schedule, **options)
+            yield points(_label(name, schedule), measure_accuracy(calibrated, test, [t], **options))
     for method in (COS, SRP):
         for rho in range(1, given.rho + 1) if method.name in given.methods else ():
             splits = range(1, given.budget - rho + 1)
             yield points(method.name, measure_accuracy(network, test, splits, calibration=method(rho), **options))
+
+
+def _label(method: str, schedule: Schedule) -> str:
+    return method if schedule == "synchronous" else f"{method} ({schedule})"
 
 
 def best(candidates: Sequence[Point], cost: Callable[[Point], float], budget: float) -> Point | None:
