@@ -45,7 +45,7 @@ SHORT = (2, 3, 4, 6, 8, 12)
 
 METHODS = ("half", "mean-matching", "ftbc", "cos", "srp")
 
-DATA_METHODS: dict[str, tuple[Schedule, ...]] = {"mean-matching": SCHEDULES[::-1], "ftbc": ("synchronous",)}
+DATA_METHODS: dict[str, tuple[Schedule, ...]] = {"mean-matching": SCHEDULES, "ftbc": ("synchronous",)}
 """Cheap methods that look at images, calibrated for each T under these schedules."""
 
 

@@ -21,8 +21,16 @@ from cos_export.network.node_facts import facts, weight_field
 from cos_export.network.order import leading_to, successors
 from cos_export.network.wiring import picks_entries
 
-__all__ = ["Group", "fold_averages", "free_name", "groups", "has_own_scale", "in_order", "with_carriers"]
-__all__ += ["without_dead_ends"]
+__all__ = [
+    "Group",
+    "fold_averages",
+    "free_name",
+    "groups",
+    "has_own_scale",
+    "in_order",
+    "with_carriers",
+    "without_dead_ends",
+]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ __all__ = [
     "WindowRun",
     "check_layerwise",
     "fire_in_window",
-    "integrate_then_fire",
     "spike_counts",
     "spike_train",
     "window_charge",
@@ -134,18 +133,6 @@ class WindowRun:
     def _reset(self) -> Tensor:
         """How often each neuron was reset: a silent one as well."""
         return spike_counts(self.charged, self.neuron, self.steps)
-
-
-def integrate_then_fire(currents: Tensor, steps: int, neuron: NeuronTensors) -> WindowRun:
-    """Runs a layer over a train of currents: it integrates all of it, and then fires in a window of as many steps.
-
-    Args:
-        currents: I, (steps, batch, ...), or (1, batch, ...) if it is the same at every step.
-        steps: T.
-        neuron: The layer.
-    """
-    total = currents[:steps].sum(0) if len(currents) > 1 else currents[0] * float(steps)
-    return fire_in_window(total, neuron, steps)
 
 
 def fire_in_window(total: Tensor, neuron: NeuronTensors, steps: int) -> WindowRun:
