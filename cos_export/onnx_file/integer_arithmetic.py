@@ -1,11 +1,13 @@
 """A step of a network of integers in integers: uint8 spikes, int8 weights, int32 sums and potentials.
 
-ConvInteger and MatMulInteger take 8 bits. A wire that carries more (the sum over a large window, or of several edges)
-is taken apart into bytes, and one that can be negative is moved up by its zero point:
+ConvInteger and MatMulInteger take 8 bits. A wire that carries more than 7 (pixels, the sum over a large window, or of
+several edges) is taken apart into digits of base 128, and one that can be negative is moved up by its zero point:
 
-    x = sum_k 256^k (b_k - z_k),     b_k and z_k the bytes of x - low and of -low
-    W x = sum_k 256^k (W (b_k - z_k))
+    x = sum_k 128^k (d_k - z_k),     d_k and z_k the digits of x - low and of -low
+    W x = sum_k 128^k (W (d_k - z_k))
 
+Seven bits, because processors before VNNI add two products of uint8 and int8 in 16 bits and saturate: 2 x 255 x 127 is
+beyond 2^15 - 1 = 32,767, and 2 x 127 x 128 = 32,512 is not. ONNX Runtime and OpenVINO use that instruction (VPMADDUBSW).
 Every sum fits into 32 bits, for `quantisation.ranges` proves that it fits into 24.
 """
 
@@ -32,6 +34,9 @@ from cos_export.quantisation.intervals import Interval, carried, completed, inpu
 from cos_export.simulation.synapses import is_multiple
 
 __all__ = ["IntegerArithmetic"]
+
+_BASE = 128
+"""Of the digits that meet weights of 8 bits."""
 
 
 class IntegerArithmetic:
@@ -190,22 +195,22 @@ class IntegerArithmetic:
     ) -> Wire:
         held = builder.constant(f"{name}/weight", weight)
         total = ""
-        for number, (value, zero) in enumerate(self._bytes(builder, name, wire)):
+        for number, (value, zero) in enumerate(self._digits(builder, name, wire)):
             inputs = [value, held]
             if zero:
                 inputs.append(builder.constant(f"{name}/zero{number}", np.array(zero, np.uint8)))
             part = builder.add(operator, inputs, f"{name}/product{number}", **attributes)
             if number:
-                place = builder.constant(f"{name}/place{number}", np.array(256**number, np.int32))
+                place = builder.constant(f"{name}/place{number}", np.array(_BASE**number, np.int32))
                 part = builder.add("Mul", [part, place], f"{name}/placed{number}")
                 part = builder.add("Add", [total, part], f"{name}/total{number}")
             total = part
         return Wire(total, TensorProto.INT32)
 
-    def _bytes(self, builder: GraphBuilder, name: str, wire: Wire) -> list[tuple[str, int]]:
-        """The bytes of a wire's value, the least first, each with its zero point."""
+    def _digits(self, builder: GraphBuilder, name: str, wire: Wire) -> list[tuple[str, int]]:
+        """The digits of a wire's value as uint8, the least first, each with its zero point."""
         low, high = int(min(0, _known(wire).low.min())), int(_known(wire).high.max())
-        if wire.kind == TensorProto.UINT8 and low == 0:
+        if wire.kind == TensorProto.UINT8 and low == 0 and high < _BASE:
             return [(wire.value, 0)]
         value, width = self.current(builder, f"{name}/input", wire), high - low
         if low < 0:
@@ -214,14 +219,14 @@ class IntegerArithmetic:
         found: list[tuple[str, int]] = []
         number, zeros = 0, -low
         while width > 0 or not found:
-            byte = value
-            if width > 255:
-                base = builder.constant(f"{name}/base{number}", np.array(256, np.int32))
-                byte = builder.add("Mod", [value, base], f"{name}/remainder{number}")
+            digit = value
+            if width >= _BASE:
+                base = builder.constant(f"{name}/base{number}", np.array(_BASE, np.int32))
+                digit = builder.add("Mod", [value, base], f"{name}/remainder{number}")
                 value = builder.add("Div", [value, base], f"{name}/quotient{number}")
-            narrow = builder.add("Cast", [byte], f"{name}/byte{number}", to=TensorProto.UINT8)
-            found.append((narrow, zeros % 256))
-            number, zeros, width = number + 1, zeros // 256, width // 256
+            narrow = builder.add("Cast", [digit], f"{name}/digit{number}", to=TensorProto.UINT8)
+            found.append((narrow, zeros % _BASE))
+            number, zeros, width = number + 1, zeros // _BASE, width // _BASE
         return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import nir
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import random_networks as build
 import torch
@@ -19,8 +18,8 @@ from bundles import change_manifest, relist
 from eight_bit_networks import TOPOLOGIES, in_integers, pictures, topology
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx.reference import ReferenceEvaluator
 from small_networks import two_layers
+from step_loop import Run, in_evaluator, in_runtime, loop, rounded
 
 import cos_export as ce
 from cos_export.errors import BundleError, ParityError
@@ -31,56 +30,6 @@ from cos_export.onnx_file import build_step_model, step, step_check, write_step
 from cos_export.onnx_file.step_interface import step_interface
 from cos_export.simulation import simulate
 from targets.onnxruntime import OnnxRuntimeTarget
-
-Run = Callable[[dict[str, Any]], Mapping[str, Any]]
-
-
-def in_runtime(model: onnx.ModelProto) -> Run:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_outputs()]
-    return lambda feeds: dict(zip(names, session.run(names, feeds), strict=True))
-
-
-def in_evaluator(model: onnx.ModelProto) -> Run:
-    evaluator = ReferenceEvaluator(model)
-    return lambda feeds: dict(zip(evaluator.output_names, evaluator.run(None, feeds), strict=True))
-
-
-def loop(
-    run: Run, about: Mapping[str, Any], images: Any, first: dict[str, Any] | None = None
-) -> tuple[dict[str, Any], Any]:
-    """What a stranger does who has read the manifest: spikes by layer, and the last logits."""
-    given = {state["input"]: np.zeros((len(images), *state["shape"]), state["type"]) for state in about["states"]}
-    feeds = {about["images"]: images, about["start"]: np.array(first is None), **given, **(first or {})}
-    fired: dict[str, list[Any]] = {state["layer"]: [] for state in about["states"]}
-    total = 0
-    for t in range(1, about["steps"] + 1):
-        if about["step"] is not None:
-            feeds[about["step"]] = np.array(t, np.int64)
-        actual = run(feeds)
-        feeds[about["start"]] = np.array(False)
-        for state in about["states"]:
-            feeds[state["input"]] = actual[state["output"]]
-            inside = state["first_step"] <= t <= (state["last_step"] or t)
-            assert inside or not actual[state["spikes"]].any()
-            if inside:
-                fired[state["layer"]].append(actual[state["spikes"]] != 0)
-        total = total + actual[about["output"]].astype(np.float64)
-    return {name: np.stack(values) for name, values in fired.items()}, total * about["readout_scale"] / about[
-        "readout_steps"
-    ]
-
-
-def rounded(network: SpikingNetwork, images: Any) -> Any:
-    """The integers that the input of a step takes; images as they are, of a network of float32."""
-    coding = network.quantisation
-    if coding is None:
-        return images
-    scaled = np.rint(images * np.float32(1 / coding.input_scale))
-    kind = np.int8 if coding.input_minimum < 0 else np.uint8
-    return scaled.clip(coding.input_minimum, coding.input_maximum).astype(kind)
 
 
 def layerwise(network: SpikingNetwork) -> SpikingNetwork:
@@ -142,7 +91,7 @@ def test_integers_are_integers_throughout(name: str, windows: bool) -> None:
     assert weights and {stored[name] for name in weights} == {onnx.TensorProto.INT8}
 
 
-def test_sums_beyond_a_byte_are_taken_apart() -> None:
+def test_sums_beyond_seven_bits_are_taken_apart() -> None:
     """A window of 17 x 17 spikes, one of 17 x 17 inputs below and above 0, and a spike added to an input."""
     rng = np.random.default_rng(0)
     large = [build.conv2d(rng, 2, 3), "if", build.pool(nir.SumPool2d, 17), build.conv2d(rng, 3, 4, (1, 1), padding=0)]
