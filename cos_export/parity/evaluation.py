@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from cos_export.network import NeuronSpec, SampleStates, SpikingNetwork
 from cos_export.network.node_facts import facts
 from cos_export.network.wires import Wires
 from cos_export.parity.rounding import UNIT_ROUNDOFF, Bounded, added, bounded_synapse, exact
+from cos_export.parity.row_blocks import row_blocks
 from cos_export.simulation.fixed_point import quantise_input
 from cos_export.simulation.input_train import input_train
 from cos_export.simulation.neuron import channels_last, sample_blocks
@@ -21,7 +22,7 @@ __all__ = ["Charge", "Evaluation", "Neurons", "at_step", "input_values", "per_st
 
 
 _KEPT = 2**20
-"""Weights of a node that is kept in float64 from one batch to the next: 8 MiB."""
+"""Weights of a node that are in float64 at once, and are kept so from one batch to the next: 8 MiB."""
 
 
 class Charge(NamedTuple):
@@ -98,11 +99,14 @@ class Evaluation:
         """What a node makes of a value and its error.
 
         Weights in float64 take two or three times what the network does: those of large nodes are made when they are
-        needed, and are gone after it.
+        needed, a block of rows of a matrix after the other, and are gone after it.
         """
         if (name, steps) in self._small:
             return self._small[name, steps]
         node = self.network.graph.nodes[name]
+        blocks = row_blocks(node, _KEPT)
+        if len(blocks) > 1:
+            return lambda inputs: _side_by_side(bounded_synapse(b, self.unit, steps=steps)(inputs) for b in blocks)
         made = bounded_synapse(node, self.unit, steps=steps)
         weights = facts(node).weights
         if weights is None or np.size(getattr(node, weights)) <= _KEPT:
@@ -178,6 +182,13 @@ def per_step(evaluate: Callable[[Bounded], Bounded], inputs: Bounded) -> Bounded
     )
     shape = (steps, batch, *outputs.value.shape[1:])
     return Bounded(outputs.value.reshape(shape), None if outputs.error is None else outputs.error.reshape(shape))
+
+
+def _side_by_side(parts: Iterable[Bounded]) -> Bounded:
+    """What the blocks of a matrix have made of the same features, as what the matrix makes of them."""
+    values, errors = zip(*parts, strict=True)
+    found = [error for error in errors if error is not None]
+    return Bounded(torch.cat(values, -1), torch.cat(found, -1) if found else None)
 
 
 def _float64(array: object) -> Tensor:
