@@ -86,7 +86,8 @@ def calibrate(
         raise InputError(refused)
     network = with_normalisation_of(network, images)
     steps, where = check_steps(steps, network), local_device(resolve_device(device))
-    batch_size = samples_at_once(network, steps, whole_number("batch_size", batch_size, 1, MOST_BATCH), where)
+    held = 1 if network.schedule == "layerwise" else steps
+    batch_size = samples_at_once(network, held, whole_number("batch_size", batch_size, 1, MOST_BATCH), where)
     data = calibration_data(network, images, batch_size)
     with process_group(where), torch.no_grad(), full_precision():
         if len(data) < batch_size * (process_count() - 1) + 1:

@@ -33,7 +33,7 @@ def samples_at_once(network: SpikingNetwork, steps: int, most: int, device: torc
 
     Args:
         network: What runs.
-        steps: T, the steps of a layer that are held together.
+        steps: The steps of a layer that are held together: T, or 1 of what is held as the sum over a window.
         most: The batch size that was asked for.
         device: Where it runs.
     """

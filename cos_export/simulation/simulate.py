@@ -93,7 +93,9 @@ def simulate(
         check_states(network, states, len(array))
     where = resolve_device(device)
     extra = 0 if calibration is None else calibration.presimulated_steps
-    batch_size = samples_at_once(network, max(steps, extra), batch_size, where)
+    recorded = record_spikes or record_potentials
+    held = 1 if network.schedule == "layerwise" and not recorded else max(steps, extra)
+    batch_size = samples_at_once(network, held, batch_size, where)
     run = _runner(network, steps, calibration, where)
     recording = Recording(
         network,

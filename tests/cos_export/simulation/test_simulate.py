@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from small_networks import two_layers
 from calibration import COS
 from cos_export.errors import InputError
 from cos_export.network import SampleStates
+from cos_export.network.schedule import Schedule
 from cos_export.simulation import simulate
 from cos_export.simulation.neuron import NeuronTensors, integrate_and_fire
 from cos_export.simulation.program import Program
@@ -45,6 +48,23 @@ def test_batches_do_not_matter(batch_size: int) -> None:
     network = two_layers(seed=2)
     whole, parts = simulate(network, IMAGES, 3), simulate(network, IMAGES, 3, batch_size=batch_size)
     assert all(np.array_equal(whole.spikes[name], parts.spikes[name]) for name in network.layers)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "recorded", "batches"), [("synchronous", False, 4), ("layerwise", True, 4), ("layerwise", False, 1)]
+)
+def test_of_a_window_the_sums_are_held_for_as_many_samples_as_of_one_step(
+    schedule: Schedule, recorded: bool, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room for 11 numbers of each neuron: for two samples of four steps, or eight of one sum each."""
+    network = replace(two_layers(seed=0), schedule=schedule)
+    largest = max(math.prod(shape) for shape in network.shapes.values())
+    monkeypatch.setattr("cos_export.network.workload._HELD", 11 * largest)
+    reports: list[int] = []
+    trace = simulate(network, IMAGES, 4, record_spikes=recorded, progress=lambda *told: reports.append(told[1]))
+    assert len(reports) == batches + 1
+    monkeypatch.undo()
+    np.testing.assert_allclose(trace.logits, simulate(network, IMAGES, 4).logits, rtol=1e-6)
 
 
 def test_what_was_read_is_dropped_as_the_walk_goes_on() -> None:
