@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cos_export import zoo
+from cos_export.bundle.folder import sha256_of
 from cos_export.datasets import folder_sizes, is_named, load_dataset
 from cos_export.errors import InputError
 from cos_export.processes import is_main
@@ -96,13 +97,25 @@ def run_training(job: TrainingJob, *, progress: Progress = silent) -> tuple[Trai
         fitted = read(source, "train", size=sizes[0])
         test = None if measured is None else read(measured, "test", size=sizes[1])
     start: dict[str, object] = {}
+    marks: dict[str, object] = {}
     if job.weights is not None:
         zoo.load_weights(module, job.weights)
         start["weights"] = job.weights.name
+        # A file of the same name may hold other weights, and one of another name the same.
+        marks["weights"] = sha256_of(job.weights)
     if job.swapped:
         levels = job.levels or 4
         start |= {"swapped": swap_activations(module, fitted.images[:_SWAP_SAMPLES], levels), "levels": levels}
-    result = train(module, fitted, recipe, test=test, device=job.device, resume=state_path(job.out), progress=progress)
+    result = train(
+        module,
+        fitted,
+        recipe,
+        test=test,
+        device=job.device,
+        resume=state_path(job.out),
+        start=marks,
+        progress=progress,
+    )
     curve = job.out.with_suffix(".png")
     if is_main():
         save_learning_curve(curve, result)

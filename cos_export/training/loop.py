@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cos_export.datasets import Dataset, labelled
 from cos_export.device import mixed_precision, mixed_precision_type, resolve_device
 from cos_export.device_images import DeviceImages
 from cos_export.errors import InputError
+from cos_export.module_logits import module_logits
 from cos_export.processes import is_main, local_device, process_count, process_group, same_everywhere, share, summed
 from cos_export.progress import Progress, silent
 from cos_export.training.augmentation import augment, draw
@@ -30,6 +32,9 @@ from cos_export.wrappers import unwrapped
 
 __all__ = ["train"]
 
+_TRIED = 2
+"""Test images that are tried before the training; of one alone a forward may lose the batch axis."""
+
 
 def train(
     model: nn.Module,
@@ -39,12 +44,13 @@ def train(
     test: Dataset | TorchDataset[Any] | DataLoader[Any] | None = None,
     device: str | torch.device = "auto",
     resume: str | Path | None = None,
+    start: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> TrainingResult:
     """Trains `model` in place.
 
     The same seed gives the same weights on the same machine with the same number of threads. The test data are
-    looked at once, after the last epoch, so nothing is chosen by them.
+    measured once, after the last epoch, so nothing is chosen by them.
 
     Started by `torchrun` in several processes, each takes its share of every batch and all come to the same weights:
     those of one process up to the order of sums, with its batches, its augmentation, its dropout masks on a CPU, and
@@ -61,17 +67,20 @@ def train(
         resume: A file for the state of the training (`state_path`), written after every epoch. If it is there, the
             training goes on from it, to the weights that it would have come to without the interruption.
             `save_checkpoint` removes it.
+        start: What the weights are at the start, as JSON, such as the hash of a file: `resume` of another start is not
+            gone on from. The state knows by itself the recipe, the data, the shapes and the levels of activations.
         progress: Told of the epochs, as the stage "training", and of the steps of each epoch.
 
     Raises:
-        InputError: The model does not take these images, the loss is no longer a finite number, `resume` is not the
-            state of this training, or the processes do not start from the same or cannot share a batch of it.
+        InputError: The model does not take these images or those of `test`, the loss is no longer a finite number,
+            `resume` is not the state of this training, or the processes do not start from the same or cannot share a
+            batch of it.
         UnavailableError: The device is not there.
     """
     unwrapped(model)  # What is not a module is named.
     where = local_device(resolve_device(device))
     with process_group(where):
-        return _train(model, data, recipe, test, where, resume, progress if is_main() else silent)
+        return _train(model, data, recipe, test, where, resume, start, progress if is_main() else silent)
 
 
 def _train(
@@ -81,6 +90,7 @@ def _train(
     test: Dataset | TorchDataset[Any] | DataLoader[Any] | None,
     where: torch.device,
     resume: str | Path | None,
+    start: Mapping[str, Any] | None,
     progress: Progress,
 ) -> TrainingResult:
     started = time.perf_counter()
@@ -101,13 +111,17 @@ def _train(
         torch.random.fork_rng(devices),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True),
     ):
+        if test is not None:
+            # Looked at once: what does not fit is said before hours of training, and not after them.
+            some = test.images[:_TRIED]
+            check_logits(model, module_logits(model, some, device=torch.device("cpu")), test)
         torch.manual_seed(recipe.seed)
         # Convolutions with channels last train several times as fast on a CPU, and no slower elsewhere.
         _lay_out(model.to(where).train(), torch.channels_last)
         try:
             trainee = _trainee(model, recipe, autocast)
             if kept is not None and kept.exists():
-                read_state(kept, trainee, recipe, marks)
+                read_state(kept, trainee, recipe, marks, start)
             if kept is not None and not same_everywhere(trainee.history):
                 raise InputError(f"The processes do not see the same {kept}. Put it where all of them can read it.")
             check_alike(model, "before the training")
@@ -118,7 +132,7 @@ def _train(
                 trainee.seconds = before + time.perf_counter() - started
                 check_alike(model, f"after epoch {number + 1}")
                 if kept is not None and is_main():
-                    write_state(kept, trainee, recipe, marks)
+                    write_state(kept, trainee, recipe, marks, start)
             progress("training", recipe.epochs, recipe.epochs)
         finally:
             _lay_out(model.cpu().eval(), torch.contiguous_format)

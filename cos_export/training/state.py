@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cos_export.atomic_file import atomic_write
 from cos_export.datasets import Dataset, StoredImages
 from cos_export.errors import InputError
+from cos_export.qcfs import QCFS
 from cos_export.reading.state import read_state_file, state_digest
 from cos_export.training.recipe import Recipe
 from cos_export.training.result import Epoch
@@ -69,7 +70,9 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     return {"samples": len(dataset), "shape": list(dataset.images.shape[1:]), "digest": digest.hexdigest()}
 
 
-def write_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str, Any]) -> None:
+def write_state(
+    path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str, Any], start: Mapping[str, Any] | None = None
+) -> None:
     """Writes all that `read_state` needs. The file is there whole or not at all, whenever the process is killed.
 
     Args:
@@ -77,6 +80,7 @@ def write_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str,
         trainee: What to keep.
         recipe: How it is trained.
         data: The `fingerprint` of what it is trained on.
+        start: What the weights were before the first epoch, as JSON, where that is known.
 
     Raises:
         InputError: The file cannot be written there.
@@ -94,6 +98,8 @@ def write_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str,
         "format": _FORMAT,
         "recipe": recipe.to_dict(),
         "data": dict(data),
+        "start": dict(start or {}),
+        "levels": _levels(trainee.model),
         "history": [[epoch.loss, epoch.accuracy] for epoch in trainee.history],
         "seconds": trainee.seconds,
         "scaler": trainee.scaler.state_dict(),
@@ -104,7 +110,9 @@ def write_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str,
         draft.write_bytes(save(copies, metadata={"state": json.dumps(about, sort_keys=True)}))
 
 
-def read_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str, Any]) -> None:
+def read_state(
+    path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str, Any], start: Mapping[str, Any] | None = None
+) -> None:
     """Puts `trainee` where it was when `path` was written; all of it, or nothing if anything does not fit.
 
     Args:
@@ -112,13 +120,19 @@ def read_state(path: Path, trainee: Trainee, recipe: Recipe, data: Mapping[str, 
         trainee: As at the start of the training, its model of the same kind.
         recipe: As for `write_state`.
         data: As for `write_state`.
+        start: As for `write_state`.
 
     Raises:
-        InputError: The file is not such a state, is cut short, or is that of another network, recipe or data set.
+        InputError: The file is not such a state, is cut short, or is that of another network, recipe, data
+            set or start.
     """
     about, tensors = _content(path)
     _check_same(path, "recipe", about["recipe"], recipe.to_dict())
     _check_same(path, "data", about["data"], dict(data))
+    # Neither changes a shape: the weights of one would go on in the other. States of earlier versions hold neither.
+    known = {"start": json.loads(json.dumps(dict(start or {}))), "levels": _levels(trainee.model)}
+    for key, what in (("start", "start"), ("levels", "number of levels")):
+        _check_same(path, what, about.get(key, known[key]), known[key])
     model = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
     shapes = {key: tuple(value.shape) for key, value in trainee.model.state_dict().items()}
     _check_same(path, "network", {key: tuple(value.shape) for key, value in model.items()}, shapes)
@@ -156,9 +170,16 @@ _AWAY = "Delete it to train from the start."
 def _content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     about, tensors = read_state_file(path, "training", _FORMAT, _AWAY)
     kinds = {"recipe": dict, "data": dict, "history": list, "seconds": int | float, "scaler": dict}
-    if not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):
+    late = {"start": dict, "levels": dict}
+    whole = all(isinstance(about.get(key), kind) for key, kind in kinds.items())
+    if not whole or not all(isinstance(about.get(key, {}), kind) for key, kind in late.items()):
         raise InputError(f"{path} is not a whole state of a training. {_AWAY}")
     return about, tensors
+
+
+def _levels(model: nn.Module) -> dict[str, int]:
+    """L of each quantised activation, which no tensor of the model holds."""
+    return {name: module.levels for name, module in model.named_modules() if isinstance(module, QCFS)}
 
 
 def _check_same(path: Path, what: str, held: dict[str, Any], here: dict[str, Any]) -> None:

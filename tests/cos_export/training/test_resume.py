@@ -176,6 +176,35 @@ def test_the_state_of_another_training(data, state):
         train(wider, data, RECIPE, device="cpu", resume=state)
 
 
+def test_a_state_of_other_levels_or_another_start_is_not_gone_on_from(data, tmp_path):
+    """Neither changes the shape of any tensor: the weights of the one would silently go on in the other."""
+    path, start = state_path(tmp_path / "net.safetensors"), {"weights": "a" * 64}
+    with pytest.raises(KeyboardInterrupt):
+        train(model(), data, RECIPE, device="cpu", resume=path, start=start, progress=kill_at("training", 2))
+    kept = path.read_bytes()
+    finer = model()
+    finer[2] = QCFS(8, 2.0)
+    with pytest.raises(InputError, match=r"another number of levels(?s:.*)2: 4 there, 8 here"):
+        train(finer, data, RECIPE, device="cpu", resume=path, start=start)
+    for other in ({"weights": "b" * 64}, None):
+        with pytest.raises(InputError, match=r"another start(?s:.*)weights: a+ there"):
+            train(model(), data, RECIPE, device="cpu", resume=path, start=other)
+    assert path.read_bytes() == kept
+    assert len(train(model(), data, RECIPE, device="cpu", resume=path, start=start).history) == RECIPE.epochs
+
+
+def test_a_state_of_an_earlier_version_says_nothing_of_levels_and_start(data, state):
+    tensors = load_file(state)
+    with safe_open(state, "pt") as file:
+        about = json.loads(file.metadata()["state"])
+    del about["digest"], about["levels"], about["start"]
+    save_file(tensors, state, metadata={"state": json.dumps(about)})
+    assert len(train(model(), data, RECIPE, device="cpu", resume=state).history) == RECIPE.epochs
+    save_file(tensors, state, metadata={"state": json.dumps(about | {"levels": 4})})
+    with pytest.raises(InputError, match="not a whole state"):
+        train(model(), data, RECIPE, device="cpu", resume=state)
+
+
 @pytest.mark.parametrize("damage", ["generator/samples", "generator/cpu", "history", "history entries"])
 def test_a_state_that_is_not_whole(data, state, damage):
     tensors = load_file(state)
