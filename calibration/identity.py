@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -42,17 +43,23 @@ def identity(
 
 
 def fingerprint(network: SpikingNetwork) -> str:
-    """A hash of the arrays of a network's nodes, of its thresholds, potentials and biases, in hexadecimal."""
-    digest = hashlib.blake2b(digest_size=16)
+    """A hash of all that a network computes with, in hexadecimal: arrays, geometry, wiring and how its neurons fire."""
+    whole = (sorted(network.graph.edges), network.input_steps, network.quantisation)
+    digest = hashlib.blake2b(repr(whole).encode(), digest_size=16)
     for name in network.order:
         for key, value in sorted(vars(network.graph.nodes[name]).items()):
-            if isinstance(value, np.ndarray):
-                digest.update(f"{name}/{key}/{value.shape}/{value.dtype}".encode())
-                digest.update(np.ascontiguousarray(value).data)
+            _add(digest, f"{name}/{key}", value)
     for name, spec in network.neurons.items():
-        for key in ("threshold", "v_init", "bias"):
-            value = getattr(spec, key)
-            if value is not None:
-                digest.update(f"{name}/{key}".encode())
-                digest.update(np.ascontiguousarray(value).data)
+        for field in fields(spec):
+            _add(digest, f"{name}/{field.name}", getattr(spec, field.name))
     return digest.hexdigest()
+
+
+def _add(digest: hashlib.blake2b, name: str, value: object) -> None:
+    """Adds an array, or a number, word or tuple of them, to a hash; nothing of what else a node of NIR carries."""
+    if isinstance(value, np.ndarray):
+        digest.update(f"{name}/{value.shape}/{value.dtype}".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    elif isinstance(value, int | float | str | tuple | np.generic):
+        # A number that was read from a file is numpy's, and says the same.
+        digest.update(f"{name}/{np.asarray(value).tolist()}".encode())

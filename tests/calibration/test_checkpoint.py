@@ -99,6 +99,21 @@ def test_after_a_kill_it_comes_to_the_same_result(tmp_path: Path, method: Static
     assert (at_once.method, at_once.num_timesteps) == (whole.method, whole.num_timesteps)
 
 
+def of_levels(network: SpikingNetwork, levels: int) -> SpikingNetwork:
+    return network.with_neurons({name: replace(spec, levels=levels) for name, spec in network.neurons.items()})
+
+
+def test_what_is_finished_is_not_handed_to_a_network_of_other_levels(tmp_path: Path) -> None:
+    """Mean matching comes to other potentials for them, and no array of the two networks differs before it."""
+    coarse, fine = (of_levels(two_layers(seed=8), levels) for levels in (1, 4))
+    kept = tmp_path / "state.safetensors"
+    first, other = (calibrate(one, IMAGES, "mean-matching", 2) for one in (coarse, fine))
+    assert not np.array_equal(first.neurons["first"].v_init, other.neurons["first"].v_init)
+    assert_same(calibrate(coarse, IMAGES, "mean-matching", 2, resume=kept), first)
+    with pytest.raises(InputError, match=r"state of another calibration(?s:.*)network: "):
+        calibrate(fine, IMAGES, "mean-matching", 2, resume=kept)
+
+
 def test_the_state_of_another_calibration_is_refused(tmp_path: Path) -> None:
     network, kept = two_layers(seed=8), tmp_path / "state.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -110,6 +125,7 @@ def test_the_state_of_another_calibration_is_refused(tmp_path: Path) -> None:
         {"images": IMAGES[:40]},
         {"images": IMAGES + 1},
         {"network": two_layers(seed=9)},
+        {"network": of_levels(network, 4)},
         {"batch_size": 8},
         {"method": replace(TUNED, start_from=two_layers(seed=8))},
     ):
