@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 from cos_export.bounds import MOST_BATCH
 from cos_export.datasets import ImageArray, Images, StoredImages, some_of
-from cos_export.datasets.samples import split_sample, stack
+from cos_export.datasets.samples import asked, repeats
 from cos_export.device import to_device
 from cos_export.device_images import DeviceImages
 from cos_export.errors import InputError
@@ -132,14 +132,14 @@ class CalibrationData:
         if len(chosen) == 0:
             return torch.empty(0, *self.network.input_shape)
         name = f"the {type(self.images).__name__}"
-        images = [split_sample(self.images[int(i)], f"Sample {int(i)} of {name}").image for i in chosen]
-        return torch.from_numpy(held_images(self.network, stack(images, name)))
+        return torch.from_numpy(held_images(self.network, asked(self.images, chosen, name)))
 
 
 def calibration_data(network: SpikingNetwork, images: Images, batch_size: int) -> CalibrationData:
     """Images for a calibration of `network`; of frames the mean over the steps.
 
-    A torch data set with a length is read item by item whenever its images are needed; all else is read at once.
+    A torch data set with a length is read item by item whenever its images are needed; all else is read at once, and so
+    is one that gives other images when it is asked again: a teacher must have seen what is tuned on.
 
     Raises:
         InputError: They do not fit the network, there are none, or batch_size is below 1.
@@ -148,7 +148,8 @@ def calibration_data(network: SpikingNetwork, images: Images, batch_size: int) -
     if isinstance(images, Dataset) and not isinstance(images, IterableDataset) and hasattr(images, "__len__"):
         if len(images) == 0:
             raise InputError("There are no images: the calibration data set is empty.")
-        first = stack([split_sample(images[0], "Sample 0").image], "the calibration data set")
-        return CalibrationData(images, batch_size, network, are_frames(network, any_inputs(network, first)))
+        first = asked(images, [0], "the calibration data set")
+        if repeats(images, "the calibration data set"):
+            return CalibrationData(images, batch_size, network, are_frames(network, any_inputs(network, first)))
     array = any_inputs(network, images)
     return CalibrationData(held_images(network, array), batch_size, network, are_frames(network, array))

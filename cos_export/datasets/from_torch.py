@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,25 +17,30 @@ from torch.utils.data import Dataset as TorchDataset
 
 from cos_export.datasets.dataset import Dataset
 from cos_export.datasets.pixels import is_raw, pixel_values
-from cos_export.datasets.samples import samples, split_sample, stack
+from cos_export.datasets.samples import asked, repeats, samples, stack
 from cos_export.datasets.stored import StoredImages, fits_in_memory
-from cos_export.errors import InputError
+from cos_export.errors import InputError, Notice
 from cos_export.reading.numbers_file import Spool
 
 __all__ = ["from_torch"]
+
+_SHOWN = 60
+"""Characters of a label that is not one."""
 
 
 def from_torch(dataset: TorchDataset[Any] | DataLoader[Any], name: str) -> Dataset:
     """All samples of a torch `Dataset` or `DataLoader`: in memory, if they take no more than 1 GiB there.
 
     Of more, a `Dataset` with a length is asked for each sample again whenever it is needed, once all have been looked
-    at for their labels. What gives its samples in its own order, as a DataLoader does, is kept in a temporary file.
+    at for their labels. What gives its samples in its own order, as a DataLoader does, or other images when it is asked
+    again, as with random transforms, is kept in a temporary file.
 
     Args:
         dataset: Gives (image, label), or images alone, or batches of them: an array or tensor (channels, height,
             width), (channels, length) or (features,), and a class number. Images of uint8 are divided by 255; those
             of a float type are taken as its transforms made them. Or frames
-            (T, channels, height, width), as tonic's ToFrame makes them: integers are numbers of events.
+            (T, channels, height, width), as tonic's ToFrame makes them: integers are numbers of events. Of samples of
+            more than two things the image alone is taken, which a `Notice` says.
         name: What it is called in reports.
 
     Raises:
@@ -48,6 +54,13 @@ def from_torch(dataset: TorchDataset[Any] | DataLoader[Any], name: str) -> Datas
             raise InputError(
                 f"The image of sample {i} of {name} has shape {tuple(sample.image.shape)}, and should be a tensor "
                 "(channels, height, width), (channels, length) or (features,), or frames (T, channels, height, width)."
+            )
+        if sample.left_aside > 1 and not i:
+            warnings.warn(
+                f"{name} gives {sample.left_aside} things beside each image, so that its label is not known and the "
+                "image alone is taken. Let it give (image, label).",
+                Notice,
+                stacklevel=2,
             )
         if i and sample.labelled != bool(labels):
             raise InputError(f"Sample {i} of {name} has {'a' if sample.labelled else 'no'} label, unlike those before.")
@@ -84,7 +97,8 @@ class _Held:
     def __init__(self, dataset: TorchDataset[Any] | DataLoader[Any], begun: Tensor | NDArray[Any], name: str) -> None:
         self.first, self._dataset, self._name, self._count = begun[:1], dataset, name, len(begun)
         pixel_values(self.first, f"The images of {name}")  # What has no meaning is refused at once.
-        self._again = not isinstance(dataset, DataLoader | IterableDataset) and hasattr(dataset, "__len__")
+        counted = not isinstance(dataset, DataLoader | IterableDataset) and hasattr(dataset, "__len__")
+        self._again = counted and repeats(dataset, name)
         self._spool = None if self._again else Spool(f"The images of {name}")
         if self._spool is not None:
             self._spool.add(_bytes(begun))
@@ -120,10 +134,10 @@ class _Asked:
 
     def read(self, numbers: Sequence[int]) -> Tensor | NDArray[Any]:
         """The samples with these numbers."""
-        images = [split_sample(self.dataset[i], f"Sample {i} of {self.name}").image for i in numbers]
-        if {tuple(getattr(image, "shape", ())) for image in images} != {self.shape[1:]}:
+        images = asked(self.dataset, numbers, self.name)
+        if images.shape[1:] != self.shape[1:]:
             raise InputError(f"{self.name} gives images of another shape than when it was asked first.")
-        return stack(images, self.name)
+        return images
 
 
 def _plain(images: Any) -> NDArray[Any]:
@@ -143,8 +157,21 @@ def _label(label: Any, what: str) -> int:
     single = isinstance(label, torch.Tensor | np.ndarray | np.generic) and int(np.prod(label.shape)) == 1
     number = label.item() if single else label
     if isinstance(number, bool) or not isinstance(number, int) or number < 0 or number > np.iinfo(np.int64).max:
-        raise InputError(f"{what} is {label!r}, and should be a class number from 0.")
+        shown = repr(label)
+        shown = f"a {type(label).__name__} of shape {tuple(np.shape(label))}" if len(shown) > _SHOWN else shown
+        raise InputError(f"{what} is {shown}, and should be a class number from 0.{_hint(number)}")
     return number
+
+
+def _hint(label: Any) -> str:
+    if label is None:
+        return " Of data without labels give the images alone."
+    if isinstance(label, float) and label.is_integer():
+        return " A whole number of a float type: give int(label)."
+    several = isinstance(label, Tensor | np.ndarray | list | tuple) and np.ndim(label) == 1
+    if several and sorted(np.unique(np.asarray(label)).tolist()) == [0, 1] and np.sum(np.asarray(label)) == 1:
+        return f" It looks one-hot: give its argmax, {int(np.argmax(np.asarray(label)))}."
+    return ""
 
 
 def _class_names(dataset: TorchDataset[Any] | DataLoader[Any], largest: int) -> tuple[str, ...] | None:
