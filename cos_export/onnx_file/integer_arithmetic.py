@@ -7,7 +7,7 @@ several edges) is taken apart into digits of base 128, and one that can be negat
     W x = sum_k 128^k (W (d_k - z_k))
 
 Seven bits, because processors before VNNI add two products of uint8 and int8 in 16 bits and saturate: 2 x 255 x 127 is
-beyond 2^15 - 1 = 32,767, and 2 x 127 x 128 = 32,512 is not. ONNX Runtime and OpenVINO use that instruction (VPMADDUBSW).
+beyond 2^15 - 1 = 32,767, and 2 x 127 x 128 = 32,512 is not. ONNX Runtime and OpenVINO use it (VPMADDUBSW).
 Every sum fits into 32 bits, for `quantisation.ranges` proves that it fits into 24.
 """
 
