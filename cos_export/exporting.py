@@ -220,7 +220,8 @@ def export_and_verify(
 
 def _write(path: Path, text: str) -> None:
     with atomic_write(path) as draft:
-        draft.write_text(text, "utf-8")
+        # Names of files that are not UTF-8 are shown with their bytes as escapes.
+        draft.write_text(text, "utf-8", "backslashreplace")
 
 
 def _manifest(network: SpikingNetwork, steps: int, samples: int, metrics: Mapping[str, Any] | None) -> dict[str, Any]:

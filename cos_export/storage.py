@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cos_export.errors import CosExportError, InputError, StorageError
 
-__all__ = ["existing_ancestor", "exit_code", "flush", "resolved", "storage_error", "temporary_room"]
+__all__ = ["existing_ancestor", "exit_code", "flush", "is_utf8", "resolved", "storage_error", "temporary_room"]
 
 _ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _USERS = {
@@ -103,6 +103,15 @@ def resolved(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise storage_error(path, error) from error
     return absolute
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name is text; those of files may be any bytes, which Python has as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def flush(path: Path) -> None:

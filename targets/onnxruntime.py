@@ -27,6 +27,7 @@ from cos_export.onnx_file.session import (
 from cos_export.progress import Progress, silent
 from cos_export.reading.onnx_model import read_onnx
 from cos_export.simulation.trace import Recording, Trace
+from cos_export.storage import is_utf8
 from cos_export.whole_number import whole_number
 from targets.deadline import check_deadline, seconds_left
 from targets.state_feeds import graph_images, state_feeds
@@ -198,6 +199,8 @@ class OnnxRuntimeTarget:
         options.intra_op_num_threads = self.threads or 0
         # Level 2 warns of each initializer that a run may override, which are meant to be so.
         options.log_severity_level = 3
+        if not is_utf8(str(path.parent)):
+            raise InputError(f"{path.parent} is not a name of UTF-8, and ONNX Runtime opens no other. Rename it.")
         # Where arrays are that have no room in the graph; `read_onnx` lets no other file be read.
         options.add_session_config_entry(ARRAYS_FOLDER, str(path.parent))
         providers = [(provider, _EXACT.get(provider, {})) for provider in self.providers]

@@ -15,7 +15,7 @@ from cos_export.bundle.file_names import MANIFEST
 from cos_export.drafts import abandoned, draft_beside, locked
 from cos_export.errors import InputError, StorageError
 from cos_export.reading.json_file import read_json
-from cos_export.storage import existing_ancestor, flush, resolved, storage_error
+from cos_export.storage import existing_ancestor, flush, is_utf8, resolved, storage_error
 
 __all__ = ["BUNDLE", "FolderKind", "check_destination", "replacing_folder"]
 
@@ -71,9 +71,14 @@ def check_destination(path: str | os.PathLike[str], kind: FolderKind = BUNDLE) -
 
     Raises:
         InputError: It is not a folder, or holds files that no manifest lists, or is a mount point or the folder that
-            the process works in; or a folder above it is not there to be written.
+            the process works in; or a folder above it is not there to be written; or a bundle's path is not UTF-8.
     """
     destination = resolved(path)
+    if kind is BUNDLE and not is_utf8(str(destination)):
+        raise InputError(
+            f"{path} cannot be a {kind.what}: its name or that of a folder above is not UTF-8, and ONNX Runtime opens "
+            "no other. Name another place."
+        )
     if Path.cwd().is_relative_to(destination):
         raise InputError(
             f"{str(path)!r} is the folder that this command runs in, or holds it, and is not to be replaced. "
@@ -123,9 +128,15 @@ def replacing_folder(path: str | os.PathLike[str], kind: FolderKind = BUNDLE) ->
             raise storage_error(path, error) from error
         try:
             yield new
-        except StorageError as error:
+        except Exception as error:
             # Of a file in the draft, whose name means nothing to the user.
-            raise StorageError(str(error).replace(str(new), str(path))) from error
+            if not new.is_dir():
+                raise StorageError(
+                    f"{path} cannot be written: the folder that it was written in was removed meanwhile."
+                ) from error
+            if isinstance(error, StorageError):
+                raise StorageError(str(error).replace(str(new), str(path))) from error
+            raise
         try:
             for file in new.iterdir():
                 flush(file)

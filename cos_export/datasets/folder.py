@@ -36,7 +36,8 @@ def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
 
     Classes are numbered in the order of their sorted names. Samples take turns: the first of each class, by sorted
     file name, then the second of each, so that the first so many samples hold all classes. Where every file is grey,
-    images have one channel, else three; transparency is dropped.
+    images have one channel, else three; transparency is dropped, and pixels are taken as they lie in the file, whatever
+    orientation its EXIF data ask viewers for: as torchvision's ImageFolder does.
 
     Args:
         folder: The folder of class folders. Files in it, hidden ones and files of other types are passed over.

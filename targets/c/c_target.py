@@ -22,6 +22,7 @@ from cos_export.progress import Progress, silent
 from cos_export.simulation import mean_readout
 from cos_export.simulation.layerwise import spike_train
 from cos_export.simulation.trace import Recording, Trace
+from cos_export.storage import temporary_room
 from targets.c.compiler import find
 from targets.c.process import finished
 from targets.deadline import check_deadline, seconds_left
@@ -97,6 +98,7 @@ class CTarget:
             InputError: The network is of float32, or images or steps do not fit it.
             NetworkError: Something of the network has no place in the code.
             TargetError: The compiler or the program failed, or was not done by the deadline.
+            StorageError: The temporary folder cannot hold the code and the images.
         """
         steps = check_steps(steps, network)
         array = check_inputs(network, images, steps)
@@ -105,7 +107,7 @@ class CTarget:
         compiler, source = find(), c_source(network, steps, _NAME)
         allowed = self.deadline or _plenty(network, len(array), steps, source)
         left = seconds_left(allowed)
-        with temporary_folder("c") as folder:
+        with temporary_room("the C code and what it is run on"), temporary_folder("c") as folder:
             (folder / f"{_NAME}.h").write_text(source.header, "ascii")
             code, program = folder / f"{_NAME}.c", folder / "program"
             code.write_text(source.code, "ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cos_export.errors import TargetError, UnavailableError
+from cos_export.errors import StorageError, TargetError, UnavailableError
 from targets.c.process import finished
 
 __all__ = ["SECONDS", "STRICT", "Compiler", "find"]
@@ -23,6 +24,8 @@ STRICT = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion")
 
 SECONDS = 600.0
 """That a compiler may take where nobody has said a deadline."""
+
+_FULL = os.strerror(errno.ENOSPC)
 
 _SHOWN = 12
 """Lines of what a compiler says."""
@@ -60,11 +63,20 @@ class Compiler:
 
         Raises:
             TargetError: It failed, or was not done in time.
+            StorageError: The temporary folder cannot hold what it makes.
         """
         arguments = [*self.command, *STRICT, *options, *map(str, sources), "-o", str(out)]
         done = finished(arguments, "The C compiler", seconds, allowed=allowed)
         if done.returncode != 0:
             said = "\n  ".join(done.said.strip().splitlines()[:_SHOWN])
+            if not said or _FULL in said:
+                # What it says goes to the same disk.
+                free = shutil.disk_usage(out.parent).free
+                raise StorageError(
+                    f"{shlex.join(self.command)} ended with {done.returncode}, as it seems for want of room: "
+                    f"{free / 2**20:,.1f} MiB are free in {out.parent.parent}. Name a folder on a larger disk in the "
+                    "environment variable TMPDIR."
+                )
             raise TargetError(
                 f"{shlex.join(self.command)} ended with {done.returncode} on the network's code:\n  {said}"
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cos_export.drafts import temporary_folder
 from cos_export.errors import ParityError, TargetError
+from cos_export.storage import temporary_room
 from targets.c.compiler import SECONDS, Compiler
 from targets.c.process import finished
 
@@ -38,7 +39,7 @@ def run_self_test(folder: Path, prefix: str, compiler: Compiler) -> None:
         ParityError: Something differs; the message holds what the test said.
     """
     macro = f"-D{prefix.upper()}_TRACE"
-    with temporary_folder("c") as place:
+    with temporary_room("the compiled code"), temporary_folder("c") as place:
         program = place / "test"
         sources = [folder / f"{prefix}.c", folder / f"{prefix}_test.c"]
         compiler.compile(sources, program, ["-O2", macro])
@@ -62,7 +63,7 @@ def code_bytes(folder: Path, prefix: str, table_bytes: int, compiler: Compiler) 
     """
     if shutil.which("size") is None:
         return None
-    with temporary_folder("c") as place:
+    with temporary_room("the compiled code"), temporary_folder("c") as place:
         made = place / f"{prefix}.o"
         compiler.compile([folder / f"{prefix}.c"], made, ["-Os", "-c"])
         done = finished(["size", str(made)], "size", SECONDS)

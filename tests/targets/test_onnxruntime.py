@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import numpy as np
 import onnx
@@ -256,3 +257,11 @@ def test_a_failure_of_the_runtime_is_told(tmp_path, network):
 def test_bad_options(bad):
     with pytest.raises(InputError, match="at least 1"):
         OnnxRuntimeTarget(**bad)
+
+
+def test_a_folder_whose_name_is_not_text_is_named(bundle, network, tmp_path):
+    """ONNX Runtime's own error is a TypeError about arguments."""
+    moved = tmp_path / os.fsdecode(b"b\xff")
+    shutil.copytree(bundle.path, moved)
+    with pytest.raises(InputError, match="is not a name of UTF-8, and ONNX Runtime opens no other"):
+        OnnxRuntimeTarget(threads=1).run(Bundle(moved, {"normalisation": None}), build.images(network, 1), 4)

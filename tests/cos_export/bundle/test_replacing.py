@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -247,3 +248,27 @@ def test_folders_that_may_not_be_written_are_named_before_any_work() -> None:
         done = subprocess.run(arguments, capture_output=True, text=True)
     first, second = done.stdout.splitlines()
     assert "may not be read or written" in first and "may not be written" in second, done.stderr
+
+
+@pytest.mark.parametrize("kind", [FileNotFoundError, InputError, StorageError])
+def test_a_folder_that_is_removed_meanwhile_is_said_of_the_folder_that_was_named(
+    tmp_path: Path, kind: type[Exception]
+) -> None:
+    """What fails then is about a draft, whose hidden name means nothing to the user."""
+    above = tmp_path / "above"
+    with pytest.raises(StorageError) as raised, replacing_folder(above / "b") as new:
+        write_bundle(new, "half")
+        shutil.rmtree(above)
+        raise kind(f"{new}/model.onnx does not exist")
+    assert str(raised.value) == (
+        f"{above / 'b'} cannot be written: the folder that it was written in was removed meanwhile."
+    )
+    assert names(tmp_path) == []
+
+
+def test_a_path_that_is_not_utf8_is_refused_before_any_work(tmp_path: Path) -> None:
+    """ONNX Runtime would fail on the finished bundle."""
+    for path in (tmp_path / os.fsdecode(b"\xff"), tmp_path / os.fsdecode(b"\xff") / "b"):
+        with pytest.raises(InputError, match="is not UTF-8, and ONNX Runtime opens no other"):
+            check_destination(path)
+    assert check_destination(tmp_path / "ünï ☃") == tmp_path / "ünï ☃"

@@ -93,6 +93,23 @@ def test_a_class_without_images(folder):
         load_dataset(folder)
 
 
+def test_a_class_whose_name_is_not_text(folder):
+    """It would fail in the files that name the classes, after the calibration."""
+    (folder / "cat").rename(folder / os.fsdecode(b"c\xe4t"))
+    with pytest.raises(InputError, match=r"pets has a class called 'c\\udce4t', which is not UTF-8"):
+        load_dataset(folder)
+
+
+def test_orientation_is_left_as_the_pixels_lie(folder):
+    """As torchvision's ImageFolder leaves it, which networks are trained with."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(PIXELS[5]).save(folder / "cat" / "2.png", exif=turned)
+    read = load_dataset(folder)
+    second = np.flatnonzero(present(read.labels) == 0)[1]
+    np.testing.assert_array_equal(in_memory(read.images)[second], np.moveaxis(PIXELS[5], -1, 0) / np.float32(255))
+
+
 def test_without_pillow(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(UnavailableError, match=r"pip install 'cos-export\[images\]'"):

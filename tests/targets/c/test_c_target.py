@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import stat
 import time
@@ -22,12 +24,12 @@ from lowered_networks import integers
 from unusual_topologies import NAMES, unusual
 
 import cos_export
-from cos_export.errors import InputError, NetworkError, TargetError, UnavailableError
+from cos_export.errors import InputError, NetworkError, StorageError, TargetError, UnavailableError
 from cos_export.network import SampleStates, SpikingNetwork
 from cos_export.quantisation import quantise
 from cos_export.simulation import simulate
 from targets.c import CTarget
-from targets.c.compiler import find
+from targets.c.compiler import Compiler, find
 
 pytestmark = pytest.mark.skipif(not CTarget().available().ready, reason="no C compiler is installed")
 
@@ -214,3 +216,20 @@ def test_an_interrupted_run_ends_the_program(tmp_path: Path, monkeypatch: pytest
 def test_the_compiler_is_the_one_that_cc_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CC", f"{planted(tmp_path, 'exit 0')} -m32")
     assert find().command[1:] == ("-m32",) and find().version == "planted 1.0"
+
+
+def test_a_full_temporary_folder_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler's own words go to the same disk, and do not arrive."""
+    for script in ("exit 1", "echo 'fatal error: /tmp/x.s: No space left on device'; exit 1"):
+        with pytest.raises(StorageError, match=r"MiB are free in .* in the environment variable TMPDIR"):
+            Compiler(("sh", "-c", script), "1").compile([tmp_path / "a.c"], tmp_path / "a", [])
+    with pytest.raises(TargetError, match="on the network's code:\n  an error in the code"):
+        Compiler(("sh", "-c", "echo an error in the code; exit 1"), "1").compile([tmp_path / "a.c"], tmp_path / "a", [])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    network = in_integers(build.random_network(3), 3)
+    monkeypatch.setattr("targets.c.c_target.quantised_images", full)
+    with pytest.raises(StorageError, match=r"cannot hold the C code .* in the environment variable TMPDIR"):
+        QUICK.run_network(network, pictures(network, 2, 3), 1)
