@@ -26,6 +26,8 @@ __all__ = ["Bundle", "load", "network_of", "sha256_of"]
 class Bundle:
     """A bundle on disk.
 
+    `network` and `golden` are read once, and are what targets and `verify` take: write into copies of their arrays.
+
     Attributes:
         path: Its folder.
         manifest: What manifest.json says.

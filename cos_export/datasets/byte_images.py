@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,9 +46,9 @@ class ByteReader:
         self.pixels = pixels
         self.shape: tuple[int, ...] = pixels.shape
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """A hash of all pixels."""
+        """A hash of all pixels as they are now: their memory is the user's."""
         return hashlib.blake2b(np.ascontiguousarray(self.pixels).data, digest_size=16).hexdigest()
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:

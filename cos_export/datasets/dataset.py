@@ -23,6 +23,9 @@ __all__ = ["Dataset"]
 class Dataset:
     """Images, signals or features, ready to be given to a network.
 
+    Large arrays are not copied: images of float32, and many of uint8, share the memory of what was given, and what is
+    written there later changes them.
+
     Attributes:
         images: float32 (samples, channels, height, width), (samples, channels, length) or (samples, features); or
             frames (samples, T, channels, height, width), one input for each step. uint8 is divided by 255 when given.

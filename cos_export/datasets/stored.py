@@ -97,7 +97,9 @@ class StoredImages:
         return images
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """All of them, for numpy."""
+        """All of them, for numpy: an array of their own, so that one that shares memory (copy=False) cannot be had."""
+        if copy is False:
+            raise ValueError("Images that are read when they are indexed have no array to share: leave copy=False out.")
         return np.asarray(self[:], dtype)
 
     def pixels(self) -> Pixels | None:

@@ -37,6 +37,9 @@ class SpikingNetwork:
     from a spiking node carries its unit spike, several edges into a node are added, and the readout is
     the mean over the steps of what reaches the Output.
 
+    Networks that are made of each other, as by `calibrate`, share the arrays that they have in common, and with whoever
+    gave them: instead of writing into one, make another with `with_neurons` or `with_nodes`.
+
     Attributes:
         graph: Wiring, weights and synapses.
         neurons: One entry for each `nir.IF` of the graph, by its name.
