@@ -13,7 +13,6 @@ from cos_export.datasets.normalisation import Normalisation, agree
 from cos_export.datasets.pixels import FRAME_AXES, PixelArray, is_raw
 from cos_export.datasets.stored import ImageArray, StoredImages, bytes_or_values, mean_over_frames, some_of
 from cos_export.errors import InputError, Notice
-from cos_export.storage import is_utf8
 from cos_export.whole_number import whole_number
 
 __all__ = ["Dataset"]
@@ -53,12 +52,13 @@ class Dataset:
         object.__setattr__(self, "pixels", self.pixels or is_raw(self.images))
         if not isinstance(self.images, StoredImages):
             object.__setattr__(self, "images", bytes_or_values(self.images, f"The images of {self.name}"))
-        if self.class_names is not None and not all(map(is_utf8, self.class_names)):
-            wrong = next(name for name in self.class_names if not is_utf8(name))
-            raise InputError(
-                f"{self.name} has a class called '{wrong.encode('utf-8', 'backslashreplace').decode()}', which is not "
-                "UTF-8, as every file that names it is. Rename it."
-            )
+        for name in self.class_names or ():
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            if shown != name:  # A name of a folder may be any bytes, which Python has as lone surrogates.
+                raise InputError(
+                    f"{self.name} has a class called '{shown}', which is not UTF-8, as every file that names it is. "
+                    "Rename it."
+                )
         if self.labels is None:
             return
         known = None if self.class_names is None else len(self.class_names)
