@@ -25,7 +25,8 @@ class SearchOutcome:
         ann_accuracy: Of the artificial network on these.
         samples: How many they are.
         measured: All, by rising cost.
-        front: Those of which no other is as cheap and more accurate, or as accurate and cheaper; by rising cost.
+        front: Those of which no other is as cheap and more accurate, or as accurate and cheaper; by rising cost. Equals
+            in both are all on it.
         winner: The cheapest that loses no more than `max_drop`, or None.
         nearest: Where there is no winner, the one that loses least.
         failed: Those that could not be measured, with their reasons.
@@ -77,7 +78,7 @@ def outcome(
     ranked = sorted((one for one in measured if not one.failure), key=lambda one: _rank(one, minimise))
     front: list[Measured] = []
     for one in ranked:
-        if not front or _drop(one) < _drop(front[-1]):
+        if not front or _drop(one) < _drop(front[-1]) or _point(one, minimise) == _point(front[-1], minimise):
             front.append(one)
     # Points are differences of shares of few hundred images: 0.5 of them may be 0.50000001.
     kept = [one for one in ranked if _drop(one) <= max_drop + 1e-9]
@@ -100,6 +101,10 @@ def _rank(one: Measured, minimise: Minimised) -> tuple[float, ...]:
     """By cost, then accuracy, then the other costs; of equals those that need no window come first."""
     others = (cost_of(one, name) for name in MINIMISED)
     return cost_of(one, minimise), _drop(one), *others, float(one.schedule == "layerwise")
+
+
+def _point(one: Measured, minimise: Minimised) -> tuple[float, float]:
+    return cost_of(one, minimise), _drop(one)
 
 
 def _drop(one: Measured) -> float:
