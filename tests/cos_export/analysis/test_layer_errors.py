@@ -9,9 +9,13 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
+from cost_machine import Machine
 from narrowing import present
+from random_graphs import random_graph, sparse_images
 from random_networks import images, random_network
 from small_networks import two_layers
+from split_reference import Splitting, split
+from split_reference import divergence as kl_of
 from two_layer_reference import Doubles, dyadic_images, fired, first_currents, held, second_currents
 
 from calibration import COS, METHODS
@@ -266,3 +270,44 @@ def test_what_cannot_be_analysed_is_refused() -> None:
     )
     with pytest.raises(NetworkError, match="beyond what float32 holds"):
         layer_errors(huge, pictures, 2)
+
+
+@pytest.mark.parametrize("schedule", ["synchronous", "layerwise"])
+def test_all_figures_of_random_wirings_are_those_of_the_definitions(schedule: Any) -> None:
+    """Joins, heads anywhere, neurons without a synapse, silenced ones, biases by step, both comparisons."""
+    for seed in range(4):
+        network = replace(random_graph(seed), schedule=schedule)
+        # Of a power of two, so that no quotient is rounded, and no spike hangs on that.
+        specs = {
+            name: replace(spec, threshold=np.exp2(np.round(np.log2(spec.threshold))).astype(np.float32))
+            for name, spec in network.neurons.items()
+        }
+        network = network.with_neurons(specs)
+        steps, pictures = (1, 2, 4, 8)[seed % 4], sparse_images(network, 5, seed)
+        labels = np.random.default_rng(seed).integers(0, 3, 5)
+        actual = layer_errors(network, Dataset(pictures, labels, "dyadic", "none"), steps, device="cpu", batch_size=2)
+        slow = Splitting(Machine(network), pictures, steps)
+        rules = {kind: getattr(slow, kind) for kind in ("unclipped", "clipped", "quantised", "spiking")}
+        runs = {kind: slow.run(rule) for kind, rule in rules.items()}
+        answers = runs["clipped"][2]
+        close: dict[str, Any] = {"rel": 1e-4, "abs": 1e-6}
+        for kind, (_, _, logits) in runs.items():
+            assert actual.networks[kind].divergence == pytest.approx(kl_of(answers, logits), **close), (seed, kind)
+            if kind == "spiking":
+                assert actual.networks[kind].accuracy == (logits.argmax(1) == labels).mean()
+        currents, spikes, _ = runs["spiking"]
+        for name in network.layers:
+            u, c, q = (rules[kind](name, currents[name]) for kind in ("unclipped", "clipped", "quantised"))
+            local = split(u, c, q, spikes[name])
+            u, c, q, s = (runs[kind][1][name] for kind in rules)
+            own = split(u, c, q, s)
+            for parts, expected in ((actual.own[name], own), (actual.local[name], local)):
+                assert {key: getattr(parts, key) for key in expected} == pytest.approx(expected, **close), (seed, name)
+            others = {
+                "unclipped": slow.run(slow.clipped, {name: slow.unclipped}),
+                "alone": slow.run(slow.clipped, {name: slow.alone}),
+                "repaired": slow.run(slow.spiking, {name: slow.clipped}),
+            }
+            for kind, (_, _, logits) in others.items():
+                found = getattr(actual.divergences[name], kind)
+                assert found == pytest.approx(kl_of(answers, logits), **close), (seed, name, kind)
