@@ -45,7 +45,7 @@ from cos_export.progress import Progress, silent
 from cos_export.quantisation import loihi_report
 from cos_export.reading.json_file import parse_json
 from cos_export.report import parity_summary, render_report, report_document
-from cos_export.simulation import PerSampleCalibration, simulate
+from cos_export.simulation import PerSampleCalibration, check_per_sample, simulate
 from cos_export.version import __version__
 from cos_export.whole_number import whole_number
 
@@ -147,11 +147,7 @@ def export_and_verify(
     if labels is not None and len(network.output_shape) != 1:
         raise InputError(f"{called} need a readout (classes,), and this network's has {network.output_shape}.")
     classes = None if labels is None else class_numbers(labels, len(images), known, called)
-    if calibration is None and network.rho:
-        raise InputError(
-            f"The network is run with {network.method!r}, which calibrates each sample: pass calibration=, as "
-            "cos_export.method_of(network).method has it."
-        )
+    check_per_sample(network, calibration)
     network = replace(network, num_timesteps=steps)
     limits = None if network.quantisation is None else loihi_report(network, steps, per_sample=calibration is not None)
     if calibration is not None:

@@ -19,7 +19,7 @@ from cos_export.errors import NetworkError
 from cos_export.network import SampleStates, SpikingNetwork, check_images, check_network, check_steps
 from cos_export.network.workload import samples_at_once
 from cos_export.progress import Progress, silent
-from cos_export.simulation import PerSampleCalibration, simulate
+from cos_export.simulation import PerSampleCalibration, check_per_sample, simulate
 from cos_export.simulation.activations import limit_activation, unclipped_activation
 from cos_export.simulation.neuron import NeuronTensors
 from cos_export.simulation.program import NeuronRule
@@ -63,11 +63,13 @@ def layer_errors(
         progress: Told of each batch.
 
     Raises:
-        InputError: The images or numbers do not fit, or the method does not do this schedule.
+        InputError: The images or numbers do not fit, the method does not do this schedule, or the network is one of a
+            per-sample method that is not given.
         NetworkError: The network cannot be run, or an activation is beyond what float32 holds.
         UnavailableError: The device is not there.
     """
     check_network(network)
+    check_per_sample(network, calibration)
     array, steps = check_images(network, images), check_steps(steps, network)
     where = resolve_device(device)
     batch_size = samples_at_once(network, steps, whole_number("batch_size", batch_size, 1, MOST_BATCH), where)

@@ -14,7 +14,7 @@ from cos_export.datasets import Images
 from cos_export.network import SpikingNetwork, check_network, check_steps
 from cos_export.network.schedule import Schedule
 from cos_export.progress import Progress, silent
-from cos_export.simulation import PerSampleCalibration
+from cos_export.simulation import PerSampleCalibration, check_per_sample
 
 __all__ = ["Costs", "costs", "costs_of"]
 
@@ -84,10 +84,11 @@ def costs(
         progress: Told of each batch.
 
     Raises:
-        InputError: The images or steps do not fit the network.
+        InputError: The images or steps do not fit the network, or it is one of a per-sample method that is not given.
         UnavailableError: The device is not there.
     """
     check_network(network)
+    check_per_sample(network, calibration)
     steps = check_steps(steps, network)
     _, counted = counted_run(
         network,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cos_export.costing.fan_out import input_kinds
 from cos_export.costing.footprint import activation_bits, weight_bytes
 from cos_export.costing.operations import CountedRun, Operations
 from cos_export.network import SpikingNetwork
@@ -32,7 +33,8 @@ class Energy:
         picojoules: 4.6 for each effective MAC; 0.9 for each effective AC, and addition of pooling and of biases.
         picojoules_every_step: Likewise where what the Input feeds is computed anew at every step.
         memory_traffic: Bytes that are read and written if nothing stays in a cache; no energy is made of them. Each
-            operation reads a weight, and reads and writes a potential; each neuron does so at every step once more.
+            operation reads a weight, and reads and writes a potential; each neuron does so at every step once more. A
+            MAC reads a value as well, four bytes of what a synapse has made of spikes.
     """
 
     picojoules: float
@@ -48,7 +50,8 @@ class ArtificialCosts:
         activation_bits: ceil(log2(T + 1)).
         macs: Products of a weight that is not 0, and any activation.
         effective_macs: Those with an activation that is not 0: of neurons that fired at all in T steps.
-        bit_operations: `macs`, each times 8 bits of the weight and the bits of the activation; 8 of the image.
+        bit_operations: `macs`, each times 8 bits of the weight and the bits of the activation; 8 of the image, 32 of
+            what another synapse sends without an activation between.
         effective_bit_operations: Likewise of `effective_macs`.
         spiking_bit_operations: Of the spiking network: 8 for each AC, and 8 times the bits of the value for each MAC.
         picojoules: 4.6 for each of `macs`, which is arithmetic in float32.
@@ -74,10 +77,11 @@ def energy(network: SpikingNetwork, operations: Operations) -> Energy:
     total = PICOJOULES_PER_ADDITION * additions + PICOJOULES_PER_MAC * operations.effective_macs
     again = operations.effective_macs_every_step - operations.effective_macs
     potential, weight, bias = 8, weight_bytes(network.numerics), 4
-    value = weight_bytes(network.numerics) * operations.effective_macs
+    value = {"constant": weight, "spikes": 0, "graded": GRADED_BITS // 8}
+    kinds = input_kinds(network)
     traffic = (
         (weight + potential) * operations.synaptic_operations
-        + value
+        + sum(value[kinds[name]] * count for name, count in operations.by_node.items())
         + potential * (operations.pooling_additions + operations.neuron_updates)
         + (bias + potential) * operations.bias_additions
     )
@@ -89,13 +93,11 @@ def artificial_costs(counted: CountedRun, operations: Operations) -> ArtificialC
     network, counter, bits = counted.network, counted.counter, activation_bits(counted.steps)
     macs = {name: counter.products(name) for name in counter.artificial}
     effective = {name: count / counter.samples for name, count in counter.artificial.items()}
-    first = {name for name in macs if counter.once(name)}
-    width = {name: WEIGHT_BITS * (INPUT_BITS if name in first else bits) for name in macs}
-    input_bits = {"accumulate": 1, "multiply": GRADED_BITS}
-    spiking = sum(
-        count * WEIGHT_BITS * (INPUT_BITS if counter.once(name) else input_bits[counter.kind(name)])
-        for name, count in operations.by_node.items()
-    )
+    # Frames are as wide as an image that is held.
+    kinds = input_kinds(network)
+    value = {"constant": INPUT_BITS, "graded": GRADED_BITS}
+    width = {name: WEIGHT_BITS * value.get(kinds[name], bits) for name in macs}
+    spiking = sum(count * WEIGHT_BITS * value.get(kinds[name], 1) for name, count in operations.by_node.items())
     total = sum(macs.values())
     active = sum(effective.values())
     reads = sum(macs[name] * (weight_bytes(network.numerics) + width[name] / WEIGHT_BITS / 8) for name in macs)

@@ -76,10 +76,10 @@ class OperationCounter:
         self._met = {
             name: {node: _in_memory_order(array) for node, array in met.items()} for name, met in known.spikes.items()
         }
-        self._frames = are_frames(network, images)
+        self.frames = are_frames(network, images)
         # What frames feed is another number at every step.
         self._kinds = {
-            name: "graded" if self._frames and kind == "constant" else kind
+            name: "graded" if self.frames and kind == "constant" else kind
             for name, kind in input_kinds(network).items()
         }
         self._fan_out = {name: _in_memory_order(array) for name, array in known.nodes.items()}
@@ -137,7 +137,7 @@ class OperationCounter:
         given = torch.from_numpy(self._images[batch]).to(device)
         shown = input_train(self.network, given, self.steps)
         # An artificial network takes one input: of frames their mean.
-        images = shown[: self._activity or None].mean(0, keepdim=True) if self._frames else given.unsqueeze(0)
+        images = shown[: self._activity or None].mean(0, keepdim=True) if self.frames else given.unsqueeze(0)
         for names, inputs in ((constant, images), (self._graded, shown)):
             for name, count in self._of_values(program, names, trains, inputs):
                 self.operations[name] += count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cos_export.costing.step_counts import StepCounts
 from cos_export.network import SpikingNetwork
 from cos_export.network.node_facts import facts
 from cos_export.network.windows import windows
@@ -87,7 +88,7 @@ def timing(network: SpikingNetwork, steps: int, calibration: PerSampleCalibratio
         if network.schedule == "layerwise":
             interval = windows(network, steps).interval
     else:
-        whole = calibration.presimulated(network) is not None
-        run = steps if whole else max(steps, calibration.rho)
+        counts = StepCounts(network, steps, calibration)
+        run = max(steps + counts.later(name, steps) for name in network.layers)
         busy = interval = calibration.presimulated_steps + run
     return Timing(busy, latency, latency + depth.hops, interval, depth)

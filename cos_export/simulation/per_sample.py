@@ -7,13 +7,14 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from cos_export.errors import InputError
 from cos_export.network import SampleStates, SpikingNetwork
 from cos_export.simulation.layerwise import WindowRun
 from cos_export.simulation.neuron import Run
 from cos_export.simulation.presimulation import PreSimulationRule
 from cos_export.simulation.program import Program
 
-__all__ = ["Observer", "PerSampleCalibration"]
+__all__ = ["Observer", "PerSampleCalibration", "check_per_sample"]
 
 Observer = Callable[[str, Run | WindowRun], None]
 """Told what each layer fired: (layer, its run). A batch may come in parts, of which each layer tells in order.
@@ -62,3 +63,16 @@ class PerSampleCalibration(Protocol):
         Returns:
             What reaches the Output, (steps or 1, batch, classes), and the states that were set.
         """
+
+
+def check_per_sample(network: SpikingNetwork, calibration: PerSampleCalibration | None) -> None:
+    """Refuses to speak of a network by the name of its per-sample method where that is not run.
+
+    Raises:
+        InputError: The network says that its method calibrates each sample, and none is given.
+    """
+    if calibration is None and network.rho:
+        raise InputError(
+            f"The network is run with {network.method!r}, which calibrates each sample: pass calibration=, as "
+            "cos_export.method_of(network).method has it."
+        )

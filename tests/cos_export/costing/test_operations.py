@@ -28,6 +28,7 @@ from torch import nn
 import cos_export as ce
 from cos_export.costing.counted_run import counted_run, counted_spikes
 from cos_export.costing.fan_out import fan_out
+from cos_export.errors import InputError
 from cos_export.network import NeuronSpec, SpikingNetwork
 from cos_export.network.graph import output_shape
 from cos_export.quantisation import quantise
@@ -319,3 +320,51 @@ def test_a_max_pooling_compares_and_multiplies_nothing() -> None:
     assert actual.artificial.macs == 25 + 4 * 3
     assert actual.operations.effective_macs == pytest.approx(np.count_nonzero(array) / 2)
     assert actual.operations.pooling_additions > 0
+
+
+def test_a_network_of_a_per_sample_method_is_not_counted_without_it() -> None:
+    """It would be called cos and cost what the static network costs."""
+    network = replace(chain(), method="cos", rho=4)
+    with pytest.raises(InputError, match="pass calibration="):
+        ce.costs(network, np.ones((1, 1), np.float32), 3)
+    with pytest.raises(InputError, match="pass calibration="):
+        ce.layer_errors(network, np.ones((1, 1), np.float32), 3)
+    assert ce.costs(network, np.ones((1, 1), np.float32), 3, ce.COS(4)).rho == 4
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_constant_current_is_added_once_to_each_neuron_that_takes_it(classes: int) -> None:
+    """By hand: image -> 2 -> flattened -> 3 + image -> 3, into one layer of 3 neurons; the readout takes the image."""
+    one = NeuronSpec(np.ones(3, np.float32), np.zeros(3, np.float32))
+    nodes: dict[str, Any] = {
+        "input": nir.Input(np.array([1, 1, 1])),
+        "conv": nir.Conv2d(None, np.ones((2, 1, 1, 1), np.float32), 1, 0, 1, 1, np.ones(2, np.float32)),
+        "flat1": flatten(),
+        "fc": nir.Affine(np.ones((3, 2), np.float32), np.ones(3, np.float32)),
+        "flat2": flatten(),
+        "other": nir.Affine(np.ones((3, 1), np.float32), np.ones(3, np.float32)),
+        "if": spiking_node(one),
+        "head": nir.Affine(np.ones((classes, 3), np.float32), np.zeros(classes, np.float32)),
+        "skip": nir.Affine(np.ones((classes, 1), np.float32), np.zeros(classes, np.float32)),
+        "output": nir.Output(np.array([classes])),
+    }
+    edges = [
+        ("input", "conv"),
+        ("conv", "flat1"),
+        ("flat1", "fc"),
+        ("fc", "if"),
+        ("input", "flat2"),
+        ("flat2", "other"),
+    ]
+    edges += [("other", "if"), ("if", "head"), ("head", "output"), ("flat2", "skip"), ("skip", "output")]
+    network = SpikingNetwork(nir.NIRGraph(nodes, edges, type_check=False), {"if": one})
+    images = np.ones((2, 1, 1, 1), np.float32)
+    assert ce.costs(network, images, 4).operations.bias_additions == 4 * (3 + classes)
+    assert ce.costs(replace(network, input_steps=1), images, 4).operations.bias_additions == 3 + classes + 3 * 3
+    # One layer alone: nothing is calibrated on what it fires, and the readout is not pre-simulated.
+    paid = ce.costs(network, images, 2, ce.COS(4))
+    assert paid.operations.bias_additions == (4 + 2) * 3 + 2 * classes
+    assert (paid.operations.neuron_updates, paid.timing.interval) == ((4 + 2) * 3, 4 + 2)
+    once, skip = 2 + 6 + 3, classes
+    assert paid.operations.effective_macs == once + skip
+    assert paid.operations.effective_macs_every_step == (4 + 2) * once + 2 * skip
