@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -59,7 +59,8 @@ def data_parts(
         source: What is to be converted.
         spec: A data set as `load_dataset` takes it.
         choices: Of the user.
-        calibration: Another data set to calibrate on, all of whose images may serve.
+        calibration: Another data set to calibrate on, all of whose images may serve. Its labels are left aside if it
+            has other classes.
         held_out: Images to compare on, by default a quarter as many as there are to calibrate on.
         mean: Of each channel, to be subtracted.
         std: Of each channel, to be divided by.
@@ -85,6 +86,9 @@ def data_parts(
     if is_named(spec) or calibration is not None:
         # A named data set is never resized.
         pool = source_dataset(source, calibration or spec, "train", mean, std, size=sizes[1])
+        if None not in (pool.class_names, whole.class_names) and pool.class_names != whole.class_names:
+            # Numbers of other classes, or of one folder of all images, must not decide between methods.
+            pool = replace(pool, labels=None, class_names=None)
     elif len(whole) < 2:
         raise InputError(f"{spec} has one image: some are needed to calibrate on, and others to measure on.")
     else:

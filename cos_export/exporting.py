@@ -25,7 +25,7 @@ from cos_export.bundle.replacing import check_destination, replacing_folder
 from cos_export.bundle.target import Target
 from cos_export.costing import costs_of
 from cos_export.costing.counted_run import counted_trace
-from cos_export.datasets import Dataset, Images, class_numbers, in_memory
+from cos_export.datasets import Dataset, Images, check_class_names, class_numbers, in_memory
 from cos_export.decisions import class_count, decisions
 from cos_export.errors import InputError
 from cos_export.network import (
@@ -142,7 +142,9 @@ def export_and_verify(
     images = in_memory(check_inputs(network, golden, steps))
     if are_frames(network, images):
         network = replace(network, input_encoding="frames")
-    labels = golden.labels if labels is None and isinstance(golden, Dataset) else labels
+    if labels is None and isinstance(golden, Dataset):
+        check_class_names(golden.class_names, golden.name, network.class_names, "the network")
+        labels = golden.labels
     known, called = class_count(network.output_shape[-1]), "The labels of the golden inputs"
     if labels is not None and len(network.output_shape) != 1:
         raise InputError(f"{called} need a readout (classes,), and this network's has {network.output_shape}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cos_export.bundle.folder import Bundle
-from cos_export.datasets import Dataset, Normalisation, Split, agree, class_numbers, load_dataset
+from cos_export.datasets import Dataset, Normalisation, Split, agree, check_class_names, class_numbers, load_dataset
 from cos_export.decisions import class_count
 from cos_export.errors import InputError
 from cos_export.network import SpikingNetwork
@@ -46,12 +46,7 @@ def network_dataset(
     dataset = load_dataset(spec, split, size=size).normalised(network.normalisation or asked)
     if dataset.labels is not None:
         class_numbers(dataset.labels, None, class_count(network.output_shape[-1]), f"The labels of {dataset.name}")
-    names = dataset.class_names
-    if names is not None and network.class_names is not None and names != network.class_names:
-        raise InputError(
-            f"The classes of {dataset.name} are {', '.join(names[:9])}, and those of {called} are "
-            f"{', '.join(network.class_names[:9])}: their numbers differ. Give a folder of just these classes."
-        )
+    check_class_names(dataset.class_names, dataset.name, network.class_names, str(called))
     return dataset
 
 

@@ -15,7 +15,7 @@ from cos_export.datasets.digits import read_digits
 from cos_export.datasets.folder import read_folder
 from cos_export.datasets.from_torch import from_torch
 from cos_export.datasets.intake import Images, image_array, labelled
-from cos_export.datasets.labels import class_numbers
+from cos_export.datasets.labels import check_class_names, class_numbers
 from cos_export.datasets.normalisation import Normalisation, agree
 from cos_export.datasets.stored import ImageArray, StoredImages, in_memory, kept_in_memory, mean_over_frames, some_of
 from cos_export.errors import InputError
@@ -30,6 +30,7 @@ __all__ = [
     "Split",
     "StoredImages",
     "agree",
+    "check_class_names",
     "class_numbers",
     "folder_sizes",
     "from_torch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from cos_export.errors import InputError
 
-__all__ = ["class_numbers"]
+__all__ = ["check_class_names", "class_numbers"]
+
+_SHOWN = 9
+"""Names of classes in an error."""
 
 
 def class_numbers(
@@ -43,6 +47,27 @@ def class_numbers(
         known = "" if classes is None else f": there are {classes} classes, 0 to {classes - 1}"
         raise InputError(f"{what} must be class numbers from 0, and that of sample {first} is {array[first]}{known}.")
     return array.astype(np.int64)
+
+
+def check_class_names(
+    names: Sequence[str] | None, called: str, expected: Sequence[str] | None, expected_called: str
+) -> None:
+    """Refuses data whose classes are numbered otherwise than those that they are held against, where both have names.
+
+    Args:
+        names: Of the data's classes, or None.
+        called: What the error calls the data.
+        expected: The other names, or None.
+        expected_called: What the error calls what has them.
+
+    Raises:
+        InputError: They differ.
+    """
+    if names is not None and expected is not None and tuple(names) != tuple(expected):
+        raise InputError(
+            f"The classes of {called} are {', '.join(names[:_SHOWN])}, and those of {expected_called} are "
+            f"{', '.join(expected[:_SHOWN])}: their numbers differ. Give a folder of just these classes."
+        )
 
 
 def _array(labels: Any, what: str) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from cos_export.datasets import Dataset, labelled
+from cos_export.datasets import Dataset, check_class_names, labelled
 from cos_export.device import mixed_precision, mixed_precision_type, resolve_device
 from cos_export.device_images import DeviceImages
 from cos_export.errors import InputError
@@ -72,9 +72,9 @@ def train(
         progress: Told of the epochs, as the stage "training", and of the steps of each epoch.
 
     Raises:
-        InputError: The model does not take these images or those of `test`, the loss is no longer a finite number,
-            `resume` is not the state of this training, or the processes do not start from the same or cannot share a
-            batch of it.
+        InputError: The model does not take these images or those of `test`, which may have other classes, the loss is
+            no longer a finite number, `resume` is not the state of this training, or the processes do not start from
+            the same or cannot share a batch of it.
         UnavailableError: The device is not there.
     """
     unwrapped(model)  # What is not a module is named.
@@ -95,6 +95,8 @@ def _train(
 ) -> TrainingResult:
     started = time.perf_counter()
     dataset, test = labelled(data), None if test is None else labelled(test)
+    if test is not None:
+        check_class_names(test.class_names, test.name, dataset.class_names, dataset.name)
     _check_batches(recipe, dataset)
     kept = None if resume is None else Path(resume)
     marks = fingerprint(dataset) if kept is not None or process_count() > 1 else {}

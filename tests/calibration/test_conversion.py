@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from calibration.choices import Choices
@@ -71,3 +72,20 @@ def test_a_conversion_exports_its_module_once(
             if hasattr(node, "weight"):
                 np.testing.assert_array_equal(done.network.graph.nodes[name].weight, node.weight)
     assert (parts.calibration is None) == (activation == "QCFS" and method.name == "half" and numerics == "float32")
+
+
+def test_labels_of_other_classes_do_not_decide_between_methods(tmp_path: Path) -> None:
+    """Such as those of a folder that holds all images to calibrate on, where each would be of class 0."""
+    for place, names in (("data", ("ant", "bee", "cat")), ("alike", ("ant", "bee", "cat")), ("calibration", ("all",))):
+        for name in names:
+            (tmp_path / place / name).mkdir(parents=True)
+            for number in range(8):
+                Image.fromarray(np.full((6, 6, 3), number, np.uint8)).save(tmp_path / place / name / f"{number}.png")
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), QCFS(4, 1.0), nn.Flatten(), nn.Linear(64, 3)).eval()
+    choices = Choices(MeanMatching(), steps=2, device="cpu", samples=4)
+    for place, labelled in (("alike", True), ("calibration", False)):
+        parts = data_parts(model, str(tmp_path / "data"), choices, calibration=str(tmp_path / place))
+        assert parts.evaluation.labels is not None and parts.evaluation.class_names == ("ant", "bee", "cat")
+        for part in (parts.calibration, parts.held_out):
+            assert part is not None
+            assert (part.labels is not None) == labelled == (part.class_names is not None)

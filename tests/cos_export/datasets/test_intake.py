@@ -1,6 +1,7 @@
 """One way in for images: what each form of them means, at every entry of the API."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -246,6 +247,17 @@ def test_golden_inputs_are_what_the_network_takes(normalising, tmp_path):
         np.testing.assert_array_equal(bundle.golden.images, NORMALISED)
         trace = PyTorchTarget().run(bundle, PIXELS, 2)
         np.testing.assert_array_equal(trace.logits, bundle.golden.trace.logits)
+    assert present(bundle.golden.labels).tolist() == LABELS.tolist()
+
+
+def test_labels_of_golden_inputs_are_numbers_of_the_networks_classes(network, tmp_path):
+    """A data set that numbers them otherwise would say of right answers that they are wrong."""
+    named = replace(network, class_names=("ant", "bee", "cat"))
+    other = Dataset(SCALED, LABELS, "set", "as stored", class_names=("bee", "ant", "cat"))
+    with pytest.raises(InputError, match="classes of set are bee, ant, cat, and those of the network are ant, bee"):
+        ce.export(named, tmp_path / "b", 2, golden=other)
+    assert not (tmp_path / "b").exists()
+    bundle = ce.export(named, tmp_path / "b", 2, golden=replace(other, class_names=("ant", "bee", "cat")))
     assert present(bundle.golden.labels).tolist() == LABELS.tolist()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from narrowing import present
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -124,3 +125,14 @@ def test_test_data_that_do_not_fit_are_refused_before_the_training(folder: Path,
         run_training(replace(JOB, test_data=test), progress=lambda stage, *_: told.append(stage))
     assert not any(stage.startswith(("training", "epoch")) for stage in told)
     assert not list(folder.glob("net*"))
+
+
+def test_test_data_of_other_classes_are_refused(folder: Path) -> None:
+    """A folder that lacks a class numbers those after it otherwise: right answers would count as wrong ones."""
+    for part, names in (("all", ("ant", "bee", "cat")), ("some", ("ant", "cat"))):
+        for name in names:
+            (folder / part / name).mkdir(parents=True)
+            for number in range(6):
+                Image.fromarray(np.zeros((5, 7), np.uint8)).save(folder / part / name / f"{number}.png")
+    with pytest.raises(InputError, match="classes of some are ant, cat, and those of all are ant, bee, cat"):
+        run_training(replace(JOB, data="all", test_data="some"))
