@@ -153,7 +153,7 @@ class Dataset:
 
         if isinstance(self.images, StoredImages):
             apply(self.images[:1])  # What does not fit is refused at once.
-            return self.images.changed(apply, by_pixel=True)
+            return self.images.changed(str(normalisation), apply, by_pixel=True)
         return apply(self.images)
 
     def first(self, count: int | None) -> Dataset:

@@ -59,7 +59,7 @@ def image_array(images: Images, normalisation: Normalisation | None = None, what
     normalisation.check_for_pixels(what)
     if isinstance(values, StoredImages):
         normalisation.apply(values[:1], what)  # What does not fit is refused at once.
-        return values.changed(lambda images: normalisation.apply(images, what), by_pixel=True)
+        return values.changed(str(normalisation), lambda images: normalisation.apply(images, what), by_pixel=True)
     return normalisation.apply(values, what)
 
 

@@ -54,7 +54,7 @@ class StoredImages:
         reader: Where they are.
         name: What an error calls them.
         numbers: Which of the reader's images these are.
-        changes: What is made of them, one after the other, as a normalisation.
+        changes: What is made of them, one after the other, as a normalisation: its words, and the function.
         shape: Of one image after that.
         by_pixel: Whether the changes give each pixel of a channel what its own value alone says.
     """
@@ -64,7 +64,7 @@ class StoredImages:
         reader: Reader,
         name: str,
         numbers: range | None = None,
-        changes: tuple[Callable[[PixelArray], PixelArray], ...] = (),
+        changes: tuple[tuple[str, Callable[[PixelArray], PixelArray]], ...] = (),
         shape: tuple[int, ...] | None = None,
         by_pixel: bool = True,
     ) -> None:
@@ -79,8 +79,10 @@ class StoredImages:
 
     @property
     def fingerprint(self) -> str:
-        """What tells these images from others, without reading them."""
-        return f"{self._reader.fingerprint}/{self._numbers}/{self.shape}"
+        """What tells these images from others, without reading them: another change makes others of them."""
+        return "/".join(
+            [self._reader.fingerprint, str(self._numbers), str(self.shape), *(words for words, _ in self._changes)]
+        )
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -92,7 +94,7 @@ class StoredImages:
         return self._as_changed(pixel_values(self._reader.read(chosen), self._name))
 
     def _as_changed(self, images: PixelArray) -> PixelArray:
-        for change in self._changes:
+        for _, change in self._changes:
             images = change(images)
         return images
 
@@ -122,6 +124,7 @@ class StoredImages:
 
     def changed(
         self,
+        words: str,
         change: Callable[[PixelArray], PixelArray],
         shape: tuple[int, ...] | None = None,
         *,
@@ -130,11 +133,12 @@ class StoredImages:
         """The images with a change of each, made whenever they are read.
 
         Args:
+            words: All that tells this change from others, its numbers too.
             change: From (samples, ...) to as many samples.
             shape: Of one image after it, if that is another.
             by_pixel: Whether it makes of each pixel of a channel what its value alone says, as a normalisation does.
         """
-        after, changes = self.shape[1:] if shape is None else shape, (*self._changes, change)
+        after, changes = self.shape[1:] if shape is None else shape, (*self._changes, (words, change))
         each = self._by_pixel and by_pixel
         return StoredImages(self._reader, self._name, self._numbers, changes, after, each)
 
@@ -180,7 +184,9 @@ def mean_over_frames(frames: ImageArray) -> ImageArray:
         averaged: PixelArray = some.mean(axis=1, dtype=np.float64).astype(np.float32)
         return averaged
 
-    return frames.changed(mean, frames.shape[2:]) if isinstance(frames, StoredImages) else mean(frames)
+    return (
+        frames.changed("mean over time", mean, frames.shape[2:]) if isinstance(frames, StoredImages) else mean(frames)
+    )
 
 
 def in_memory(images: ImageArray) -> PixelArray:

@@ -75,7 +75,8 @@ def check_inputs(network: SpikingNetwork, images: Images, steps: int) -> ImageAr
             f"There are {array.shape[1]} frames for each sample, and {steps} steps: give as many, or run fewer."
         )
     if isinstance(array, StoredImages):
-        return array.changed(lambda frames: np.ascontiguousarray(frames[:, :steps]), (steps, *array.shape[2:]))
+        shape = (steps, *array.shape[2:])
+        return array.changed(f"the first {steps} frames", lambda frames: np.ascontiguousarray(frames[:, :steps]), shape)
     return np.ascontiguousarray(array[:, :steps])
 
 

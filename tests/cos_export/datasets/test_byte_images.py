@@ -23,6 +23,7 @@ from cos_export.datasets import (
 from cos_export.datasets.byte_images import Pixels
 from cos_export.device_images import DeviceImages
 from cos_export.errors import InputError
+from cos_export.training.state import fingerprint
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 3, 4, 5), np.uint8)
 PIXELS[0].flat[:] = np.arange(60)
@@ -114,7 +115,7 @@ def test_what_is_not_many_pixels_goes_the_old_way(few_are_many: None, monkeypatc
 def test_a_change_that_is_not_pixel_by_pixel_has_no_table(few_are_many: None) -> None:
     images = image_array(PIXELS)
     assert isinstance(images, StoredImages)
-    turned = images.changed(lambda some: some[..., ::-1].copy())
+    turned = images.changed("turned", lambda some: some[..., ::-1].copy())
     assert turned.pixels() is None and turned.part(slice(20)).pixels() is None  # type: ignore[union-attr]
     taken = DeviceImages(turned, "cpu").take(torch.from_numpy(ORDER), ORDER)
     np.testing.assert_array_equal(taken, as_floats(None)[ORDER][..., ::-1])
@@ -129,3 +130,14 @@ def test_the_fingerprint_is_that_of_the_pixels(few_are_many: None) -> None:
     one, same, other = (image_array(pixels) for pixels in (PIXELS, PIXELS.copy(), PIXELS ^ 1))
     assert isinstance(one, StoredImages) and isinstance(same, StoredImages) and isinstance(other, StoredImages)
     assert one.fingerprint == same.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize("mean", [0.4, 0.5])
+def test_another_normalisation_makes_other_images_of_the_same_pixels(few_are_many: None, mean: float) -> None:
+    """States of a search, a calibration or a training on the one are not gone on from with the other."""
+    plain = Dataset(PIXELS, LABELS, "array", "")
+    given, again, other = (plain.normalised(Normalisation.of([one] * 3, None)) for one in (mean, mean, 0.3))
+    marks = [one.images.fingerprint for one in (given, again, other, plain) if isinstance(one.images, StoredImages)]
+    assert marks[0] == marks[1] and len(set(marks)) == 3
+    kept = [fingerprint(one)["digest"] for one in (given, again, other, plain)]
+    assert kept[0] == kept[1] and len(set(kept)) == 3
