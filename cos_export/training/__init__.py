@@ -7,7 +7,7 @@ from cos_export.training.curve import check_curve_destination, save_learning_cur
 from cos_export.training.evaluation import accuracy
 from cos_export.training.loop import train
 from cos_export.training.recipe import Recipe, fine_tuning, learning_rate
-from cos_export.training.restoring import restored_swapped
+from cos_export.training.restoring import restored_swapped, swapped_before
 from cos_export.training.result import Epoch, TrainingResult
 from cos_export.training.state import state_path
 from cos_export.training.swapping import swap_activations
@@ -26,5 +26,6 @@ __all__ = [
     "save_learning_curve",
     "state_path",
     "swap_activations",
+    "swapped_before",
     "train",
 ]

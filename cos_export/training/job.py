@@ -23,6 +23,7 @@ from cos_export.training import (
     save_learning_curve,
     state_path,
     swap_activations,
+    swapped_before,
     train,
 )
 from cos_export.zoo.model_source import build_model
@@ -100,7 +101,7 @@ def run_training(job: TrainingJob, *, progress: Progress = silent) -> tuple[Trai
     marks: dict[str, object] = {}
     if job.weights is not None:
         zoo.load_weights(module, job.weights)
-        start["weights"] = job.weights.name
+        start |= {"weights": job.weights.name, **swapped_before(job.weights)}
         # A file of the same name may hold other weights, and one of another name the same.
         marks["weights"] = sha256_of(job.weights)
     if job.swapped:

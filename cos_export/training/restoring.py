@@ -14,7 +14,7 @@ from cos_export.qcfs import QCFS
 from cos_export.reading.weights import read_safetensors_note
 from cos_export.training.functional_relus import FUNCTIONAL_RELUS, intercept, intercepted, release
 
-__all__ = ["restored_swapped"]
+__all__ = ["restored_swapped", "swapped_before"]
 
 _MOST_CALLS = 10_000
 """A file that names more is not ours."""
@@ -46,6 +46,19 @@ def restored_swapped(model: nn.Module, path: str | Path) -> Iterator[None]:
             part._modules.clear()
             part._modules.update(children)
         raise
+
+
+def swapped_before(path: str | Path) -> dict[str, Any]:
+    """What the header of a file of weights says was swapped: the header of a training that starts from it must, too.
+
+    Args:
+        path: A file of weights.
+
+    Returns:
+        `swapped` and `levels` as `save_checkpoint` was given them, or nothing.
+    """
+    note = _training_note(Path(path))
+    return {key: note["start"][key] for key in ("swapped", "levels")} if _swapped_paths(note) else {}
 
 
 def _restore(model: nn.Module, path: Path) -> None:

@@ -15,8 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from cos_export import zoo
+from cos_export.datasets import load_dataset
 from cos_export.errors import InputError
+from cos_export.training import accuracy
 from cos_export.training.job import TrainingJob, run_training
+from cos_export.zoo.model_source import build_model
 
 MODEL = """
 from torch import nn
@@ -88,6 +92,18 @@ def test_the_figures_are_those_of_the_weights_that_are_saved(folder: Path, swapp
     assert 0.4 < present(result.test_accuracy) < 1.0, "a figure that weights of another epoch would hardly have"
     assert result.test_accuracy == by_hand(job.out, folder / "test.npz")
     assert result.train_accuracy == by_hand(job.out, folder / "train.npz")
+
+
+def test_weights_of_swapped_activations_are_trained_on_and_loaded_again(folder: Path) -> None:
+    """The header of the second file must say what was swapped before the first: no other network takes its weights."""
+    first = replace(JOB, model="job_model:rectified", swapped=True, levels=4, out=folder / "first.safetensors")
+    run_training(first)
+    on = replace(first, swapped=False, levels=None, weights=first.out, out=folder / "on.safetensors")
+    result, _ = run_training(on)
+    assert result.test_accuracy == by_hand(on.out, folder / "test.npz")
+    module = build_model("job_model:rectified")
+    zoo.load_weights(module, on.out)
+    assert accuracy(module, load_dataset("test.npz", mean=[0.5], std=[0.25]), device="cpu") == result.test_accuracy
 
 
 def test_a_state_of_other_weights_is_not_gone_on_from(folder: Path) -> None:
