@@ -45,14 +45,17 @@ _MORE_TIME = (
     "constants that take as long to compute."
 )
 
+_LARGEST_KEPT = 2**28
+"""Bytes of a graph, 256 MiB, whose session is kept: it holds the file and arrays of its own, three times that."""
+
 _Key = tuple[Path, int, int, bool, bool]
 
 
 class OnnxRuntimeTarget:
     """ONNX Runtime.
 
-    A session is kept for each file and reused while the file stays as it is. If spikes are not asked for, what
-    collects them is taken out of the graph first.
+    A session is kept for each file of up to 256 MiB, and reused while the file stays as it is. If spikes are not asked
+    for, what collects them is taken out of the graph first.
 
     Args:
         providers: Execution providers in order of preference, by default the CPU's. One that cannot be used
@@ -189,7 +192,10 @@ class OnnxRuntimeTarget:
             self._sessions = {
                 old: held for old, held in self._sessions.items() if old[:3] == key[:3] or old[0] != key[0]
             }
-            self._sessions[key] = self._open(path, record_spikes, given, seconds)
+            session = self._open(path, record_spikes, given, seconds)
+            if status.st_size > _LARGEST_KEPT:
+                return session
+            self._sessions[key] = session
         return self._sessions[key]
 
     def _open(self, path: Path, record_spikes: bool, given: bool, seconds: float) -> onnxruntime.InferenceSession:

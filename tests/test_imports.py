@@ -49,6 +49,7 @@ LOWER = {
         "cos_export.decisions",
         "cos_export.errors",
         "cos_export.device",
+        "cos_export.freed_memory",
         "cos_export.progress",
         "cos_export.datasets",
         "cos_export.storage",

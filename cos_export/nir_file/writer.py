@@ -14,6 +14,7 @@ import numpy as np
 
 from cos_export.atomic_file import atomic_write
 from cos_export.errors import CosExportError, InputError, NetworkError
+from cos_export.freed_memory import give_back_memory
 from cos_export.network import NeuronSpec, SpikingNetwork, check_network
 from cos_export.network.graph import convolution, pooling
 from cos_export.nir_file.graph_metadata import GRAPH_KEYS, graph_metadata
@@ -71,6 +72,8 @@ def write_nir(network: SpikingNetwork, path: str | os.PathLike[str], *, strip_v_
         difference = _difference(network, graph, actual)
         if difference:
             raise NetworkError(f"The NIR file that was written differs from the network: {difference}.")
+        del actual
+        give_back_memory(draft.stat().st_size)
     return refused_by_nir(graph)
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import onnx
 
 from cos_export.atomic_file import atomic_write
+from cos_export.freed_memory import give_back_memory
 from cos_export.onnx_file.builder import MAX_BYTES, GraphBuilder
 from cos_export.onnx_file.external_data import write_arrays
 from cos_export.reading.arrays_file import beside
@@ -46,6 +47,7 @@ def store(
         if apart:
             write_arrays(builder.arrays, arrays)
         result = check(draft)
+        give_back_memory(builder.array_bytes)
         if apart:
             flush(arrays)
             arrays.replace(beside(Path(os.path.realpath(path))))

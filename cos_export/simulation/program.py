@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cos_export.device import plain_sums
+from cos_export.freed_memory import keep_freed_memory
 from cos_export.network import SpikingNetwork
 from cos_export.network.node_facts import facts
 from cos_export.network.wires import Wires
@@ -60,7 +61,7 @@ class Program:
         self.device = torch.device(device)
         self.dtype = dtype
         if self.device.type == "cpu":
-            _keep_freed_memory()
+            keep_freed_memory()
         self.neurons: Mapping[str, NeuronTensors] = {
             name: neuron_tensors(spec, self.device, dtype) for name, spec in network.neurons.items()
         }
@@ -214,16 +215,6 @@ def senders(network: SpikingNetwork, names: Collection[str]) -> set[str]:
         if name in names or (name in sending and name not in network.neurons):
             sending.update(network.predecessors[name])
     return sending
-
-
-def _keep_freed_memory() -> None:
-    """Lets what a layer computes lie where what an earlier one has computed lay.
-
-    Linux clears every page that it lends, which can cost more than a tenth of a run. The GNU C library hands freed
-    blocks back only above the size of the largest one, of up to 32 MiB, ever freed. One that nobody writes into
-    costs nothing, and elsewhere this does nothing.
-    """
-    torch.empty(30 << 20, dtype=torch.uint8)
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:
