@@ -1,9 +1,5 @@
 """What an HDF5 file holds, as plain numbers and text: checked whole before anything of it is read.
 
-libhdf5 does not survive every damaged file: one changed byte may end it in a segmentation fault, in a loop without end
-or in gigabytes. So `hdf5_process` runs this module as a program of its own, which imports h5py and numpy and nothing
-of this package, and which a limit on memory and processor time ends.
-
 Accepted are groups and data sets of numbers and UTF-8 text that lie in the file itself, each at one place. Refused
 before they are followed: links to other files or places, external raw storage, virtual data sets, references, compound,
 opaque and enumerated types, sizes beyond what the file's own size allows.
@@ -11,20 +7,17 @@ opaque and enumerated types, sizes beyond what the file's own size allows.
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Content", "Entry", "RefusedContentError", "most_bytes", "open_content", "pieces"]
+__all__ = ["MOST_OBJECTS", "Content", "Entry", "RefusedContentError", "most_bytes", "open_content", "pieces"]
 
 _FILTERS = frozenset(
     getattr(h5py.h5z, f"FILTER_{name}") for name in ("DEFLATE", "SHUFFLE", "FLETCHER32", "LZF", "SZIP")
@@ -32,7 +25,8 @@ _FILTERS = frozenset(
 _DEPTH = 16
 _MEMBERS = 10_000
 """Members of one group, so also nodes of a graph: ten times those of the deepest published networks."""
-_OBJECTS = 100_000
+MOST_OBJECTS = 100_000
+"""Groups and data sets of one file."""
 _TEXT = 1 << 20
 """Bytes of one string."""
 _PIECE = 1 << 24
@@ -133,8 +127,8 @@ def _walk(group: Any, path: tuple[str, ...], content: Content) -> None:
     for raw in _members(group, path):
         here = (*path, _name(raw, path))
         opened = _open(group, links, raw, here)
-        if len(content.groups) + len(content.entries) > _OBJECTS:
-            raise RefusedContentError(f"it has more than {_OBJECTS:,} groups and data sets")
+        if len(content.groups) + len(content.entries) > MOST_OBJECTS:
+            raise RefusedContentError(f"it has more than {MOST_OBJECTS:,} groups and data sets")
         if isinstance(opened, h5py.h5g.GroupID):
             _walk(opened, here, content)
         elif isinstance(opened, h5py.h5d.DatasetID):
@@ -180,8 +174,8 @@ def _add(dataset: Any, path: tuple[str, ...], content: Content) -> None:
         raise RefusedContentError(f"{_at(path)} is of a type that numpy has no name for ({error})") from None
     data = h5py.Dataset(dataset)
     if h5py.check_string_dtype(dtype) is not None:
-        if count > _OBJECTS:
-            raise RefusedContentError(f"{_at(path)} holds {count:,} texts; at most {_OBJECTS:,} are accepted")
+        if count > MOST_OBJECTS:
+            raise RefusedContentError(f"{_at(path)} holds {count:,} texts; at most {MOST_OBJECTS:,} are accepted")
         _grow(content, path, count * dtype.itemsize)
         content.entries.append(Entry(path, shape, None, _text(data, path, content)))
     elif dtype.kind in "biuf" and dtype.itemsize <= 8 and h5py.check_enum_dtype(dtype) is None:
@@ -242,71 +236,3 @@ def pieces(data: h5py.Dataset) -> Iterator[NDArray[Any]]:
     rows = step * max(1, _PIECE // max(1, step * data.nbytes // data.shape[0]))
     for start in range(0, data.shape[0], rows):
         yield np.ascontiguousarray(data[start : start + rows], dtype)
-
-
-# --- as a program of its own -----------------------------------------------------------------------------
-
-
-def _limits() -> Callable[[int, int], None]:
-    """A function that limits what this process may take from here on: (bytes, seconds of processor time)."""
-    try:
-        import resource
-    except ImportError:  # Windows: there the deadline of whoever started this process is what is left.
-        return lambda size, seconds: None
-    pages = Path("/proc/self/statm")  # Linux
-    start = int(pages.read_text().split()[0]) * resource.getpagesize() if pages.exists() else 0
-
-    def limit(size: int, seconds: int) -> None:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        if start:
-            resource.setrlimit(resource.RLIMIT_AS, (start + size, resource.getrlimit(resource.RLIMIT_AS)[1]))
-        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime) + seconds, hard))
-
-    return limit
-
-
-def _answer(path: Path, group: str, limit: Callable[[int, int], None], out: BinaryIO) -> None:
-    # A busy machine takes a millisecond for a data set, of which half a megabyte holds a thousand at most.
-    limit(1 << 28, 2 + min(path.stat().st_size // 500_000, _OBJECTS // 1000))
-    # Every chunk is read once: caches of a megabyte for each data set would only fill the memory that is granted.
-    with h5py.File(path, "r", rdcc_nbytes=0) as file:
-        content = open_content(file, group, most_bytes(path))
-        entries = [[entry.path, entry.shape, entry.dtype, entry.text] for entry in content.entries]
-        _send(out, b"H", json.dumps({"groups": content.groups, "entries": entries}).encode())
-        largest = max((data.nbytes for data in content.sets), default=0)
-        limit((1 << 28) + 3 * largest, 2 + content.total // 50_000_000 + len(content.sets) // 1000)
-        for data in content.sets:
-            for piece in pieces(data):
-                # Whoever reads asks for none of an empty array, and would take it for the start of the next answer.
-                if piece.size:
-                    _send(out, b"D", piece.tobytes())
-
-
-def _send(out: BinaryIO, kind: bytes, body: bytes) -> None:
-    """A message: "H" what there is, in JSON, "D" some of its numbers, or "E" why nothing (more) comes."""
-    out.write(kind + len(body).to_bytes(8, "little"))
-    out.write(body)
-
-
-def _serve() -> None:
-    """Answers each line of standard input, [path, group] in JSON, until there is none."""
-    # What a library prints must not get between the answers.
-    out = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
-    os.dup2(2, 1)
-    limit = _limits()
-    for line in sys.stdin.buffer:
-        path, group = json.loads(line)
-        try:
-            _answer(Path(path), group, limit, out)
-        except RefusedContentError as error:
-            _send(out, b"E", str(error).encode())
-        except MemoryError:
-            _send(out, b"E", b"reading it takes more memory than what it holds")
-        except Exception as error:  # noqa: BLE001 - whatever libhdf5 makes of a damaged file is that file's fault
-            _send(out, b"E", f"it cannot be read as HDF5 ({error})".encode("utf-8", "backslashreplace"))
-        out.flush()
-
-
-if __name__ == "__main__":
-    _serve()

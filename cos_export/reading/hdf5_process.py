@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from cos_export.errors import InputError
-from cos_export.reading import hdf5_content
+from cos_export.reading import hdf5_program
 from cos_export.reading.hdf5_content import RefusedContentError, most_bytes, open_content, pieces
 from cos_export.reading.plain_file import check_plain_file
 
@@ -115,16 +115,17 @@ def read_own(path: Path, group: str) -> Tree:
 
 
 def _start() -> subprocess.Popen[bytes]:
+    # It finds the h5py and numpy that this process has, and no folder before them; then what it shares with this one.
+    folders = [*(entry for entry in sys.path if Path(entry).is_absolute()), str(Path(__file__).resolve().parents[2])]
     environment = dict(os.environ) | {
-        # It finds the h5py and numpy that this process has, and no folder before them.
-        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if Path(entry).is_absolute()),
+        "PYTHONPATH": os.pathsep.join(folders),
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         # A file may name a filter of a library, which HDF5 would look for and load.
         "HDF5_PLUGIN_PRELOAD": "::",
     }
     return subprocess.Popen(
-        [sys.executable, "-P", "-B", hdf5_content.__file__],
+        [sys.executable, "-P", "-B", hdf5_program.__file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

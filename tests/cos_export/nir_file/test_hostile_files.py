@@ -14,7 +14,7 @@ from cos_export.errors import CosExportError, InputError, NetworkError
 from cos_export.nir_file import read_nir, write_nir
 from cos_export.nir_file.importing import import_graph
 from cos_export.nir_file.reader import graph_of
-from cos_export.reading import hdf5_content, hdf5_process
+from cos_export.reading import hdf5_process, hdf5_program
 from cos_export.reading.hdf5_process import Hdf5Process, read_own, read_tree
 from cos_export.simulation import simulate
 
@@ -287,7 +287,7 @@ def test_a_process_that_does_not_answer(path, tmp_path, monkeypatch, program, me
     (tmp_path / "program.py").write_text(program)
     with Hdf5Process() as process:
         with monkeypatch.context() as patch:
-            patch.setattr(hdf5_content, "__file__", str(tmp_path / "program.py"))
+            patch.setattr(hdf5_program, "__file__", str(tmp_path / "program.py"))
             with pytest.raises(InputError, match=message):
                 process.read(path, "node")
         monkeypatch.undo()
