@@ -67,7 +67,8 @@ def lowered(
     check_layerwise(network)
     check_integers(network)
     parts = _Parts(network, constant_currents(network), current_bounds(without_biases(network), input_range))
-    when, total = windows(network, steps), _total_steps(network, steps)
+    when = windows(network, steps)
+    total = when.last_step
     charges = parts.charges(steps)
     if network.quantisation is not None:
         _check_fits(parts, steps)
@@ -84,12 +85,6 @@ def lowered(
     if network.quantisation is not None:
         check_ranges(result, total)
     return result
-
-
-def _total_steps(network: SpikingNetwork, steps: int) -> int:
-    """T': until the readout is complete, and the last window has closed."""
-    when = windows(network, steps)
-    return max([when.latency, *(opens + steps for opens in when.opens.values())])
 
 
 @dataclass(frozen=True)
@@ -114,7 +109,7 @@ class _Parts:
         for name in self.network.layers:
             if not charges[name].fits:
                 return name
-        output, total = self.network.output_name, _total_steps(self.network, steps)
+        output, total = self.network.output_name, windows(self.network, steps).last_step
         bias = integer_bias(self.constants[output], steps, total)
         largest = steps * self.bounds[output].partial + total * np.abs(bias.every) + np.abs(bias.once)
         return output if float(largest.max()) >= LARGEST_SUM else None

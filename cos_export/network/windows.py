@@ -37,6 +37,11 @@ class Windows:
         """The steps until the readout is complete: T + (T - 1) D for D spiking layers on the longest path."""
         return self.readout_opens + self.steps
 
+    @property
+    def last_step(self) -> int:
+        """The step in which the last window closes: the latency, unless nothing reads the deepest layer."""
+        return max([self.latency, *(opens + self.steps for opens in self.opens.values())])
+
 
 def windows(network: SpikingNetwork, steps: int) -> Windows:
     """The windows of a network that fires layer after layer, for `steps` time-steps.

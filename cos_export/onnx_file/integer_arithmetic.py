@@ -209,7 +209,8 @@ class IntegerArithmetic:
 
     def _digits(self, builder: GraphBuilder, name: str, wire: Wire) -> list[tuple[str, int]]:
         """The digits of a wire's value as uint8, the least first, each with its zero point."""
-        low, high = int(min(0, _known(wire).low.min())), int(_known(wire).high.max())
+        # Borders hold zeros, so the digits of -low must have places, whatever the wire itself carries.
+        low, high = int(min(0, _known(wire).low.min())), int(max(0, _known(wire).high.max()))
         if wire.kind == TensorProto.UINT8 and low == 0 and high < _BASE:
             return [(wire.value, 0)]
         value, width = self.current(builder, f"{name}/input", wire), high - low

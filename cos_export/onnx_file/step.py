@@ -76,8 +76,9 @@ def build_step_model(
     and `v_init/<layer>` is rounded down: from a half-integer, which no potential ties from, the same neurons fire.
 
     Under the layer-wise schedule a layer integrates until its window opens and fires in that alone (`windows`), so one
-    run is T + (T - 1) D steps. Images and the biases of synapses count in the first T of them, and biases behind the
-    last neurons in the last T; a layer's own biases are part of what it starts from.
+    run is T + (T - 1) D steps, or as many more as a layer needs that nothing reads. Images and the biases of synapses
+    count in the first T of them, and biases behind the last neurons in the readout's T; a layer's own biases are part
+    of what it starts from.
 
     Args:
         network: What to write.
@@ -184,7 +185,12 @@ class _Step:
         inner = feeding_neurons(network)
         shown = self._steps if layerwise else network.input_steps
         first = self._gate("first", 0, self._steps) if layerwise else None
-        last = self._gate("last", windows(network, self._steps).readout_opens, None) if layerwise else None
+        when = windows(network, self._steps) if layerwise else None
+        last = None
+        if when is not None:
+            # The readout is complete in the run's last step, unless nothing reads the deepest layer.
+            until = when.latency if when.latency < when.last_step else None
+            last = self._gate("last", when.readout_opens, until)
         wires: Wires[Wire] = Wires(network)
         for name, arriving in wires.walk():
             if not arriving:

@@ -110,7 +110,7 @@ def step_interface(network: SpikingNetwork, steps: int, *, silent_inputs: bool =
             for name, spec in network.neurons.items()
         ),
         output="output",
-        steps=steps if opens is None else opens.latency,
+        steps=steps if opens is None else opens.last_step,
         readout_scale=network.readout_scale,
         readout_steps=steps,
     )

@@ -175,7 +175,7 @@ def _clock_steps(network: SpikingNetwork, samples: int, steps: int) -> int:
     if network.schedule == "synchronous":
         return steps * samples
     known = windows(network, steps)
-    return known.interval * (samples - 1) + known.latency
+    return known.interval * (samples - 1) + known.last_step
 
 
 def _deadline(network: SpikingNetwork, samples: int, steps: int, backend: Backend) -> float:

@@ -117,7 +117,7 @@ def run(network: SpikingNetwork, images: list[tuple[int, Array]], steps: int) ->
     v = {name: np.asarray(network.neurons[name].v_init, np.float64) for name in layers}
     result = Run({name: [np.zeros((steps, *shapes[name])) for _ in images] for name in layers})
     result.logits = [np.zeros(np.shape(constant[output])) for _ in images]
-    result.last_step = images[-1][0] + reading + steps - 1
+    result.last_step = images[-1][0] + max([reading, *opens.values()]) + steps - 1
     for now in range(1, result.last_step + 1):
         outputs = dict(silence)
         for first, image in images:

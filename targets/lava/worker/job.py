@@ -101,9 +101,8 @@ class Job:
     deadline: float
 
     def clock_steps(self, count: int) -> int:
-        """Steps until the last of `count` samples, or groups of them, has been read, nothing being late."""
-        (output,) = (node for node in self.nodes if node.kind == "output")
-        return (count - 1) * self.interval + output.opens + self.steps
+        """Steps until the last window of the last of `count` samples, or groups of them, has closed, nothing late."""
+        return (count - 1) * self.interval + max(node.opens for node in self.nodes) + self.steps
 
 
 def _node(index: int, entry: Mapping[str, Any]) -> Node:

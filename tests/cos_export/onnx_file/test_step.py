@@ -15,9 +15,10 @@ import pytest
 import random_networks as build
 import torch
 from bundles import change_manifest, relist
-from eight_bit_networks import TOPOLOGIES, in_integers, pictures, topology
+from eight_bit_networks import TOPOLOGIES, in_integers, pictures, topology, with_node
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lowered_networks import integers, joined
 from small_networks import two_layers
 from step_loop import Run, in_evaluator, in_runtime, loop, rounded
 
@@ -103,6 +104,27 @@ def test_sums_beyond_seven_bits_are_taken_apart() -> None:
     for network in (in_integers(one, 3) for one in (wide, inputs, both)):
         for scheduled in (network, layerwise(network)):
             check(scheduled, pictures(scheduled, 3), 3, in_runtime, in_evaluator)
+
+
+def test_sums_that_are_always_negative_are_zero_beyond_the_border() -> None:
+    """Between two convolutions -336..-264: 72 fit into a byte, and the zero of the padding does not."""
+    rng = np.random.default_rng(0)
+    layers = [build.conv2d(rng, 2, 3), "if", build.conv2d(rng, 3, 3, groups=3), build.conv2d(rng, 3, 4), "if"]
+    network = in_integers(build.sequential(rng, (2, 5, 4), layers), 3)
+    small: Any = network.graph.nodes["conv2d2"]
+    network = with_node(network, "conv2d2", weight=np.clip(small.weight, -4, 4), bias=0 * small.bias - 300)
+    low = replace(network.neurons["if4"], threshold=0 * network.neurons["if4"].threshold + 9000)
+    network = network.with_nodes({"if4": build.spiking_node(low)}).with_neurons({"if4": low})
+    for scheduled in (network, layerwise(network)):
+        check(scheduled, pictures(scheduled, 3), 3, in_runtime, in_evaluator)
+
+
+@pytest.mark.parametrize("network", [layerwise(joined(48)), integers("joined")], ids=["float32", "int8"])
+def test_a_layer_that_nothing_reads_has_all_of_its_window(network: SpikingNetwork) -> None:
+    """It opens with the readout's, and closes T - 1 steps after: the readout must not take more of its biases."""
+    about = step_interface(network, 3)
+    assert about.steps == 3 + 2 * 4 == max(state.last_step or 0 for state in about.states)
+    check(network, build.images(network, 3), 3, in_runtime, in_evaluator)
 
 
 class _Joined(torch.nn.Module):

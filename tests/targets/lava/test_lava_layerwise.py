@@ -15,6 +15,7 @@ import torch
 import windowed_reference
 from eight_bit_networks import in_integers, pictures, topology
 from integer_networks import in_fixed_point, integer_images
+from lowered_networks import integers
 
 from cos_export.errors import NetworkError, TargetError
 from cos_export.network import SampleStates, SpikingNetwork
@@ -105,6 +106,15 @@ def test_layers_that_are_skipped(options: LavaTarget, steps: int) -> None:
 def test_integers(options: LavaTarget, name: str) -> None:
     network = layerwise(in_integers(topology(name), 3))
     check(network, pictures(network, 3), 4, options)
+
+
+@BOTH
+def test_a_layer_that_nothing_reads_has_all_of_its_window(options: LavaTarget) -> None:
+    """It closes after the readout has been taken, also that of the last sample."""
+    network = integers("joined")
+    known = windows(network, 3)
+    assert known.opens["if4"] + 3 == known.last_step > known.latency
+    check(network, pictures(network, 3), 3, options)
 
 
 @pytest.mark.parametrize(("seed", "steps"), [(0, 1), (0, 4), (2, 3)])
