@@ -1,4 +1,4 @@
-"""Three hundred damaged files of each kind: each gives a valid result or the product's own error."""
+"""Damaged files give a valid result or the product's own error; random networks fire what float64 says."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
+from float64_simulation import Simulated, simulate_float64
 from mutations import KINDS, Trials, outcome
+from wild_networks import wild_network
+
+from cos_export.lowering import lowered
+from cos_export.network.windows import windows
+from cos_export.onnx_file import build_model
+from cos_export.quantisation import check_ranges
+from cos_export.simulation import simulate
 
 TRIALS = 300
 NATIVE = "model.onnx"
@@ -33,3 +44,40 @@ def test_damage_does_not_end_the_process() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     [actual] = json.loads(done.stdout)
     assert actual["trials"] == TRIALS and actual["valid"] + actual["refused"] == TRIALS
+
+
+def _check(expected: Simulated, spikes: Any, logits: Any) -> None:
+    for name, fired in expected.spikes.items():
+        np.testing.assert_array_equal(spikes[name], fired, err_msg=name)
+    np.testing.assert_allclose(logits, expected.logits, rtol=1e-5, atol=1e-5 * np.abs(expected.logits).max())
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_networks_fire_what_plain_float64_does(seed: int) -> None:
+    """Every spike and the logits of every step, in PyTorch and in ONNX Runtime, and lowered."""
+    network, images, steps = wild_network(seed)
+    if network.quantisation is not None:
+        check_ranges(network, steps)
+    expected = simulate_float64(network, images, steps)
+    trace = simulate(network, images, steps, device="cpu")
+    _check(expected, trace.spikes, trace.logits)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    session = onnxruntime.InferenceSession(
+        build_model(network, steps).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    layers = network.layers
+    logits, *fired = session.run(["logits", *(f"spikes/{name}" for name in layers)], {"images": images})
+    _check(expected, dict(zip(layers, fired, strict=True)), logits)
+    if network.schedule != "layerwise" or network.input_encoding == "frames":
+        return
+    if network.quantisation is not None and steps > 16:
+        # Held down for 32 windows of each layer, some of these integers leave their 24 bits, and are refused.
+        steps = 16
+        expected = simulate_float64(network, images, steps)
+    low = lowered(network, steps, input_range=None if network.quantisation else (-1.0, 2.0))
+    actual = simulate_float64(low, images, low.num_timesteps or 0)
+    opens = windows(network, steps).opens
+    inside = {name: actual.spikes[name][first : first + steps] for name, first in opens.items()}
+    assert all(actual.spikes[name].sum() == fired.sum() for name, fired in inside.items()), "a spike outside its window"
+    _check(Simulated(expected.spikes, expected.logits[-1]), inside, actual.logits[-1])

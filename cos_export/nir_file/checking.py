@@ -18,6 +18,7 @@ from cos_export.network.node_facts import facts
 from cos_export.nir_file.conventions import Conventions, assumptions
 from cos_export.nir_file.importing import import_graph
 from cos_export.nir_file.reader import graph_of, node_of
+from cos_export.quantisation.ranges import check_ranges
 from cos_export.reading.hdf5_process import read_tree
 
 __all__ = ["check_nir"]
@@ -29,7 +30,7 @@ def check_nir(path: str | os.PathLike[str], conventions: Conventions | None = No
     """A finding for each node of a NIR file, by the code that `read_nir` runs.
 
     Every node that cannot be run is a finding that blocks. Where all of them can, so is the first thing that is wrong
-    with the graph as a whole: its wiring, its shapes, its metadata.
+    with the graph as a whole: its wiring, its shapes, its metadata, and of integers whether their sums fit.
 
     Args:
         path: The file.
@@ -47,6 +48,7 @@ def check_nir(path: str | os.PathLike[str], conventions: Conventions | None = No
     graph = graph_of(content, Path(path))
     try:
         opened = import_graph(graph, conventions)
+        _check_ranges(opened.network)
     except (InputError, NetworkError) as error:
         return CheckResult((*findings, Finding("", "graph", None, "", str(error))))
     by_name = {finding.module: finding for finding in findings}
@@ -54,6 +56,12 @@ def check_nir(path: str | os.PathLike[str], conventions: Conventions | None = No
     if opened.assumed:
         findings.append(Finding("", "graph", None, "a network", warning=assumptions(path, opened.assumed)))
     return CheckResult(tuple(findings))
+
+
+def _check_ranges(network: SpikingNetwork) -> None:
+    """Refuses a network of integers whose sums may leave the bits that hold them, within the steps of the file."""
+    if network.quantisation is not None:
+        check_ranges(network, network.num_timesteps or 1, per_sample=network.rho > 0)
 
 
 def _node_finding(name: str, entry: Any) -> Finding:

@@ -27,6 +27,7 @@ from cos_export.nir_file.neuron_metadata import (
     read_neuron_metadata,
     window_metadata,
 )
+from cos_export.quantisation.integrality import check_integers
 
 __all__ = ["Imported", "import_graph"]
 
@@ -117,6 +118,7 @@ def import_graph(graph: nir.NIRGraph, conventions: Conventions | None = None) ->
         readout_shape=facts.readout_shape,
     )
     _check_windows(graph, network)
+    check_integers(network)
     return Imported(network, () if facts.ours else tuple(assumed_lines(said, gains, facts.dt, asked)))
 
 

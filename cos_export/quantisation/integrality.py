@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
 from cos_export.network import SpikingNetwork
+from cos_export.network.node_facts import facts, weight_field
+from cos_export.numerics import signed_range
 
 __all__ = ["check_integers"]
 
@@ -19,10 +21,12 @@ _WHOLE, _HALF = ("threshold", "bias"), ("v_init", "v_reset")
 def check_integers(network: SpikingNetwork) -> None:
     """Refuses a network of integers with a number in it that is not one; of any other network it says nothing.
 
-    Integers are all arrays of the nodes, thresholds and biases per step; v_init and v_reset lie halfway between two.
+    Integers are all arrays of the nodes, thresholds and biases per step, weights of the width that the network says;
+    v_init and v_reset lie halfway between two.
 
     Raises:
-        NetworkError: A number is not an integer, or a potential not a half-integer; it names node and field.
+        NetworkError: A number is not an integer, a potential not a half-integer, or a weight too wide; it names the
+            node.
     """
     if network.quantisation is None:
         return
@@ -30,6 +34,7 @@ def check_integers(network: SpikingNetwork) -> None:
     for name in network.order:
         spec = network.neurons.get(name)
         if spec is None:
+            _check_weights(name, network.graph.nodes[name], network.quantisation.weight_bits)
             for field, values in _arrays(network.graph.nodes[name]):
                 _refuse(name, field, numerics, values, "an integer", values != np.rint(values))
             continue
@@ -42,6 +47,14 @@ def check_integers(network: SpikingNetwork) -> None:
             if values is not None:
                 # Half-integers, so that no potential ties with its threshold.
                 _refuse(name, field, numerics, values, "a half-integer", values - np.floor(values) != 0.5)
+
+
+def _check_weights(name: str, node: nir.NIRNode, bits: int) -> None:
+    if not facts(node).weighted:
+        return
+    weight, (least, largest) = np.asarray(getattr(node, weight_field(node))), signed_range(bits)
+    if weight.min() < least or weight.max() > largest:
+        raise NetworkError(f"Node {name!r}: its weights must be integers of {least}..{largest}.")
 
 
 def _arrays(node: nir.NIRNode) -> list[tuple[str, NDArray[np.floating]]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import nir
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,6 @@ from cos_export.network import NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.network.node_facts import bias_of, facts, weight_field
 from cos_export.network.schedule import summed_steps
 from cos_export.network.wires import Wires
-from cos_export.numerics import signed_range
 from cos_export.quantisation.integrality import check_integers
 from cos_export.quantisation.intervals import Bound, Interval, carried, completed, input_interval
 from cos_export.quantisation.step_ranges import reaches
@@ -121,8 +119,6 @@ def layer_ranges(network: SpikingNetwork, steps: int, *, per_sample: bool = Fals
             channels = np.ones(network.shapes[name][0])
             wires[name] = Interval(0.0 * channels, channels, channels)
         else:
-            if facts(node).weighted:
-                _check_weights(name, node, quantisation.weight_bits)
             try:
                 wires[name] = carried(node, completed(arriving), network.shapes[network.predecessors[name][0]])
             except NetworkError as error:
@@ -143,9 +139,6 @@ def _ranges_by_step(
     network: SpikingNetwork, quantisation: Quantisation, steps: int, start: float
 ) -> tuple[LayerRange, ...]:
     """The ranges of a network whose layers may fire in some steps only."""
-    for name, node in network.graph.nodes.items():
-        if facts(node).weighted:
-            _check_weights(name, node, quantisation.weight_bits)
     ranges = []
     for name, reach in reaches(network, quantisation, steps, start, LARGEST_POTENTIAL, LARGEST_SUM):
         weights, biases = _synapses_before(network, name)
@@ -162,13 +155,6 @@ def _ranges_by_step(
             )
         )
     return tuple(ranges)
-
-
-def _check_weights(name: str, node: nir.NIRNode, bits: int) -> None:
-    weight = np.asarray(getattr(node, weight_field(node)))
-    least, largest = signed_range(bits)
-    if weight.min() < least or weight.max() > largest:
-        raise NetworkError(f"Node {name!r}: its weights must be integers of {least}..{largest}.")
 
 
 def _range(

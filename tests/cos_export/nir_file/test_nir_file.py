@@ -9,6 +9,7 @@ import nir
 import numpy as np
 import pytest
 import random_networks as build
+from eight_bit_networks import in_integers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +46,7 @@ def test_round_trip_is_exact(tmp_path, seed):
     if seed % 2:
         scales = Quantisation(float(np.float32(0.1)), -128 * (seed % 4 == 1), 127, float(np.float32(1e-3)))
         neurons = {name: replace(spec, scale=np.full(spec.shape[0], 0.1)) for name, spec in network.neurons.items()}
-        network = replace(network, neurons=neurons, quantisation=scales)
+        network = replace(in_integers(network.with_neurons(neurons), seed), quantisation=scales)
     write_nir(network, tmp_path / "model.nir")
     loaded = read_nir(tmp_path / "model.nir")
     _assert_same_neurons(network, loaded)
