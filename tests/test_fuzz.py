@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from float64_simulation import Simulated, simulate_float64
 from mutations import KINDS, Trials, outcome
+from step_loop import in_runtime, loop, rounded
 from wild_networks import wild_network
 
 from cos_export.lowering import lowered
 from cos_export.network.windows import windows
-from cos_export.onnx_file import build_model
+from cos_export.onnx_file import build_model, build_step_model
+from cos_export.onnx_file.step_interface import step_interface
 from cos_export.quantisation import check_ranges
 from cos_export.simulation import simulate
 
@@ -54,22 +55,22 @@ def _check(expected: Simulated, spikes: Any, logits: Any) -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_random_networks_fire_what_plain_float64_does(seed: int) -> None:
-    """Every spike and the logits of every step, in PyTorch and in ONNX Runtime, and lowered."""
+    """Every spike, and the logits of every step, or of the last from the step graph and the lowered network."""
     network, images, steps = wild_network(seed)
     if network.quantisation is not None:
         check_ranges(network, steps)
     expected = simulate_float64(network, images, steps)
     trace = simulate(network, images, steps, device="cpu")
     _check(expected, trace.spikes, trace.logits)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 3, 1
-    session = onnxruntime.InferenceSession(
-        build_model(network, steps).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    unrolled = in_runtime(build_model(network, steps))({"images": images})
+    _check(expected, {name: unrolled[f"spikes/{name}"] for name in network.layers}, unrolled["logits"])
+    if network.input_encoding == "frames":
+        return
+    in_steps, total = loop(
+        in_runtime(build_step_model(network, steps)), step_interface(network, steps).to_dict(), rounded(network, images)
     )
-    layers = network.layers
-    logits, *fired = session.run(["logits", *(f"spikes/{name}" for name in layers)], {"images": images})
-    _check(expected, dict(zip(layers, fired, strict=True)), logits)
-    if network.schedule != "layerwise" or network.input_encoding == "frames":
+    _check(Simulated(expected.spikes, expected.logits[-1]), in_steps, total)
+    if network.schedule == "synchronous":
         return
     if network.quantisation is not None and steps > 16:
         # Held down for 32 windows of each layer, some of these integers leave their 24 bits, and are refused.
