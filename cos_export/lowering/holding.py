@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from cos_export.network import NeuronSpec
 from cos_export.quantisation.intervals import Bound, Interval
-from cos_export.quantisation.ranges import LARGEST_POTENTIAL, LARGEST_SUM
+from cos_export.quantisation.ranges import LARGEST_SUM
+from cos_export.simulation.fixed_point import LARGEST_POTENTIAL
 
 __all__ = ["Charged", "charged", "held"]
 

@@ -11,7 +11,8 @@ from cos_export.network.node_facts import facts
 from cos_export.network.schedule import summed_steps
 from cos_export.network.wires import Wires
 from cos_export.quantisation.intervals import Bound, Interval, carried, completed
-from cos_export.quantisation.ranges import LARGEST_POTENTIAL, LARGEST_SUM
+from cos_export.quantisation.ranges import LARGEST_SUM
+from cos_export.simulation.fixed_point import LARGEST_POTENTIAL
 
 __all__ = ["finest_scales"]
 

@@ -21,12 +21,9 @@ from cos_export.network.wires import Wires
 from cos_export.quantisation.integrality import check_integers
 from cos_export.quantisation.intervals import Bound, Interval, carried, completed, input_interval
 from cos_export.quantisation.step_ranges import reaches
-from cos_export.simulation.fixed_point import LARGEST_START
+from cos_export.simulation.fixed_point import LARGEST_POTENTIAL, LARGEST_START
 
-__all__ = ["LARGEST_POTENTIAL", "LARGEST_SUM", "LayerRange", "check_ranges", "layer_ranges"]
-
-LARGEST_POTENTIAL = 2**23 - 1
-"""Potentials have 24 bits with their sign, as on Loihi 2; half-integers below it are float32 numbers."""
+__all__ = ["LARGEST_SUM", "LayerRange", "check_ranges", "layer_ranges"]
 
 LARGEST_SUM = 2**24
 """Up to here every integer is a float32 number."""

@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cos_export.errors import InputError
+from cos_export.errors import InputError, NetworkError
 from cos_export.network import FloatArray, NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.network.graph import with_attributes
 
 __all__ = [
+    "LARGEST_POTENTIAL",
     "LARGEST_START",
+    "check_potentials",
     "half_integers",
     "input_gain",
     "quantise_input",
@@ -25,8 +27,29 @@ __all__ = [
 ]
 
 
+LARGEST_POTENTIAL = 2**23 - 1
+"""Potentials have 24 bits with their sign, and saturate, as on Loihi 2; half-integers below it are float32 numbers."""
+
 LARGEST_START = 2.0**22 - 0.5
 """What a sample's own initial potential may be at most: it leaves half of the 24 bits to what the steps add."""
+
+
+def check_potentials(layer: str, potentials: Tensor, quantisation: Quantisation | None) -> None:
+    """Refuses potentials of integers beyond 24 bits, where targets saturate, or sums in float32 are rounded.
+
+    Args:
+        layer: Whose they are.
+        potentials: What is left after the last step, which is where one that runs away is farthest.
+        quantisation: Of the network; one of float32 has no such bound.
+
+    Raises:
+        NetworkError: One is.
+    """
+    if quantisation is not None and bool((potentials.abs() > LARGEST_POTENTIAL).any()):
+        raise NetworkError(
+            f"The potentials of layer {layer!r} leave the 24 bits that they have in integers, and no two targets go on "
+            "alike from there. Run fewer steps, or quantise the network for as many as you run (steps=)."
+        )
 
 
 def input_gain(quantisation: Quantisation) -> np.float32:

@@ -24,6 +24,7 @@ from cos_export.network import (
 from cos_export.network.workload import samples_at_once
 from cos_export.progress import Progress, silent
 from cos_export.simulation.finite import check_finite
+from cos_export.simulation.fixed_point import check_potentials
 from cos_export.simulation.layerwise import LayerwiseProgram, WindowRun
 from cos_export.simulation.neuron import NeuronTensors, Run, integrate_and_fire, with_states
 from cos_export.simulation.per_sample import Observer, PerSampleCalibration
@@ -74,7 +75,8 @@ def simulate(
 
     Raises:
         InputError: The images, steps or states do not fit the network.
-        NetworkError: A sum is beyond what float32 holds; the message names the layer.
+        NetworkError: A sum is beyond what float32 holds, or a potential of integers beyond 24 bits; the message names
+            the layer.
         StorageError: What is recorded does not fit in memory, and the temporary folder cannot hold it.
         UnavailableError: The device is not there.
     """
@@ -105,7 +107,7 @@ def simulate(
         potentials=record_potentials,
         states=record_states and calibration is not None,
     )
-    recorder = _Recorder(recording, record_spikes, record_potentials, observe)
+    recorder = _Recorder(network, recording, record_spikes, record_potentials, observe)
     with torch.no_grad(), full_precision():
         for start in range(0, len(array), batch_size):
             progress(f"simulating {steps} steps", start, len(array))
@@ -129,8 +131,15 @@ def simulate(
 class _Recorder:
     """Keeps what the observer is asked to keep, on the host."""
 
-    def __init__(self, recording: Recording, spikes: bool, potentials: bool, observe: Observer | None) -> None:
-        self._recording, self._observe = recording, observe
+    def __init__(
+        self,
+        network: SpikingNetwork,
+        recording: Recording,
+        spikes: bool,
+        potentials: bool,
+        observe: Observer | None,
+    ) -> None:
+        self._recording, self._observe, self._quantisation = recording, observe, network.quantisation
         self.keep_spikes, self.keep_potentials = spikes, potentials
 
     def __call__(self, name: str, run: Run | WindowRun) -> None:
@@ -140,6 +149,7 @@ class _Recorder:
         # the steps nor, with n <= M / theta spikes, over a window.
         left = run.charged if isinstance(run, WindowRun) else run.residual
         check_finite(f"The potentials of layer {name!r}", left)
+        check_potentials(name, left, self._quantisation)
         if self.keep_spikes:
             self._recording.spikes.add(name, run.fired.cpu().numpy())
         potentials = run.potentials if self.keep_potentials else None

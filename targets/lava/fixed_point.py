@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cos_export.errors import NetworkError
+from cos_export.simulation.fixed_point import LARGEST_POTENTIAL
 from targets.lava.lowered_node import LoweredNode
 
-__all__ = ["LARGEST_POTENTIAL", "in_integers"]
-
-LARGEST_POTENTIAL = 2**23 - 1
-"""Of a signed potential of 24 bits, where it saturates, as on Loihi 2."""
+__all__ = ["in_integers"]
 
 
 def in_integers(node: LoweredNode) -> LoweredNode:

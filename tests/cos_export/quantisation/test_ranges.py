@@ -18,8 +18,8 @@ from cos_export.errors import InputError, NetworkError
 from cos_export.exporting import export
 from cos_export.network import NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.quantisation import check_ranges, layer_ranges, loihi_report, quantise
-from cos_export.quantisation.ranges import LARGEST_POTENTIAL
 from cos_export.simulation import simulate
+from cos_export.simulation.fixed_point import LARGEST_POTENTIAL
 
 
 def dense(weight: Any, bias: Any, threshold: float = 100.0, v_init: float = 50.5) -> SpikingNetwork:

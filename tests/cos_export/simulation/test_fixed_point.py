@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
+import nir
 import numpy as np
 import onnxruntime
 import pytest
@@ -15,7 +17,8 @@ from small_networks import two_layers
 
 from calibration import COS, FTBC, RMP, SRP, BiasCorrection, MeanMatching, Static, calibrate
 from cos_export.errors import InputError, NetworkError
-from cos_export.network import Quantisation, SpikingNetwork
+from cos_export.network import NeuronSpec, Quantisation, SpikingNetwork
+from cos_export.network.schedule import Schedule
 from cos_export.onnx_file import build_model
 from cos_export.quantisation import check_ranges, quantise
 from cos_export.simulation import simulate
@@ -54,6 +57,27 @@ def test_half_integers_start_the_same_spikes(currents: list[int], theta: int, ei
     assert spikes(currents, theta, float(half), False) == spikes(currents, theta, float(half), True) == expected
     # What a chip of integers may hold: the whole part, compared with >=.
     assert spikes(currents, theta, float(np.floor(half)), False) == expected
+
+
+@pytest.mark.parametrize("schedule", ["synchronous", "layerwise"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_potentials_that_leave_24_bits_are_refused(schedule: Schedule, sign: int) -> None:
+    """v = 0.5 + T (100,000 - 10) or 0.5 - T 100,000 is within 2^23 - 1 = 8,388,607 for T = 83, and not for 84."""
+    nodes = {
+        "input": nir.Input(np.array([1])),
+        "synapse": nir.Affine(np.full((1, 1), 1000, np.float32), np.zeros(1, np.float32)),
+        "layer": nir.IF(np.ones(1), np.full(1, 10, np.float32)),
+        "head": nir.Affine(np.ones((1, 1), np.float32), np.zeros(1, np.float32)),
+        "output": nir.Output(np.array([1])),
+    }
+    spec = NeuronSpec(nodes["layer"].v_threshold, np.full(1, 0.5, np.float32))
+    graph = nir.NIRGraph(nodes, list(pairwise(nodes)))
+    network = SpikingNetwork(graph, {"layer": spec}, quantisation=Quantisation(1.0, -128, 127, 1.0), schedule=schedule)
+    image = np.full((1, 1), 100 * sign, np.float32)
+    assert simulate(network, image, 83).spikes["layer"].sum() == (83 if sign > 0 else 0)
+    with pytest.raises(NetworkError, match=r"potentials of layer 'layer' leave the 24 bits"):
+        simulate(network, image, 84)
+    assert simulate(replace(network, quantisation=None), image, 84).steps == 84
 
 
 def test_half_integers_stay_as_they_are() -> None:

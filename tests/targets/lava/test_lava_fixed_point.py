@@ -17,9 +17,10 @@ from random_networks import IF, affine, conv2d, neurons, pool, random_network, r
 from cos_export.errors import NetworkError, TargetError
 from cos_export.network import NeuronSpec, SampleStates
 from cos_export.simulation import simulate
+from cos_export.simulation.fixed_point import LARGEST_POTENTIAL
 from cos_export.simulation.trace import Trace
 from targets.lava import LavaTarget, run_network
-from targets.lava.fixed_point import LARGEST_POTENTIAL, in_integers
+from targets.lava.fixed_point import in_integers
 from targets.lava.lowered_node import LoweredNode
 from targets.lava.lowering import lower
 
