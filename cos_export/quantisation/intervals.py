@@ -19,6 +19,9 @@ __all__ = ["Bound", "Interval", "carried", "completed", "input_interval"]
 Bound = NDArray[np.float64]
 """One number for each channel."""
 
+_AT_ONCE = 2**20
+"""Weights that are in float64 at once: 8 MiB, where those of the largest layer of a VGG-16 would take 0.8 GB."""
+
 
 class Interval(NamedTuple):
     """What a wire can carry, by channel, and how large a partial sum of it can be."""
@@ -82,18 +85,26 @@ def _(node: nir.Scale, arriving: Interval, shape: Shape) -> Interval:
 @carried.register(nir.Conv1d)
 @carried.register(nir.Conv2d)
 def _(node: nir.Affine | nir.Linear | nir.Conv1d | nir.Conv2d, arriving: Interval, shape: Shape) -> Interval:
-    weight, node_groups = np.asarray(node.weight, np.float64), int(getattr(node, "groups", 1))
+    groups, outputs = int(getattr(node, "groups", 1)), len(node.weight)
     # At a padded border some terms are missing: each may also be 0.
     low, high, partial = (
-        bound.reshape(node_groups, 1, -1)
+        bound.reshape(groups, -1)
         for bound in (np.minimum(arriving.low, 0.0), np.maximum(arriving.high, 0.0), arriving.partial)
     )
-    taps = weight.reshape(node_groups, len(weight) // node_groups, weight.shape[1], -1)
-    up, down = np.maximum(taps, 0.0).sum(-1), np.minimum(taps, 0.0).sum(-1)
     known = bias_of(node)
-    bias = np.broadcast_to(0.0 if known is None else known.astype(np.float64), (len(weight),))
-    return Interval(
-        (up * low + down * high).sum(-1).ravel() + bias,
-        (up * high + down * low).sum(-1).ravel() + bias,
-        (np.abs(taps).sum(-1) * partial).sum(-1).ravel() + np.abs(bias),
-    )
+    bias = np.broadcast_to(0.0 if known is None else known.astype(np.float64), (outputs,))
+    bounds: list[Interval] = []
+    size = max(1, _AT_ONCE // int(np.prod(np.shape(node.weight)[1:])))
+    for start in range(0, outputs, size):
+        rows = slice(start, min(start + size, outputs))
+        taps = np.asarray(node.weight[rows], np.float64).reshape(rows.stop - start, node.weight.shape[1], -1)
+        up, down = np.maximum(taps, 0.0).sum(-1), np.minimum(taps, 0.0).sum(-1)
+        of = np.arange(start, rows.stop) * groups // outputs if groups > 1 else slice(None)
+        bounds.append(
+            Interval(
+                (up * low[of] + down * high[of]).sum(-1) + bias[rows],
+                (up * high[of] + down * low[of]).sum(-1) + bias[rows],
+                (np.abs(taps).sum(-1) * partial[of]).sum(-1) + np.abs(bias[rows]),
+            )
+        )
+    return Interval(*map(np.concatenate, zip(*bounds, strict=True)))

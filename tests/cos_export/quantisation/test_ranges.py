@@ -18,6 +18,7 @@ from cos_export.errors import InputError, NetworkError
 from cos_export.exporting import export
 from cos_export.network import NeuronSpec, Quantisation, SpikingNetwork
 from cos_export.quantisation import check_ranges, layer_ranges, loihi_report, quantise
+from cos_export.quantisation.intervals import Interval, carried
 from cos_export.simulation import simulate
 from cos_export.simulation.fixed_point import LARGEST_POTENTIAL
 
@@ -54,6 +55,28 @@ def test_the_bounds_of_a_current_are_reached(seed: int) -> None:
     assert actual.largest_sum == (np.abs(weight).sum(1) + np.abs(bias)).max()
     assert (actual.weight_minimum, actual.weight_maximum) == (weight.min(), weight.max())
     assert actual.bias_largest == np.abs(bias).max()
+
+
+@pytest.mark.parametrize("at_once", [1, 20, 2**20])
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_bounds_of_groups_a_few_rows_at_a_time(groups: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each product at the end of its interval, or 0 where a border leaves it out, added up one by one."""
+    monkeypatch.setattr("cos_export.quantisation.intervals._AT_ONCE", at_once)
+    rng = np.random.default_rng(groups)
+    weight, bias = rng.integers(-128, 128, (6, 6 // groups, 3, 3)), rng.integers(-500, 500, 6)
+    node = nir.Conv2d((5, 5), weight.astype(np.float32), 1, 1, 1, groups, bias.astype(np.float32))
+    low, high = -rng.integers(0, 9, 6), rng.integers(0, 9, 6)
+    partial = np.maximum(-low, high) + rng.integers(0, 5, 6)
+    actual = carried(node, Interval(*(bound.astype(np.float64) for bound in (low, high, partial))), (6, 5, 5))
+    for output in range(6):
+        least, most, largest = int(bias[output]), int(bias[output]), abs(int(bias[output]))
+        for number, kernel in enumerate(weight[output]):
+            channel = output * groups // 6 * (6 // groups) + number
+            for tap in kernel.ravel():
+                products = [int(tap * end) for end in (low[channel], high[channel], 0)]
+                least, most = least + min(products), most + max(products)
+                largest += int(abs(tap) * partial[channel])
+        assert (actual.low[output], actual.high[output], actual.partial[output]) == (least, most, largest)
 
 
 @settings(max_examples=25, deadline=None)
