@@ -7,7 +7,7 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
-from narrowing import of_type
+from narrowing import of_type, present
 from operation_reference import count_operations, taps
 from random_networks import (
     IF,
@@ -313,7 +313,9 @@ def test_a_max_pooling_compares_and_multiplies_nothing() -> None:
     """Picking an entry hands a spike on, so the synapse behind accumulates; the artificial network only compares."""
     model = nn.Sequential(nn.Conv2d(1, 1, 1), ce.QCFS(2), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(4, 3)).eval()
     array = np.random.default_rng(0).random((2, 1, 5, 5)).astype(np.float32)
-    nn.init.constant_(of_type(model[0], nn.Conv2d).weight, 2.0)
+    first = of_type(model[0], nn.Conv2d)
+    nn.init.constant_(first.weight, 2.0)
+    nn.init.zeros_(present(first.bias))  # With a random one near -1 nothing would fire.
     network = ce.capture(model, array)
     assert any("picked" in name and isinstance(node, nir.Conv2d) for name, node in network.graph.nodes.items())
     actual = ce.costs(network, array, 4)
