@@ -233,7 +233,8 @@ def markdown(document: dict[str, Any]) -> str:
         f"Samples per second at T = {document['steps']}: of PyTorch and the batched back end the medians of "
         f"{document['rounds']} rounds in which they take turns; of the faithful back end and netx one run, its "
         "samples in brackets. Every run of Lava includes its start. Memory is that of all processes of the worker, "
-        "pages that they share counted once. The load is the machine's over the minute before.",
+        "pages that they share counted once. The load is the machine's over the minute before, in which a faithful "
+        "run, of a process for each group of neurons and each synapse, makes much of it.",
         "",
         "| network | schedule | numerics | samples | PyTorch | batched | of PyTorch | memory | faithful | memory "
         "| netx | load |",

@@ -80,7 +80,7 @@ def measured(name: str, schedule: str, golden: int, folder: Path, given: argpars
     convert += ["--method", "mean-matching", "--steps", str(STEPS), "--schedule", schedule, "--golden", str(golden)]
     rows = []
     for command in ([*convert, "--json"], [VERIFY, str(out), "--targets", "onnxruntime,lava", "--json"]):
-        row = {"network": name, "schedule": schedule, "golden": golden, "command": command[0]}
+        row = {"network": name, "schedule": schedule, "golden": golden, "command": command[0], "machine": machine()}
         rows.append(row | recorded(command, folder, given))
         if rows[-1]["exit_code"] != 0:
             break
@@ -120,21 +120,23 @@ def recorded(command: list[str], folder: Path, given: argparse.Namespace) -> Row
 def markdown(document: Row) -> str:
     """The tables."""
     lines = [
-        "| network | schedule | golden inputs | command | wall (s) | processor (s) | memory (GiB) | together (GiB) |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| network | schedule | golden inputs | command | wall (s) | processor (s) | memory (GiB) | together (GiB) "
+        "| machine |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in document["rows"]:
         start = f"| `{row['network']}` | {row['schedule']} | {row['golden']} | {row['command']} |"
         if "seconds" not in row:
-            lines.append(f"{start} {row['said']} | | | |")
+            lines.append(f"{start} {row['said']} | | | | {row['machine']} |")
             continue
         figures = f"{row['seconds']:.0f} | {row['cpu_seconds']:.0f} | {gib(row['peak'])} | {gib(row['peak_together'])}"
-        lines.append(f"{start} {figures} |" + ("" if row["exit_code"] == 0 else f" exit code {row['exit_code']}"))
+        failed = "" if row["exit_code"] == 0 else f", exit code {row['exit_code']}"
+        lines.append(f"{start} {figures} | {row['machine']}{failed} |")
     for row in document["rows"]:
         if "stages" in row:
             lines += ["", *_stages(row)]
     told = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-    lines += ["", f"{document['machine']}; {told}.", f"`{document['command']}`"]
+    lines += ["", f"{told}.", f"`{document['command']}`"]
     return "\n".join(lines) + "\n"
 
 
@@ -175,7 +177,6 @@ def main() -> None:
     path = given.out.with_suffix(".json")
     document: Row = json.loads(path.read_text()) if path.exists() else {"rows": []}
     document |= {
-        "machine": machine(),
         "versions": versions("onnxruntime", "onnx", "numpy"),
         "command": "python benchmarks/scale.py --out docs/measured/scale",
     }
