@@ -1,7 +1,9 @@
 """Image files in a folder for each class, and torch data sets."""
 
 import os
+import struct
 import sys
+import zlib
 from typing import Any
 
 import numpy as np
@@ -81,10 +83,22 @@ def test_a_file_that_is_cut_short(folder):
         load_dataset(folder)
 
 
-def test_pixels_of_sixteen_bits(folder):
-    Image.fromarray(np.zeros((4, 5), np.uint16)).save(folder / "cat" / "z.png")
-    with pytest.raises(InputError, match="8 bits per channel"):
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_pixels_of_sixteen_bits(folder, kind, channels):
+    """PNG's kinds of pixels: grey, RGB, and both with transparency."""
+    _write_deep(folder / "cat" / "z.png", kind, channels)
+    with pytest.raises(InputError, match=r"z\.png has pixels of mode .*16.*8 bits per channel"):
         load_dataset(folder)
+
+
+def _write_deep(path, kind, channels):
+    def piece(name, content):
+        checked = name + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    header = struct.pack(">IIBBBBB", 5, 4, 16, kind, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(5 * channels * 2)) * 4)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", header) + piece(b"IDAT", rows) + piece(b"IEND", b""))
 
 
 def test_a_class_without_images(folder):
