@@ -155,7 +155,7 @@ def _open(path: Path) -> Image.Image:
     except (UnidentifiedImageError, Image.DecompressionBombError, *_DAMAGE) as error:
         raise InputError(f"{path} cannot be read as an image: {error}") from error
     # Colours of 16 bits have no mode of their own: Pillow takes the upper half of each, and tells by how it decodes.
-    deep = next((str(part[3]) for part in image.tile if ";16" in str(part[3])), None)
+    deep = next((str(part[3]) for part in getattr(image, "tile", ()) if ";16" in str(part[3])), None)
     if image.mode not in (*_GREY, *_COLOUR) or deep is not None:
         image.close()
         raise InputError(f"{path} has pixels of mode {deep or image.mode}. Convert it to 8 bits per channel.")

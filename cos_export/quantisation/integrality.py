@@ -34,9 +34,9 @@ def check_integers(network: SpikingNetwork) -> None:
     for name in network.order:
         spec = network.neurons.get(name)
         if spec is None:
-            _check_weights(name, network.graph.nodes[name], network.quantisation.weight_bits)
             for field, values in _arrays(network.graph.nodes[name]):
                 _refuse(name, field, numerics, values, "an integer", values != np.rint(values))
+            _check_weights(name, network.graph.nodes[name], network.quantisation.weight_bits)
             continue
         for field in _WHOLE:
             values = getattr(spec, field)

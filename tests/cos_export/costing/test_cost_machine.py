@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from cost_machine import SYNAPSES, Machine
-from eight_bit_networks import in_integers
+from eight_bit_networks import in_integers, with_node
 from random_graphs import random_graph, sparse_frames, sparse_images
 
 import cos_export as ce
+from cos_export.network import SpikingNetwork
 from cos_export.simulation import PerSampleCalibration
 
 Case = tuple[Any, Any, int, PerSampleCalibration | None]
@@ -30,10 +31,19 @@ def case(kind: str, seed: int) -> Case:
     if kind == "frames":
         return network, sparse_frames(network, 3, steps + 1, seed), steps, None
     if kind == "int8":
-        return in_integers(network, seed), images, steps, None
+        return with_small_weights(in_integers(network, seed)), images, steps, None
     if kind == "srp":
         return network, images, steps, ce.SRP((1, 4)[seed % 2])
     return network, images, steps, ce.COS(*((1, 1), (5, 1), (3, 2))[seed % 3]) if kind == "cos" else None
+
+
+def with_small_weights(network: SpikingNetwork) -> SpikingNetwork:
+    """Weights of -3..3, so that no potential leaves 24 bits however many synapses follow each other."""
+    for name, node in network.graph.nodes.items():
+        for field in ("weight", "scale"):
+            if getattr(node, field, None) is not None:
+                network = with_node(network, name, **{field: getattr(node, field).clip(-3, 3)})
+    return network
 
 
 def check_operations(machine: Machine, images: Any, steps: int, method: Any, actual: ce.Costs) -> None:
