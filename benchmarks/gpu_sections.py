@@ -262,7 +262,8 @@ def onnxruntime(settings: Settings, clock: Clock) -> Iterator[Row]:
 
 def prepared(name: str, settings: Settings) -> tuple[SpikingNetwork, Dataset]:
     """A network of the zoo with its weights, or random ones, and the images to measure on."""
-    test = load_dataset(settings.test_data, "test").first(settings.test_samples)
+    test = load_dataset(settings.test_data, "test")
+    test = test.first(min(settings.test_samples, len(test)))
     return capture(load_model(name, None).module, test.images[:1]), test
 
 
