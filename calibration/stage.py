@@ -23,7 +23,7 @@ from cos_export.network import (
     check_steps,
     with_normalisation_of,
 )
-from cos_export.network.schedule import Schedule, check_schedule
+from cos_export.network.schedule import Schedule, check_schedule, summed_steps
 from cos_export.network.workload import samples_at_once
 from cos_export.processes import failing_together, is_main, local_device, process_count, process_group
 from cos_export.progress import Progress, silent
@@ -86,7 +86,7 @@ def calibrate(
         raise InputError(refused)
     network = with_normalisation_of(network, images)
     steps, where = check_steps(steps, network), local_device(resolve_device(device))
-    held = 1 if network.schedule == "layerwise" else steps
+    held = steps // summed_steps(network.schedule, steps)
     batch_size = samples_at_once(network, held, whole_number("batch_size", batch_size, 1, MOST_BATCH), where)
     data = calibration_data(network, images, batch_size)
     with process_group(where), torch.no_grad(), full_precision():

@@ -137,13 +137,12 @@ def split_sample(item: Any, what: str) -> Sample:
     return Sample(item[0], item[1], True) if len(item) == 2 else Sample(item[0], left_aside=len(item) - 1)
 
 
-def stack(images: Sequence[Any], name: str, first: int = 0) -> Tensor | NDArray[Any]:
+def stack(images: Sequence[Any], name: str) -> Tensor | NDArray[Any]:
     """Images of one shape and type as one array or tensor, samples first; their type is not judged here.
 
     Args:
         images: At least one; arrays or tensors.
         name: What they are of.
-        first: The number of the first.
 
     Raises:
         InputError: One is neither an array nor a tensor, or unlike the first.
@@ -151,14 +150,14 @@ def stack(images: Sequence[Any], name: str, first: int = 0) -> Tensor | NDArray[
     for i, image in enumerate(images):
         if not isinstance(image, Tensor | np.ndarray):
             raise InputError(
-                f"The image of sample {first + i} of {name} is {_kind(image)}, and should be an array or a tensor. "
+                f"The image of sample {i} of {name} is {_kind(image)}, and should be an array or a tensor. "
                 "torchvision's ToTensor makes one of a PIL image."
             )
         alike = isinstance(image, Tensor) == isinstance(images[0], Tensor)
         if not alike or (image.shape, image.dtype) != (images[0].shape, images[0].dtype):
             this, that = ("" if alike else f"{_kind(one)}, " for one in (image, images[0]))
             raise InputError(
-                f"The image of sample {first + i} of {name} is {this}{_form(image)}, and that of sample {first} is "
+                f"The image of sample {i} of {name} is {this}{_form(image)}, and that of sample 0 is "
                 f"{that}{_form(images[0])}. Let the transform make them alike."
             )
     if isinstance(images[0], Tensor):

@@ -21,6 +21,7 @@ from cos_export.network import (
     check_states,
     check_steps,
 )
+from cos_export.network.schedule import summed_steps
 from cos_export.network.workload import samples_at_once
 from cos_export.progress import Progress, silent
 from cos_export.simulation.finite import check_finite
@@ -96,7 +97,7 @@ def simulate(
     where = resolve_device(device)
     extra = 0 if calibration is None else calibration.presimulated_steps
     recorded = record_spikes or record_potentials
-    held = 1 if network.schedule == "layerwise" and not recorded else max(steps, extra)
+    held = max(steps, extra) if recorded else max(steps, extra) // summed_steps(network.schedule, steps)
     batch_size = samples_at_once(network, held, batch_size, where)
     run = _runner(network, steps, calibration, where)
     recording = Recording(

@@ -12,7 +12,7 @@ import nir
 import numpy as np
 from operation_reference import taps
 
-from cos_export.network import SpikingNetwork
+from cos_export.network import NeuronSpec, SpikingNetwork
 
 Array = Any
 SYNAPSES = (nir.Conv1d, nir.Conv2d, nir.Affine, nir.Linear, nir.Scale)
@@ -21,6 +21,20 @@ POOLS = (nir.SumPool2d, nir.AvgPool2d)
 
 def _size(shape: Any) -> int:
     return int(np.prod(shape))
+
+
+def in_step(spec: NeuronSpec, m: Array) -> tuple[Array, Array]:
+    """What neurons that have been charged to m fire, and the potential that is left: (..., neurons) each."""
+    theta = np.asarray(spec.threshold, np.float64).ravel()
+    spikes = m > theta if spec.condition == ">" else m >= theta
+    reset = m - theta * spikes if spec.reset == "subtract" else np.where(spikes, np.ravel(np.asarray(spec.v_reset)), m)
+    return spikes, reset
+
+
+def in_window(spec: NeuronSpec, m: Array, steps: int) -> Array:
+    """How often neurons that have integrated m fire in a window: (..., neurons)."""
+    ratio = m / np.asarray(spec.threshold, np.float64).ravel()
+    return np.clip(np.ceil(ratio) - 1 if spec.condition == ">" else np.floor(ratio), 0, steps)
 
 
 class Machine:
@@ -198,7 +212,7 @@ class _Sample:
         """Spikes and potentials after the reset, (steps, neurons)."""
         machine, spec = self.machine, self.machine.network.neurons[name]
         theta = np.asarray(spec.threshold, np.float64).ravel()
-        strict, v, fired, potentials = spec.condition == ">", start, [], []
+        v, fired, potentials = start, [], []
         currents = []
         for t in range(steps):
             beta = machine.step_bias(name, t)
@@ -207,16 +221,10 @@ class _Sample:
             self.events[wires.when(t), "update", name] += theta.size
         if machine.network.schedule == "layerwise":
             m = start + sum(currents)
-            n = np.clip(np.ceil(m / theta) - 1 if strict else np.floor(m / theta), 0, steps)
+            n = in_window(spec, m, steps)
             return np.stack([n > t for t in range(steps)]), m
         for current in currents:
-            m = v + current
-            spikes = m > theta if strict else m >= theta
-            v = (
-                m - theta * spikes
-                if spec.reset == "subtract"
-                else np.where(spikes, np.ravel(np.asarray(spec.v_reset)), m)
-            )
+            spikes, v = in_step(spec, v + current)
             fired.append(spikes)
             potentials.append(v)
         return np.stack(fired), np.stack(potentials)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from cost_machine import Machine
+from cost_machine import Machine, in_step, in_window
 
 Array = Any
 Rule = Callable[[str, Array], Array]
@@ -45,22 +45,14 @@ class Splitting:
 
     def spiking(self, name: str, currents: Array) -> Array:
         spec, theta = self.machine.network.neurons[name], self.theta[name]
-        strict, v = spec.condition == ">", np.asarray(spec.v_init, np.float64).ravel()
+        v = np.asarray(spec.v_init, np.float64).ravel()
         charges = currents + np.stack([self.machine.step_bias(name, t) for t in range(self.steps)])[:, None]
         heard = np.ones(theta.size) if spec.silent is None else ~np.ravel(spec.silent)
         if self.machine.network.schedule == "layerwise":
-            counts = (v + charges.sum(0)) / theta
-            counts = np.clip(np.ceil(counts) - 1 if strict else np.floor(counts), 0, self.steps)
-            return self._held(counts / self.steps * heard)
+            return self._held(in_window(spec, v + charges.sum(0), self.steps) / self.steps * heard)
         train = []
         for charge in charges:
-            m = v + charge
-            spikes = m > theta if strict else m >= theta
-            v = (
-                m - theta * spikes
-                if spec.reset == "subtract"
-                else np.where(spikes, np.ravel(np.asarray(spec.v_reset)), m)
-            )
+            spikes, v = in_step(spec, v + charge)
             train.append(spikes * heard)
         return np.stack(train)
 
